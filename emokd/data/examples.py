@@ -1,0 +1,88 @@
+"""Examples: what every data source gives."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from emokd.errors import InputError
+
+UNLABELLED = -1
+"""The class id of an example without a label; valence and arousal use NaN instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """N named examples: target columns in memory, inputs read on demand.
+
+    Attributes:
+      name: the data set's name, for messages and reports.
+      keys: N stable, unique names, such as a path inside the data set. An example's id, its split and
+        its augmentation hang on its key and on nothing else.
+      columns: targets. `expression` int32 [N] (UNLABELLED where there is none) or `votes` float32 [N, C]
+        (rows sum to 1, or all 0 where there is none), `valence_arousal` float32 [N, 2] (NaN where there is
+        none), and any further classifying task under its own name, int32 [N].
+      classes: class names of each classifying column, in order of their ids (`votes` counts as `expression`).
+      inputs: readers by modality. `inputs["image"](i)` gives uint8 RGB [H, W, 3] of any size;
+        `inputs["physiology"]` and `inputs["audio"]` float32 traces.
+      content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates.
+      splits: the split that the data set itself prescribes for each example, or None.
+      groups: subject (or video) of each example, for subject-disjoint folds, or None.
+    """
+
+    name: str
+    keys: Sequence[str]
+    columns: Mapping[str, np.ndarray]
+    classes: Mapping[str, tuple[str, ...]]
+    inputs: Mapping[str, Callable[[int], np.ndarray]]
+    content: Callable[[int], str]
+    splits: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+    def __post_init__(self):
+        if not self.keys:
+            raise InputError(f"The data set {self.name!r} is empty.")
+        for column, values in self.columns.items():
+            if len(values) != len(self.keys):
+                raise InputError(f"{self.name}: column {column!r} has {len(values)} rows for {len(self.keys)} examples.")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """uint32 [N]: a hash of each key, the same wherever the example appears."""
+        return np.array([stable_hash(key) for key in self.keys], np.uint32)
+
+    def select(self, indices: np.ndarray) -> "Examples":
+        """The examples at `indices`, in that order."""
+        indices = np.asarray(indices)
+
+        def reindex(read):
+            return lambda i: read(int(indices[i]))
+
+        return dataclasses.replace(
+            self,
+            keys=[self.keys[i] for i in indices],
+            columns={name: values[indices] for name, values in self.columns.items()},
+            inputs={name: reindex(read) for name, read in self.inputs.items()},
+            content=reindex(self.content),
+            splits=None if self.splits is None else self.splits[indices],
+            groups=None if self.groups is None else self.groups[indices],
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the keys, targets and class lists: changes when the data set does."""
+        digest = hashlib.sha256(json.dumps([list(self.keys), {k: list(v) for k, v in self.classes.items()}]).encode())
+        for name in sorted(self.columns):
+            digest.update(name.encode() + np.ascontiguousarray(self.columns[name]).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def stable_hash(text: str, salt: Any = "") -> int:
+    """A 32-bit hash that is the same in every process and release (Python's own is not)."""
+    return int.from_bytes(hashlib.blake2b(f"{salt}\0{text}".encode(), digest_size=4).digest(), "little")

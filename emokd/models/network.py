@@ -1,0 +1,115 @@
+"""A backbone with heads, and the functional form in which the rest of the project uses it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from emokd.models.preprocessing import Preprocessing
+from emokd.models.registry import create_backbone
+from emokd.signals import Signals
+
+Tree = dict[str, Any]
+
+
+class Network(nnx.Module):
+    """A backbone and linear heads on its features.
+
+    The head `expression` gives `Signals.logits`, the head `valence_arousal` gives
+    `Signals.valence_arousal`; every other head appears among the intermediates under its name.
+    """
+
+    def __init__(self, backbone: nnx.Module, heads: Mapping[str, int], *, dropout: float = 0.0, rngs: nnx.Rngs):
+        self.backbone = backbone
+        self.dropout = nnx.Dropout(dropout)
+        self.heads = nnx.Dict({name: nnx.Linear(backbone.feature_size, size, rngs=rngs) for name, size in heads.items()})
+
+    def __call__(self, images: Float[Array, "B H W C"], *, rngs: nnx.Rngs | None = None) -> Signals:
+        signals = self.backbone(images)
+        features = self.dropout(signals.features, rngs=rngs)
+        return attach_heads(signals, {name: head(features) for name, head in self.heads.items()})
+
+
+def attach_heads(signals: Signals, outputs: Mapping[str, Array]) -> Signals:
+    """Puts the outputs of named heads where Signals has a place for them."""
+    rest = {k: v for k, v in outputs.items() if k not in ("expression", "valence_arousal")}
+    return signals.replace(
+        logits=outputs.get("expression"),
+        valence_arousal=outputs.get("valence_arousal"),
+        intermediates={**signals.intermediates, **rest},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """Everything needed to build a network again: what a model folder's `model.json` holds.
+
+    Attributes:
+      backbone: a name in `registry.BACKBONES`.
+      options: the backbone's keyword arguments, such as `width`.
+      heads: output size of each head.
+      classes: class names of each classifying head, in the order of its logits.
+      preprocessing: the network's input size and normalisation.
+      dropout: rate before the heads, in training.
+    """
+
+    backbone: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    preprocessing: Preprocessing = Preprocessing()
+    dropout: float = 0.0
+
+    def make(self, rngs: nnx.Rngs) -> Network:
+        """Builds the module with fresh parameters."""
+        backbone = create_backbone(self.backbone, rngs=rngs, **self.options)
+        return Network(backbone, self.heads, dropout=self.dropout, rngs=rngs)
+
+
+class Functional:
+    """A module as pure functions over plain nested dicts of parameters and BatchNorm statistics.
+
+    Modules are split once, here; inside a compiled step only `nnx.merge` runs, on plain dicts, because
+    merging State objects would share Variables between traces.
+    """
+
+    def __init__(self, make):
+        """Traces `make(nnx.Rngs) -> nnx.Module` abstractly; nothing is allocated."""
+        self._make = make
+        module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+        module.train()
+        self._train, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+        module.eval()
+        self._eval, _, _ = nnx.split(module, nnx.Param, nnx.BatchStat)
+        self.abstract: tuple[Tree, Tree] = (nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+        self.module = module
+
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """Returns fresh (params, stats)."""
+        _, params, stats = nnx.split(self._make(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+    def __call__(
+        self, params: Tree, stats: Tree, *inputs: Array, train: bool = False, key: Array | None = None
+    ) -> tuple[Any, Tree]:
+        """Returns (outputs, stats); the statistics change only when `train`."""
+        module = nnx.merge(self._train if train else self._eval, params, stats)
+        rngs = nnx.Rngs(dropout=key) if key is not None else None
+        outputs = module(*inputs, rngs=rngs)
+        if not train:
+            return outputs, stats
+        _, _, new_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+        return outputs, nnx.to_pure_dict(new_stats)
+
+
+def functional(spec: NetworkSpec) -> Functional:
+    """The functional form of the network that `spec` describes."""
+    return Functional(spec.make)
+
+
+def count_parameters(params: Tree) -> int:
+    """Number of scalars in a parameter tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

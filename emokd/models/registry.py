@@ -1,0 +1,37 @@
+"""Backbones by name. A new architecture is one file and one line here."""
+
+import importlib
+
+from flax import nnx
+
+from emokd.errors import InputError, nearest
+
+BACKBONES = {
+    "basic_cnn": "emokd.models.basic_cnn:BasicCNN",
+    "resnet18": "emokd.models.resnet:resnet18",
+    "resnet50": "emokd.models.resnet:resnet50",
+    "mobilenet_v2": "emokd.models.mobilenet_v2:MobileNetV2",
+    "efficientnet_b0": "emokd.models.efficientnet:efficientnet_b0",
+    "efficientnet_b2": "emokd.models.efficientnet:efficientnet_b2",
+    "efficientnet_lite0": "emokd.models.efficientnet:efficientnet_lite0",
+    "mini_xception": "emokd.models.mini_xception:MiniXception",
+}
+
+
+def create_backbone(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
+    """Makes the backbone `name`.
+
+    A backbone is an `nnx.Module` with `feature_size: int`, `preprocessing: Preprocessing`, and
+    `__call__(images [B, H, W, C] normalised) -> Signals` holding features [B, feature_size].
+
+    Raises:
+      InputError: there is no such backbone, or it does not take one of the options.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"There is no model {name!r}.{nearest(name, BACKBONES)} Known: {', '.join(sorted(BACKBONES))}.")
+    module, attribute = BACKBONES[name].split(":")
+    factory = getattr(importlib.import_module(module), attribute)
+    try:
+        return factory(rngs=rngs, **options)
+    except TypeError as error:
+        raise InputError(f"Model {name!r} cannot be made with the options {options}: {error}") from error
