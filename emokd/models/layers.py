@@ -1,9 +1,110 @@
-"""Layers that every architecture here shares."""
+"""Layers that every architecture here shares. They compute in the dtype of their inputs, parameters in their own."""
 
-import functools
+from collections.abc import Callable, Sequence
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
-Conv = nnx.Conv
-# Flax keeps `momentum` of the old statistics: its 0.9 is PyTorch's 0.1.
-BatchNorm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
+from emokd.models.convolution import convolution, widen
+
+Padding = str | int | Sequence[tuple[int, int]]
+
+
+def _as_inputs(arrays, *, dtype=None):
+    """Casts parameters to the dtype of the inputs, which come first."""
+    return tuple(None if x is None else x.astype(dtype or arrays[0].dtype) for x in arrays)
+
+
+def _as_statistics(arrays, *, dtype=None):
+    """Casts everything to the dtype of the inputs, but at least to float32."""
+    return _as_inputs((widen(arrays[0]), *arrays[1:]), dtype=dtype)
+
+
+class Conv(nnx.Conv):
+    """Convolution, channels last, with `flax.nnx.Conv`'s parameters: `kernel` [kh, kw, C / groups, O] and `bias`.
+
+    Args:
+      in_features: channels in.
+      out_features: channels out.
+      kernel_size: side of a square kernel, or the size in each spatial dimension.
+      strides: step, the same or one for each spatial dimension.
+      padding: None for `(k - 1) // 2` on both sides as is usual in PyTorch, "SAME" for TensorFlow's (uneven at
+        stride 2), "VALID", a number, or (low, high) for each spatial dimension.
+      groups: number of groups of channels; as many as channels makes it depthwise.
+      use_bias: whether there is a bias.
+      rngs: source of the fresh parameters, normal with variance 2 / fan-out (He et al. 2015).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        *,
+        padding: Padding | None = None,
+        groups: int = 1,
+        use_bias: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        super().__init__(
+            in_features,
+            out_features,
+            size,
+            strides,
+            padding=[((k - 1) // 2, (k - 1) // 2) for k in size] if padding is None else padding,
+            feature_group_count=groups,
+            use_bias=use_bias,
+            kernel_init=nnx.initializers.variance_scaling(2.0 * groups, "fan_out", "normal"),
+            promote_dtype=_as_inputs,
+            conv_general_dilated=convolution,
+            rngs=rngs,
+        )
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation over all axes but the last, in at least float32; the result has the inputs' dtype.
+
+    Args:
+      features: channels.
+      epsilon: added to the variance.
+      momentum: share of the old statistics that is kept; 0.9 is what PyTorch calls 0.1.
+      rngs: required by flax.
+    """
+
+    def __init__(self, features: int, *, epsilon: float = 1e-5, momentum: float = 0.9, rngs: nnx.Rngs):
+        super().__init__(features, epsilon=epsilon, momentum=momentum, promote_dtype=_as_statistics, rngs=rngs)
+
+    def __call__(self, inputs: Array) -> Array:
+        return super().__call__(inputs).astype(inputs.dtype)
+
+
+def global_average_pool(maps: Float[Array, "B *S D"]) -> Float[Array, "B D"]:
+    """Mean over the spatial positions, in at least float32."""
+    return widen(maps).mean(tuple(range(1, maps.ndim - 1)))
+
+
+class SqueezeExcite(nnx.Module):
+    """Scales channels by a gate computed from their means (Hu et al. 2018, as in EfficientNet).
+
+    Args:
+      features: channels.
+      reduced: channels between the two layers.
+      activation: between the two layers.
+      rngs: source of the fresh parameters.
+    """
+
+    def __init__(
+        self, features: int, reduced: int, *, activation: Callable[[Array], Array] = jax.nn.silu, rngs: nnx.Rngs
+    ):
+        self.reduce = Conv(features, reduced, 1, use_bias=True, rngs=rngs)
+        self.expand = Conv(reduced, features, 1, use_bias=True, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, maps: Float[Array, "B H W D"]) -> Float[Array, "B H W D"]:
+        means = global_average_pool(maps)[:, None, None, :]
+        gate = jax.nn.sigmoid(self.expand(self.activation(self.reduce(means))))
+        return maps * jnp.broadcast_to(gate.astype(maps.dtype), maps.shape)
