@@ -69,6 +69,23 @@ class NetworkSpec:
         return Network(backbone, self.heads, dropout=self.dropout, rngs=rngs)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A network with weights, as read from a file.
+
+    Attributes:
+      spec: the architecture.
+      params: parameters, nested dicts.
+      stats: BatchNorm statistics, likewise.
+      origin: file name and hash of the weights, by which a run refers to its teachers.
+    """
+
+    spec: NetworkSpec
+    params: Tree
+    stats: Tree
+    origin: str
+
+
 class Functional:
     """A module as pure functions over plain nested dicts of parameters and BatchNorm statistics.
 

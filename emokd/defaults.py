@@ -1,0 +1,131 @@
+"""Configuration sections with their defaults; recipes and configs start from these and change what they mean to."""
+
+from ml_collections import ConfigDict
+
+
+def run(recipe: str) -> ConfigDict:
+    """What every training job has, whatever its recipe."""
+    return ConfigDict(
+        {
+            "recipe": recipe,
+            "seed": 0,
+            "batch_size": 64,
+            "devices": 0,  # how many of the devices to use; 0 for all
+            "data": data(),
+            "student": network(),
+            "optimizer": {
+                "name": "adam",
+                "b1": 0.9,
+                "b2": 0.999,
+                "momentum": 0.9,
+                "nesterov": True,
+                "weight_decay": 1e-4,
+                "clip_norm": 1.0,
+            },
+            "phases": {},
+            "evaluation": durations("every", epochs=1.0),
+            "select": {"which": "best", "metric": "expression/accuracy"},
+            "checkpoint": {"keep": 2},
+            "log": {"every_steps": 10},
+        }
+    )
+
+
+def data() -> ConfigDict:
+    """Where examples come from, how they are split, and how they are seen."""
+    return ConfigDict(
+        {
+            "source": "",  # a module of emokd.data.sources
+            "dir": "",  # its folder; empty: under $EMOKD_DATA
+            "options": {},  # what the source takes
+            "extra": {"source": "", "dir": "", "options": {}},  # unlabelled pictures for imitation
+            "split": {
+                "train": 0.7,
+                "validation": 0.1,
+                "test": 0.2,
+                "seed": 0,
+                "folds": 0,  # with folds, fold `fold` is the test split
+                "fold": 0,
+                "by_group": False,
+                "use_prescribed": True,
+            },
+            "canvas": 160,  # pictures are stored as uint8 squares of this side
+            "fit": "crop",  # how a picture becomes a square: crop, squash or pad
+            "views": 0,  # distinct augmentations per example; 0: a new one every epoch
+            "view_seed": 0,  # independent of `seed`, so that runs can share cached teachers
+            "num_threads": 2,
+            "in_memory": False,  # decode once and keep the canvases
+            "max_bad_fraction": 0.001,
+            "augment": {
+                "crop_area": (0.35, 1.0),
+                "aspect": (3 / 4, 4 / 3),
+                "flip": 0.5,
+                "brightness": 0.2,
+                "contrast": 0.2,
+                "saturation": 0.2,
+                "hue": 0.0,
+                "erase": 0.0,
+            },
+        }
+    )
+
+
+def network(backbone: str = "basic_cnn", size: int = 0, **options) -> ConfigDict:
+    """A student: architecture, input side (0: its own default), dropout, and initial weights."""
+    return ConfigDict(
+        {
+            "backbone": backbone,
+            "options": options,
+            "size": size,
+            "dropout": 0.0,
+            "init": "",  # a model folder or a weights file; empty: from nothing
+        },
+    )
+
+
+def teacher(
+    backbone: str = "", *, checkpoint: str = "", train: str = "", task: str = "", size: int = 0, **options
+) -> ConfigDict:
+    """A teacher: from `checkpoint`, or made by the configuration `train`, or learning column `task` in the same run."""
+    return ConfigDict(
+        {
+            "backbone": backbone,
+            "options": options,
+            "size": size,
+            "checkpoint": checkpoint,
+            "train": train,
+            "task": task,
+            "tuning": "linear_probe",
+        }
+    )
+
+
+def phase(
+    *,
+    epochs: float = 0.0,
+    steps: int = 0,
+    learning_rate: float = 1e-3,
+    warmup_percent: float = 5.0,
+    schedule: str = "cosine",
+    enabled: bool = True,
+) -> ConfigDict:
+    """A phase's length and learning rate."""
+    return ConfigDict(
+        {
+            "enabled": enabled,
+            "learning_rate": learning_rate,
+            "schedule": schedule,
+            **durations("duration", epochs=epochs, steps=steps),
+            **durations("warmup", percent=warmup_percent),
+        }
+    )
+
+
+def durations(name: str, *, steps: int = 0, epochs: float = 0.0, examples: int = 0, percent: float = 0.0) -> dict:
+    """The four ways to say how long; the ones at 0 are not given, and exactly one must be."""
+    return {
+        f"{name}_steps": steps,
+        f"{name}_epochs": float(epochs),
+        f"{name}_examples": examples,
+        f"{name}_percent": float(percent),
+    }

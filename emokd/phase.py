@@ -1,0 +1,178 @@
+"""Phase, Recipe, Objective: how a recipe tells the trainer what is taught, to which parameters, for how long."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from emokd.errors import InputError, excerpt
+from emokd.signals import Signals
+
+Tree = dict[str, Any]
+Batch = Mapping[str, Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One per-example loss.
+
+    Attributes:
+      values: the loss of each example, [B].
+      rows: which examples count (labelled, not padding), [B].
+      coefficient: the term's weight in the total.
+    """
+
+    values: Float[Array, " B"]
+    rows: Bool[Array, " B"]
+    coefficient: float = dataclasses.field(default=1.0, metadata={"static": True})
+
+    @property
+    def cotangent(self) -> Float[Array, " B"]:
+        """d total / d values: the coefficient over the number of examples that count."""
+        rows = self.rows.astype(self.values.dtype)
+        return self.coefficient * rows / jnp.maximum(rows.sum(), 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an objective says about a batch.
+
+    Attributes:
+      terms: per-example losses that the weighting does not touch.
+      stats: BatchNorm (and other) statistics after the batch.
+      teacher_losses: per-example, per-teacher losses [B, K]; the weighting decides how much each counts.
+      rows: the examples whose teacher losses count, [B].
+      evidence: what the weighting may look at (teachers' logits, labels, ...); carries no gradient.
+      metrics: further per-example values to log, name -> [B].
+    """
+
+    terms: Mapping[str, Term]
+    stats: Tree
+    teacher_losses: Float[Array, "B K"] | None = None
+    rows: Bool[Array, " B"] | None = None
+    evidence: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """Pure: (params, stats, constants, batch, key) -> Outcome. The key is fresh each step."""
+
+    def __call__(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, key: Array) -> Outcome: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Phase:
+    """One stretch of training with a fixed objective and a fixed set of learning parameters.
+
+    Attributes:
+      name: unique within the recipe.
+      objective: what is minimised.
+      learns: learning-rate multiplier of each group that learns; the others rest.
+      steps: length in optimiser steps.
+      learning_rate: schedule over the phase's own steps, from 0.
+      scored: whether the student can be scored on the emotion task during this phase, so that its
+        checkpoints compete for "best".
+      data: which stream it reads: "labelled", or "all" for the labelled and the extra examples.
+      prepare: (params, stats, constants, batches) -> (params, stats), run once when the phase begins, over
+        the training set's evaluation view; for statistics that need the whole set.
+    """
+
+    name: str
+    objective: Objective
+    learns: Mapping[str, float]
+    steps: int
+    learning_rate: optax.Schedule
+    scored: bool = False
+    data: str = "labelled"
+    prepare: Callable[..., tuple[Tree, Tree]] | None = None
+
+
+Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+    """A list of phases over one set of parameters.
+
+    Attributes:
+      groups: parameter groups as full-match patterns over "/"-joined paths; every parameter in exactly one.
+      phases: in order; phases of no steps are left out by whoever builds the recipe.
+      init: key -> (params, stats).
+      constants: frozen parameters and statistics that no phase ever learns; not checkpointed.
+      predict: (params, stats, constants, batch) -> Signals of "student" and of every teacher by name, on
+        the evaluation view.
+      teachers: names, in the order of the weighting's columns.
+      weighting: the [B, K] chain, or None for recipes without teachers.
+      extract: (params, stats) -> (params, stats) of the student alone.
+      student_spec: what `weights.model_folder` needs to store the student.
+      networks: the architecture of the student and of each teacher, for their size and cost.
+    """
+
+    groups: Mapping[str, str]
+    phases: Sequence[Phase]
+    init: Callable[[Array], tuple[Tree, Tree]]
+    constants: Tree
+    predict: Predict
+    teachers: Sequence[str]
+    weighting: optax.GradientTransformationExtraArgs | None
+    extract: Callable[[Tree, Tree], tuple[Tree, Tree]]
+    student_spec: Any
+    networks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        names = [phase.name for phase in self.phases]
+        if not names:
+            raise InputError("The recipe has no phase left: enable at least one under config.phases.")
+        if len(set(names)) != len(names):
+            raise InputError(f"Phase names must differ, not {names}.")
+        for phase in self.phases:
+            unknown = set(phase.learns) - set(self.groups)
+            if unknown:
+                raise InputError(
+                    f"Phase {phase.name!r} lets {sorted(unknown)} learn, but the groups are {sorted(self.groups)}."
+                )
+
+    def starts(self) -> list[int]:
+        """The global step at which each phase begins, and the end of the last."""
+        starts = [0]
+        for phase in self.phases:
+            starts.append(starts[-1] + phase.steps)
+        return starts
+
+    def phase_at(self, step: int) -> int:
+        """Index of the phase that takes global step `step`."""
+        starts = self.starts()
+        return next(i for i in range(len(self.phases)) if step < starts[i + 1])
+
+
+def path_string(path: Sequence[Any]) -> str:
+    """A key path of `jax.tree_util` as "student/backbone/stages/0/conv/kernel"."""
+    return "/".join(str(getattr(entry, "key", getattr(entry, "idx", entry))) for entry in path)
+
+
+def label_parameters(params: Tree, groups: Mapping[str, str]) -> Tree:
+    """A tree like `params` holding each parameter's group.
+
+    Raises:
+      InputError: a parameter is in no group or in several; all of them are named.
+    """
+    problems = []
+
+    def label(path, _):
+        name = path_string(path)
+        matches = [group for group, pattern in groups.items() if re.fullmatch(pattern, name)]
+        if len(matches) != 1:
+            problems.append(f"{name} ({'no group' if not matches else ' and '.join(matches)})")
+        return matches[0] if matches else ""
+
+    labels = jax.tree_util.tree_map_with_path(label, params)
+    if problems:
+        raise InputError(f"Every parameter must be in exactly one group; these are not: {excerpt(problems)}.")
+    return labels

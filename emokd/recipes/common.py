@@ -1,0 +1,286 @@
+"""What every recipe needs: the task at hand, teachers, linear maps, and phases from their configuration."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Bool, Float
+
+from emokd.config import duration
+from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
+from emokd.errors import InputError, nearest
+from emokd.models.network import Functional, NetworkSpec, TrainedModel, functional
+from emokd.phase import Batch, Objective, Phase, Tree
+from emokd.schedules import learning_rate_schedule
+from emokd.signals import Signals
+
+Choice = TypeVar("Choice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the data offers to a recipe.
+
+    Attributes:
+      classes: class names of each classifying column, in order of their ids.
+      columns: names of all target columns.
+      sizes: number of training examples in each stream ("labelled", "all").
+      batch_size: the global batch.
+    """
+
+    classes: Mapping[str, tuple[str, ...]]
+    columns: tuple[str, ...]
+    sizes: Mapping[str, int]
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Teacher:
+    """A teacher: a network, and its weights unless this run trains them.
+
+    Attributes:
+      name: its name in the configuration, and its column in the weighting.
+      spec: architecture, heads, input size and normalisation.
+      network: the functional form of `spec`.
+      model: weights read from a file, or None.
+      learns: whether the run has to hold its parameters among those that learn.
+    """
+
+    name: str
+    spec: NetworkSpec
+    network: Functional
+    model: TrainedModel | None
+    learns: bool
+
+    @property
+    def feature_size(self) -> int:
+        """Width of the teacher's features."""
+        return self.network.module.backbone.feature_size
+
+    def signals(
+        self, params: Tree, stats: Tree, batch: Batch, view: View, *, train: bool = False, key: Array | None = None
+    ) -> tuple[Signals, Tree]:
+        """The teacher's signals for a view, from the batch's cached features where it has them."""
+        cached = batch.get(f"features/{self.name}")
+        if cached is not None and not train:
+            return Signals(features=cached.astype(jnp.float32)), stats
+        return self.network(params, stats, see(self.spec, batch, view), train=train, key=key)
+
+
+def see(spec: NetworkSpec, batch: Batch, view: View) -> Float[Array, "B H W C"]:
+    """The view of a batch at a network's own size and normalisation."""
+    return spec.preprocessing(render(batch["image"], view, spec.preprocessing.size))
+
+
+def create_views(batch: Batch, augmentation: Augmentation, seed: int) -> View:
+    """The batch's augmented views, each named by its (id, view)."""
+    return sample_views(batch["id"], batch["view"], augmentation, seed)
+
+
+def centre(batch: Batch) -> View:
+    """The evaluation view: the whole canvas, unchanged."""
+    return centre_views(batch["id"].shape[0])
+
+
+def create_augmentation(config: ml_collections.ConfigDict) -> Augmentation:
+    """The configuration's `augment` section, checked."""
+    return Augmentation(**config.to_dict())
+
+
+def require_classes(task: Task, column: str) -> tuple[str, ...]:
+    """The class names of a column.
+
+    Raises:
+      InputError: the data has no such column, or fewer than two classes.
+    """
+    if column not in task.classes:
+        raise InputError(f"This recipe needs {column!r} labels, but the data has {sorted(task.columns)}.")
+    if len(task.classes[column]) < 2:
+        raise InputError(f"There is only one class of {column!r}: {task.classes[column]}. At least two are needed.")
+    return task.classes[column]
+
+
+def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
+    """The option called `name`; the error names `key` and the nearest option."""
+    if name not in options:
+        raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}.")
+    return options[name]
+
+
+def adopt_backbone(params: Tree, stats: Tree, model: TrainedModel, spec: NetworkSpec) -> tuple[Tree, Tree]:
+    """Fresh parameters with the backbone replaced by a trained model's; the heads stay fresh.
+
+    Raises:
+      InputError: the model is of another architecture or width.
+    """
+    if (model.spec.backbone, dict(model.spec.options)) != (spec.backbone, dict(spec.options)):
+        raise InputError(
+            f"config.student.init is a {model.spec.backbone} with options {dict(model.spec.options)} ({model.origin}), "
+            f"but config.student asks for a {spec.backbone} with options {dict(spec.options)}."
+        )
+    adopted_stats = {**stats, "backbone": model.stats["backbone"]} if "backbone" in stats else stats
+    return {**params, "backbone": model.params["backbone"]}, adopted_stats
+
+
+def teacher_gradients(
+    losses: Callable[[Float[Array, "B D"]], Float[Array, "B K"]], outputs: Float[Array, "B D"], teachers: int
+) -> Float[Array, "B K D"]:
+    """Gradient of each teacher's loss with respect to the student's outputs, for AEKD."""
+    _, backward = jax.vjp(losses, outputs)
+    rows = outputs.shape[0]
+    one_hot = jnp.eye(teachers, dtype=outputs.dtype)
+    return jnp.stack([backward(jnp.broadcast_to(one_hot[k][None], (rows, teachers)))[0] for k in range(teachers)], axis=1)
+
+
+def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:
+    """Targets of a classifying column (ids [B], or vote distributions [B, C]) and which rows have one."""
+    if column == "expression" and "votes" in batch:
+        return batch["votes"], batch["mask"] & (batch["votes"].sum(-1) > 0)
+    return batch[column], batch["mask"] & (batch[column] >= 0)
+
+
+def is_right(logits: Float[Array, "B C"], labels: Array) -> Float[Array, " B"]:
+    """1 where the likeliest class is the label (the majority, for votes), else 0."""
+    ids = labels.argmax(-1) if labels.ndim == 2 else labels
+    return (logits.argmax(-1) == ids.astype(jnp.int32)).astype(jnp.float32)
+
+
+def create_linear(key: Array, inputs: int, outputs: int) -> Tree:
+    """A linear map's fresh parameters: LeCun-normal kernel, zero bias."""
+    kernel = jax.nn.initializers.lecun_normal()(key, (inputs, outputs), jnp.float32)
+    return {"kernel": kernel, "bias": jnp.zeros((outputs,), jnp.float32)}
+
+
+def linear(params: Tree, features: Float[Array, "B D"]) -> Float[Array, "B E"]:
+    """Applies a linear map."""
+    return features @ params["kernel"] + params["bias"][None]
+
+
+def standardize(statistics: Tree, features: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    """Features with each dimension at mean 0 and deviation 1 over the training set."""
+    return (features - statistics["mean"][None]) / statistics["std"][None]
+
+
+def restandardize(params: Tree, old: Tree, new: Tree) -> Tree:
+    """A linear map on features standardised by `old`, rewritten for features standardised by `new`."""
+    kernel = params["kernel"] * (new["std"] / old["std"])[:, None]
+    shift = ((new["mean"] - old["mean"]) / old["std"])[None] @ params["kernel"]
+    return {"kernel": kernel, "bias": params["bias"] + shift[0]}
+
+
+def fit_standardizer(
+    features: Callable[[Batch], Float[Array, "B D"]], batches: Iterable[Batch], size: int
+) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
+    """Mean and deviation of each feature over a data set; padding rows do not count.
+
+    Deviations below 1e-3 of the largest are raised to it, so that a dead dimension does not become noise.
+    """
+
+    @jax.jit
+    def add(total, batch):
+        rows = batch["mask"].astype(jnp.float32)[:, None]
+        values = features(batch).astype(jnp.float32)
+        shifted = values - total["shift"][None]
+        return {
+            "shift": total["shift"],
+            "count": total["count"] + rows.sum(),
+            "sum": total["sum"] + (rows * shifted).sum(0),
+            "square": total["square"] + (rows * shifted**2).sum(0),
+        }
+
+    @jax.jit
+    def first(batch):
+        # A shift near the mean keeps the sums of squares well conditioned in float32.
+        rows = batch["mask"].astype(jnp.float32)[:, None]
+        return (rows * features(batch).astype(jnp.float32)).sum(0) / jnp.maximum(rows.sum(), 1.0)
+
+    total = None
+    for batch in batches:
+        if total is None:
+            zeros = jnp.zeros((size,), jnp.float32)
+            total = {"shift": first(batch), "count": jnp.zeros(()), "sum": zeros, "square": zeros}
+        total = add(total, batch)
+    if total is None:
+        raise InputError("There is no training example to take feature statistics from.")
+    offset = total["sum"] / total["count"]
+    std = jnp.sqrt(jnp.maximum(total["square"] / total["count"] - offset**2, 0.0))
+    floor = jnp.maximum(1e-3 * std.max(), 1e-6)
+    return total["shift"] + offset, jnp.maximum(std, floor)
+
+
+def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> list[Teacher]:
+    """The teachers of `config.teachers`, in order of their names.
+
+    Raises:
+      InputError: a teacher has neither weights nor a task of its own to learn.
+    """
+    teachers = []
+    for name in sorted(config):
+        section = config[name]
+        model = models.get(name)
+        if model is not None:
+            spec = model.spec
+        elif section.task:
+            if section.task not in task.classes:
+                raise InputError(
+                    f"config.teachers.{name}.task is {section.task!r}, but the data has {sorted(task.classes)}."
+                )
+            spec = create_spec(section, heads={section.task: len(task.classes[section.task])}, task=task)
+        else:
+            raise InputError(
+                f"Teacher {name!r} has no weights: give config.teachers.{name}.checkpoint (a model folder or a weights "
+                f"file), .train (the configuration that trains it), or .task (a column that it learns in this run)."
+            )
+        learns = model is None or section.tuning == "full"
+        if section.tuning not in ("linear_probe", "full"):
+            raise InputError(f"config.teachers.{name}.tuning must be linear_probe or full, not {section.tuning!r}.")
+        teachers.append(Teacher(name, spec, functional(spec), model, learns))
+    return teachers
+
+
+def create_spec(section: ml_collections.ConfigDict, heads: Mapping[str, int], task: Task) -> NetworkSpec:
+    """The network of a configuration section with `backbone`, `options`, `size` (0: the backbone's own), `dropout`."""
+    options = section.options.to_dict()
+    spec = NetworkSpec(
+        backbone=section.backbone,
+        options=options,
+        heads=dict(heads),
+        classes={name: tuple(task.classes[name]) for name in heads if name in task.classes},
+        dropout=section.get("dropout", 0.0),
+    )
+    preprocessing = functional(spec).module.backbone.preprocessing
+    if section.get("size", 0):
+        preprocessing = dataclasses.replace(preprocessing, size=section.size)
+    return dataclasses.replace(spec, preprocessing=preprocessing)
+
+
+def create_phase(
+    name: str,
+    section: ml_collections.ConfigDict,
+    task: Task,
+    objective: Objective,
+    learns: Mapping[str, float],
+    *,
+    data: str = "labelled",
+    **options,
+) -> Phase | None:
+    """A phase from its section of `config.phases`, or None where it is left out."""
+    if not section.enabled or not learns:
+        return None
+    steps_per_epoch = max(task.sizes[data] // task.batch_size, 1)
+    steps = duration(section, "duration", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size)
+    warmup = duration(
+        section, "warmup", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size, total_steps=steps
+    )
+    return Phase(
+        name=name,
+        objective=objective,
+        learns=learns,
+        steps=steps,
+        learning_rate=learning_rate_schedule(section.learning_rate, steps, warmup, section.schedule),
+        data=data,
+        **options,
+    )

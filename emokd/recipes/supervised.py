@@ -1,0 +1,105 @@
+"""Supervised training of one network on labels: the baseline, and how teachers of our own are made.
+
+    head       the new heads learn on the resting backbone    (for imported weights; off by default)
+    train      the whole network learns
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import ml_collections
+
+from emokd import defaults
+from emokd.errors import InputError, nearest
+from emokd.losses import affect
+from emokd.models.network import TrainedModel, functional
+from emokd.phase import Outcome, Recipe, Term
+from emokd.recipes import common
+
+
+def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
+    """The recipe for a configuration, a task, and the student's initial weights if `models` has them.
+
+    Raises:
+      InputError: a target that the data does not have, or an unknown option.
+    """
+    heads = {target: _head_size(target, task) for target in config.targets}
+    spec = common.create_spec(config.student, heads, task)
+    student = functional(spec)
+    augmentation = common.create_augmentation(config.data.augment)
+    affect_loss = common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
+
+    def init(key):
+        params, stats = student.init(key)
+        if "student" in models:
+            params, stats = common.adopt_backbone(params, stats, models["student"], spec)
+        return {"student": params}, {"student": stats}
+
+    def learn(params, stats, batch, key, train):
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        signals, moved = student(params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key)
+        terms, metrics = {}, {}
+        for target in config.targets:
+            if target == "valence_arousal":
+                rows = batch["mask"] & ~jnp.isnan(batch[target]).any(-1)
+                terms[target] = Term(affect_loss(signals.valence_arousal, batch[target], mask=rows), rows)
+            else:
+                logits = signals.logits if target == "expression" else signals.intermediates[target]
+                labels, rows = common.targets(batch, target)
+                loss = affect.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+                terms[target] = Term(loss, rows)
+                metrics[f"accuracy/{target}"] = common.is_right(logits, labels)
+        return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
+
+    def head(params, stats, constants, batch, key):
+        return learn(params, stats, batch, key, train=False)
+
+    def train(params, stats, constants, batch, key):
+        return learn(params, stats, batch, key, train=True)
+
+    def predict(params, stats, constants, batch):
+        view = common.centre(batch)
+        return {"student": student(params["student"], stats["student"], common.see(spec, batch, view))[0]}
+
+    both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    phases = [
+        common.create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True),
+        common.create_phase("train", config.phases.train, task, train, both, scored=True),
+    ]
+    return Recipe(
+        groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},
+        phases=[phase for phase in phases if phase is not None],
+        init=init,
+        constants={},
+        predict=predict,
+        teachers=[],
+        weighting=None,
+        extract=lambda params, stats: (params["student"], stats["student"]),
+        student_spec=spec,
+        networks={"student": spec},
+    )
+
+
+def _head_size(target: str, task: common.Task) -> int:
+    if target == "valence_arousal" and target in task.columns:
+        return 2
+    if target in task.classes:
+        return len(common.require_classes(task, target))
+    known = sorted({*task.classes, *(c for c in task.columns if c == "valence_arousal")})
+    raise InputError(f"config.targets asks for {target!r}.{nearest(target, known)} The data has {known}.")
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The recipe's configuration with every key that it reads."""
+    config = defaults.run("supervised")
+    config.targets = ("expression",)
+    config.affect_loss = "ccc"
+    config.label_smoothing = 0.0
+    config.backbone_multiplier = 1.0  # of the learning rate
+    config.phases = ml_collections.ConfigDict(
+        {
+            "head": defaults.phase(epochs=5, learning_rate=2e-3, enabled=False),
+            "train": defaults.phase(epochs=30, learning_rate=1e-3),
+        }
+    )
+    return config

@@ -1,0 +1,105 @@
+"""Checkpoints of a training run: state, data iterator and best-so-far, saved while training goes on."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from emokd.errors import InputError
+from emokd.training.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best validation score so far and the step that reached it (-1: none yet)."""
+
+    step: int = -1
+    score: float = float("-inf")
+
+    def improved(self, step: int, score: float) -> "Best":
+        """The better of this and a new score; the later one at a tie."""
+        return Best(step, score) if score >= self.score else self
+
+
+class Checkpoints:
+    """The checkpoints under `workdir/checkpoints`: the best one and the last few.
+
+    Saving is asynchronous and atomic: a run killed while saving resumes from the step before.
+    """
+
+    def __init__(self, workdir: pathlib.Path, keep: int):
+        policy = AnyPreservationPolicy(
+            [
+                LatestN(keep),
+                BestN(get_metric_fn=lambda m: m["score"], n=1, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            pathlib.Path(workdir).absolute() / "checkpoints",
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
+        )
+
+    def latest(self) -> int | None:
+        """The last step saved, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: State, iterator: Any, best: Best, score: float | None) -> None:
+        """Saves in the background, unless this step is saved already.
+
+        Args:
+          state: the whole training state.
+          iterator: the phase's data iterator, at the batch last handed out.
+          best: best-so-far, this step included.
+          score: this step's validation score, or None where the phase is not scored.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=grain.checkpoint.CheckpointSave(iterator),
+                best=ocp.args.JsonSave({"step": best.step, "score": best.score}),
+            ),
+            metrics=None if score is None else {"score": score},
+        )
+
+    def restore(self, step: int, abstract: State) -> tuple[State, Best]:
+        """Reads a step onto the shardings of `abstract`.
+
+        Raises:
+          InputError: the checkpoint's tree or shapes are not this run's.
+        """
+        try:
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), best=ocp.args.JsonRestore()),
+            )
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"Checkpoint {self._manager.directory / str(step)} does not fit this configuration "
+                f"(another recipe, model or class list?). Use another --workdir. Details: {error}"
+            ) from error
+        return found["state"], Best(**found["best"])
+
+    def restore_iterator(self, step: int, iterator: Any) -> None:
+        """Puts a fresh data iterator where it was at `step`."""
+        self._manager.restore(step, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(iterator)))
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and releases the threads."""
+        self._manager.close()
+
+
+def abstract_like(state: State, sharding: jax.sharding.Sharding) -> State:
+    """Shapes and dtypes of a state on the given sharding, for restoring."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)

@@ -1,0 +1,98 @@
+"""Scores over a whole split: exact on odd sizes, the same on any number of devices."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from emokd import metrics
+from emokd.errors import InputError, nearest
+from emokd.phase import Batch, Recipe, Tree
+from emokd.training.sharding import replicated
+
+Predictions = dict[str, dict[str, np.ndarray]]
+
+
+def create_predict(recipe: Recipe, mesh: Mesh) -> Callable[..., dict[str, dict[str, jax.Array]]]:
+    """Compiles `recipe.predict` down to what is scored: float32 logits and valence and arousal of each network."""
+
+    def outputs(params: Tree, stats: Tree, constants: Tree, batch: Batch):
+        signals = recipe.predict(params, stats, constants, batch)
+        found = {}
+        for name, signal in signals.items():
+            parts = {"expression": signal.logits, "valence_arousal": signal.valence_arousal}
+            targets = {**parts, **{t: signal.intermediates.get(t) for t in _other_targets(recipe, name)}}
+            found[name] = {target: values for target, values in targets.items() if values is not None}
+        return found
+
+    return jax.jit(outputs, out_shardings=replicated(mesh))
+
+
+def _other_targets(recipe: Recipe, name: str) -> list[str]:
+    # Only the student is scored on side tasks: a teacher's own task may not be one of this data set.
+    heads = recipe.networks[name].heads if name == "student" else ()
+    return [head for head in heads if head not in ("expression", "valence_arousal")]
+
+
+def collect(
+    predict: Callable[..., Any],
+    params: Tree,
+    stats: Tree,
+    constants: Tree,
+    batches: Iterable[Mapping[str, jax.Array]],
+) -> tuple[Predictions, dict[str, np.ndarray]]:
+    """Runs over a split; returns predictions by network and target, and the target columns, without padding."""
+    found: list[Any] = []
+    columns: list[dict[str, np.ndarray]] = []
+    for batch in batches:
+        outputs = predict(params, stats, constants, batch)
+        rows = {name: values for name, values in batch.items() if values.ndim <= 2}
+        found.append(jax.device_get(outputs))
+        columns.append({name: fetch(values) for name, values in rows.items()})
+    keep = np.concatenate([c["mask"] for c in columns])
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[keep], *found)
+    return joined, {name: np.concatenate([c[name] for c in columns])[keep] for name in columns[0]}
+
+
+def fetch(values: jax.Array) -> np.ndarray:
+    """A global array on this host, whichever processes hold it."""
+    if values.is_fully_addressable:
+        return np.asarray(jax.device_get(values))
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(values, tiled=True))
+
+
+def score(predictions: Predictions, columns: Mapping[str, np.ndarray], classes: Mapping[str, tuple[str, ...]]) -> dict:
+    """Scores of every network: {"student": {"expression": {...}, "valence_arousal": {...}}, teacher: ...}."""
+    scores: dict[str, dict] = {}
+    for name, outputs in predictions.items():
+        scores[name] = {}
+        for target, values in outputs.items():
+            if target == "valence_arousal":
+                if target in columns:
+                    scores[name][target] = metrics.affect_scores(values, columns[target])
+                continue
+            labels = columns.get("votes") if target == "expression" and "votes" in columns else columns.get(target)
+            if labels is not None:
+                shifted = values - values.max(-1, keepdims=True)
+                probabilities = np.exp(shifted) / np.exp(shifted).sum(-1, keepdims=True)
+                scores[name][target] = metrics.classification_scores(probabilities, labels, classes[target])
+    return scores
+
+
+def selection_score(scores: Mapping[str, Any], metric: str) -> float:
+    """The number that decides which checkpoint is best: a "/"-joined path in the student's scores.
+
+    Raises:
+      InputError: there is no such score.
+    """
+    value: Any = scores
+    for part in metric.split("/"):
+        if not isinstance(value, Mapping) or part not in value:
+            known = sorted(value) if isinstance(value, Mapping) else []
+            raise InputError(f"config.select.metric is {metric!r}, but {part!r} is not in {known}.{nearest(part, known)}")
+        value = value[part]
+    return float(value)

@@ -1,0 +1,316 @@
+"""The training loop: phases in order, each one compiled program; resumes at any step, bit for bit."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+
+from emokd.config import duration
+from emokd.data.examples import Examples
+from emokd.data.pipeline import evaluation_batches, to_device, train_batches
+from emokd.errors import InputError
+from emokd.phase import Phase, Recipe, Tree
+from emokd.reporting.metrics_log import MetricsLog
+from emokd.reporting.progress import Progress
+from emokd.training import evaluation
+from emokd.training.checkpoints import Best, Checkpoints, abstract_like
+from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, put_batch, replicated
+from emokd.training.state import State, create_state, empty_tally
+from emokd.training.step import create_train_step, parameter_labels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """A recipe on data.
+
+    Attributes:
+      config: the resolved configuration.
+      recipe: what to do.
+      splits: "train", "validation" and "test" examples.
+      extra: unlabelled examples that phases with data="all" read as well, or None.
+      attach: adds cached teacher features to a host batch; the identity where nothing is cached.
+    """
+
+    config: ml_collections.ConfigDict
+    recipe: Recipe
+    splits: Mapping[str, Examples]
+    extra: Examples | None
+    attach: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
+    """Trains, or continues from the last checkpoint in `workdir`.
+
+    Returns:
+      (the state to keep: the best or the last one, scores of student and teachers with their weights)
+
+    Raises:
+      InputError: the batch does not fit the data or the devices, or a loss is no longer finite.
+    """
+    run = _Run(job, workdir)
+    try:
+        return run.all_phases()
+    finally:
+        run.close()
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(self, job: Job, workdir: pathlib.Path):
+        config, recipe = job.config, job.recipe
+        self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
+        self.mesh = create_mesh(config.devices)
+        check_batch_size(config.batch_size, self.mesh)
+        self.classes = job.splits["train"].classes
+        self.constants = jax.device_put(recipe.constants, replicated(self.mesh))
+        self.predict = evaluation.create_predict(recipe, self.mesh)
+        self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        self.best = Best()
+        self.weights: dict[str, dict] = {}
+        labels = parameter_labels(recipe)
+        self.train_step = jax.jit(
+            create_train_step(recipe, config, labels),
+            static_argnames="phase",
+            donate_argnames="state",
+            out_shardings=replicated(self.mesh),
+        )
+        self.state = self.initial_state()
+        self.log = MetricsLog(workdir, resume_step=int(self.state.step))
+        self.progress = Progress([(p.name, p.steps) for p in recipe.phases], batch_size=config.batch_size)
+
+    def close(self) -> None:
+        self.checkpoints.close()
+        self.log.close()
+        self.progress.close()
+
+    def initial_state(self) -> State:
+        """The last checkpoint's state, or a fresh one; born on its sharding either way."""
+        count = len(self.classes.get("expression", ()))
+        create = jax.jit(lambda: create_state(self.recipe, self.config, count), out_shardings=replicated(self.mesh))
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return create()
+        state, self.best = self.checkpoints.restore(latest, abstract_like(jax.eval_shape(create), replicated(self.mesh)))
+        logging.info("Continuing from step %d.", latest)
+        return state
+
+    def evaluation_stream(self, split: str) -> Iterator[dict[str, jax.Array]]:
+        for batch in evaluation_batches(
+            self.job.splits[split],
+            batch_size=self.config.batch_size,
+            canvas=self.config.data.canvas,
+            fit=self.config.data.fit,
+            in_memory=self.config.data.in_memory,
+            num_threads=self.config.data.num_threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ):
+            yield put_batch(self.job.attach(batch), self.mesh)
+
+    def training_stream(self, phase: Phase, index: int) -> Any:
+        """The phase's endless batches on the device; its order is a function of (seed, phase, epoch, index)."""
+        data = self.config.data
+        host = train_batches(
+            self.job.splits["train"],
+            batch_size=self.config.batch_size,
+            seed=self.config.seed * 1009 + index,
+            canvas=data.canvas,
+            fit=data.fit,
+            num_threads=data.num_threads,
+            views=data.views,
+            in_memory=data.in_memory,
+            max_bad_fraction=data.max_bad_fraction,
+            extra=self.job.extra if phase.data == "all" else None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return to_device(host, lambda batch: put_batch(self.job.attach(batch), self.mesh))
+
+    def all_phases(self) -> tuple[State, dict]:
+        starts = self.recipe.starts()
+        for index, phase in enumerate(self.recipe.phases):
+            if int(self.state.step) < starts[index + 1]:
+                self.one_phase(phase, index, starts[index])
+            elif phase.name not in self.weights:
+                self.weights.update(self.stored_weights())
+        self.checkpoints.wait()
+        if self.config.select.which == "best" and self.best.step >= 0:
+            sharded = abstract_like(self.state, replicated(self.mesh))
+            self.state, _ = self.checkpoints.restore(self.best.step, sharded)
+        return self.state, self.scores("test")
+
+    def one_phase(self, phase: Phase, index: int, start: int) -> None:
+        """Runs a phase from wherever the state stands in it to its end."""
+        step = int(self.state.step)
+        stream = self.training_stream(phase, index)
+        if step == start:
+            self.begin(phase)
+        else:
+            self.checkpoints.restore_iterator(step, stream)
+        batch = next(stream)
+        compiled = self.compile(phase, index, batch)
+        every = self.evaluation_interval(phase)
+        self.progress.begin(phase.name, step - start)
+        in_flight: collections.deque = collections.deque()
+        with jax.transfer_guard("disallow"):
+            while step < start + phase.steps:
+                self.state, metrics = compiled(self.state, self.constants, batch)
+                step += 1
+                in_flight.append(metrics["loss"])
+                if len(in_flight) > 2:  # the host stays at most two steps ahead, so memory stays bounded
+                    in_flight.popleft().block_until_ready()
+                self.progress.step(waited=stream.wait_seconds)
+                end = step == start + phase.steps
+                if end:
+                    self.keep_weights(phase)
+                if end or (step - start) % self.config.log.every_steps == 0:
+                    self.write_metrics(phase, step, jax.device_get(metrics))
+                if end or (step - start) % every == 0:
+                    with self.progress.pause():
+                        self.evaluate_and_save(phase, step, stream)
+                if not end:
+                    batch = next(stream)
+        self.progress.end()
+        stream.close()
+
+    def begin(self, phase: Phase) -> None:
+        """Statistics over the training set, and a clean tally."""
+        state = self.state
+        if phase.prepare is not None:
+            params, stats = phase.prepare(state.params, state.stats, self.constants, self.evaluation_stream("train"))
+            state = dataclasses.replace(state, params=params, stats=stats)
+        tally = empty_tally(state.tally["rows"].shape[0] - 1, len(self.recipe.teachers))
+        # A copy: the step donates its state, and preparing may have passed leaves through.
+        self.state = jax.device_put(
+            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), replicated(self.mesh)
+        )
+
+    def compile(self, phase: Phase, index: int, batch: Tree) -> Callable:
+        """Compiles the phase's step; its time, FLOPs and memory go to the log."""
+        sharding = batch_sharding(self.mesh)
+        abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
+        begun = time.perf_counter()
+        compiled = self.train_step.lower(self.state, self.constants, abstract, phase=index).compile()
+        seconds = time.perf_counter() - begun
+        memory = compiled.memory_analysis()
+        cost = compiled.cost_analysis() or {}
+        self.log.write(
+            int(self.state.step),
+            phase.name,
+            {
+                "compile_seconds": seconds,
+                "flops_per_step": cost.get("flops", 0.0),
+                "device_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else 0,
+            },
+        )
+        logging.info("Compiled phase %s in %.1f s.", phase.name, seconds)
+        return compiled
+
+    def evaluation_interval(self, phase: Phase) -> int:
+        """Steps between evaluations, or between checkpoints where the phase is not scored."""
+        per_epoch = max(len(self.job.splits["train"]) // self.config.batch_size, 1)
+        return duration(
+            self.config.evaluation,
+            "every",
+            steps_per_epoch=per_epoch,
+            batch_size=self.config.batch_size,
+            total_steps=phase.steps,
+        )
+
+    def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any]) -> None:
+        metrics = {name: float(value) for name, value in values.items()}
+        bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+        if bad:
+            raise InputError(
+                f"Step {step} of phase {phase.name!r}: {', '.join(bad)} is not finite. Lower "
+                f"config.phases.{phase.name}.learning_rate or set config.optimizer.clip_norm; the last good checkpoint "
+                f"in {self.workdir / 'checkpoints'} is intact."
+            )
+        metrics |= self.progress.speed() | {"host_peak_bytes": host_peak_bytes()}
+        self.log.write(step, phase.name, metrics)
+        self.progress.show(metrics)
+
+    def evaluate_and_save(self, phase: Phase, step: int, stream: Any) -> None:
+        score = None
+        if phase.scored:
+            scores = self.split_scores("validation")
+            score = evaluation.selection_score(scores["student"], self.config.select.metric)
+            self.best = self.best.improved(step, score)
+            self.log.write(step, phase.name, flatten(scores["student"], "validation"))
+            self.progress.note(f"validation {self.config.select.metric} {score:.4f} (best {self.best.score:.4f})")
+        self.checkpoints.save(self.state, stream, self.best, score)
+
+    def split_scores(self, split: str) -> dict:
+        with jax.transfer_guard("allow"):
+            predictions, columns = evaluation.collect(
+                self.predict, self.state.params, self.state.stats, self.constants, self.evaluation_stream(split)
+            )
+        return evaluation.score(predictions, columns, self.classes)
+
+    def scores(self, split: str) -> dict:
+        """What scores.json holds: student, every teacher, and the weights each teacher received."""
+        found = self.split_scores(split)
+        return {
+            "split": split,
+            "examples": len(self.job.splits[split]),
+            "selected_step": int(self.state.step),
+            "validation": {"metric": self.config.select.metric, "best": self.best.score if self.best.step >= 0 else None},
+            "student": found.pop("student"),
+            "teachers": found,
+            "weights": self.weights,
+        }
+
+    def phase_weights(self, phase: Phase) -> dict[str, dict]:
+        """Mean weight of each teacher in the phase just finished, over all examples and by class."""
+        tally = jax.device_get(self.state.tally)
+        rows, names = tally["rows"], [*self.classes.get("expression", ()), "unlabelled"]
+        if not rows.sum():
+            return {}
+        means = tally["weights"] / np.maximum(rows, 1.0)[:, None]
+        total = tally["weights"].sum(0) / rows.sum()
+        as_dict = lambda row: dict(zip(self.recipe.teachers, map(float, row), strict=True))  # noqa: E731
+        by_class = {name: as_dict(row) for name, row, n in zip(names, means, rows, strict=True) if n}
+        return {phase.name: {"mean": as_dict(total), "by_class": by_class}}
+
+    def keep_weights(self, phase: Phase) -> None:
+        """Writes a finished phase's weights before its last checkpoint, so that none is lost in between."""
+        if self.recipe.weighting is not None:
+            self.weights |= self.stored_weights() | self.phase_weights(phase)
+            self.write_json("teacher_weights.json", self.weights)
+
+    def stored_weights(self) -> dict[str, dict]:
+        path = self.workdir / "teacher_weights.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def write_json(self, name: str, content: Any) -> None:
+        if jax.process_index() == 0:
+            temporary = self.workdir / f".{name}.tmp"
+            temporary.write_text(json.dumps(content, indent=2))
+            temporary.replace(self.workdir / name)
+
+
+def flatten(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Nested scores as "prefix/target/name"; only scalars."""
+    flat: dict[str, float] = {}
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}/{name}")
+        elif isinstance(value, int | float):
+            flat[f"{prefix}/{name}"] = float(value)
+    return flat
+
+
+def host_peak_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,48 @@
+"""Where arrays live: a mesh with a `data` axis, replicated state, batches split over it."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from emokd.errors import InputError
+
+
+def create_mesh(devices: int = 0) -> Mesh:
+    """A mesh of one axis, `data`, over the first `devices` devices of all processes (0 for all).
+
+    Raises:
+      InputError: more devices are asked for than there are.
+    """
+    available = jax.device_count()
+    if devices > available:
+        raise InputError(f"config.devices is {devices}, but there are {available} devices; use 0 for all.")
+    count = devices or available
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of state and constants."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: rows over the data axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises InputError when a batch does not divide over the mesh; it is never silently replicated."""
+    if batch_size % mesh.size:
+        lower = batch_size - batch_size % mesh.size
+        raise InputError(
+            f"A batch of {batch_size} does not divide over {mesh.size} devices; "
+            f"set config.batch_size to {lower or mesh.size} or {lower + mesh.size}."
+        )
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Assembles the global batch from this process's rows."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, values) for name, values in batch.items()}

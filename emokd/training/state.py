@@ -1,0 +1,66 @@
+"""The training state: everything that changes from step to step, and nothing else."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array
+
+from emokd.phase import Recipe, Tree, label_parameters
+from emokd.training.optimizer import create_optimizer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Checkpointed whole, donated to each step.
+
+    Attributes:
+      step: global step, int32.
+      params: parameters that learn in at least one phase.
+      stats: BatchNorm statistics and other running values.
+      optimizer: the optimiser's state; the same tree in every phase.
+      weighting: the teacher-weighting chain's state.
+      tally: sums over the present phase of the weights each teacher received, by class: `weights`
+        [C + 1, K] and `rows` [C + 1]; the last row is for examples without a label.
+      key: root of all randomness inside the step; step n uses fold_in(key, n).
+    """
+
+    step: Array
+    params: Tree
+    stats: Tree
+    optimizer: Tree
+    weighting: Tree
+    tally: Tree
+    key: Array
+
+
+def empty_tally(classes: int, teachers: int) -> Tree:
+    """A tally of no steps."""
+    return {
+        "weights": jnp.zeros((classes + 1, teachers), jnp.float32),
+        "rows": jnp.zeros((classes + 1,), jnp.float32),
+    }
+
+
+def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int) -> State:
+    """The state at step 0; traceable, so that it can be born sharded under `jit`.
+
+    Raises:
+      InputError: a parameter belongs to no group or to several.
+    """
+    key = jax.random.key(config.seed)
+    init_key, step_key = jax.random.split(key)
+    params, stats = recipe.init(init_key)
+    labels = label_parameters(params, recipe.groups)
+    optimizer = create_optimizer(config.optimizer, recipe.phases[0], labels, recipe.groups)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        optimizer=optimizer.init(params),
+        weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else (),
+        tally=empty_tally(classes, len(recipe.teachers)),
+        key=step_key,
+    )

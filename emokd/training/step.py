@@ -1,0 +1,136 @@
+"""The train step: one compiled program per phase, with everything in it."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from emokd.phase import Batch, Outcome, Phase, Recipe, Tree, label_parameters
+from emokd.training.optimizer import create_optimizer
+from emokd.training.state import State
+
+Metrics = dict[str, Array]
+
+
+def split_parameters(params: Tree, labels: Tree, learning: set[str]) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
+    """The leaves of learning groups, and a function that puts new values of them back among the rest."""
+    leaves, treedef = jax.tree.flatten(params)
+    learns = [label in learning for label in jax.tree.leaves(labels)]
+
+    def merge(values: list[Array]) -> Tree:
+        fresh = iter(values)
+        return jax.tree.unflatten(treedef, [next(fresh) if l else leaf for l, leaf in zip(learns, leaves, strict=True)])
+
+    return [leaf for l, leaf in zip(learns, leaves, strict=True) if l], merge
+
+
+def gradients(
+    recipe: Recipe, phase: Phase, labels: Tree, state: State, constants: Tree, batch: Batch
+) -> tuple[Tree, Outcome, Array | None, Tree]:
+    """Gradients of the phase's objective in one backward pass, however many teachers.
+
+    The weighting's [B, K] output is the cotangent of the per-example, per-teacher losses. Only learning
+    parameters are differentiated; the others get zeros that the compiler folds away.
+
+    Returns:
+      (gradients like params, outcome, teacher weights [B, K] or None, new weighting state)
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    learning, merge = split_parameters(state.params, labels, set(phase.learns))
+
+    def losses(values):
+        outcome = phase.objective(merge(values), state.stats, constants, batch, key)
+        parts = {name: term.values for name, term in outcome.terms.items()}
+        return (parts, outcome.teacher_losses), outcome
+
+    (_, teacher_losses), backward, outcome = jax.vjp(losses, learning, has_aux=True)
+    outcome = jax.lax.stop_gradient(outcome)
+    cotangents = {name: term.cotangent for name, term in outcome.terms.items()}
+    weights, weighting = None, state.weighting
+    if teacher_losses is not None:
+        uniform = jnp.full(teacher_losses.shape, 1 / teacher_losses.shape[1], jnp.float32)
+        weights, weighting = recipe.weighting.update(uniform, state.weighting, None, mask=outcome.rows, **outcome.evidence)
+        rows = outcome.rows.astype(jnp.float32)
+        weights = weights * rows[:, None]
+        teacher_cotangent = (weights / jnp.maximum(rows.sum(), 1.0)).astype(teacher_losses.dtype)
+    else:
+        teacher_cotangent = None
+    (values,) = backward((cotangents, teacher_cotangent))
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    _, merge_gradients = split_parameters(zeros, labels, set(phase.learns))
+    return merge_gradients(values), outcome, weights, weighting
+
+
+def update_tally(
+    tally: Tree, weights: Float[Array, "B K"], rows: Bool[Array, " B"], labels: Int[Array, " B"] | None
+) -> Tree:
+    """Adds a batch's teacher weights to the sums by class."""
+    count = tally["rows"].shape[0]
+    unlabelled = jnp.full(rows.shape, count - 1, jnp.int32)
+    classes = unlabelled if labels is None else jnp.where(labels >= 0, labels.astype(jnp.int32), unlabelled)
+    one_hot = jax.nn.one_hot(classes, count, dtype=jnp.float32) * rows.astype(jnp.float32)[:, None]
+    return {
+        "weights": tally["weights"] + jnp.dot(one_hot.T, weights, precision="highest"),
+        "rows": tally["rows"] + one_hot.sum(0),
+    }
+
+
+def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics:
+    """Means over the batch of every loss and every teacher's weight."""
+    total = jnp.zeros(())
+    metrics: Metrics = {}
+    for name, term in outcome.terms.items():
+        rows = term.rows.astype(jnp.float32)
+        metrics[f"loss/{name}"] = (term.values * rows).sum() / jnp.maximum(rows.sum(), 1.0)
+        total = total + (term.values * term.cotangent).sum()
+    if weights is not None:
+        rows = outcome.rows.astype(jnp.float32)
+        count = jnp.maximum(rows.sum(), 1.0)
+        total = total + (weights * outcome.teacher_losses).sum() / count
+        for k, teacher in enumerate(recipe.teachers):
+            metrics[f"loss/teacher/{teacher}"] = (outcome.teacher_losses[:, k] * rows).sum() / count
+            metrics[f"weight/{teacher}"] = weights[:, k].sum() / count
+    metrics["loss"] = total
+    for name, values in outcome.metrics.items():
+        metrics[name] = values.mean()
+    return metrics
+
+
+def create_train_step(
+    recipe: Recipe, config: ml_collections.ConfigDict, labels: Tree
+) -> Callable[..., tuple[State, Metrics]]:
+    """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`."""
+    optimizers = [create_optimizer(config.optimizer, phase, labels, recipe.groups) for phase in recipe.phases]
+    starts = recipe.starts()
+
+    def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
+        grads, outcome, weights, weighting = gradients(recipe, recipe.phases[phase], labels, state, constants, batch)
+        updates, optimizer = optimizers[phase].update(
+            grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
+        )
+        params = optax.apply_updates(state.params, updates)
+        tally = state.tally
+        if weights is not None:
+            tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
+        state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            stats=outcome.stats,
+            optimizer=optimizer,
+            weighting=weighting,
+            tally=tally,
+        )
+        return state, _summary(recipe, outcome, weights)
+
+    return train_step
+
+
+def parameter_labels(recipe: Recipe) -> Tree:
+    """The group of each of the recipe's parameters, without allocating any."""
+    params, _ = jax.eval_shape(recipe.init, jax.random.key(0))
+    return label_parameters(params, recipe.groups)
