@@ -82,6 +82,49 @@ class BatchNorm(nnx.BatchNorm):
         return super().__call__(inputs).astype(inputs.dtype)
 
 
+class ConvNorm(nnx.Module):
+    """Convolution without bias, batch normalisation, and an activation if one is given.
+
+    Args:
+      in_features: channels in.
+      out_features: channels out.
+      kernel_size: side of a square kernel, or the size in each spatial dimension.
+      strides: step of the convolution.
+      padding: as for `Conv`.
+      groups: groups of channels of the convolution.
+      activation: applied last.
+      epsilon: of the normalisation.
+      rngs: source of the fresh parameters.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        *,
+        padding: Padding | None = None,
+        groups: int = 1,
+        activation: Callable[[Array], Array] | None = None,
+        epsilon: float = 1e-5,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = Conv(in_features, out_features, kernel_size, strides, padding=padding, groups=groups, rngs=rngs)
+        self.norm = BatchNorm(out_features, epsilon=epsilon, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, inputs: Array) -> Array:
+        outputs = self.norm(self.conv(inputs))
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+def round_channels(channels: float) -> int:
+    """The multiple of 8 nearest to `channels`, at least 8 and never below 90% of it (Howard et al. 2017)."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
 def global_average_pool(maps: Float[Array, "B *S D"]) -> Float[Array, "B D"]:
     """Mean over the spatial positions, in at least float32."""
     return widen(maps).mean(tuple(range(1, maps.ndim - 1)))

@@ -1,0 +1,128 @@
+"""EfficientNet B0 and B2 (Tan and Le 2019, arXiv:1905.11946) and EfficientNet-Lite0, as first trained in TensorFlow.
+
+Padding is TensorFlow's "SAME" and the normalisation's epsilon 1e-3, as in the files that timm calls `tf_...`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from emokd.models.layers import ConvNorm, SqueezeExcite, global_average_pool, round_channels
+from emokd.models.preprocessing import Preprocessing
+from emokd.signals import Signals
+
+EPSILON = 1e-3
+# Expansion, channels, repeats, stride of the first, kernel (Table 1).
+STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+STEM, HEAD = 32, 1280
+
+
+class Block(nnx.Module):
+    """Inverted residual with, where `squeeze` says so, squeeze-excite between depthwise and projection."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        expansion: int,
+        strides: int,
+        kernel_size: int,
+        squeeze: bool,
+        activation: Callable[[Array], Array],
+        rngs: nnx.Rngs,
+    ):
+        hidden = in_features * expansion
+        layer = functools.partial(ConvNorm, padding="SAME", epsilon=EPSILON, rngs=rngs)
+        self.expand = layer(in_features, hidden, 1, activation=activation) if expansion > 1 else None
+        self.depthwise = layer(hidden, hidden, kernel_size, strides, groups=hidden, activation=activation)
+        reduced = max(1, in_features // 4)
+        self.squeeze_excite = SqueezeExcite(hidden, reduced, activation=activation, rngs=rngs) if squeeze else None
+        self.project = layer(hidden, out_features, 1)
+        self.residual = strides == 1 and in_features == out_features
+
+    def __call__(self, inputs: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+        x = inputs if self.expand is None else self.expand(inputs)
+        x = self.depthwise(x)
+        x = x if self.squeeze_excite is None else self.squeeze_excite(x)
+        x = self.project(x)
+        return inputs + x if self.residual else x
+
+
+class EfficientNet(nnx.Module):
+    """An EfficientNet without its classifier.
+
+    Gives features [B, feature_size] and, among the intermediates, the "map" [B, H / 32, W / 32, feature_size] of
+    which they are the mean. There is no stochastic depth.
+
+    Args:
+      width: multiplier of the channels.
+      depth: multiplier of the repeats.
+      lite: the Lite form: ReLU6, no squeeze-excite, and stem, head, first and last stage at their size in B0.
+      preprocessing: size and normalisation of the pictures.
+      rngs: source of the fresh parameters.
+    """
+
+    def __init__(self, width: float, depth: float, *, lite: bool = False, preprocessing: Preprocessing, rngs: nnx.Rngs):
+        activation = jax.nn.relu6 if lite else jax.nn.silu
+        layer = functools.partial(ConvNorm, padding="SAME", epsilon=EPSILON, activation=activation, rngs=rngs)
+        self.preprocessing = preprocessing
+        self.feature_size = HEAD if lite else round_channels(HEAD * width)
+        channels = STEM if lite else round_channels(STEM * width)
+        self.stem = layer(3, channels, 3, 2)
+        stages = []
+        for index, (expansion, base, repeats, strides, kernel_size) in enumerate(STAGES):
+            fixed = lite and index in (0, len(STAGES) - 1)
+            features = round_channels(base * width)
+            blocks = []
+            for repeat in range(repeats if fixed else math.ceil(repeats * depth)):
+                block = Block(
+                    channels,
+                    features,
+                    expansion=expansion,
+                    strides=strides if repeat == 0 else 1,
+                    kernel_size=kernel_size,
+                    squeeze=not lite,
+                    activation=activation,
+                    rngs=rngs,
+                )
+                blocks.append(block)
+                channels = features
+            stages.append(nnx.List(blocks))
+        self.stages = nnx.List(stages)
+        self.last = layer(channels, self.feature_size, 1)
+
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Signals:
+        x = self.stem(images)
+        for blocks in self.stages:
+            for block in blocks:
+                x = block(x)
+        x = self.last(x)
+        return Signals(features=global_average_pool(x), intermediates={"map": x})
+
+
+def efficientnet_b0(size: int = 224, *, rngs: nnx.Rngs) -> EfficientNet:
+    """EfficientNet-B0."""
+    return EfficientNet(1.0, 1.0, preprocessing=Preprocessing(size=size), rngs=rngs)
+
+
+def efficientnet_b2(size: int = 260, *, rngs: nnx.Rngs) -> EfficientNet:
+    """EfficientNet-B2."""
+    return EfficientNet(1.1, 1.2, preprocessing=Preprocessing(size=size), rngs=rngs)
+
+
+def efficientnet_lite0(size: int = 224, *, rngs: nnx.Rngs) -> EfficientNet:
+    """EfficientNet-Lite0."""
+    return EfficientNet(1.0, 1.0, lite=True, preprocessing=Preprocessing(size=size), rngs=rngs)
