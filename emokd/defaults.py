@@ -23,7 +23,7 @@ def run(recipe: str) -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "phases": {},
-            "evaluation": durations("every", epochs=1.0),
+            "evaluation": duration("every", epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
             "checkpoint": {"keep": 2},
             "log": {"every_steps": 10},
@@ -102,30 +102,25 @@ def teacher(
 
 def phase(
     *,
-    epochs: float = 0.0,
-    steps: int = 0,
-    learning_rate: float = 1e-3,
+    learning_rate: float,
     warmup_percent: float = 5.0,
     schedule: str = "cosine",
     enabled: bool = True,
+    **length: float,
 ) -> ConfigDict:
-    """A phase's length and learning rate."""
+    """A phase's length, as `epochs`, `steps` or `examples`, and its learning rate."""
     return ConfigDict(
         {
             "enabled": enabled,
             "learning_rate": learning_rate,
             "schedule": schedule,
-            **durations("duration", epochs=epochs, steps=steps),
-            **durations("warmup", percent=warmup_percent),
+            "warmup_percent": warmup_percent,
+            **duration("duration", **length),
         }
     )
 
 
-def durations(name: str, *, steps: int = 0, epochs: float = 0.0, examples: int = 0, percent: float = 0.0) -> dict:
-    """The four ways to say how long; the ones at 0 are not given, and exactly one must be."""
-    return {
-        f"{name}_steps": steps,
-        f"{name}_epochs": float(epochs),
-        f"{name}_examples": examples,
-        f"{name}_percent": float(percent),
-    }
+def duration(name: str, **length: float) -> dict[str, float]:
+    """The key of a duration in the one unit given; the command line may use another."""
+    ((unit, value),) = length.items()
+    return {f"{name}_{unit}": float(value) if unit in ("epochs", "percent") else int(value)}

@@ -1,0 +1,25 @@
+"""Scores a run's student on a split of its data, from the student's own folder, beside the scores of the run.
+
+    python -m emokd.evaluate --workdir=runs/quickstart [--split=test]
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from emokd.command import run
+from emokd.job import evaluate_student
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.", required=True)
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which split.")
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    del argv
+    print(json.dumps(evaluate_student(pathlib.Path(WORKDIR.value), SPLIT.value), indent=2))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,125 @@
+"""The train step: one backward pass for all teachers, frozen groups, optimiser state, devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emokd.errors import InputError
+from emokd.phase import label_parameters
+from emokd.training.sharding import check_batch_size, create_mesh, put_batch, replicated
+from emokd.training.state import create_state
+from emokd.training.step import create_train_step, gradients, parameter_labels
+
+
+def compiled_step(recipe, config):
+    return jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+
+
+def assert_same(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+def test_cotangent_of_weights_is_the_gradient_of_the_weighted_loss(recipe, config, batch):
+    state = create_state(recipe, config, 3)
+    grads, outcome, weights, _ = gradients(
+        recipe, recipe.phases[0], parameter_labels(recipe), state, recipe.constants, batch
+    )
+    # Relevance in NumPy, float64.
+    logits = np.asarray(outcome.evidence["teacher_logits"], np.float64)
+    rows = np.asarray(batch["mask"])
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    p = np.exp(np.take_along_axis(log_p, np.asarray(batch["expression"])[:, None, None], 2)[..., 0])
+    expected = p / p.sum(1, keepdims=True) * rows[:, None]
+    np.testing.assert_allclose(weights, expected, rtol=2e-5)
+
+    def weighted(params):
+        losses = recipe.phases[0].objective(params, state.stats, recipe.constants, batch, state.key).teacher_losses
+        return (jnp.asarray(expected, jnp.float32) * losses).sum() / rows.sum()
+
+    reference = jax.grad(weighted)(state.params)
+    for name in ("backbone", "adapters"):
+        jax.tree.map(lambda g, r: np.testing.assert_allclose(g, r, rtol=1e-4, atol=1e-6), grads[name], reference[name])
+    assert_same(grads["head"], jax.tree.map(jnp.zeros_like, grads["head"]))
+
+
+@pytest.mark.parametrize(
+    ("phase", "frozen", "moving"), [(0, ["head"], ["backbone", "adapters"]), (1, ["backbone", "adapters"], ["head"])]
+)
+def test_frozen_groups_do_not_move_and_their_moments_are_held(recipe, config, batch, phase, frozen, moving):
+    step = compiled_step(recipe, config)
+    state = create_state(recipe, config, 3)
+    for _ in range(3):
+        new, _ = step(state, recipe.constants, batch, phase=phase)
+        for name in frozen:
+            assert_same(new.params[name], state.params[name])
+            assert_same(new.optimizer.inner_states[name], state.optimizer.inner_states[name])
+        for name in moving:
+            changed = jax.tree.map(lambda a, b: bool((a != b).any()), new.params[name], state.params[name])
+            assert all(jax.tree.leaves(changed))
+        state = new
+
+
+def test_optimizer_tree_is_the_same_in_every_phase(recipe, config, batch):
+    step = compiled_step(recipe, config)
+    state = create_state(recipe, config, 3)
+    structures = {str(jax.tree.structure(state))}
+    for phase in range(3):
+        state, _ = step(state, recipe.constants, batch, phase=phase)
+        structures.add(str(jax.tree.structure(state)))
+    assert len(structures) == 1
+
+
+def test_one_compilation_per_phase(recipe, config, batch):
+    step = compiled_step(recipe, config)
+    state = create_state(recipe, config, 3)
+    for phase in (0, 1, 2):
+        for _ in range(3):
+            state, _ = step(state, recipe.constants, batch, phase=phase)
+    assert step._cache_size() == 3
+
+
+def test_padding_rows_change_nothing(recipe, config, batch):
+    step = compiled_step(recipe, config)
+    state = create_state(recipe, config, 3)
+    poisoned = {**batch, "expression": batch["expression"].at[13:].set(0), "x": batch["x"]}
+    first, _ = step(state, recipe.constants, batch, phase=1)
+    second, _ = step(state, recipe.constants, poisoned, phase=1)
+    assert_same(first.params, second.params)
+
+
+def test_one_and_eight_devices_agree(recipe, config, batch):
+    assert jax.device_count() == 8
+    step = compiled_step(recipe, config)
+    results = []
+    for devices in (1, 8):
+        mesh = create_mesh(devices)
+        state = jax.device_put(create_state(recipe, config, 3), replicated(mesh))
+        constants = jax.device_put(recipe.constants, replicated(mesh))
+        rows = put_batch({k: np.asarray(v) for k, v in batch.items()}, mesh)
+        metrics = None
+        for phase in (0, 0, 1, 2):
+            state, metrics = step(state, constants, rows, phase=phase)
+        results.append((jax.device_get(state.params), jax.device_get(metrics)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
+
+
+def test_tally_sums_weights_by_class(recipe, config, batch):
+    step = compiled_step(recipe, config)
+    state, metrics = step(create_state(recipe, config, 3), recipe.constants, batch, phase=0)
+    labels = np.asarray(batch["expression"])[:13]
+    np.testing.assert_array_equal(state.tally["rows"], [*np.bincount(labels, minlength=3), 0])
+    # Relevance gives each example weights that sum to one.
+    np.testing.assert_allclose(state.tally["weights"].sum(1), state.tally["rows"], rtol=1e-5)
+    np.testing.assert_allclose(state.tally["weights"].sum(0)[0] / 13, metrics["weight/a"], rtol=1e-5)
+
+
+def test_parameter_in_no_group_and_in_two_groups_are_named():
+    params = {"a": {"kernel": 0, "bias": 0}, "b": 0}
+    with pytest.raises(InputError, match=r"a/bias \(no group\), a/kernel \(x and y\)"):
+        label_parameters(params, {"x": "a/k.*", "y": "a/kernel", "z": "b"})
+
+
+def test_batch_that_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="does not divide over 8 devices; set config.batch_size to 8 or 16"):
+        check_batch_size(12, create_mesh())
