@@ -80,7 +80,7 @@ def segment(
 
 @functools.lru_cache(maxsize=16)
 def unit_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of each pixel's centre in [0, 1], both float32 [size, size]; do not write to them."""
+    """X and y of each pixel's centre in [0, 1], both float32 [size, size]; do not write to them."""
     axis = ((np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)).astype(np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
     for grid in (x, y):

@@ -86,9 +86,8 @@ def sound(seed: int, index: int) -> Float[np.ndarray, "F T"]:
     loudness = 1.2 + 0.5 * state.arousal + stream.normal(0.2)
     breath = max(breath + stream.normal(0.15), 0.0)
     pitch = base + 0.4 * state.arousal + stream.normal(0.12) + (rise + stream.normal(0.12)) * (time / SECONDS - 0.5)
-    pitch = (pitch + (tremor + 0.02) * stream.normals(frames) + 0.1 * smooth_curve(stream.uniforms(9), frames)).astype(
-        np.float32
-    )
+    melody = 0.1 * smooth_curve(stream.uniforms(9), frames)
+    pitch = (pitch + melody + (tremor + 0.02) * stream.normals(frames)).astype(np.float32)
 
     syllable = time * tempo + stream.uniform()
     syllable = np.abs(syllable - np.floor(syllable) - 0.5) * 2.0

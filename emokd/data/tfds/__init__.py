@@ -1,0 +1,1 @@
+"""TensorFlow Datasets builders, one package each. TensorFlow itself is not needed."""
