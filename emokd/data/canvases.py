@@ -1,0 +1,109 @@
+"""Pictures of a data set on square canvases, kept in memory where asked, and the ledger of those that fail."""
+
+import threading
+import weakref
+
+import numpy as np
+from absl import logging
+from jaxtyping import UInt8
+
+from emokd.data.decode import DecodeError, to_canvas
+from emokd.data.examples import Examples
+from emokd.errors import InputError, excerpt
+
+
+class BadImages:
+    """The examples whose picture cannot be decoded. Reading threads write to it; each key counts once.
+
+    Attributes:
+      reasons: the decoder's message by `"data set: key"`, in order of discovery.
+    """
+
+    def __init__(self):
+        self.reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def add(self, name: str, error: DecodeError, total: int, max_fraction: float) -> None:
+        """Counts a bad picture.
+
+        Args:
+          name: names the example.
+          error: why it cannot be decoded.
+          total: number of examples that `max_fraction` refers to.
+          max_fraction: the fraction of bad pictures that is put up with.
+
+        Raises:
+          InputError: there are now more bad pictures than that.
+        """
+        with self._lock:
+            if name not in self.reasons:
+                logging.warning("Left out from now on: %s: %s", name, error)
+            self.reasons.setdefault(name, str(error))
+            names, first = list(self.reasons), next(iter(self.reasons.values()))
+        if len(names) > max_fraction * total:
+            raise InputError(
+                f"{len(names)} of {total} pictures cannot be decoded, more than the fraction {max_fraction:g} allowed: "
+                f"{excerpt(names)}. The first says: {first} "
+                "Restore or remove these files, or raise --config.data.max_bad_fraction."
+            )
+
+
+class Canvases:
+    """The pictures of a data set, each on a square canvas.
+
+    Args:
+      examples: the data set; its reader `image` is used.
+      size: side of the canvas, pixels.
+      fit: how a picture fills it, see `emokd.data.decode.to_canvas`.
+      keep: keep each canvas once it is decoded: `len(examples) * size * size * 3` bytes.
+    """
+
+    def __init__(self, examples: Examples, size: int, fit: str, keep: bool):
+        # Not the examples themselves: `canvases_of` drops what is kept when they are gone.
+        self._read = examples.inputs["image"]
+        self._size, self._fit, self._keep = size, fit, keep
+        if keep:
+            self._pixels = np.empty((len(examples), size, size, 3), np.uint8)
+            self._ready = np.zeros(len(examples), bool)
+            self._errors: dict[int, DecodeError] = {}
+            logging.info(
+                "%s: pictures are kept in memory, %d bytes once all are read.", examples.name, self._pixels.nbytes
+            )
+
+    def read(self, i: int) -> UInt8[np.ndarray, "S S 3"]:
+        """The canvas of example i; do not write to it. Two threads may decode the same picture, to the same bytes.
+
+        Raises:
+          DecodeError: the picture cannot be decoded.
+        """
+        if not self._keep:
+            return to_canvas(self._read(i), self._size, self._fit)
+        if i in self._errors:
+            raise self._errors[i]
+        if not self._ready[i]:
+            try:
+                self._pixels[i] = to_canvas(self._read(i), self._size, self._fit)
+            except DecodeError as error:
+                self._errors[i] = error
+                raise
+            self._ready[i] = True
+        return self._pixels[i]
+
+
+_kept: dict[tuple[int, int, str], Canvases] = {}
+_kept_lock = threading.Lock()
+
+
+def canvases_of(examples: Examples, size: int, fit: str, in_memory: bool) -> Canvases:
+    """The canvases of a data set; those in memory are shared by all who ask with the same Examples object."""
+    if not in_memory:
+        return Canvases(examples, size, fit, keep=False)
+    key = (id(examples), size, fit)
+    with _kept_lock:
+        if key not in _kept:
+            _kept[key] = Canvases(examples, size, fit, keep=True)
+            weakref.finalize(examples, _kept.pop, key, None)
+        return _kept[key]
