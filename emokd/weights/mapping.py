@@ -42,10 +42,17 @@ class Layout:
         """Name in the file of the array `leaf` of the foreign `module`."""
         return f"{module}{self.separator}{self.names.get(leaf, leaf)}"
 
-    def to_ours(self, leaf: str, array: np.ndarray) -> np.ndarray:
-        """Reorders the axes of a kernel; every other array stays as it is."""
-        axes = self.kernel_axes.get(array.ndim) if leaf == "kernel" else None
-        return array if axes is None else np.ascontiguousarray(array.transpose(axes))
+    def to_ours(self, leaf: str, array: np.ndarray, rank: int) -> np.ndarray:
+        """Reorders the axes of a kernel; every other array stays as it is.
+
+        A convolution that our model computes as a linear layer of `rank` 2 is flattened to [spatial * in, out].
+        """
+        if leaf != "kernel":
+            return array
+        array = array.transpose(self.kernel_axes.get(array.ndim, range(array.ndim)))
+        if rank == 2 < array.ndim:
+            array = array.reshape(-1, array.shape[-1])
+        return np.ascontiguousarray(array)
 
 
 TORCH = Layout(
@@ -77,7 +84,7 @@ def unwrap(loaded: Mapping[str, Any], source: str) -> dict[str, Any]:
     while inner := [key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]:
         if len(inner) > 1:
             raise InputError(
-                f"{source} holds several state dicts ({', '.join(inner)}). Save the one that you mean in a file of its own."
+                f"{source} holds several state dicts ({', '.join(inner)}). Save the one you mean in its own file."
             )
         loaded = loaded[inner[0]]
     if not all(isinstance(name, str) for name in loaded):
@@ -105,7 +112,8 @@ def compare(path: str, expected: jax.ShapeDtypeStruct, found: np.ndarray) -> str
         return f"{path}: expected {expected.shape}, found {found.shape}"
     if not np.issubdtype(found.dtype, np.floating):
         return f"{path}: expected floating point, found {found.dtype}"
-    bad = int(found.size - np.isfinite(found).sum())
+    with np.errstate(over="ignore"):
+        bad = int(found.size - np.isfinite(found.astype(expected.dtype)).sum())
     return f"{path}: expected finite numbers, found {bad} of {found.size} NaN or infinite" if bad else None
 
 
@@ -143,7 +151,7 @@ def convert(
       InputError: listing every array of the file that nothing uses, every parameter that the file does not
         fill, every wrong shape, and every array with NaN or infinity; or a `leave_out` that matches nothing.
     """
-    remaining = _without(foreign, leave_out, layout, source)
+    remaining = leave_out_modules(foreign, leave_out, layout, source)
     taken: dict[str, str] = {}
     problems: list[str] = []
     trees = []
@@ -163,7 +171,7 @@ def convert(
             if name in taken:
                 problems.append(f"{ours}: expected an array of its own, found {name!r}, already used for {taken[name]}")
             taken[name] = ours
-            found = layout.to_ours(leaf, np.asarray(remaining[name]))
+            found = layout.to_ours(leaf, np.asarray(remaining[name]), len(expected.shape))
             if problem := compare(f"{ours} from {name!r}", expected, found):
                 problems.append(problem)
             leaves[path] = found.astype(expected.dtype)
@@ -183,18 +191,23 @@ def convert(
     return params, stats
 
 
-def _without(
-    foreign: Mapping[str, np.ndarray], leave_out: Iterable[str], layout: Layout, source: str
+def leave_out_modules(
+    foreign: Mapping[str, np.ndarray], modules: Iterable[str], layout: Layout, source: str
 ) -> dict[str, np.ndarray]:
+    """A state dict without what carries no weights, and without the named foreign modules.
+
+    Raises:
+      InputError: one of `modules` is not in the file.
+    """
     kept = {k: v for k, v in foreign.items() if k.rpartition(layout.separator)[2] not in layout.ignored}
-    for module in leave_out:
+    for module in modules:
         prefix = module.rstrip(layout.separator) + layout.separator
         dropped = [name for name in kept if name.startswith(prefix)]
         if not dropped:
-            modules = {name.rpartition(layout.separator)[0] for name in kept}
+            known = {name.rpartition(layout.separator)[0] for name in kept}
             raise InputError(
-                f"{source} holds no module {module!r} to leave out.{nearest(module, modules)} "
-                f"It holds {excerpt(sorted(modules))}."
+                f"{source} holds no module {module!r} to leave out.{nearest(module, known)} "
+                f"It holds {excerpt(sorted(known))}."
             )
         for name in dropped:
             del kept[name]

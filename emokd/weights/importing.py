@@ -1,0 +1,134 @@
+"""A weights file of another framework, whatever its format, as a model of ours."""
+
+import hashlib
+import importlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from emokd.errors import InputError, excerpt, nearest
+from emokd.models.network import NetworkSpec, TrainedModel, functional
+from emokd.weights.keras_file import read_keras
+from emokd.weights.mapping import KERAS, TORCH, Layout, convert, leave_out_modules
+from emokd.weights.torch_file import read_safetensors, read_torch
+
+FOREIGN = {
+    "resnet18": "emokd.weights.resnet",
+    "resnet50": "emokd.weights.resnet",
+    "mobilenet_v2": "emokd.weights.mobilenet_v2",
+    "efficientnet_b0": "emokd.weights.efficientnet",
+    "efficientnet_b2": "emokd.weights.efficientnet",
+    "efficientnet_lite0": "emokd.weights.efficientnet",
+    "mini_xception": "emokd.weights.mini_xception",
+}
+"""Where the names of each architecture's foreign modules are."""
+
+FORMATS: Mapping[str, tuple[Callable[[pathlib.Path], dict[str, np.ndarray]], Layout]] = {
+    ".pth": (read_torch, TORCH),
+    ".pt": (read_torch, TORCH),
+    ".bin": (read_torch, TORCH),
+    ".tar": (read_torch, TORCH),
+    ".safetensors": (read_safetensors, TORCH),
+    ".h5": (read_keras, KERAS),
+    ".hdf5": (read_keras, KERAS),
+}
+"""Reader and layout for the last suffix of a file's name (PyTorch's "resnet18.pth.tar" is no archive)."""
+
+DEFAULT_HEAD = "pretrained"
+
+
+def import_file(
+    backbone: str,
+    path: str | pathlib.Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    head: str = "",
+    leave_out: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> TrainedModel:
+    """Reads a weights file for one of our architectures; nothing in it is executed, and nothing is left over.
+
+    Args:
+      backbone: a name in `registry.BACKBONES`.
+      path: the file; its suffix says the format.
+      options: the backbone's options.
+      head: our name for the file's head, whose size is read off the file. Empty: "pretrained" where the file has a
+        head that is not left out.
+      leave_out: foreign modules that are not wanted, such as "fc".
+      classes: names of the head's classes, in order.
+
+    Raises:
+      InputError: the file is missing, damaged, of another architecture, or has no such head or number of classes.
+    """
+    path = pathlib.Path(path)
+    foreign_module = find_foreign_module(backbone)
+    foreign, layout = read_file(path)
+    foreign = leave_out_modules(foreign, leave_out, layout, path.name)
+    heads = _find_head(foreign, layout, foreign_module, head, path.name)
+    spec = NetworkSpec(
+        backbone, options=dict(options or {}), heads=heads, classes=_name_classes(heads, classes, path.name)
+    )
+    network = functional(spec)
+    params, stats = convert(foreign, network.abstract, foreign_module, layout=layout, source=path.name)
+    spec = NetworkSpec(spec.backbone, spec.options, spec.heads, spec.classes, network.module.backbone.preprocessing)
+    return TrainedModel(spec, params, stats, origin=f"{path.name} (sha256 {file_hash(path)[:16]})")
+
+
+def find_foreign_module(backbone: str) -> Callable[[str], str]:
+    """The function that names an architecture's foreign modules.
+
+    Raises:
+      InputError: no foreign file is known for it.
+    """
+    if backbone not in FOREIGN:
+        raise InputError(
+            f"No weights of other frameworks can be imported for {backbone!r}.{nearest(backbone, FOREIGN)} "
+            f"Known: {', '.join(sorted(FOREIGN))}."
+        )
+    return importlib.import_module(FOREIGN[backbone]).foreign_module
+
+
+def read_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Layout]:
+    """The arrays in a weights file, and the layout of the framework that wrote it.
+
+    Raises:
+      InputError: there is no such file, or its format is unknown or damaged.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: the suffix of a weights file says its format. Known: {', '.join(FORMATS)}.")
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Correct the path.")
+    read, layout = FORMATS[path.suffix]
+    return read(path), layout
+
+
+def file_hash(path: pathlib.Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_head(
+    foreign: Mapping[str, np.ndarray], layout: Layout, foreign_module: Callable[[str], str], head: str, source: str
+) -> dict[str, int]:
+    name = layout.foreign_name(foreign_module(f"heads/{head or DEFAULT_HEAD}"), "kernel")
+    if name in foreign:
+        return {head or DEFAULT_HEAD: layout.to_ours("kernel", foreign[name], rank=2).shape[-1]}
+    if head:
+        raise InputError(f"{source} has no head: {name!r} is not among its arrays, {excerpt(foreign)}.")
+    return {}
+
+
+def _name_classes(heads: Mapping[str, int], classes: Sequence[str], source: str) -> dict[str, tuple[str, ...]]:
+    if not classes:
+        return {}
+    if not heads:
+        raise InputError(f"{len(classes)} class names are given, but {source} has no head, or it is left out.")
+    (head, size), *_ = heads.items()
+    if len(classes) != size:
+        raise InputError(f"{len(classes)} class names are given, but the head of {source} has {size} classes.")
+    if repeated := sorted({name for name in classes if list(classes).count(name) > 1}):
+        raise InputError(f"Class names must differ; repeated: {excerpt(repeated)}.")
+    return {head: tuple(classes)}
