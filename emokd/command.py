@@ -86,6 +86,8 @@ def parse_flags(argv: list[str]) -> list[str]:
                 f"--{name} changes a configuration, but none is given before it: --config=FILE."
             ) from error
         raise InputError(f"There is no flag --{name}.{_nearest_flag(name)}") from error
+    except flags.DuplicateFlagError as error:
+        raise InputError("--config is given twice; give it once, before its overrides.") from error
     except flags.Error as error:
         raise InputError(_flag_message(str(error))) from error
     except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
@@ -164,7 +166,7 @@ def configure_compilation_cache() -> None:
         jax.config.update("jax_enable_compilation_cache", False)
     elif chosen:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(chosen).expanduser().absolute()))
-    elif jax.config.jax_compilation_cache_dir is None:
+    elif jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(_user_cache() / "emokd" / "jax"))
 
 

@@ -37,6 +37,11 @@ def define_config_flag() -> flags.FlagHolder:
     return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])
 
 
+def file_of(flag: flags.FlagHolder) -> str:
+    """What the user gave as `--config`: a path, with its argument if it had one; `load` takes it."""
+    return config_flags.get_config_filename(flags.FLAGS[flag.name])
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Loads the file, and checks the overrides' keys before ml_collections meets them."""
 

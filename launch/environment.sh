@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it, in the checkout's root: makes .venv and installs into it what a lock file names.
+
+fail() {
+  echo "${0##*/}: $*" >&2
+  exit 2
+}
+
+supported() {
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+find_python() {
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11 python; do
+    if supported "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "emokd needs Python 3.11, 3.12 or 3.13, and none was found on PATH. Install one, then run this script again."
+}
+
+# install_locked LOCK...: installs the first file and the package, unless all of them are as they were the last time.
+install_locked() {
+  local python=.venv/bin/python stamp=".venv/installed-${1##*/}" key
+  if ! "$python" -m pip --version >/dev/null 2>&1; then
+    local base
+    base=$(find_python)
+    echo "Making .venv with $("$base" --version)."
+    "$base" -m venv .venv
+  fi
+  supported "$python" || fail ".venv has $("$python" --version), but emokd needs 3.11 to 3.13. Move .venv away and run this script again."
+  key=$(cat "$@" | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+  if [[ -f $stamp && $(<"$stamp") == "$key" ]]; then
+    return
+  fi
+  echo "Installing $1 into .venv; the first time takes some minutes."
+  "$python" -m pip install -q --disable-pip-version-check -r "$1"
+  "$python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+  echo "$key" >"$stamp"
+}
