@@ -1,0 +1,88 @@
+"""Examples whose input is a picture file each."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from emokd.data.decode import decode
+from emokd.data.examples import Examples
+from emokd.data.files import Files
+from emokd.data.tables import Row
+from emokd.errors import InputError
+
+
+def picture_examples(
+    name: str,
+    files: Files,
+    names: Sequence[str],
+    columns: Mapping[str, np.ndarray],
+    classes: Mapping[str, Sequence[str]],
+    options: Mapping,
+    splits: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+) -> Examples:
+    """Makes Examples of pictures; their keys are the file names. Nothing is decoded before it is asked for.
+
+    Args:
+      name: the data set's name.
+      files: where the pictures are.
+      names: the picture of each example, each one in `files.names`.
+      columns: targets, as in Examples.
+      classes: class names by column.
+      options: `min_side` (0: full size): JPEGs may be decoded reduced, with both sides still at least this;
+        set it to the canvas size for speed.
+      splits: the prescribed split of each example.
+      groups: the subject of each example.
+    """
+    min_side = int(options.get("min_side", 0) or 0)
+
+    def read(i: int) -> np.ndarray:
+        return decode(files.read(names[i]), f"{files.where}/{names[i]}", min_side)
+
+    return Examples(
+        name=name,
+        keys=list(names),
+        columns=columns,
+        classes={column: tuple(values) for column, values in classes.items()},
+        inputs={"image": read},
+        content=files.contents(names),
+        splits=None if splits is None else np.array(splits),
+        groups=None if groups is None else np.array(groups),
+    )
+
+
+def find_pictures(files: Files, rows: Sequence[Row], column: str = "path") -> list[str]:
+    """The file name of each row's picture.
+
+    Raises:
+      InputError: a picture is not there; the message names the first such row and counts the others.
+    """
+    found = [files.find(row.text(column)) for row in rows]
+    missing = [row for row, name in zip(rows, found, strict=True) if name is None]
+    if missing:
+        others = f" ({len(missing) - 1} more rows name missing files)" if len(missing) > 1 else ""
+        raise missing[0].error(
+            f"{missing[0].text(column)!r} is not in {files.where}{others}",
+            "Paths count from there; restore the file or remove the row.",
+        )
+    return [name for name in found if name is not None]
+
+
+def report_unused(name: str, files: Files, used: Sequence[str]) -> None:
+    """Logs how many of the files no example uses."""
+    unused = len(files.names) - len(set(used))
+    if unused:
+        logging.info("%s: %d of the %d files in %s are not used.", name, unused, len(files.names), files.where)
+
+
+def class_options(options: Mapping, default: Sequence[str] | None = None) -> tuple[str, ...] | None:
+    """The class list of `options.classes`, checked, or the default."""
+    given = options.get("classes") or default
+    if given is None:
+        return None
+    classes = tuple(given.split(",")) if isinstance(given, str) else tuple(str(name) for name in given)
+    repeated = sorted({name for name in classes if classes.count(name) > 1})
+    if repeated:
+        raise InputError(f"data.classes names {repeated[0]!r} twice. Name each class once.")
+    return classes

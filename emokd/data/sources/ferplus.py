@@ -1,0 +1,165 @@
+"""FER+: FER2013 faces with ten votes each, in the official layout (`fer2013new.csv`, `FER2013Train/...`)."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float, Int
+
+from emokd.data.classes import AFFECTNET, FERPLUS
+from emokd.data.examples import Examples
+from emokd.data.files import open_files
+from emokd.data.pictures import picture_examples
+from emokd.data.tables import Row, read_table
+from emokd.errors import InputError, excerpt, nearest
+
+TABLE = "fer2013new.csv"
+FOLDERS = {"Training": "FER2013Train", "PublicTest": "FER2013Valid", "PrivateTest": "FER2013Test"}
+PROTOCOLS = ("majority", "probability", "cross_entropy")
+ORDERS = {"ferplus": FERPLUS, "affectnet": AFFECTNET}
+
+_VOTE_COLUMNS = (*FERPLUS, "unknown", "NF")
+_TO_AFFECTNET = [
+    FERPLUS.index(name)
+    for name in ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
+]
+
+
+def load(directory: str, options: Mapping) -> Examples:
+    """Loads FER+ by one of its protocols (Barsoum et al. 2016, and their published reader of the votes).
+
+    Votes of 1 are taken for noise and set to 0, "unknown" and "NF" (no face) included. Then
+    - `majority`: the label with more than half of the remaining votes, column `expression`;
+    - `cross_entropy`: a distribution, column `votes`: labels are taken by falling votes, ties together, until
+      three quarters of the votes are covered or three labels are taken, or "unknown"/"NF" comes up; the example
+      stays when the labels cover more than half of the votes;
+    - `probability`: the same column; the paper draws one label from it at every visit (`draw_labels`).
+    Whatever the protocol of training, validation and test are by majority, as in the authors' code; under
+    `cross_entropy` and `probability` they appear as rows of `votes` with a single 1. Examples that have no label
+    by these rules, or whose top label is "unknown" or "NF", are left out and counted in the log.
+
+    Rows without a file name (no face) are skipped. A name listed twice keeps its first row, and the log says so:
+    three rows of the official table repeat another with the same votes, and `fer0033120.png` comes a second time
+    with 10 votes for NF, out of the order of the names. [ours]
+
+    Args:
+      directory: holds the table, and the three folders or `images.zip`.
+      options: `protocol` (default `majority`), `order`: `ferplus` (neutral, happiness, surprise, sadness, anger,
+        disgust, fear, contempt; the default) or `affectnet` (neutral, happy, sad, surprise, fear, disgust, anger,
+        contempt); `min_side` (see `picture_examples`).
+
+    Raises:
+      InputError: the table or a picture is missing, a row is wrong, or an unknown option value.
+    """
+    protocol = _choice("protocol", options.get("protocol") or "majority", PROTOCOLS)
+    order = _choice("order", options.get("order") or "ferplus", ORDERS)
+    table = os.path.join(directory, TABLE)
+    rows = read_table(table, required=("Usage", "Image name", *_VOTE_COLUMNS))
+    rows = _first_of_each([row for row in rows if row.cells["Image name"].strip()])
+    files = open_files(directory)
+    known = set(files.names)
+    names, targets, splits, unlabelled = [], [], [], 0
+    for row in rows:
+        usage = row.text("Usage")
+        if usage not in FOLDERS:
+            raise row.error(f"there is no usage {usage!r}", f"Use one of {', '.join(FOLDERS)}.")
+        name = f"{FOLDERS[usage]}/{row.text('Image name')}"
+        if name not in known:
+            raise row.error(f"{name} is not in {files.where}", "Unpack all three folders there.")
+        votes = np.array([row.number(column, low=0) for column in _VOTE_COLUMNS])
+        target = distribution(votes, protocol if usage == "Training" else "majority")
+        if target is None:
+            unlabelled += 1
+            continue
+        names.append(name)
+        targets.append(target)
+        splits.append(usage)
+    logging.info(
+        "ferplus: %d of %d faces have no label by the protocol %r and are left out.", unlabelled, len(rows), protocol
+    )
+    if not names:
+        raise InputError(f"{table}: no face has a label by the protocol {protocol!r}. Check the vote columns.")
+    distributions = np.array(targets, np.float32)
+    if order == "affectnet":
+        distributions = distributions[:, _TO_AFFECTNET]
+    if protocol == "majority":
+        columns = {"expression": distributions.argmax(axis=1).astype(np.int32)}
+    else:
+        columns = {"votes": distributions}
+    return picture_examples("ferplus", files, names, columns, {"expression": ORDERS[order]}, options, splits=splits)
+
+
+def distribution(votes: Float[np.ndarray, "10"], protocol: str) -> Float[np.ndarray, "8"] | None:
+    """The target of one face from its ten votes (eight labels, unknown, NF), or None where it has none.
+
+    See `load` for the protocols; `majority` gives a row with a single 1.
+    """
+    votes = np.where(votes <= 1, 0.0, votes)
+    total = votes.sum()
+    chosen = np.zeros(10)
+    if protocol == "majority":
+        if votes.max() > total / 2:
+            chosen[votes.argmax()] = 1.0
+    else:
+        chosen = _most_voted(votes)
+        if chosen.sum() <= total / 2 or np.count_nonzero(chosen) > 3:
+            return None
+    if not chosen.any() or chosen.argmax() >= 8:
+        return None
+    return chosen[:8] / chosen[:8].sum()
+
+
+def draw_labels(votes: Float[np.ndarray, "N 8"], uniform: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    """One label per row drawn from its distribution, for the protocol `probability`.
+
+    Args:
+      votes: rows that sum to 1.
+      uniform: numbers in [0, 1), one for each row; the caller's seed, epoch and example make them.
+
+    Returns:
+      int32 [N].
+    """
+    below = np.cumsum(votes, axis=1) <= uniform[:, None]
+    return np.minimum(below.sum(axis=1), votes.shape[1] - 1).astype(np.int32)
+
+
+def _most_voted(votes: np.ndarray) -> np.ndarray:
+    """The votes of the labels that count, zero for the others; see `load`."""
+    chosen = np.zeros(10)
+    covered, taken, total = 0.0, 0, votes.sum()
+    for level in sorted({vote for vote in votes if vote > 0}, reverse=True):
+        if covered >= 0.75 * total or taken >= 3:
+            break
+        for i in np.flatnonzero(votes == level):
+            if i >= 8:
+                # "Unknown" or "no face" ends the list, and is itself the answer only where nothing came before it.
+                if not taken:
+                    chosen[i] = level
+                return chosen
+            chosen[i] = level
+            covered += level
+            taken += 1
+    return chosen
+
+
+def _first_of_each(rows: Sequence[Row]) -> list[Row]:
+    first: dict[str, Row] = {}
+    dropped = []
+    for row in rows:
+        name = row.cells["Image name"].strip()
+        if name in first:
+            dropped.append(f"{name} (line {row.line}, first on line {first[name].line})")
+        else:
+            first[name] = row
+    if dropped:
+        logging.warning(
+            "%s lists %d names again; their first rows count: %s.", rows[0].table, len(dropped), excerpt(dropped)
+        )
+    return list(first.values())
+
+
+def _choice(key: str, value: str, known) -> str:
+    if value not in known:
+        raise InputError(f"data.{key} is {value!r}.{nearest(str(value), known)} Choose one of {', '.join(known)}.")
+    return value

@@ -1,0 +1,27 @@
+"""FI (You et al. 2016): photographs in Mikels' eight categories."""
+
+import os
+from collections.abc import Mapping
+
+from emokd.data.classes import MIKELS
+from emokd.data.examples import Examples
+from emokd.data.sources import image_folder, manifest
+
+
+def load(directory: str, options: Mapping) -> Examples:
+    """Loads FI from `labels.csv` (`path,label[,split]`) with its pictures, or else from class folders.
+
+    Classes are alphabetical: amusement, anger, awe, contentment, disgust, excitement, fear, sadness. The usual
+    split of 80 / 5 / 15 percent is not published file by file, so none is prescribed unless the table or the
+    folders hold one.
+
+    Args:
+      directory: holds the table or the folders (see `manifest.load` and `image_folder.load`).
+      options: `min_side`, `table`.
+
+    Raises:
+      InputError: as in `manifest.load` and `image_folder.load`.
+    """
+    if options.get("table") or os.path.isfile(os.path.join(directory, manifest.TABLE)):
+        return manifest.load(directory, options, name="fi", classes=MIKELS)
+    return image_folder.load(directory, options, name="fi", classes=MIKELS)

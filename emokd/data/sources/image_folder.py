@@ -1,0 +1,105 @@
+"""Pictures in class folders: `class/x.jpg`, or `train/class/x.jpg`, `validation/...`, `test/...`."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from emokd.data.examples import Examples
+from emokd.data.files import Files, open_files
+from emokd.data.pictures import class_options, picture_examples
+from emokd.data.splits import normalise_split
+from emokd.errors import InputError, excerpt
+
+
+def load(
+    directory: str, options: Mapping, *, name: str = "image_folder", classes: Sequence[str] | None = None
+) -> Examples:
+    """Loads a folder (or zip archive) of class folders; pictures may lie deeper inside them.
+
+    Where every top folder is named like a split, the classes are looked for inside the splits. Files that are
+    no pictures by their suffix, or lie outside class folders, are ignored and counted in the log.
+
+    Args:
+      directory: the folder or archive; an `images/` or `images.zip` inside it is used instead when there.
+      options: `classes` (a list: their order is the ids'; other folders are ignored; default: the folders
+        in sorted order) and `min_side` (see `picture_examples`).
+      name: the data set's name, for messages.
+      classes: default of `options.classes`.
+
+    Raises:
+      InputError: no such place, no class folders, a class without pictures, or split folders mixed with others.
+    """
+    files = open_files(directory)
+    depth = 1 if _has_splits(files) else 0
+    listed = class_options(options, classes)
+    found = sorted({parts[depth] for parts in map(_parts, files.directories) if len(parts) > depth})
+    if not found:
+        raise InputError(
+            f"{files.where} has no class folders. Put the pictures in one folder per class, or give a table of labels "
+            "(data.source = 'manifest')."
+        )
+    class_names = tuple(found) if listed is None else listed
+
+    ids = {label: i for i, label in enumerate(class_names)}
+    names, labels, splits = [], [], []
+    for picture in files.pictures():
+        parts = _parts(picture)
+        if len(parts) < depth + 2 or parts[depth] not in ids:
+            continue
+        names.append(picture)
+        labels.append(ids[parts[depth]])
+        splits.append(normalise_split(parts[0]) if depth else "")
+    _check_classes(files, class_names, found, labels, splits)
+    if len(files.names) > len(names):
+        logging.warning(
+            "%s: %d files of %s are no pictures of a class and are ignored.",
+            name,
+            len(files.names) - len(names),
+            files.where,
+        )
+    return picture_examples(
+        name,
+        files,
+        names,
+        {"expression": np.array(labels, np.int32)},
+        {"expression": class_names},
+        options,
+        splits=splits if depth else None,
+    )
+
+
+def _parts(path: str) -> list[str]:
+    return path.split("/")
+
+
+def _has_splits(files: Files) -> bool:
+    """Whether the top folders are splits rather than classes."""
+    tops = sorted({_parts(folder)[0] for folder in files.directories})
+    as_splits = [top for top in tops if normalise_split(top) is not None]
+    if not as_splits:
+        return False
+    if len(as_splits) < len(tops) and "train" in map(normalise_split, as_splits):
+        others = [top for top in tops if top not in as_splits]
+        raise InputError(
+            f"{files.where} mixes split folders ({', '.join(as_splits)}) with others ({excerpt(others, 5)}). "
+            "Keep either splits or classes at the top."
+        )
+    return len(as_splits) == len(tops)
+
+
+def _check_classes(files: Files, classes: Sequence[str], found: Sequence[str], labels: Sequence[int], splits) -> None:
+    count = Counter(labels)
+    train = Counter(label for label, split in zip(labels, splits, strict=True) if split == "train")
+    for i, label in enumerate(classes):
+        if not count[i]:
+            raise InputError(
+                f"{files.where}: class {label!r} has no pictures. Its folders are {excerpt(found)}. "
+                "Add pictures, remove the folder, or correct data.classes."
+            )
+        if train and not train[i]:
+            raise InputError(f"{files.where}: class {label!r} has no pictures in the training split. Add some.")
+    ignored = [label for label in found if label not in classes]
+    if ignored:
+        logging.warning("%s: folders that are not in the class list are ignored: %s.", files.where, excerpt(ignored))

@@ -1,0 +1,88 @@
+"""OASIS (Kurdi et al. 2017): 900 photographs rated for valence and arousal from 1 to 7."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from emokd.data.classes import VALENCE_TERCILES
+from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.files import open_files
+from emokd.data.pictures import find_pictures, picture_examples
+from emokd.data.tables import read_table, unique
+from emokd.errors import InputError, nearest
+
+TABLE = "labels.csv"
+TASKS = ("valence_arousal", "terciles")
+
+
+def load(directory: str, options: Mapping) -> Examples:
+    """Loads OASIS: column `valence_arousal`, mean ratings mapped from [1, 7] to [-1, 1] by (x - 4) / 3.
+
+    The theme's category (animal, object, person, scenery) is a further task, `category`, where the table has it.
+
+    Args:
+      directory: holds `labels.csv` with path, valence_mean, arousal_mean (and category), and the pictures.
+      options: `task`: `valence_arousal` (default), or `terciles`: the caller then passes the splits through
+        `with_terciles`, since the thresholds may only be fitted on training examples; `min_side`.
+
+    Raises:
+      InputError: the table or a picture is missing, a row is wrong, or the task is unknown.
+    """
+    task = options.get("task") or TASKS[0]
+    if task not in TASKS:
+        raise InputError(f"data.task is {task!r}.{nearest(str(task), TASKS)} Choose one of {', '.join(TASKS)}.")
+    rows = read_table(os.path.join(directory, TABLE), required=("path", "valence_mean", "arousal_mean"))
+    unique(rows, "path")
+    files = open_files(directory)
+    names = find_pictures(files, rows)
+    ratings = np.array([[row.number(f"{side}_mean", 1, 7) for side in ("valence", "arousal")] for row in rows])
+    columns = {"valence_arousal": ((ratings - 4) / 3).astype(np.float32)}
+    classes: dict[str, tuple[str, ...]] = {}
+    if "category" in rows[0].cells:
+        texts = [row.text("category").lower() for row in rows]
+        classes["category"] = tuple(sorted(set(texts)))
+        columns["category"] = np.array([classes["category"].index(text) for text in texts], np.int32)
+    return picture_examples("oasis", files, names, columns, classes, options)
+
+
+def terciles(values: Float[np.ndarray, " N"]) -> tuple[float, float]:
+    """The two thresholds that cut values into thirds; NaN (unlabelled) is ignored.
+
+    Raises:
+      InputError: the values are too few or too equal to be cut in three.
+    """
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    low, high = np.quantile(known, [1 / 3, 2 / 3]) if len(known) >= 3 else (0.0, 0.0)
+    if not (len(known) >= 3 and known.min() <= low < high < known.max()):
+        raise InputError(f"{len(known)} values of valence cannot be cut in three: too few, or too many equal ones.")
+    return float(low), float(high)
+
+
+def with_terciles(splits: Mapping[str, Examples]) -> dict[str, Examples]:
+    """Adds the column `expression`: negative, neutral or positive valence, by the thirds of the *training* split.
+
+    Values equal to a threshold belong to the class below it. [ours]
+
+    Raises:
+      InputError: there is no training split, no valence, or it cannot be cut in three.
+    """
+    if "train" not in splits or "valence_arousal" not in splits["train"].columns:
+        raise InputError(
+            "Terciles of valence need a training split with valence. Check data.source and data.fractions."
+        )
+    thresholds = terciles(splits["train"].columns["valence_arousal"][:, 0])
+
+    def label(examples: Examples) -> Examples:
+        valence = examples.columns["valence_arousal"][:, 0]
+        ids = np.where(np.isfinite(valence), np.searchsorted(thresholds, valence), UNLABELLED).astype(np.int32)
+        return dataclasses.replace(
+            examples,
+            columns={**examples.columns, "expression": ids},
+            classes={**examples.classes, "expression": VALENCE_TERCILES},
+        )
+
+    return {name: label(examples) for name, examples in splits.items()}

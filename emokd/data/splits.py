@@ -1,0 +1,348 @@
+"""Who trains and who tests: prescribed splits, deterministic stratified ones, and folds."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from absl import logging
+
+from emokd.data.examples import UNLABELLED, Examples, stable_hash
+from emokd.errors import InputError, excerpt
+
+SPLITS = ("train", "validation", "test")
+
+_OTHER_NAMES = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "publictest": "validation",
+    "testing": "test",
+    "privatetest": "test",
+}
+# The order in which shares are cut off; in duplicates across prescribed splits the first one keeps its examples.
+_CUT_ORDER = ("test", "validation", "train")
+_READERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Duplicates:
+    """Examples of equal bytes.
+
+    Attributes:
+      sets: indices of the examples of each set of two or more.
+      conflicting: those of the sets whose targets differ.
+    """
+
+    sets: tuple[tuple[int, ...], ...]
+    conflicting: tuple[tuple[int, ...], ...]
+
+
+def normalise_split(name: str) -> str | None:
+    """`train`, `validation` or `test` for the usual spellings (`Training`, `val`, `dev`, ...), else None."""
+    lowered = str(name).strip().lower()
+    return lowered if lowered in SPLITS else _OTHER_NAMES.get(lowered)
+
+
+def split(
+    examples: Examples,
+    fractions: Mapping[str, float],
+    seed: int,
+    folds: int = 0,
+    fold: int = 0,
+    use_prescribed: bool = True,
+    by_group: bool = True,
+    keep_leaks: bool = False,
+) -> dict[str, Examples]:
+    """Divides examples among train, validation and test.
+
+    *Prescribed*: splits that the set itself prescribes are kept. One that `fractions` asks for and the set does
+    not have is carved from train by the rule below, in the proportion of its fraction to that of train. A picture
+    of train or validation whose very bytes are also in a later split leaks: it is left out, so that the test set
+    stays what the literature tests on (`keep_leaks=True` leaves such pictures in). [ours]
+
+    *Otherwise* [ours]: within each stratum (expression; majority of the votes; terciles of valence; unlabelled)
+    the examples are ordered by a hash of (seed, key) and cut at the rounded cumulative fractions. Each split holds
+    its share of each stratum within one example, whatever the order of the examples. A new example moves at most
+    one other over each cut of its own stratum, and none of another stratum (except that terciles themselves shift
+    by an example). Exact duplicates go together and count as one block of their size; the share then holds within
+    that size. With groups (subjects), whole groups are dealt one by one, largest first, to the split that lacks
+    most of their strata: shares are then approximate, and a new example may move whole groups.
+
+    *Folds*: by the same rules, fold `fold` of `folds` is test; validation is carved from the rest.
+
+    Args:
+      examples: the whole set.
+      fractions: shares by split, adding up to 1; a split without a share, or with 0, is not made.
+      seed: another seed gives another division.
+      folds: number of folds, 0 for none.
+      fold: which of them is the test set.
+      use_prescribed: False ignores the splits that the set prescribes.
+      by_group: keep each of `examples.groups` in one split, where there are groups.
+      keep_leaks: do not leave out duplicates across prescribed splits.
+
+    Returns:
+      The examples of each split, in their original order; disjoint, and, but for leaks, all of them.
+
+    Raises:
+      InputError: wrong fractions or folds, an unknown prescribed split, or a class with too few examples.
+    """
+    shares = _check_fractions(fractions)
+    _check_folds(examples, folds, fold, use_prescribed, shares)
+    duplicates = find_duplicates(examples)
+    _report(examples, duplicates)
+    pool = _Pool(examples, duplicates, by_group and examples.groups is not None)
+    everything = np.arange(len(examples))
+    if use_prescribed and examples.splits is not None:
+        parts = _prescribed(examples, duplicates, by_group, keep_leaks)
+        parts = {**parts, **pool.divide(parts["train"], _missing_shares(shares, parts), f"{seed}/carve")}
+    elif folds:
+        dealt = pool.divide(everything, {str(i): 1 / folds for i in range(folds)}, f"{seed}/folds")
+        rest = np.concatenate([indices for name, indices in dealt.items() if name != str(fold)])
+        learning = {name: share for name, share in shares.items() if name != "test"}
+        total = sum(learning.values())
+        parts = pool.divide(rest, {k: v / total for k, v in learning.items()}, f"{seed}/fold/{fold}")
+        parts["test"] = dealt[str(fold)]
+    else:
+        parts = pool.divide(everything, shares, f"{seed}/split")
+    return {name: examples.select(np.sort(parts[name])) for name in SPLITS if name in parts}
+
+
+def find_duplicates(examples: Examples) -> Duplicates:
+    """Finds examples of equal bytes, and those among them whose targets differ (votes: their majority)."""
+    chunks = np.array_split(np.arange(len(examples)), _READERS)
+    with ThreadPoolExecutor(_READERS) as pool:
+        contents = list(pool.map(lambda chunk: [examples.content(int(i)) for i in chunk], chunks))
+    by_content = defaultdict(list)
+    for i, content in enumerate(content for chunk in contents for content in chunk):
+        by_content[content].append(i)
+    sets = tuple(tuple(same) for same in by_content.values() if len(same) > 1)
+    return Duplicates(sets, tuple(same for same in sets if _conflict(examples, list(same))))
+
+
+class _Pool:
+    """Examples as indivisible blocks (duplicates; groups), and the rules for dividing them."""
+
+    def __init__(self, examples: Examples, duplicates: Duplicates, grouped: bool):
+        self.examples = examples
+        self.grouped = grouped
+        self.strata, self.stratum_names = _strata(examples)
+        ties = list(duplicates.sets)
+        if grouped:
+            members = defaultdict(list)
+            for i, group in enumerate(examples.groups):
+                members[str(group)].append(i)
+            ties += [tuple(group) for group in members.values()]
+        self.block = _connected(len(examples), ties)
+
+    def divide(self, indices: np.ndarray, shares: Mapping[str, float], salt: str) -> dict[str, np.ndarray]:
+        """Divides the examples at `indices` by `shares`, which add up to 1."""
+        if len(shares) < 2:
+            return dict.fromkeys(shares, indices)
+        blocks = defaultdict(list)
+        for i in indices:
+            blocks[self.block[i]].append(int(i))
+        keys = self.examples.keys
+        members = [sorted(block, key=keys.__getitem__) for block in blocks.values()]
+        members.sort(key=lambda block: (stable_hash(keys[block[0]], salt), keys[block[0]]))
+        dealt = self._deal_groups(members, shares) if self.grouped else self._cut(members, shares)
+        parts = {name: np.array(sorted(dealt[name]), np.int64) for name in shares}
+        self._check(indices, parts, shares)
+        return parts
+
+    def _cut(self, blocks: Sequence[Sequence[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:
+        dealt: dict[str, list[int]] = defaultdict(list)
+        by_stratum = defaultdict(list)
+        for block in blocks:
+            by_stratum[self.strata[block[0]]].append(block)
+        names = list(shares)
+        for stratum in by_stratum.values():
+            total = sum(map(len, stratum))
+            cuts = np.floor(np.cumsum([shares[name] for name in names])[:-1] * total + 0.5)
+            start = 0
+            for block in stratum:
+                dealt[names[int(np.searchsorted(cuts, start + len(block) / 2, side="left"))]] += block
+                start += len(block)
+        return dealt
+
+    def _deal_groups(self, blocks: Sequence[Sequence[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:
+        dealt: dict[str, list[int]] = {name: [] for name in shares}
+        histograms = [np.bincount(self.strata[block], minlength=len(self.stratum_names)) for block in blocks]
+        total = np.sum(histograms, axis=0)
+        lacking = {name: share * total for name, share in shares.items()}
+        for block, histogram in sorted(zip(blocks, histograms, strict=True), key=lambda pair: -len(pair[0])):
+            # The drop in the squared distance to the target, each stratum weighed by its size; the emptiest wins ties.
+            gain = {
+                name: np.sum((2 * lack * histogram - histogram**2) / np.maximum(total, 1))
+                for name, lack in lacking.items()
+            }
+            name = max(shares, key=lambda name: (round(float(gain[name]), 9), -len(dealt[name])))
+            dealt[name] += block
+            lacking[name] = lacking[name] - histogram
+        return dealt
+
+    def _check(self, indices: np.ndarray, parts: Mapping[str, np.ndarray], shares: Mapping[str, float]) -> None:
+        count = Counter(self.strata[indices].tolist())
+        for name, part in parts.items():
+            if not len(part):
+                raise InputError(
+                    f"{self.examples.name}: split {name!r} ({shares[name]:.0%}) gets nothing of {len(indices)} examples"
+                    f"{' in whole groups' if self.grouped else ''}. Give it a larger fraction or use fewer folds."
+                )
+            present = set(self.strata[part].tolist())
+            for stratum, n in sorted(count.items()):
+                if stratum in present or self.stratum_names[stratum] == "unlabelled":
+                    continue
+                if self.grouped and name != "train":
+                    logging.warning("%s: no %s in %s.", self.examples.name, self.stratum_names[stratum], name)
+                    continue
+                raise InputError(
+                    f"{self.examples.name}: {self.stratum_names[stratum]} has {n} examples, too few for split {name!r} "
+                    f"({shares[name]:.0%}) to get one. Give it a larger fraction, use fewer folds, or drop the class."
+                )
+
+
+def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
+    shares = {}
+    for name, share in fractions.items():
+        split_name = normalise_split(name)
+        if split_name is None:
+            raise InputError(f"data.fractions: there is no split {name!r}. Use {', '.join(SPLITS)}.")
+        if not 0 <= share <= 1:
+            raise InputError(f"data.fractions.{name} is {share}; it must lie in [0, 1].")
+        shares[split_name] = float(share)
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise InputError(f"data.fractions add up to {sum(shares.values()):g}, not 1: {dict(fractions)}.")
+    if not shares.get("train"):
+        raise InputError("data.fractions gives train nothing. Give it a share above 0.")
+    return {name: shares[name] for name in _CUT_ORDER if shares.get(name)}
+
+
+def _check_folds(examples: Examples, folds: int, fold: int, use_prescribed: bool, shares: Mapping[str, float]) -> None:
+    if not folds:
+        return
+    if folds < 2 or not 0 <= fold < folds:
+        raise InputError(f"data.fold is {fold} of data.folds = {folds}; there must be 2 or more folds, counted from 0.")
+    if use_prescribed and examples.splits is not None:
+        raise InputError(
+            f"{examples.name} prescribes its own splits, so it has no folds. Set data.folds to 0, or "
+            "data.use_prescribed to False to fold over all of it."
+        )
+
+
+def _prescribed(examples: Examples, duplicates: Duplicates, by_group: bool, keep_leaks: bool) -> dict[str, np.ndarray]:
+    names = [normalise_split(name) for name in examples.splits]
+    unknown = sorted({str(raw) for raw, name in zip(examples.splits, names, strict=True) if name is None})
+    if unknown:
+        raise InputError(f"{examples.name}: unknown prescribed splits {excerpt(unknown)}. Use {', '.join(SPLITS)}.")
+    if "train" not in names:
+        raise InputError(
+            f"{examples.name} prescribes {excerpt(sorted(set(names)))} but no train. Set data.use_prescribed to False."
+        )
+    leaks = set()
+    for same in duplicates.sets:
+        keeper = min((names[i] for i in same), key=_CUT_ORDER.index)
+        leaks |= {i for i in same if names[i] != keeper}
+    if leaks:
+        logging.warning(
+            "%s: %d pictures of train or validation are also, byte for byte, in a later split; they are %s: %s.",
+            examples.name,
+            len(leaks),
+            "kept" if keep_leaks else "left out",
+            excerpt([examples.keys[i] for i in sorted(leaks)], 3),
+        )
+    if by_group and examples.groups is not None:
+        homes = defaultdict(set)
+        for group, name in zip(examples.groups, names, strict=True):
+            homes[str(group)].add(name)
+        crossing = sorted(group for group, home in homes.items() if len(home) > 1)
+        if crossing:
+            logging.warning("%s: groups in several prescribed splits: %s.", examples.name, excerpt(crossing))
+    dropped = set() if keep_leaks else leaks
+    parts = {
+        name: np.array([i for i, own in enumerate(names) if own == name and i not in dropped], np.int64)
+        for name in SPLITS
+        if name in names
+    }
+    for name, part in parts.items():
+        if not len(part):
+            raise InputError(
+                f"{examples.name}: every picture of split {name!r} is also, byte for byte, in a later split. "
+                "Correct the splits, or set data.keep_leaks to True."
+            )
+    return parts
+
+
+def _missing_shares(shares: Mapping[str, float], parts: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What train is divided into: itself and each split that is asked for but not prescribed."""
+    wanted = {name: share for name, share in shares.items() if name == "train" or name not in parts}
+    return {name: share / sum(wanted.values()) for name, share in wanted.items()}
+
+
+def _strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
+    """The stratum of each example, and what to call each stratum."""
+    columns = examples.columns
+    labels = None
+    if "expression" in columns:
+        labels = columns["expression"]
+    elif "votes" in columns:
+        votes = columns["votes"]
+        labels = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), UNLABELLED)
+    if labels is not None:
+        names = [f"class {name!r}" for name in examples.classes["expression"]]
+    elif "valence_arousal" in columns:
+        valence = columns["valence_arousal"][:, 0]
+        known = valence[np.isfinite(valence)]
+        thresholds = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else np.zeros(2)
+        labels = np.where(np.isfinite(valence), np.searchsorted(thresholds, valence), UNLABELLED)
+        names = [f"the {part} third of valence" for part in ("lower", "middle", "upper")]
+    else:
+        labels, names = np.zeros(len(examples), np.int64), ["the set"]
+    labels = np.asarray(labels, np.int64)
+    return np.where(labels == UNLABELLED, len(names), labels), [*names, "unlabelled"]
+
+
+def _connected(n: int, ties: Sequence[Sequence[int]]) -> list[int]:
+    """The block of each of n examples, given sets that must stay together (union-find)."""
+    parent = list(range(n))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for tie in ties:
+        for i in tie[1:]:
+            parent[root(i)] = root(tie[0])
+    return [root(i) for i in range(n)]
+
+
+def _conflict(examples: Examples, same: Sequence[int]) -> bool:
+    for name, values in examples.columns.items():
+        own = values[same]
+        if name == "votes":
+            own = np.where(own.sum(axis=1) > 0, own.argmax(axis=1), UNLABELLED)
+        if own.dtype.kind == "f":
+            own = own[np.isfinite(own).all(axis=1)]
+        else:
+            own = own[own != UNLABELLED]
+        if len(own) and not np.all(own == own[0]):
+            return True
+    return False
+
+
+def _report(examples: Examples, duplicates: Duplicates) -> None:
+    if not duplicates.sets:
+        return
+    logging.warning(
+        "%s: %d sets of identical files (%d files); they stay together.",
+        examples.name,
+        len(duplicates.sets),
+        sum(map(len, duplicates.sets)),
+    )
+    if duplicates.conflicting:
+        shown = [" = ".join(examples.keys[i] for i in same) for same in duplicates.conflicting]
+        logging.warning("%s: %d of them have different labels: %s.", examples.name, len(shown), excerpt(shown, 3))
