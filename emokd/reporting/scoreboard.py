@@ -1,0 +1,145 @@
+"""The scoreboard: the student beside its teachers, and how much each teacher counted."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from emokd.reporting.table import Table, count_text
+
+HEADLINES = ("accuracy", "macro_f1", "ccc", "pcc", "sagr", "rmse", "mae")
+"""Scores worth a column, in this order; every other one is in scores.json and in the report."""
+
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "ece", "nll", "brier", "loss", "error", "kl"})
+
+COST = ("backbone", "parameters", "macs", "size")
+"""What `emokd.models.cost.describe` adds to a network's scores."""
+
+
+def flatten_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Every number among nested scores by its dotted name, such as "student.expression.accuracy"."""
+    flat: dict[str, float] = {}
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_scores(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[f"{prefix}{name}"] = float(value)
+    return flat
+
+
+def headline_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of one network that the scoreboard shows, by dotted name, target by target."""
+    flat = flatten_scores({name: value for name, value in scores.items() if name not in COST})
+    found = [name for name in flat if _headline(name) and "class" not in name]
+    targets = list(dict.fromkeys(name.split(".")[0] for name in found))
+    found.sort(key=lambda name: (targets.index(name.split(".")[0]), HEADLINES.index(_headline(name))))
+    return {name: flat[name] for name in found}
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether a score of this dotted name is better when larger."""
+    return not any(part in LOWER_IS_BETTER for part in re.split(r"[._/]", name))
+
+
+def scoreboard(scores: Mapping[str, Any]) -> str:
+    """The scoreboard as aligned Markdown, for the terminal and for documents.
+
+    Args:
+      scores: the content of scores.json: "student" and "teachers" with their scores and costs, "weights" by
+        phase ({"mean": {teacher: weight}, "by_class": {class: {teacher: weight}}}), "split", "examples".
+    """
+    return "\n\n".join(table.markdown() for table in scoreboard_tables(scores))
+
+
+def scoreboard_tables(scores: Mapping[str, Any]) -> list[Table]:
+    """The scoreboard's tables: the scores, then the teachers' weights in each phase that had any."""
+    return [score_table(scores), *weight_tables(scores.get("weights") or {})]
+
+
+def score_table(scores: Mapping[str, Any]) -> Table:
+    """Student and teachers with their headline scores, parameters and MACs, and who is ahead."""
+    networks = {"student": scores.get("student") or {}, **(scores.get("teachers") or {})}
+    found = {name: headline_scores(entry) for name, entry in networks.items()}
+    columns = list(dict.fromkeys(column for values in found.values() for column in values))
+    several = len({column.split(".")[0] for column in columns}) > 1
+    header = ["", *(column_name(column, with_target=several) for column in columns), "parameters", "MACs"]
+    rows = [
+        [
+            name if name == "student" else f"teacher {name}",
+            *(score_text(found[name].get(column)) for column in columns),
+            count_text(entry.get("parameters")),
+            macs_text(entry),
+        ]
+        for name, entry in networks.items()
+    ]
+    where = f"{scores['split']} split" if scores.get("split") else "unknown split"
+    if scores.get("examples") is not None:
+        where += f", {scores['examples']} examples"
+    return Table(header, rows, title=f"Scores: {where}, one run", notes=comparisons(found, several))
+
+
+def comparisons(found: Mapping[str, Mapping[str, float]], with_target: bool) -> list[str]:
+    """One sentence per headline score that the student shares with a teacher: who is ahead, and by how much."""
+    sentences = []
+    for column, own in found["student"].items():
+        rivals = {name: values[column] for name, values in found.items() if name != "student" and column in values}
+        rivals = {name: value for name, value in rivals.items() if value == value}
+        if not rivals:
+            continue
+        upward = higher_is_better(column)
+        best = (max if upward else min)(rivals, key=lambda name: rivals[name])
+        gap = own - rivals[best] if upward else rivals[best] - own
+        verdict = "beats" if gap > 0 else "equals" if gap == 0 else "does not beat"
+        by = f" by {abs(gap):.4f}" if gap > 0 else f"; it lacks {abs(gap):.4f}" if gap < 0 else ""
+        label = column_name(column, with_target=with_target)
+        label = label[0].upper() + label[1:]
+        if own != own:
+            sentences.append(f"{label}: the student has no score.")
+        else:
+            sentences.append(
+                f"{label}: the student ({own:.4f}) {verdict} the best teacher, {best} ({rivals[best]:.4f}){by}."
+            )
+    return sentences
+
+
+def weight_tables(weights: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Mean weight of each teacher in each phase, over all examples and by class."""
+    tables = []
+    for phase, means in weights.items():
+        rows = {"all": means.get("mean") or {}, **(means.get("by_class") or {})}
+        teachers = list(dict.fromkeys(teacher for row in rows.values() for teacher in row))
+        cells = [[name, *(weight_text(row.get(teacher)) for teacher in teachers)] for name, row in rows.items()]
+        if teachers:
+            tables.append(Table(["class", *teachers], cells, title=f"Mean weight of each teacher in phase {phase}"))
+    return tables
+
+
+def column_name(column: str, *, with_target: bool = True) -> str:
+    """A dotted score name as a heading: "expression.macro_f1" as "macro F1", with its target where asked."""
+    target, *rest = column.split(".")
+    words = " ".join([target, *rest] if with_target or not rest else rest).replace("_", " ")
+    return re.sub(r"\b(ccc|pcc|rmse|mae|sagr|f1)\b", lambda match: match.group().upper(), words)
+
+
+def macs_text(entry: Mapping[str, Any]) -> str:
+    """A network's MACs with the input side that they hold for, such as "300 M at 224"; "-" where unknown."""
+    at = f" at {entry['size']}" if entry.get("macs") is not None and entry.get("size") else ""
+    return count_text(entry.get("macs")) + at
+
+
+def score_text(value: float | None) -> str:
+    """A score with four decimals, or "-"."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def weight_text(value: float | None) -> str:
+    """A weight with three decimals, or "-"."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _headline(name: str) -> str:
+    """Which headline a dotted score name is, such as "ccc" for "valence_arousal.ccc_valence"; empty for none."""
+    for part in reversed(name.split(".")):
+        for headline in HEADLINES:
+            if part == headline or part.startswith(f"{headline}_") or part.endswith(f"_{headline}"):
+                return headline
+    return ""

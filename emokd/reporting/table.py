@@ -1,0 +1,62 @@
+"""A table that reads well on a terminal, in Markdown and in HTML."""
+
+import dataclasses
+import html
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells of text.
+
+    Attributes:
+      header: the columns' names.
+      rows: as many cells each.
+      title: stands above, or empty.
+      notes: sentences below.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    notes: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """A Markdown table with aligned columns: the first to the left, the others, numbers, to the right."""
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (self.header, *self.rows)]
+        widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(self.header))]
+
+        def line(row: Sequence[str]) -> str:
+            padded = [
+                cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            return f"| {' | '.join(padded)} |"
+
+        rule = "|".join("-" * (w + 1) + ":" if i else "-" * (w + 2) for i, w in enumerate(widths))
+        blocks = [f"**{self.title}**"] if self.title else []
+        blocks.append("\n".join([line(cells[0]), f"|{rule}|", *(line(row) for row in cells[1:])]))
+        return "\n\n".join([*blocks, *self.notes])
+
+    def html(self) -> str:
+        """The same as HTML; every text is escaped."""
+
+        def row(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        body = "\n".join(row(cells, "td") for cells in self.rows)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return (
+            f'<div class="wide"><table>{caption}<thead>{row(self.header, "th")}</thead>\n'
+            f"<tbody>{body}</tbody></table></div>{notes}"
+        )
+
+
+def count_text(number: float | None) -> str:
+    """A large count to read: 2350000 as "2.35 M"; "-" for None."""
+    if number is None:
+        return "-"
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:g}"
