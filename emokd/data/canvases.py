@@ -80,17 +80,23 @@ class Canvases:
           DecodeError: the picture cannot be decoded.
         """
         if not self._keep:
-            return to_canvas(self._read(i), self._size, self._fit)
+            return self._decode(i)
         if i in self._errors:
             raise self._errors[i]
         if not self._ready[i]:
             try:
-                self._pixels[i] = to_canvas(self._read(i), self._size, self._fit)
+                self._pixels[i] = self._decode(i)
             except DecodeError as error:
                 self._errors[i] = error
                 raise
             self._ready[i] = True
         return self._pixels[i]
+
+    def _decode(self, i: int) -> np.ndarray:
+        pixels = self._read(i)
+        if pixels.shape == (self._size, self._size, 3):  # Every fit leaves it as it is: save the copies.
+            return pixels
+        return to_canvas(pixels, self._size, self._fit)
 
 
 _kept: dict[tuple[int, int, str], Canvases] = {}
