@@ -1,0 +1,92 @@
+"""A small convex quadratic programme over weights that sum to one and may not exceed a bound."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from emokd.errors import InputError
+
+MOST_VARIABLES = 8
+_RIDGE = 1e-4  # of the trace; makes every system solvable, and refinement then removes its bias
+_REFINEMENTS = 8
+_TOLERANCE = 2e-6
+
+
+def capped_simplex_minimum(
+    quadratic: Float[Array, "K K"], linear: Float[Array, " K"], *, bound: float
+) -> Float[Array, " K"]:
+    """The weights a, with sum 1 and 0 <= a <= bound, that minimise 1/2 d'Qd + c'd for d = a - 1/K.
+
+    Takes a fixed number of operations: for each way of holding some weights at 0 and some at the bound, the
+    others solve one linear system; a candidate that meets the optimality conditions is the minimum, because
+    the problem is convex. All systems are solved as one batch, so the cost is that of a single small batched solve.
+    Where several weights do equally well the ones nearest to uniform are taken. A NaN gives NaN. In float32 the
+    weights are right to about 1e-5, or, along directions of almost no curvature, right in value to 1e-6 of the trace.
+
+    Args:
+      quadratic: Q, positive semi-definite.
+      linear: c.
+      bound: largest weight; at least 1 / K.
+
+    Raises:
+      InputError: no weights can obey the bound, or there are more than `MOST_VARIABLES` of them.
+    """
+    size = linear.shape[0]
+    if quadratic.shape != (size, size):
+        raise InputError(f"The quadratic term is {quadratic.shape} for a linear term of {linear.shape}.")
+    free, upper = _active_sets(size, bound)
+    bound = min(bound, 1.0)
+    scale = jnp.trace(quadratic)
+    scale = jnp.where(scale > 0, scale, jnp.ones_like(scale))
+    quadratic, linear = quadratic / scale, (linear / scale)[None]
+
+    # One candidate per row: the multiplier of the sum is its last entry, and what is held stays as it starts.
+    fixed = np.where(free, 0.0, np.where(upper, bound, 0.0) - 1 / size)
+    start = np.where(free, -fixed.sum(1, keepdims=True) / free.sum(1, keepdims=True), fixed)
+    frame = np.zeros((len(free), size + 1, size + 1))
+    frame[:, :size, :size] = np.eye(size) * np.where(free, _RIDGE, 1.0)[:, None]
+    frame[:, :size, size] = frame[:, size, :size] = free
+    both_free = jnp.asarray(free[:, :, None] & free[:, None])
+    systems = jnp.asarray(frame, quadratic.dtype)
+    systems = systems.at[:, :size, :size].add(jnp.where(both_free, quadratic[None], 0.0))
+    inverses = jnp.linalg.inv(systems)
+
+    def product(steps):
+        return jnp.matmul(steps, quadratic, precision=lax.Precision.HIGHEST)
+
+    # Each pass solves for what the last one left over: it ends at the minimum without the ridge in every
+    # direction with curvature, and never moves along one without, so that ties end nearest to the start.
+    steps = jnp.asarray(start, quadratic.dtype)
+    share = jnp.asarray(free / free.sum(1, keepdims=True), quadratic.dtype)
+    for turn in range(_REFINEMENTS + 1):
+        slopes = product(steps) + linear
+        excess = slopes - (slopes * share).sum(1, keepdims=True)
+        if turn < _REFINEMENTS:
+            right = jnp.pad(jnp.where(free, -excess, 0.0), ((0, 0), (0, 1)))
+            steps = steps + jnp.einsum("nij,nj->ni", inverses, right, precision=lax.Precision.HIGHEST)[:, :size]
+
+    # The optimality conditions tell candidates apart to first order; their values would only to second.
+    weights = steps + 1 / size
+    outside = jnp.maximum(-weights, weights - bound).max(1)
+    profit = jnp.where(free, jnp.abs(excess), jnp.where(upper, excess, -excess)).max(1)
+    violation = jnp.maximum(outside, profit / (1 + jnp.abs(linear).max()))
+    best = jnp.argmin(jnp.where(violation < _TOLERANCE, (steps**2).sum(1) - size, violation))
+    return jnp.clip(weights[best], 0.0, bound)
+
+
+def _active_sets(size: int, bound: float) -> tuple[Bool[np.ndarray, "N K"], Bool[np.ndarray, "N K"]]:
+    """Which weights are free, and which sit at the bound, in every combination that can sum to one."""
+    if size > MOST_VARIABLES:
+        raise InputError(
+            f"The exact solver takes at most {MOST_VARIABLES} weights, not {size}; its cost doubles with each."
+        )
+    if bound * size < 1 - 1e-6:
+        raise InputError(f"{size} weights of at most {bound} cannot sum to 1. Raise the bound to 1/{size} or more.")
+    states = np.array(list(itertools.product((0, 1, 2), repeat=size)))
+    free, upper = states == 1, states == 2
+    low = upper.sum(1) * bound
+    possible = free.any(1) & (low <= 1 + 1e-6) & (low + free.sum(1) * bound >= 1 - 1e-6)
+    return free[possible], upper[possible]
