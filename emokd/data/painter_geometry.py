@@ -6,6 +6,7 @@ are at x = -1 and 1, the eyes near y = -0.1, the mouth near y = 0.75, the chin n
 
 import dataclasses
 import functools
+import math
 
 from emokd.data.painter_canvas import Colour, mix
 from emokd.data.painter_random import Purpose, Stream
@@ -146,8 +147,13 @@ def muscles_of(state: State, stream: Stream, noise: float) -> Muscles:
     for name in ("smirk", "brow_skew"):
         values[name] *= side
     for name in ("press", "lip_raise", "squint", "wrinkle", "opening"):
-        values[name] = max(values[name], 0.0)
+        values[name] = _positive_part(values[name])
     return Muscles(**values)
+
+
+def _positive_part(value: float) -> float:
+    """The positive part with a rounded corner: smooth, above 0, and nearly the value itself from 0.3 up."""
+    return 0.5 * (value + math.sqrt(value * value + 0.01))
 
 
 @dataclasses.dataclass(frozen=True)

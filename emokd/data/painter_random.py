@@ -47,7 +47,10 @@ class Stream:
 
     def choice(self, weights: list[float]) -> int:
         """A position in `weights`, with probability proportional to its weight."""
-        threshold = self.uniform() * sum(weights)
+        total = 0.0
+        for weight in weights:  # not sum(): Python 3.12 changed how it rounds
+            total += weight
+        threshold = self.uniform() * total
         for position, weight in enumerate(weights[:-1]):
             threshold -= weight
             if threshold < 0:
