@@ -2,6 +2,8 @@
 
 import io
 import math
+import os
+import pathlib
 import struct
 
 import numpy as np
@@ -54,6 +56,19 @@ def decode(data: bytes, name: str, min_side: int = 0) -> UInt8[np.ndarray, "H W 
     return _decode_any(data, name, min_side)
 
 
+def read_file(path: str | os.PathLike, min_side: int = 0) -> UInt8[np.ndarray, "H W 3"]:
+    """Reads and decodes one picture file, see `decode`.
+
+    Raises:
+      DecodeError: the file cannot be read, or not decoded.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise DecodeError(f"{path} cannot be read: {error.strerror or error}. Correct the path.") from error
+    return decode(data, str(path), min_side)
+
+
 def to_canvas(pixels: UInt8[np.ndarray, "H W 3"], size: int, fit: str = "crop") -> UInt8[np.ndarray, "S S 3"]:
     """Resamples a picture to a square, antialiased (triangle filter, after box reduction of very large ones).
 
@@ -67,7 +82,7 @@ def to_canvas(pixels: UInt8[np.ndarray, "H W 3"], size: int, fit: str = "crop") 
       InputError: an unknown fit, or a size below 1.
     """
     if fit not in FITS:
-        raise InputError(f"There is no fit {fit!r} for data.fit. Choose one of {', '.join(FITS)}.")
+        raise InputError(f"There is no fit {fit!r} for config.data.fit. Choose one of {', '.join(FITS)}.")
     if size < 1:
         raise InputError(f"The canvas size must be at least 1, not {size}.")
     height, width = pixels.shape[:2]

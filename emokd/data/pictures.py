@@ -9,7 +9,7 @@ from emokd.data.decode import decode
 from emokd.data.examples import Examples
 from emokd.data.files import Files
 from emokd.data.tables import Row
-from emokd.errors import InputError
+from emokd.errors import InputError, nearest
 
 
 def picture_examples(
@@ -76,6 +76,20 @@ def report_unused(name: str, files: Files, used: Sequence[str]) -> None:
         logging.info("%s: %d of the %d files in %s are not used.", name, unused, len(files.names), files.where)
 
 
+def check_options(name: str, options: Mapping, known: Sequence[str]) -> None:
+    """Checks that a source knows all its options (`min_side` is everyone's).
+
+    Raises:
+      InputError: it does not; the message names the nearest that it knows.
+    """
+    for key in options:
+        if key not in known and key != "min_side":
+            raise InputError(
+                f"config.data.options: {name} has no option {key!r}.{nearest(key, known)} "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+
+
 def class_options(options: Mapping, default: Sequence[str] | None = None) -> tuple[str, ...] | None:
     """The class list of `options.classes`, checked, or the default."""
     given = options.get("classes") or default
@@ -84,5 +98,5 @@ def class_options(options: Mapping, default: Sequence[str] | None = None) -> tup
     classes = tuple(given.split(",")) if isinstance(given, str) else tuple(str(name) for name in given)
     repeated = sorted({name for name in classes if classes.count(name) > 1})
     if repeated:
-        raise InputError(f"data.classes names {repeated[0]!r} twice. Name each class once.")
+        raise InputError(f"config.data.options.classes names {repeated[0]!r} twice. Name each class once.")
     return classes

@@ -209,14 +209,14 @@ def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     for name, share in fractions.items():
         split_name = normalise_split(name)
         if split_name is None:
-            raise InputError(f"data.fractions: there is no split {name!r}. Use {', '.join(SPLITS)}.")
+            raise InputError(f"config.data.split: there is no split {name!r}. Use {', '.join(SPLITS)}.")
         if not 0 <= share <= 1:
-            raise InputError(f"data.fractions.{name} is {share}; it must lie in [0, 1].")
+            raise InputError(f"config.data.split.{name} is {share}; it must lie in [0, 1].")
         shares[split_name] = float(share)
     if abs(sum(shares.values()) - 1) > 1e-6:
-        raise InputError(f"data.fractions add up to {sum(shares.values()):g}, not 1: {dict(fractions)}.")
+        raise InputError(f"config.data.split: the shares add up to {sum(shares.values()):g}, not 1: {dict(fractions)}.")
     if not shares.get("train"):
-        raise InputError("data.fractions gives train nothing. Give it a share above 0.")
+        raise InputError("config.data.split gives train nothing. Give it a share above 0.")
     return {name: shares[name] for name in _CUT_ORDER if shares.get(name)}
 
 
@@ -224,11 +224,13 @@ def _check_folds(examples: Examples, folds: int, fold: int, use_prescribed: bool
     if not folds:
         return
     if folds < 2 or not 0 <= fold < folds:
-        raise InputError(f"data.fold is {fold} of data.folds = {folds}; there must be 2 or more folds, counted from 0.")
+        raise InputError(
+            f"config.data.split.fold is {fold} of {folds} folds; there must be 2 or more folds, counted from 0."
+        )
     if use_prescribed and examples.splits is not None:
         raise InputError(
-            f"{examples.name} prescribes its own splits, so it has no folds. Set data.folds to 0, or "
-            "data.use_prescribed to False to fold over all of it."
+            f"{examples.name} prescribes its own splits, so it has no folds. Set config.data.split.folds to 0, or "
+            "config.data.split.use_prescribed to False to fold over all of it."
         )
 
 
@@ -239,7 +241,8 @@ def _prescribed(examples: Examples, duplicates: Duplicates, by_group: bool, keep
         raise InputError(f"{examples.name}: unknown prescribed splits {excerpt(unknown)}. Use {', '.join(SPLITS)}.")
     if "train" not in names:
         raise InputError(
-            f"{examples.name} prescribes {excerpt(sorted(set(names)))} but no train. Set data.use_prescribed to False."
+            f"{examples.name} prescribes {excerpt(sorted(set(names)))} but no train. "
+            "Set config.data.split.use_prescribed to False."
         )
     leaks = set()
     for same in duplicates.sets:
@@ -270,7 +273,7 @@ def _prescribed(examples: Examples, duplicates: Duplicates, by_group: bool, keep
         if not len(part):
             raise InputError(
                 f"{examples.name}: every picture of split {name!r} is also, byte for byte, in a later split. "
-                "Correct the splits, or set data.keep_leaks to True."
+                "Correct the splits, or keep such pictures (keep_leaks=True)."
             )
     return parts
 

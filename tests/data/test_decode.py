@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from emokd.data import decode as decode_module
-from emokd.data.decode import DecodeError, decode, to_canvas
+from emokd.data.decode import DecodeError, decode, read_file, to_canvas
 from emokd.errors import InputError
 
 
@@ -128,6 +128,13 @@ def test_corrupt_pictures_name_their_file():
     for data in (b"", b"\xff\xd8", b"no picture", jpeg[: len(jpeg) // 2], jpeg[:100], png[: len(png) // 2], png[:20]):
         with pytest.raises(DecodeError, match=r"dir/x\.jpg"):
             decode(data, "dir/x.jpg")
+
+
+def test_read_file(tmp_path):
+    Image.fromarray(photo(5, 7)).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_file(tmp_path / "x.png"), photo(5, 7))
+    with pytest.raises(DecodeError, match=r"y\.png cannot be read: No such file"):
+        read_file(tmp_path / "y.png")
 
 
 def test_random_damage_gives_a_picture_or_a_decode_error():

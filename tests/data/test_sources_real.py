@@ -72,7 +72,7 @@ def test_oasis():
     }  # fmt: skip
     assert np.abs(examples.columns["valence_arousal"]).max() < 1
     check_pictures(examples)
-    parts = oasis.with_terciles(split(examples, FRACTIONS, 0))
+    parts = oasis.finish(split(examples, FRACTIONS, 0), {"task": "terciles"})
     assert {name: np.bincount(part.columns["expression"]).tolist() for name, part in parts.items()}["train"] == [
         240
     ] * 3

@@ -218,8 +218,8 @@ def test_unlabelled_examples_are_a_stratum_that_may_be_tiny():
     [
         ({"fractions": {"train": 0.8, "test": 0.3}}, r"add up to 1\.1"),
         ({"fractions": {"train": 0.8, "text": 0.2}}, "no split 'text'"),
-        ({"fractions": {"train": 1.8, "test": -0.8}}, r"data\.fractions\.train is 1\.8"),
-        ({"fractions": {"train": math.nan, "test": 0.5}}, r"data\.fractions\.train is nan"),
+        ({"fractions": {"train": 1.8, "test": -0.8}}, r"config\.data\.split\.train is 1\.8"),
+        ({"fractions": {"train": math.nan, "test": 0.5}}, r"config\.data\.split\.train is nan"),
         ({"fractions": {"test": 1.0}}, "gives train nothing"),
         ({"folds": 1}, "2 or more folds"),
         ({"folds": 3, "fold": 3}, "2 or more folds"),

@@ -1,34 +1,63 @@
-"""Data sets by name. A new one is one file with `load(directory, options) -> Examples` and one line here."""
+"""Data sets by name. A new one is one file with `load(directory, options) -> Examples` and one line here.
+
+A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split.
+"""
 
 import importlib
 from collections.abc import Mapping
+from types import ModuleType
 
 from emokd.data.examples import Examples
 from emokd.data.files import find_directory
 from emokd.errors import InputError, nearest
 
 ON_DISK = {
-    "image_folder": "emokd.data.sources.image_folder:load",
-    "manifest": "emokd.data.sources.manifest:load",
-    "ferplus": "emokd.data.sources.ferplus:load",
-    "fi": "emokd.data.sources.fi:load",
-    "emoset": "emokd.data.sources.emoset:load",
-    "emotion6": "emokd.data.sources.emotion6:load",
-    "oasis": "emokd.data.sources.oasis:load",
-    "diffusionfer": "emokd.data.sources.diffusionfer:load",
+    "image_folder": "image_folder",
+    "manifest": "manifest",
+    "ferplus": "ferplus",
+    "fi": "fi",
+    "fi_subset": "fi",
+    "emoset": "emoset",
+    "emotion6": "emotion6",
+    "oasis": "oasis",
+    "diffusionfer": "diffusionfer",
 }
-"""Sets that the user brings: they lie in `data.dir`, else in `$EMOKD_DATA/<name>`."""
+"""Sets of pictures that the user brings, and the module of each; one lies in its directory or `$EMOKD_DATA/<name>`."""
+
+GENERATED = {"painter": "painter"}
+"""Sets that need no files."""
 
 
-def load_from_disk(name: str, options: Mapping, directory: str | None = None) -> Examples:
-    """Loads the data set `name` from `directory`, else from `$EMOKD_DATA/<name>`.
+def load(source: str, directory: str | None, options: Mapping, min_side: int = 0) -> Examples:
+    """Loads a data set by name.
+
+    Args:
+      source: its name.
+      directory: where it lies; None or empty: `$EMOKD_DATA/<source>`.
+      options: what the source takes, see its `load`.
+      min_side: pictures from disk may be decoded at a reduced size, both sides still at least this; 0 for full
+        size. Give the canvas's side: large photographs are then read several times faster.
 
     Raises:
-      InputError: there is no such source or no such place, or the source's own complaints.
+      InputError: there is no such source or place, or the source's own complaints.
     """
-    if name not in ON_DISK:
+    module = _module(source)
+    if source in GENERATED:
+        return module.load(directory, options)
+    return module.load(find_directory(source, directory), {**options, "min_side": min_side})
+
+
+def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:
+    """Lets the source add the targets that it fits on the training split; most have none."""
+    module = _module(source)
+    return module.finish(splits, options) if hasattr(module, "finish") else dict(splits)
+
+
+def _module(source: str) -> ModuleType:
+    known = {**ON_DISK, **GENERATED}
+    if source not in known:
         raise InputError(
-            f"There is no data set {name!r} for data.source.{nearest(name, ON_DISK)} Known: {', '.join(sorted(ON_DISK))}."
+            f"config.data.source: there is no data set {source!r}.{nearest(source, known)} "
+            f"Known: {', '.join(sorted(known))}."
         )
-    module, attribute = ON_DISK[name].split(":")
-    return getattr(importlib.import_module(module), attribute)(find_directory(name, directory), options)
+    return importlib.import_module(f"emokd.data.sources.{known[source]}")

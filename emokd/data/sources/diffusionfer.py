@@ -8,7 +8,7 @@ import numpy as np
 from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
 from emokd.data.files import open_files
-from emokd.data.pictures import find_pictures, picture_examples
+from emokd.data.pictures import check_options, find_pictures, picture_examples
 from emokd.data.tables import Row, read_table, unique
 
 TABLE = "labels.csv"
@@ -27,6 +27,7 @@ def load(directory: str, options: Mapping) -> Examples:
     Raises:
       InputError: the table or a picture is missing, or a row is wrong.
     """
+    check_options("diffusionfer", options, ())
     rows = read_table(os.path.join(directory, TABLE), required=("path", "valence", "arousal", "expression"))
     unique(rows, "path")
     files = open_files(directory)

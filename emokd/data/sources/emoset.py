@@ -9,7 +9,7 @@ import numpy as np
 from emokd.data.classes import EMOSET
 from emokd.data.examples import Examples
 from emokd.data.files import open_files
-from emokd.data.pictures import picture_examples
+from emokd.data.pictures import check_options, picture_examples
 from emokd.errors import InputError, nearest
 
 LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
@@ -30,6 +30,7 @@ def load(directory: str, options: Mapping) -> Examples:
       InputError: a list or a picture is missing, an entry is malformed or repeated; the message names the list
         and the entry's position.
     """
+    check_options("emoset", options, ())
     files = open_files(directory, stem="image")
     names: list[str] = []
     labels, splits = [], []

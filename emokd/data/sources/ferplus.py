@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from emokd.data.classes import AFFECTNET, FERPLUS
 from emokd.data.examples import Examples
 from emokd.data.files import open_files
-from emokd.data.pictures import picture_examples
+from emokd.data.pictures import check_options, picture_examples
 from emokd.data.tables import Row, read_table
 from emokd.errors import InputError, excerpt, nearest
 
@@ -52,6 +52,7 @@ def load(directory: str, options: Mapping) -> Examples:
     Raises:
       InputError: the table or a picture is missing, a row is wrong, or an unknown option value.
     """
+    check_options("ferplus", options, ("protocol", "order"))
     protocol = _choice("protocol", options.get("protocol") or "majority", PROTOCOLS)
     order = _choice("order", options.get("order") or "ferplus", ORDERS)
     table = os.path.join(directory, TABLE)
@@ -161,5 +162,7 @@ def _first_of_each(rows: Sequence[Row]) -> list[Row]:
 
 def _choice(key: str, value: str, known) -> str:
     if value not in known:
-        raise InputError(f"data.{key} is {value!r}.{nearest(str(value), known)} Choose one of {', '.join(known)}.")
+        raise InputError(
+            f"config.data.options.{key} is {value!r}.{nearest(str(value), known)} Choose one of {', '.join(known)}."
+        )
     return value

@@ -17,7 +17,7 @@ def load(directory: str, options: Mapping) -> Examples:
 
     Args:
       directory: holds the table or the folders (see `manifest.load` and `image_folder.load`).
-      options: `min_side`, `table`.
+      options: `table`, `classes` (another list, or order), `min_side`.
 
     Raises:
       InputError: as in `manifest.load` and `image_folder.load`.

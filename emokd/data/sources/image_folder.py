@@ -8,7 +8,7 @@ from absl import logging
 
 from emokd.data.examples import Examples
 from emokd.data.files import Files, open_files
-from emokd.data.pictures import class_options, picture_examples
+from emokd.data.pictures import check_options, class_options, picture_examples
 from emokd.data.splits import normalise_split
 from emokd.errors import InputError, excerpt
 
@@ -31,6 +31,7 @@ def load(
     Raises:
       InputError: no such place, no class folders, a class without pictures, or split folders mixed with others.
     """
+    check_options(name, options, ("classes",))
     files = open_files(directory)
     depth = 1 if _has_splits(files) else 0
     listed = class_options(options, classes)
@@ -38,7 +39,7 @@ def load(
     if not found:
         raise InputError(
             f"{files.where} has no class folders. Put the pictures in one folder per class, or give a table of labels "
-            "(data.source = 'manifest')."
+            "(config.data.source = 'manifest')."
         )
     class_names = tuple(found) if listed is None else listed
 
@@ -96,7 +97,7 @@ def _check_classes(files: Files, classes: Sequence[str], found: Sequence[str], l
         if not count[i]:
             raise InputError(
                 f"{files.where}: class {label!r} has no pictures. Its folders are {excerpt(found)}. "
-                "Add pictures, remove the folder, or correct data.classes."
+                "Add pictures, remove the folder, or correct config.data.options.classes."
             )
         if train and not train[i]:
             raise InputError(f"{files.where}: class {label!r} has no pictures in the training split. Add some.")

@@ -8,7 +8,7 @@ import numpy as np
 
 from emokd.data.examples import Examples
 from emokd.data.files import open_files
-from emokd.data.pictures import class_options, find_pictures, picture_examples, report_unused
+from emokd.data.pictures import check_options, class_options, find_pictures, picture_examples, report_unused
 from emokd.data.splits import normalise_split
 from emokd.data.tables import Row, read_table, unique
 from emokd.errors import InputError, excerpt
@@ -34,6 +34,7 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
     Raises:
       InputError: the table or a picture is missing, or a row is wrong; the message names the file and the line.
     """
+    check_options(name, options, ("table", "classes"))
     directory, table = _find_table(directory, options)
     rows = read_table(table, required=("path",))
     header = rows[0].cells
@@ -54,7 +55,7 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
     if not columns:
         raise InputError(
             f"{table}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal', or one column of "
-            f"votes per class of data.classes. It has: {excerpt(header)}."
+            f"votes per class of config.data.options.classes. It has: {excerpt(header)}."
         )
     report_unused(name, files, names)
     return picture_examples(
@@ -81,7 +82,7 @@ def _find_table(directory: str, options: Mapping) -> tuple[str, str]:
     if len(tables) == 1:
         return directory, tables[0]
     found = f"there are {excerpt(map(os.path.basename, tables), 5)}" if tables else "there is no .csv file"
-    raise InputError(f"{directory} has no {TABLE}; {found}. Name the table in data.table.")
+    raise InputError(f"{directory} has no {TABLE}; {found}. Name the table in config.data.options.table.")
 
 
 def _labels(rows: Sequence[Row], listed: Sequence[str] | None) -> tuple[np.ndarray, Sequence[str]]:

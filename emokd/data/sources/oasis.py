@@ -10,7 +10,7 @@ from jaxtyping import Float
 from emokd.data.classes import VALENCE_TERCILES
 from emokd.data.examples import UNLABELLED, Examples
 from emokd.data.files import open_files
-from emokd.data.pictures import find_pictures, picture_examples
+from emokd.data.pictures import check_options, find_pictures, picture_examples
 from emokd.data.tables import read_table, unique
 from emokd.errors import InputError, nearest
 
@@ -25,15 +25,18 @@ def load(directory: str, options: Mapping) -> Examples:
 
     Args:
       directory: holds `labels.csv` with path, valence_mean, arousal_mean (and category), and the pictures.
-      options: `task`: `valence_arousal` (default), or `terciles`: the caller then passes the splits through
-        `with_terciles`, since the thresholds may only be fitted on training examples; `min_side`.
+      options: `task`: `valence_arousal` (default), or `terciles`: `finish` then adds three classes of
+        valence, since the thresholds may only be fitted on training examples; `min_side`.
 
     Raises:
       InputError: the table or a picture is missing, a row is wrong, or the task is unknown.
     """
+    check_options("oasis", options, ("task",))
     task = options.get("task") or TASKS[0]
     if task not in TASKS:
-        raise InputError(f"data.task is {task!r}.{nearest(str(task), TASKS)} Choose one of {', '.join(TASKS)}.")
+        raise InputError(
+            f"config.data.options.task is {task!r}.{nearest(str(task), TASKS)} Choose one of {', '.join(TASKS)}."
+        )
     rows = read_table(os.path.join(directory, TABLE), required=("path", "valence_mean", "arousal_mean"))
     unique(rows, "path")
     files = open_files(directory)
@@ -46,6 +49,11 @@ def load(directory: str, options: Mapping) -> Examples:
         classes["category"] = tuple(sorted(set(texts)))
         columns["category"] = np.array([classes["category"].index(text) for text in texts], np.int32)
     return picture_examples("oasis", files, names, columns, classes, options)
+
+
+def finish(splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:
+    """Adds the terciles of valence where `options.task` asks for them, see `with_terciles`."""
+    return with_terciles(splits) if options.get("task") == "terciles" else dict(splits)
 
 
 def terciles(values: Float[np.ndarray, " N"]) -> tuple[float, float]:
@@ -62,6 +70,11 @@ def terciles(values: Float[np.ndarray, " N"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def finish_splits(splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:
+    """Adds the classes of the task `terciles`, whose thresholds the training split decides."""
+    return with_terciles(splits) if options.get("task") == "terciles" else dict(splits)
+
+
 def with_terciles(splits: Mapping[str, Examples]) -> dict[str, Examples]:
     """Adds the column `expression`: negative, neutral or positive valence, by the thirds of the *training* split.
 
@@ -72,7 +85,7 @@ def with_terciles(splits: Mapping[str, Examples]) -> dict[str, Examples]:
     """
     if "train" not in splits or "valence_arousal" not in splits["train"].columns:
         raise InputError(
-            "Terciles of valence need a training split with valence. Check data.source and data.fractions."
+            "Terciles of valence need a training split with valence. Check config.data.source and config.data.split."
         )
     thresholds = terciles(splits["train"].columns["valence_arousal"][:, 0])
 
