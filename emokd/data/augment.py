@@ -233,7 +233,8 @@ def _shift_hue(pixels: Float[Array, "B H W 3"], turns: Float[Array, " B"]) -> Fl
     )
     sixths = sixths + 6 * turns[:, None, None]
     # Each channel falls from the value by the chroma, in a trapezium around the opposite hue.
-    steps = [jnp.mod(offset + sixths, 6) for offset in (5, 3, 1)]
+    steps = [offset + sixths for offset in (5, 3, 1)]
+    steps = [step - 6 * jnp.floor(step / 6) for step in steps]
     fall = jnp.stack([jnp.clip(jnp.minimum(step, 4 - step), 0, 1) for step in steps], axis=-1)
     return value[..., None] - chroma[..., None] * fall
 
