@@ -174,6 +174,7 @@ def convert(
             found = layout.to_ours(leaf, np.asarray(remaining[name]), len(expected.shape))
             if problem := compare(f"{ours} from {name!r}", expected, found):
                 problems.append(problem)
+                continue
             leaves[path] = found.astype(expected.dtype)
         trees.append(leaves)
     problems += [

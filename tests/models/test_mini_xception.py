@@ -128,7 +128,7 @@ def test_preprocessing_is_x_over_127_5_minus_1():
 
 @pytest.mark.skipif("EMOKD_DATA" not in os.environ, reason="EMOKD_DATA is not set: no real faces or weights")
 def test_published_weights_recognise_ferplus():
-    """72.6% on the whole test split is what others measured; 500 faces give +-4 points."""
+    """72.6% is known on the faces of the test split that most raters agree on; 500 of them give +-4 points."""
     data = pathlib.Path(os.environ["EMOKD_DATA"])
     order = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear")
     model = import_file(
@@ -142,13 +142,13 @@ def test_published_weights_recognise_ferplus():
             votes = np.array(row[2:], int)
             if len(labels) == 500:
                 break
-            if votes.argmax() >= 7 or (votes == votes.max()).sum() > 1:
+            if votes.argmax() >= 7 or 2 * votes.max() <= votes.sum():
                 continue
             picture = Image.open(io.BytesIO(archive.read(f"FER2013Test/{row[1]}"))).resize((64, 64), Image.BILINEAR)
             images.append(np.asarray(picture, np.float32)[..., None] / 127.5 - 1)
             labels.append(CLASSES.index(order[votes.argmax()]))
     network = functional(model.spec)
     signals, _ = jax.jit(network)(model.params, model.stats, np.stack(images))
-    accuracy = np.mean(np.argmax(signals.logits, -1) == labels)
+    accuracy = np.mean(np.asarray(signals.logits).argmax(-1) == np.array(labels))
     print(f"accuracy on {len(labels)} faces: {accuracy:.3f}")
     assert 0.66 <= accuracy <= 0.80

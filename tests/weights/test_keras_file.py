@@ -1,0 +1,67 @@
+"""Reading Keras HDF5 files."""
+
+import h5py
+import jax
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from emokd.errors import InputError
+from emokd.weights.keras_file import read_keras
+
+
+def write(path, arrays, root=""):
+    with h5py.File(path, "w") as file:
+        for name, value in arrays.items():
+            file[root + name] = value
+        file.attrs["model_config"] = '{"class_name": "Lambda", "config": {"function": "not even looked at"}}'
+
+
+@pytest.mark.parametrize("root", ["", "model_weights/"])
+def test_names_are_layer_and_array(tmp_path, root):
+    value = np.arange(4, dtype=np.float32)
+    write(
+        tmp_path / "x.h5",
+        {"bn_1/bn_1_1/beta:0": value, "conv/conv/bias:0": value + 1, "bn_1/bn_1_1/gamma:0": value},
+        root,
+    )
+    found = read_keras(tmp_path / "x.h5")
+    assert found.keys() == {"bn_1/bias", "conv/bias", "bn_1/gamma"}
+    np.testing.assert_array_equal(found["bn_1/bias"], value)
+    np.testing.assert_array_equal(found["conv/bias"], value + 1)
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_depthwise_kernels_are_grouped_convolutions(tmp_path, multiplier):
+    """Keras: output channel c * M + m is input channel c under depthwise_kernel[..., c, m]."""
+    random = np.random.default_rng(0)
+    kernel = random.normal(size=(3, 3, 4, multiplier)).astype(np.float32)
+    write(tmp_path / "x.h5", {"s/s/depthwise_kernel:0": kernel, "s/s/pointwise_kernel:0": np.ones((1, 1, 4, 2))})
+    found = read_keras(tmp_path / "x.h5")
+    assert found.keys() == {"s/depthwise/kernel", "s/pointwise/kernel"}
+    x = random.normal(size=(1, 5, 6, 4)).astype(np.float32)
+    ours = jax.lax.conv_general_dilated(
+        x,
+        found["s/depthwise/kernel"],
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=4,
+    )
+    for c in range(4):
+        for m in range(multiplier):
+            expected = F.conv2d(torch.tensor(x[None, ..., c]), torch.tensor(kernel[None, None, ..., c, m]))[0, 0]
+            np.testing.assert_allclose(ours[0, ..., c * multiplier + m], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_files_that_are_not_such_are_refused(tmp_path):
+    (tmp_path / "x.h5").write_bytes(b"hello")
+    with pytest.raises(InputError, match="cannot be read as HDF5"):
+        read_keras(tmp_path / "x.h5")
+    write(tmp_path / "three.h5", {"layers/conv2d/vars/0": np.ones(3)})
+    with pytest.raises(InputError, match="Keras 3"):
+        read_keras(tmp_path / "three.h5")
+    write(tmp_path / "nested.h5", {"model/a/kernel:0": np.ones(3), "model/b/kernel:0": np.ones(3)})
+    with pytest.raises(InputError, match="'model/kernel' twice"):
+        read_keras(tmp_path / "nested.h5")
