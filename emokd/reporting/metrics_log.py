@@ -23,7 +23,7 @@ class MetricsLog:
 
     Each line of the file is one JSON object: `step`, `phase`, `time` (Unix seconds) and the metrics as
     numbers. JSON has no NaN or infinity: they are written as the strings "nan", "inf" and "-inf", which
-    `read_metrics` turns back. Only the first of several processes writes.
+    `read_metrics` turns back; TensorBoard does not get them. Only the first of several processes writes.
 
     A context manager; otherwise call `close`.
     """
@@ -71,7 +71,8 @@ class MetricsLog:
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._events.add_scalar(name, value, int(step), walltime=record["time"])
+            if math.isfinite(value):
+                self._events.add_scalar(name, value, int(step), walltime=record["time"])
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""

@@ -20,9 +20,6 @@ from emokd.reporting.pace import Clock, Pace
 PLAIN_SECONDS = 20.0
 """Least time between two plain lines of a phase; its first and last line are always written."""
 
-BOOKKEEPING = ("examples_per_second_per_device", "data_wait_share", "host_peak_bytes", "learning_rate")
-"""Metrics that the progress line does not repeat among the losses."""
-
 
 class Display(Protocol):
     """Where a progress line goes."""
@@ -106,8 +103,8 @@ class Progress:
         return {"examples_per_second_per_device": recent[0], "data_wait_share": recent[1]}
 
     def show(self, metrics: Mapping[str, float]) -> None:
-        """Shows the line, with the losses among `metrics`."""
-        self._metrics = {name: value for name, value in metrics.items() if name not in BOOKKEEPING}
+        """Shows the line, with the losses among `metrics`: "loss" and its terms, "loss/<term>"."""
+        self._metrics = metrics
         total = self._phases[self._index][1]
         self._display.line(self.text(), self._step, total, always=not self._shown_first or self._step >= total)
         self._shown_first = True
@@ -116,7 +113,7 @@ class Progress:
         """The line as it stands."""
         name, total = self._phases[self._index]
         parts = [f"{name} {self._step}/{total}"]
-        parts += [f"{metric} {value:.4g}" for metric, value in self._metrics.items()]
+        parts += losses_text(self._metrics)
         if self._recent is not None:
             rate, share = self._recent
             parts += [f"{rate:.3g} examples/s/device", f"data wait {share:.0%}"]
@@ -138,6 +135,17 @@ class Progress:
     def close(self) -> None:
         """Ends the display, also after an error."""
         self._display.close()
+
+
+def losses_text(metrics: Mapping[str, float]) -> list[str]:
+    """The total loss and, where there are several, its terms; teachers' own losses are left to the log."""
+    terms = [
+        f"{name.removeprefix('loss/')} {value:.4g}"
+        for name, value in metrics.items()
+        if name.startswith("loss/") and not name.startswith("loss/teacher/")
+    ]
+    total = [f"loss {metrics['loss']:.4g}"] if "loss" in metrics else []
+    return [*total, f"({', '.join(terms)})"] if len(terms) > 1 else total
 
 
 def duration_text(seconds: float) -> str:

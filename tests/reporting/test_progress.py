@@ -142,6 +142,16 @@ def test_a_line_before_any_rate_is_known_claims_none(clock):
     assert recorder.notes == ["a 1/20  validation accuracy 0.5"]
 
 
+def test_the_line_shows_the_terms_of_the_loss_but_not_each_teacher(clock):
+    recorder = Recorder()
+    progress = Progress([("a", 20)], batch_size=64, devices=2, clock=clock, display=recorder)
+    progress.begin("a")
+    progress.step()
+    progress.show({"loss/hint": 1.5, "loss/emotion": 0.5, "loss/teacher/x": 3.0, "weight/x": 1.0, "loss": 2.0})
+    progress.show({"loss/emotion": 0.5, "loss": 0.5})
+    assert recorder.lines == ["a 1/20  loss 2  (hint 1.5, emotion 0.5)", "a 1/20  loss 0.5"]
+
+
 def test_pauses_through_progress_do_not_slow_the_rate(clock):
     progress = Progress([("a", 20)], batch_size=8, devices=1, clock=clock, display=Recorder())
     progress.begin("a")
