@@ -320,6 +320,16 @@ def create(spec: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | str], **
     return optax.chain(*transforms)
 
 
+def needs_gradients(spec: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | str]) -> bool:
+    """Whether the weighting that `create` makes of this configuration reads `gradients`, which cost a backward pass."""
+    if isinstance(spec, str):
+        return spec == "aekd"
+    if hasattr(spec, "items"):
+        parts = [value for key, value in spec.items() if key in ("name", "labelled", "unlabelled")]
+        return any(needs_gradients(part) for part in parts)
+    return any(needs_gradients(part) for part in spec)
+
+
 def _create_one(name: str, options: Mapping[str, Any]) -> Weighting:
     if name not in WEIGHTINGS:
         known = ", ".join(sorted(WEIGHTINGS))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import pytest
@@ -262,6 +263,23 @@ def test_create_names_what_is_wrong():
     ]:
         with pytest.raises(InputError, match=message):
             weighting.create(spec, **options)
+
+
+@pytest.mark.parametrize("make", [list, lambda spec: ml_collections.ConfigDict({"weighting": tuple(spec)}).weighting])
+def test_configuration_says_whether_gradients_are_needed(make):
+    spec = make([{"name": "relevance"}, {"name": "smooth", "decay": 0.5}])
+    assert not weighting.needs_gradients(spec) and len(weighting.create(spec).init(weighting.initial(2, 2))) == 2
+    nested = make([{"name": "where_unlabelled", "labelled": "relevance", "unlabelled": [{"name": "aekd"}]}])
+    assert weighting.needs_gradients(nested)
+    weights = weigh(
+        weighting.create(nested),
+        2,
+        2,
+        gradients=jnp.ones((2, 2, 3)),
+        labels=jnp.array([-1, 0]),
+        teacher_logits=jnp.zeros((2, 2, 3)),
+    )
+    np.testing.assert_allclose(weights, 0.5, atol=1e-5)
 
 
 def test_missing_or_misshapen_evidence_is_named():

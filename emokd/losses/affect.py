@@ -1,0 +1,187 @@
+"""Losses against labels: expression classes or votes, and valence and arousal.
+
+A row without a label, and a row that the mask leaves out, has value 0 and no gradient. An expression is
+unlabelled where its id is negative or its distribution all zero; a valence or arousal where it is NaN. An id
+of C or more gives NaN, so that it cannot pass unnoticed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from emokd.errors import InputError
+from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
+
+_ROUNDING = 1e-10  # of the mean square: a smaller variance is float32's rounding of a constant
+
+
+def cross_entropy(
+    logits: Float[Array, "B C"],
+    labels: Int[Array, " B"] | Float[Array, "B C"],
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Float[Array, " C"] | Sequence[float] | None = None,
+) -> Float[Array, " B"]:
+    """Cross-entropy -sum_c w_c q_c log softmax(z)_c, q the label or the votes, mixed with uniform by `label_smoothing`.
+
+    The same definition as PyTorch's `cross_entropy` with `reduction="none"`: class weights multiply each term, and
+    are not normalised.
+
+    Raises:
+      InputError: labels or weights that do not fit the logits, or smoothing outside [0, 1].
+    """
+    check_range("label_smoothing", label_smoothing, 0, 1)
+    if logits.ndim != 2:
+        raise InputError(f"Logits must be [batch, classes], not {list(logits.shape)}.")
+    classes = logits.shape[1]
+    ids = labels.shape == logits.shape[:1] and jnp.issubdtype(labels.dtype, jnp.integer)
+    votes = labels.shape == logits.shape and jnp.issubdtype(labels.dtype, jnp.floating)
+    if not ids and not votes:
+        raise InputError(
+            f"Labels for logits {list(logits.shape)} are integer [{logits.shape[0]}] or floating "
+            f"{list(logits.shape)}, not {labels.dtype} {list(labels.shape)}."
+        )
+    (logits,) = as_floats(logits)
+    if ids:
+        labelled, impossible = labels >= 0, labels >= classes
+        targets = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
+    else:
+        targets = labels.astype(logits.dtype)
+        labelled = (targets != 0).any(-1)
+        impossible = jnp.zeros_like(labelled)
+    targets = (1 - label_smoothing) * targets + label_smoothing / classes
+    if class_weights is not None:
+        weights = jnp.asarray(class_weights, logits.dtype)
+        if weights.shape != (classes,):
+            raise InputError(f"There are {classes} classes, but class_weights has the shape {list(weights.shape)}.")
+        targets = targets * weights[None]
+    targets = jnp.where(labelled[:, None], targets, 0.0)
+    values = -(targets * jnp.where(targets == 0, 0.0, jax.nn.log_softmax(logits))).sum(-1)
+    return jnp.where(impossible, jnp.nan, values)
+
+
+def smooth_l1(
+    prediction: Float[Array, "B H"],
+    target: Float[Array, "B H"],
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    beta: float = 1.0,
+) -> Float[Array, " B"]:
+    """The sum over heads of smoothL1: d^2 / (2 beta) where |d| < beta, else |d| - beta / 2.
+
+    Raises:
+      InputError: the shapes differ, or beta is not positive.
+    """
+    check_range("beta", beta, 0, above=True)
+    difference, _ = _difference(prediction, target, mask)
+    size = jnp.abs(difference)
+    return jnp.where(size < beta, difference**2 / (2 * beta), size - beta / 2).sum(-1)
+
+
+def mean_squared_error(
+    prediction: Float[Array, "B H"], target: Float[Array, "B H"], *, mask: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
+    """The sum over heads of the squared error; its mean over the batch is MSE_v + MSE_a.
+
+    Raises:
+      InputError: the shapes differ.
+    """
+    difference, _ = _difference(prediction, target, mask)
+    return (difference**2).sum(-1)
+
+
+def ccc_loss(
+    prediction: Float[Array, "B H"], target: Float[Array, "B H"], *, mask: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
+    """1 - the mean over heads of the concordance correlation of the batch, repeated on every row that counts.
+
+    A loss of the whole batch: the mean of these values over the labelled rows is the loss, and so has its
+    gradient. A head whose rows are only partly labelled is compared over its own rows and contributes to those.
+    Where all predictions and targets are one number the concordance counts as 0, and has no gradient.
+
+    Raises:
+      InputError: the shapes differ.
+    """
+    return _correlation_loss(prediction, target, mask, concordance=True)
+
+
+def pcc_loss(
+    prediction: Float[Array, "B H"], target: Float[Array, "B H"], *, mask: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
+    """1 - the mean over heads of Pearson's correlation of the batch, repeated on every row that counts.
+
+    As `ccc_loss`; where the predictions or the targets are constant the correlation counts as 0.
+
+    Raises:
+      InputError: the shapes differ.
+    """
+    return _correlation_loss(prediction, target, mask, concordance=False)
+
+
+def emonet_mixture(
+    prediction: Float[Array, "B 2"],
+    target: Float[Array, "B 2"],
+    key: Array,
+    *,
+    mask: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """EmoNet's loss of valence and arousal, mixed afresh at each step (Toisoul et al., 2021; bounded.md).
+
+    a (MSE_v + MSE_a) + b [1 - (PCC_v + PCC_a) / 2] + c [1 - (CCC_v + CCC_a) / 2], with a, b, c drawn from U[0, 1]
+    by `key` and divided by their sum. The squared errors are per example; the correlations are of the batch, as
+    in `ccc_loss`. EmoNet adds the `cross_entropy` of the expressions with factor 1.
+
+    Raises:
+      InputError: the shapes differ.
+    """
+    shares = jax.random.uniform(key, (3,), jnp.float32, minval=jnp.finfo(jnp.float32).tiny)
+    shares = shares / shares.sum()
+    squared = mean_squared_error(prediction, target, mask=mask)
+    a, b, c = shares.astype(squared.dtype)
+    return a * squared + b * pcc_loss(prediction, target, mask=mask) + c * ccc_loss(prediction, target, mask=mask)
+
+
+AFFECT_LOSSES: Mapping[str, Callable[..., Float[Array, " B"]]] = {
+    "ccc": ccc_loss,
+    "mse": mean_squared_error,
+    "pcc": pcc_loss,
+    "smooth_l1": smooth_l1,
+}
+"""Losses of valence and arousal by name: (prediction [B, H], target [B, H], *, mask) -> [B]."""
+
+
+def _difference(prediction: Array, target: Array, mask: Array | None) -> tuple[Array, Bool[Array, "B H"]]:
+    """prediction - target, exactly 0 and without gradient where there is no label; and where there is one."""
+    check_same_shape(2, prediction=prediction, target=target)
+    prediction, target = as_floats(prediction, target)
+    labelled = ~jnp.isnan(target) & check_rows(mask, prediction.shape[0])[:, None]
+    # Both sides are replaced before the subtraction: a NaN behind a `where` would still reach the gradient.
+    return jnp.where(labelled, prediction, 0.0) - jnp.where(labelled, target, 0.0), labelled
+
+
+def _correlation_loss(prediction: Array, target: Array, mask: Array | None, *, concordance: bool) -> Array:
+    _, labelled = _difference(prediction, target, mask)
+    prediction, target = (jnp.where(labelled, x, 0.0) for x in as_floats(prediction, target))
+    count = jnp.maximum(labelled.sum(0), 1).astype(prediction.dtype)[None]
+
+    def mean(values):
+        return values.sum(0, keepdims=True) / count
+
+    mean_p, mean_t = mean(prediction), mean(target)
+    centred_p = jnp.where(labelled, prediction - mean_p, 0.0)
+    centred_t = jnp.where(labelled, target - mean_t, 0.0)
+    covariance, variance_p, variance_t = mean(centred_p * centred_t), mean(centred_p**2), mean(centred_t**2)
+    square_p, square_t = mean(prediction**2), mean(target**2)
+    if concordance:
+        numerator, scale = 2 * covariance, variance_p + variance_t + (mean_p - mean_t) ** 2
+        varied = scale > _ROUNDING * (square_p + square_t)
+        scale = jnp.where(varied, scale, 1.0)
+    else:
+        numerator = covariance
+        varied = (variance_p > _ROUNDING * square_p) & (variance_t > _ROUNDING * square_t)
+        scale = jnp.sqrt(jnp.where(varied, variance_p, 1.0)) * jnp.sqrt(jnp.where(varied, variance_t, 1.0))
+    correlation = jnp.where(varied, numerator, 0.0) / scale
+    heads = prediction.shape[1]
+    return jnp.where(labelled, (1 - correlation) / heads, 0.0).sum(-1)

@@ -1,0 +1,46 @@
+"""Imitation of a teacher's class probabilities at a temperature (Hinton et al., 2015)."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from emokd.losses.shapes import as_floats, check_range, check_same_shape
+
+
+def kl_divergence(
+    student_logits: Float[Array, "B C"], teacher_logits: Float[Array, "B C"], *, temperature: float
+) -> Float[Array, " B"]:
+    """T^2 KL(softmax(z_t / T) || softmax(z_s / T)). No gradient to the teacher.
+
+    The factor T^2 keeps the gradient's size the same at every temperature. A teacher's logit of -inf (a class
+    that it does not know) counts nothing.
+
+    Raises:
+      InputError: the shapes differ, or the temperature is not positive.
+    """
+    check_same_shape(2, student_logits=student_logits, teacher_logits=teacher_logits)
+    check_range("temperature", temperature, 0, above=True)
+    student, teacher = as_floats(student_logits, lax.stop_gradient(teacher_logits))
+    log_s = jax.nn.log_softmax(student / temperature)
+    log_t = jax.nn.log_softmax(teacher / temperature)
+    p_t = jnp.exp(log_t)
+    return temperature**2 * (p_t * jnp.where(p_t > 0, log_t - log_s, 0.0)).sum(-1)
+
+
+def soft_cross_entropy(
+    student_logits: Float[Array, "B C"], targets: Float[Array, "B C"], *, temperature: float = 1.0
+) -> Float[Array, " B"]:
+    """-T^2 sum over classes of q log softmax(z_s / T), for any distribution q: a mixture of teachers, or votes.
+
+    With q = softmax(z_t / T) it differs from `kl_divergence` by T^2 times the entropy of q, which has no
+    gradient. A row of zeros gives 0. No gradient to the targets.
+
+    Raises:
+      InputError: the shapes differ, or the temperature is not positive.
+    """
+    check_same_shape(2, student_logits=student_logits, targets=targets)
+    check_range("temperature", temperature, 0, above=True)
+    student, targets = as_floats(student_logits, lax.stop_gradient(targets))
+    log_s = jax.nn.log_softmax(student / temperature)
+    return -(temperature**2) * (targets * jnp.where(targets == 0, 0.0, log_s)).sum(-1)
