@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from emokd.errors import InputError, excerpt, nearest
-from emokd.models.network import NetworkSpec, TrainedModel, functional
+from emokd.models.network import NetworkSpec, TrainedModel, count_parameters, functional
 from emokd.weights.keras_file import read_keras
 from emokd.weights.mapping import KERAS, TORCH, Layout, convert, leave_out_modules
+from emokd.weights.model_folder import save_model
 from emokd.weights.torch_file import read_safetensors, read_torch
 
 FOREIGN = {
@@ -74,6 +75,53 @@ def import_file(
     params, stats = convert(foreign, network.abstract, foreign_module, layout=layout, source=path.name)
     spec = NetworkSpec(spec.backbone, spec.options, spec.heads, spec.classes, network.module.backbone.preprocessing)
     return TrainedModel(spec, params, stats, origin=f"{path.name} (sha256 {file_hash(path)[:16]})")
+
+
+def import_weights(
+    model: str,
+    checkpoint: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    head: str = "",
+    leave_out: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> str:
+    """Reads the weights file `checkpoint` and writes the model folder `output`.
+
+    Args:
+      model: architecture.
+      checkpoint: weights file.
+      output: model folder.
+      head: see `import_file`.
+      leave_out: likewise.
+      classes: likewise.
+
+    Returns:
+      One line that says what was written.
+
+    Raises:
+      InputError: the file does not fit, or the folder cannot be written.
+    """
+    checkpoint = pathlib.Path(checkpoint)
+    trained = import_file(model, checkpoint, head=head, leave_out=leave_out, classes=classes)
+    provenance = {"source": checkpoint.name, "source_sha256": file_hash(checkpoint), "left_out": list(leave_out)}
+    save_model(output, trained.spec, trained.params, trained.stats, provenance)
+    heads = ", ".join(f"{name} ({size})" for name, size in trained.spec.heads.items()) or "none"
+    return f"{output}: {model}, {count_parameters(trained.params):,} parameters, heads: {heads}, from {trained.origin}"
+
+
+def read_classes(text: str) -> list[str]:
+    """Class names from a comma-separated list, or from a file with one per line.
+
+    Raises:
+      InputError: one of the names is empty.
+    """
+    path = pathlib.Path(text)
+    names = path.read_text().splitlines() if text and path.is_file() else text.split(",") if text else []
+    names = [name.strip() for name in names]
+    if not all(names):
+        raise InputError(f"--classes={text}: class name number {names.index('') + 1} is empty.")
+    return names
 
 
 def find_foreign_module(backbone: str) -> Callable[[str], str]:

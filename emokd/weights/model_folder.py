@@ -33,6 +33,19 @@ WEIGHTS = "weights.safetensors"
 REMEDY = "Import or train the model again, or restore the folder from where it came:"
 
 
+@dataclasses.dataclass(frozen=True)
+class SeenAs:
+    """How pictures became squares in a model's training.
+
+    Attributes:
+      canvas: side of the stored square, pixels.
+      fit: "crop", "squash" or "pad".
+    """
+
+    canvas: int
+    fit: str
+
+
 def save_model(
     folder: str | pathlib.Path, spec: NetworkSpec, params: Tree, stats: Tree, provenance: Mapping[str, Any]
 ) -> None:
@@ -106,6 +119,21 @@ def load_trained(folder: str | pathlib.Path) -> TrainedModel:
     spec, params, stats, _ = load_model(folder)
     folder = pathlib.Path(folder)
     return TrainedModel(spec, params, stats, origin=f"{folder.name} (sha256 {model_hash(folder)[:16]})")
+
+
+def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
+    """Reads a model folder, and how its training made pictures into squares.
+
+    That is known of a student, from the configuration in its provenance. Imported weights are shown pictures cropped
+    to the network's own size.
+
+    Raises:
+      InputError: as `load_model`.
+    """
+    model = load_trained(folder)
+    config = _read_description(pathlib.Path(folder))["provenance"].get("config")
+    data = json.loads(config)["data"] if config else {"canvas": model.spec.preprocessing.size, "fit": "crop"}
+    return model, SeenAs(data["canvas"], data["fit"])
 
 
 def model_hash(folder: str | pathlib.Path) -> str:

@@ -14,7 +14,7 @@ from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
-from emokd.weights.model_folder import load_model, load_trained, model_hash, save_model
+from emokd.weights.model_folder import SeenAs, load_model, load_trained, load_with_canvas, model_hash, save_model
 
 SPEC = NetworkSpec(
     "basic_cnn",
@@ -75,6 +75,15 @@ def test_hash_and_origin(folder):
     expected = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     assert model_hash(folder) == expected
     assert load_trained(folder).origin == f"model (sha256 {expected[:16]})"
+
+
+def test_a_student_knows_how_it_saw_pictures(folder, tmp_path):
+    assert load_with_canvas(folder)[1] == SeenAs(16, "crop")
+    config = json.dumps({"data": {"canvas": 40, "fit": "pad"}})
+    save_model(tmp_path / "student", SPEC, *make_trees(), {"config": config})
+    model, seen_as = load_with_canvas(tmp_path / "student")
+    assert seen_as == SeenAs(40, "pad")
+    assert model.spec == SPEC
 
 
 def test_a_wrong_checkpoint_lists_every_difference(folder):
