@@ -29,7 +29,7 @@ def define_config_flag() -> flags.FlagHolder:
     """Defines `--config=FILE[:ARGUMENT]` and its overrides; a second call returns the flag of the first."""
     if "config" not in flags.FLAGS:
         config_flags.DEFINE_config_file(
-            "config", help_string="The experiment: a Python file with get_config().", lock_config=True
+            "config", help_string="The experiment: a Python file with get_config().", flag_values=flags.FLAGS
         )
         flag = flags.FLAGS["config"]
         flag.parser = _ConfigParser()

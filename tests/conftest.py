@@ -1,12 +1,41 @@
 """Strictness for every test: eight CPU devices, strict dtypes and ranks. Runs before JAX is first imported."""
 
 import os
+import pathlib
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax  # noqa: E402  (the flags above must be set first)
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def data_directory() -> pathlib.Path:
+    """The folder of real data and weights; tests that ask for it are skipped where there is none."""
+    folder = os.environ.get("EMOKD_DATA")
+    if not folder:
+        pytest.skip("EMOKD_DATA is not set: no real data or weights here")
+    return pathlib.Path(folder)
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[float]]:
+    """A list that grows by one entry, XLA's seconds, with every program compiled during the test.
+
+    Operations outside `jit` are programs too, so run everything once before counting.
+    """
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seconds
+    jax.monitoring.unregister_event_duration_listener(listen)

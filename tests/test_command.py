@@ -1,0 +1,196 @@
+import errno
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from emokd import command, config
+from emokd.errors import InputError
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+PROGRAM = """
+import sys
+import jax
+from absl import flags, logging
+from emokd import command, config
+
+CONFIG = config.define_config_flag()
+assert config.define_config_flag().name == CONFIG.name
+WORKDIR = flags.DEFINE_string("workdir", None, "Where.", required=True)
+NUMBER = flags.DEFINE_integer("number", 1, "A number.")
+
+
+def main(argv):
+    from jax._src import xla_bridge
+
+    assert not xla_bridge.backends_are_initialized()
+    logging.info("our news")
+    exec(compile("from absl import logging; logging.info('their news')", "/lib/orbax/x.py", "exec"), {})
+    exec(compile("from absl import logging; logging.warning('their worry')", "/lib/orbax/x.py", "exec"), {})
+    jax.jit(lambda x: x + 1)(1.0)
+    print(argv[1:], config.file_of(CONFIG), CONFIG.value.to_dict(), CONFIG.value.is_locked)
+    if NUMBER.value == 3:
+        raise RuntimeError("a bug")
+
+
+if __name__ == "__main__":
+    command.run(main)
+"""
+
+CONFIG = """
+import ml_collections
+from emokd.config import check_argument
+
+
+def get_config(arg=""):
+    check_argument(arg)
+    return ml_collections.ConfigDict(
+        {
+            "arg": arg,
+            "batch_size": 4,
+            "flip": True,
+            "sizes": [1],
+            "optimizer": {"learning_rate": 0.1, "warmup_epochs": 2.0},
+        }
+    )
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the program above in a process of its own, in a folder with experiment.py."""
+    (tmp_path / "sample.py").write_text(PROGRAM)
+    (tmp_path / "experiment.py").write_text(CONFIG)
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        inherited = {k: v for k, v in os.environ.items() if k not in ("EMOKD_COMPILATION_CACHE", "XLA_FLAGS")}
+        inherited |= {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+        inherited |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | environment
+        return subprocess.run(
+            [sys.executable, "sample.py", *arguments], cwd=tmp_path, env=inherited, capture_output=True, text=True
+        )
+
+    return run
+
+
+def test_a_command_that_works(run, tmp_path):
+    done = run("--workdir=w", "--config=experiment.py:small", "--config.optimizer.warmup_steps=10", "picture.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "['picture.png'] experiment.py:small {'arg': 'small', 'batch_size': 4, 'flip': True, 'optimizer': "
+        "{'learning_rate': 0.1, 'warmup_steps': 10}, 'sizes': [1]} True\n"
+    )
+    lines = done.stderr.splitlines()
+    assert [line[9:] for line in lines] == ["I our news", "W their worry"]
+    assert any((tmp_path / "cache" / "emokd" / "jax").iterdir())
+
+
+GIVEN = ("--workdir=w", "--config=experiment.py")
+
+
+def test_a_bug_keeps_its_traceback_and_the_compilation_cache_can_be_off(run, tmp_path):
+    done = run(*GIVEN, "--number=3", EMOKD_COMPILATION_CACHE="")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith("RuntimeError: a bug\n")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_compilation_cache_can_move(run, tmp_path):
+    assert run(*GIVEN, EMOKD_COMPILATION_CACHE="elsewhere").returncode == 0
+    assert not (tmp_path / "cache").exists()
+    assert any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_wrong_flag_is_one_line(run):
+    done = run(*GIVEN, "--config.bacth_size=3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "sample: config has no key 'bacth_size'. Did you mean 'batch_size'?\n"
+
+
+def test_a_verbose_wrong_flag_keeps_its_traceback(run):
+    assert "Traceback" in run("--verbosity=1", *GIVEN, "--config.bacth_size=3").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--wrokdir=w",), "There is no flag --wrokdir. Did you mean --workdir?"),
+        ((*GIVEN, "--number=x"), "flag --number=x: invalid literal for int() with base 10: 'x'"),
+        (("--config=experiment.py",), "--workdir is missing: give --workdir=..."),
+        (("--workdir=w",), "--config is missing: give --config=FILE"),
+        (("--workdir=w", "--config.batch_size=3"), "--config.batch_size changes a configuration, but none is given"),
+        (
+            ("--workdir=w", "--config=experimnt.py"),
+            "no configuration file 'experimnt.py'. Did you mean 'experiment.py'",
+        ),
+        (("--workdir=w", "--config=experiment.py:big"), "has no variant 'big'"),
+        ((*GIVEN, "--config.bacth_size=3"), "config has no key 'bacth_size'. Did you mean 'batch_size'?"),
+        ((*GIVEN, "--noconfig.flipp"), "config has no key 'flipp'. Did you mean 'flip'?"),
+        ((*GIVEN, "--config.optimizer.learningrate=3"), "Did you mean 'learning_rate'?"),
+        ((*GIVEN, "--config.batch_size=x"), "flag --config.batch_size=x: invalid literal for int()"),
+        (
+            (*GIVEN, "--config.sizes=3"),
+            "config.sizes is [1] in the configuration and cannot be set on the command line",
+        ),
+        ((*GIVEN, "--config.batch_size=3", "--config=experiment.py"), "--config is given twice"),
+        ((*GIVEN, "--config.batch_size[0]=3"), "does not fit the configuration"),
+    ],
+)
+def test_messages_of_wrong_flags(arguments, message, tmp_path, monkeypatch):
+    (tmp_path / "experiment.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    monkeypatch.setattr("sys.argv", ["sample.py", *arguments])
+    config.define_config_flag()
+    flags.DEFINE_string("workdir", None, "Where.", required=True, flag_values=flags.FLAGS)
+    flags.DEFINE_integer("number", 1, "A number.", flag_values=flags.FLAGS)
+    with pytest.raises(InputError) as error:
+        command.parse_flags(["sample.py", *arguments])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def disk_full_inside() -> Exception:
+    """As an asynchronous writer reports it: wrapped."""
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "/runs/a/checkpoint")
+        except OSError as error:
+            raise RuntimeError("the save failed") from error
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("Row 3 of a.csv is empty."), 2, "train: Row 3 of a.csv is empty.\n"),
+        (KeyboardInterrupt(), 130, "train: interrupted\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "train: no space left on the disk: /a/b\n"),
+        (disk_full_inside(), 2, "train: no space left on the disk: /runs/a/checkpoint\n"),
+        (
+            ValueError('UNKNOWN: writing "/a/c": [OS error 28: No space left on device]'),
+            2,
+            'train: no space left on the disk: UNKNOWN: writing "/a/c": [OS error 28: No space left on device]\n',
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "train: no space left on the disk\n"),
+    ],
+)
+def test_errors_that_the_user_can_mend(error, code, message, capsys):
+    with pytest.raises(SystemExit) as left, command.readable_errors("train"):
+        raise error
+    assert left.value.code == code
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, "Permission denied", "/a"), SystemExit(3)])
+def test_other_errors_pass(error, capsys):
+    with pytest.raises(type(error)) as left, command.readable_errors("train"):
+        raise error
+    assert left.value is error
+    assert capsys.readouterr().err == ""

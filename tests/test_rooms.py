@@ -1,0 +1,125 @@
+"""Who may import whom. The table is the design; docs/architecture.md quotes it."""
+
+import ast
+import functools
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# What each room may import of the project besides itself. Whatever is not a room here (job, inference and the
+# commands) may import everything, and no room may import it.
+ALLOWED = {
+    "errors": (),
+    "signals": (),
+    "defaults": (),
+    "config": ("errors",),
+    "schedules": ("errors",),
+    "statistics": ("errors",),
+    "capped_simplex": ("errors",),
+    "evidence": ("errors",),
+    "phase": ("errors", "signals"),
+    "losses": ("errors", "signals"),
+    "metrics": ("errors", "signals"),
+    "models": ("errors", "signals"),
+    "weighting": ("errors", "signals", "evidence", "capped_simplex"),
+    "weights": ("errors", "models"),
+    "data": ("errors",),
+    "recipes": (
+        "errors", "signals", "config", "defaults", "schedules", "phase",
+        "losses", "weighting", "models", "data.augment",
+    ),
+    "reporting": ("errors", "metrics", "statistics"),
+    "training": ("errors", "signals", "config", "phase", "metrics", "data", "reporting", "weights"),
+}  # fmt: skip
+
+
+@functools.cache
+def imports(root: pathlib.Path) -> list[tuple[str, str, int]]:
+    """(file, imported module, line) of every import below `root`/emokd, wherever in the file it stands."""
+    found = []
+    for file in sorted((root / "emokd").rglob("*.py")):
+        package = file.relative_to(root).parent.parts
+        for node in ast.walk(ast.parse(file.read_text(), str(file))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                above = package[: len(package) + 1 - node.level] if node.level else ()
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                # A name imported from the package itself is a room, from a room a module or a thing in it.
+                modules = [f"{base}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            found += [(str(file.relative_to(root)), module, node.lineno) for module in modules]
+    return found
+
+
+def room_of(name: str) -> str:
+    """The room of a file ("emokd/losses/features.py") or of a module ("emokd.losses.features")."""
+    return name.removesuffix(".py").replace("/", ".").split(".")[1]
+
+
+def violations(room: str, root: pathlib.Path = ROOT) -> list[str]:
+    """Imports by which files of `room` break the table."""
+    found = []
+    for file, module, line in imports(root):
+        if room_of(file) != room or not module.startswith("emokd.") or room_of(module) in (room, "__version__"):
+            continue
+        name = module.removeprefix("emokd.")
+        if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in ALLOWED[room]):
+            found.append(f"{file}:{line} imports {module}")
+    return found
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_what_it_may(room):
+    assert violations(room) == []
+
+
+def test_every_folder_is_a_room():
+    folders = {path.parent.name for path in (ROOT / "emokd").glob("*/__init__.py")}
+    assert folders <= ALLOWED.keys()
+
+
+def test_no_module_imports_tensorflow():
+    assert [place for place in imports(ROOT) if place[1].split(".")[0] in ("tensorflow", "tf")] == []
+
+
+def test_no_module_needs_an_extra_to_be_imported():
+    optional = {"torch", "transformers", "geomloss", "sklearn"}
+    for file in (ROOT / "emokd").rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                assert optional.isdisjoint(str(name).split(".")[0] for name in names), file
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "caught"),
+    [
+        ("losses/a.py", "from emokd.models import layers", True),
+        ("losses/a.py", "import emokd.models.layers", True),
+        ("losses/a.py", "from emokd import models", True),
+        ("losses/a.py", "from .. import models", True),
+        ("losses/a.py", "from ..models.layers import x", True),
+        ("losses/a.py", "def f():\n    from emokd.models import layers", True),
+        ("losses/a.py", "from emokd.errors import InputError", False),
+        ("losses/a.py", "from emokd import signals", False),
+        ("losses/a.py", "from . import b", False),
+        ("losses/a.py", "from emokd.losses.b import x", False),
+        ("losses/a.py", "from emokd.errors_of_others import x", True),
+        ("recipes/a.py", "from emokd.data.augment import x", False),
+        ("recipes/a.py", "from emokd.data import augment", False),
+        ("recipes/a.py", "from emokd.data import pipeline", True),
+        ("training/a.py", "from emokd.recipes import smkd", True),
+        ("training/a.py", "from emokd import train", True),
+        ("signals.py", "from . import losses", True),
+        ("signals.py", "import jax", False),
+    ],
+)
+def test_the_check_itself(tmp_path, file, line, caught):
+    path = tmp_path / "emokd" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert bool(violations(room_of(f"emokd/{file}"), tmp_path)) == caught
