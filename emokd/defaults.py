@@ -25,6 +25,7 @@ def run(recipe: str) -> ConfigDict:
             "phases": {},
             "evaluation": duration("every", epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
+            "cache": {"dir": "", "dtype": "float16"},  # cached teacher features, from cache_teachers; empty: live
             "checkpoint": {"keep": 2},
             "log": {"every_steps": 10},
         }

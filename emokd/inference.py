@@ -46,7 +46,7 @@ class Predictor:
         for file in files:
             record: dict[str, Any] = {"file": str(file)}
             try:
-                canvases.append(to_canvas(read_file(file), self.canvas, self.fit))
+                canvases.append(to_canvas(read_file(str(file), self.canvas), self.canvas, self.fit))
             except DecodeError as error:
                 record["error"] = str(error)
             waiting.append(record)

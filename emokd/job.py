@@ -1,10 +1,11 @@
 """A training job from its configuration to its scores: data, models, recipe, loop, student."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import ml_collections
@@ -13,13 +14,17 @@ from absl import logging
 from emokd import config as configuration
 from emokd import recipes
 from emokd.data import sources, splits
+from emokd.data.augment import centre_views, render
 from emokd.data.examples import Examples
+from emokd.data.teacher_cache import TeacherCache
 from emokd.errors import InputError, excerpt
 from emokd.models.cost import describe
-from emokd.models.network import TrainedModel
+from emokd.models.network import TrainedModel, functional
 from emokd.recipes.common import Task
-from emokd.training import loop
+from emokd.training import evaluation, loop
 from emokd.training.loop import Job
+from emokd.training.sharding import create_mesh
+from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
 
 # Keys that change how a run works, not what it computes: they may differ when it is continued.
@@ -92,12 +97,12 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
       InputError: the source is unknown, its files are wrong, or a split would be too small.
     """
     data = config.data
-    examples = sources.load(data.source, data.dir, data.options)
+    examples = load_examples(data, data.canvas)
     section = data.split
     parts = splits.split(
         examples,
         {name: section[name] for name in ("train", "validation", "test")},
-        seed=section.seed,
+        section.seed,
         folds=section.folds,
         fold=section.fold,
         by_group=section.by_group,
@@ -106,29 +111,84 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
     return sources.finish(data.source, parts, data.options)
 
 
+def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
+    """Reads the data set of a section with `source`, `dir` and `options`; JPEGs are decoded no larger than needed."""
+    return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas)
+
+
 def create_job(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> Job:
     """Everything that training needs.
 
     Args:
       config: the resolved configuration.
       train_teacher: (configuration file, teacher's name) -> model folder; trains a teacher that has no weights.
+
+    Raises:
+      InputError: data, models or options are wrong, or the batch is larger than the training split.
     """
     parts = load_splits(config)
-    train = parts["train"]
-    extra = None
-    if config.data.extra.source:
-        extra = sources.load(config.data.extra.source, config.data.extra.dir, config.data.extra.options)
-    if config.batch_size > len(train):
-        raise InputError(f"config.batch_size is {config.batch_size}, but the training split has {len(train)} examples.")
+    train_split = parts["train"]
+    extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    if config.batch_size > len(train_split):
+        raise InputError(
+            f"config.batch_size is {config.batch_size}, but the training split of {train_split.name} has only "
+            f"{len(train_split)} examples; lower it."
+        )
     task = Task(
-        classes=train.classes,
-        columns=tuple(train.columns),
-        sizes={"labelled": len(train), "all": len(train) + (len(extra) if extra else 0)},
+        classes=train_split.classes,
+        columns=tuple(train_split.columns),
+        sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
         batch_size=config.batch_size,
     )
     models = load_models(config, train_teacher)
     recipe = recipes.find(config.recipe).build(config, task, models)
-    return Job(config, recipe, parts, extra, attach=lambda batch: batch)
+    attach = open_cache(config, models, parts, extra).attach if config.cache.dir else dict
+    return Job(config, recipe, parts, extra, attach)
+
+
+def open_cache(
+    config: ml_collections.ConfigDict,
+    models: Mapping[str, TrainedModel],
+    parts: Mapping[str, Examples],
+    extra: Examples | None,
+) -> TeacherCache:
+    """The teacher cache of `config.cache.dir`, checked against this run."""
+    return TeacherCache(pathlib.Path(config.cache.dir), cache_key(config, models, parts, extra))
+
+
+def cache_key(
+    config: ml_collections.ConfigDict,
+    models: Mapping[str, TrainedModel],
+    parts: Mapping[str, Examples],
+    extra: Examples | None,
+) -> dict:
+    """What decides the content of a teacher cache: weights, pixels, views, examples (however they are split).
+
+    Raises:
+      InputError: views are not limited, so that no cache could hold them.
+    """
+    data = config.data
+    if data.views < 1:
+        raise InputError(
+            "A teacher cache holds a limited number of views per example: set config.data.views, say to 8."
+        )
+    keys = sorted(key for part in [*parts.values(), *([extra] if extra else [])] for key in part.keys)
+    key = {
+        "teachers": {
+            name: {"weights": model.origin, "preprocessing": dataclasses.asdict(model.spec.preprocessing)}
+            for name, model in models.items()
+            if name != "student"
+        },
+        "examples": len(keys),
+        "names": hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16],
+        "canvas": data.canvas,
+        "fit": data.fit,
+        "augment": data.augment.to_dict(),
+        "views": data.views,
+        "view_seed": data.view_seed,
+        "dtype": config.cache.dtype,
+    }
+    return json.loads(json.dumps(key))
 
 
 def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> dict[str, TrainedModel]:
@@ -180,3 +240,34 @@ def find_file(path: str, key: str) -> pathlib.Path:
         if place.exists():
             return place
     raise InputError(f"{key}: there is no {' nor '.join(map(str, places))}. Correct the path, or set EMOKD_DATA.")
+
+
+def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
+    """Scores the student's folder of a finished run on a split of the run's data.
+
+    Raises:
+      InputError: there is no finished run, or its data are gone.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(f"{workdir} holds no run: there is no {path}.")
+    if not (workdir / "student").exists():
+        raise InputError(f"{workdir} holds no student yet; finish the run with python -m emokd.train first.")
+    config = configuration.from_json(path.read_text())
+    model = model_folder.load_trained(workdir / "student")
+    parts = load_splits(config)
+    found, expected = model.spec.classes, parts[split].classes
+    for head, names in found.items():
+        if tuple(expected.get(head, names)) != tuple(names):
+            raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
+    network, preprocessing = functional(model.spec), model.spec.preprocessing
+
+    def predict(params, stats, constants, batch):
+        view = centre_views(batch["id"].shape[0])
+        return {"student": network(params, stats, preprocessing(render(batch["image"], view, preprocessing.size)))[0]}
+
+    mesh = create_mesh(config.devices)
+    compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
+    batches = Streams(config, mesh).evaluation(parts[split])
+    predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
+    return {"split": split, **evaluation.score(predictions, columns, expected)["student"]}

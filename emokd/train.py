@@ -1,6 +1,6 @@
 """Trains, or continues, the job that a configuration describes.
 
-    python -m emokd.train --config=configs/smkd/quickstart.py --workdir=runs/quickstart [--config.seed=1]
+python -m emokd.train --config=configs/smkd/quickstart.py --workdir=runs/quickstart [--config.seed=1]
 """
 
 import pathlib

@@ -19,8 +19,13 @@ def get_config(arg=""):
     config = smkd.default_config()
     config.batch_size = 64
     config.data.source = "painter"
-    config.data.options = {"size": 48, "train": 384 if small else 2048, "validation": 128 if small else 512,
-                           "test": 128 if small else 1024, "seed": 0}
+    config.data.options = {
+        "size": 48,
+        "train": 384 if small else 2048,
+        "validation": 128 if small else 512,
+        "test": 128 if small else 1024,
+        "seed": 0,
+    }
     config.data.canvas = 48
     config.data.in_memory = True
     config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1)})

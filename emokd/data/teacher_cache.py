@@ -80,7 +80,9 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
 
 def size_in_bytes(key: Key, widths: Mapping[str, int]) -> int:
     """Bytes that the cache will take on the disk."""
-    return sum(key["examples"] * (key["views"] + 1) * width * np.dtype(key["dtype"]).itemsize for width in widths.values())
+    return sum(
+        key["examples"] * (key["views"] + 1) * width * np.dtype(key["dtype"]).itemsize for width in widths.values()
+    )
 
 
 def write(
@@ -112,7 +114,9 @@ def write(
     if unfinished.exists():
         done = json.loads(unfinished.read_text())
         if changed := differences(done["key"], json.loads(json.dumps(key))):
-            raise InputError(f"{folder} holds an unfinished cache of another key ({excerpt(changed)}); use another folder.")
+            raise InputError(
+                f"{folder} holds an unfinished cache of another key ({excerpt(changed)}); use another folder."
+            )
     np.save(folder / "ids.npy", ids)
     shape = (len(ids), key["views"] + 1)
     stores = {}

@@ -25,7 +25,9 @@ class Network(nnx.Module):
     def __init__(self, backbone: nnx.Module, heads: Mapping[str, int], *, dropout: float = 0.0, rngs: nnx.Rngs):
         self.backbone = backbone
         self.dropout = nnx.Dropout(dropout)
-        self.heads = nnx.Dict({name: nnx.Linear(backbone.feature_size, size, rngs=rngs) for name, size in heads.items()})
+        self.heads = nnx.Dict(
+            {name: nnx.Linear(backbone.feature_size, size, rngs=rngs) for name, size in heads.items()}
+        )
 
     def __call__(self, images: Float[Array, "B H W C"], *, rngs: nnx.Rngs | None = None) -> Signals:
         signals = self.backbone(images)

@@ -28,7 +28,9 @@ def create_backbone(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
       InputError: there is no such backbone, or it does not take one of the options.
     """
     if name not in BACKBONES:
-        raise InputError(f"There is no model {name!r}.{nearest(name, BACKBONES)} Known: {', '.join(sorted(BACKBONES))}.")
+        raise InputError(
+            f"There is no model {name!r}.{nearest(name, BACKBONES)} Known: {', '.join(sorted(BACKBONES))}."
+        )
     module, attribute = BACKBONES[name].split(":")
     factory = getattr(importlib.import_module(module), attribute)
     try:

@@ -132,7 +132,9 @@ def teacher_gradients(
     _, backward = jax.vjp(losses, outputs)
     rows = outputs.shape[0]
     one_hot = jnp.eye(teachers, dtype=outputs.dtype)
-    return jnp.stack([backward(jnp.broadcast_to(one_hot[k][None], (rows, teachers)))[0] for k in range(teachers)], axis=1)
+    return jnp.stack(
+        [backward(jnp.broadcast_to(one_hot[k][None], (rows, teachers)))[0] for k in range(teachers)], axis=1
+    )
 
 
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:
@@ -272,9 +274,7 @@ def create_phase(
         return None
     steps_per_epoch = max(task.sizes[data] // task.batch_size, 1)
     steps = duration(section, "duration", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size)
-    warmup = duration(
-        section, "warmup", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size, total_steps=steps
-    )
+    warmup = duration(section, "warmup", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size, total_steps=steps)
     return Phase(
         name=name,
         objective=objective,

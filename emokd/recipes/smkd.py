@@ -67,9 +67,13 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
     def teacher_signals(teacher, params, stats, constants, batch, view, **options):
         frozen = constants.get(teacher.name)
-        weights = (frozen["params"], frozen["stats"]) if frozen else (
-            params["teachers"][teacher.name],
-            stats["teachers"][teacher.name],
+        weights = (
+            (frozen["params"], frozen["stats"])
+            if frozen
+            else (
+                params["teachers"][teacher.name],
+                stats["teachers"][teacher.name],
+            )
         )
         return teacher.signals(*weights, batch, view, **options)
 
@@ -78,9 +82,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         signals, _ = teacher_signals(teacher, params, stats, constants, batch, view)
         return common.standardize(stats["standardizer"][teacher.name], signals.features)
 
-    def standardize_teachers(
-        params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch]
-    ) -> tuple[Tree, Tree]:
+    def standardize_teachers(params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch]) -> tuple[Tree, Tree]:
         """Takes the statistics of every teacher's features; the probes go on answering as before."""
         batches = list(batches)
         fitted, probes = {}, {}
@@ -132,7 +134,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         labels, _ = common.targets(batch)
         z = [jax.lax.stop_gradient(standardized(t, params, stats, constants, batch, view)) for t in teachers]
         logits = [common.linear(params["probes"][t.name], z_k) for t, z_k in zip(teachers, z, strict=True)]
-        signals, moved = student(params["student"], stats["student"], common.see(spec, batch, view), train=True, key=key)
+        signals, moved = student(
+            params["student"], stats["student"], common.see(spec, batch, view), train=True, key=key
+        )
 
         def imitation(student_features):
             """d(A_k f_S(x_i), z_k(x_i)), [B, K]."""
@@ -147,14 +151,18 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         )
 
     def emotion(params, stats, batch, view, train, key):
-        signals, moved = student(params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key)
+        signals, moved = student(
+            params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key
+        )
         labels, rows = common.targets(batch)
         loss = affect.cross_entropy(signals.logits, labels, label_smoothing=config.label_smoothing)
         metrics = {"accuracy": common.is_right(signals.logits, labels)}
         return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
 
     def classify(params, stats, constants, batch, key):
-        return emotion(params, stats, batch, common.create_views(batch, augmentation, config.data.view_seed), False, key)
+        return emotion(
+            params, stats, batch, common.create_views(batch, augmentation, config.data.view_seed), False, key
+        )
 
     def finetune(params, stats, constants, batch, key):
         return emotion(params, stats, batch, common.create_views(batch, augmentation, config.data.view_seed), True, key)
@@ -181,7 +189,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     student_groups = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     phases = [
         common.create_phase("teach", config.phases.teach, task, teach, untaught),
-        common.create_phase("probe", config.phases.probe, task, probe, {"probes": 1.0, **tuned}, prepare=standardize_teachers),
+        common.create_phase(
+            "probe", config.phases.probe, task, probe, {"probes": 1.0, **tuned}, prepare=standardize_teachers
+        ),
         common.create_phase(
             "distill",
             config.phases.distill,

@@ -1,7 +1,7 @@
 """Supervised training of one network on labels: the baseline, and how teachers of our own are made.
 
-    head       the new heads learn on the resting backbone    (for imported weights; off by default)
-    train      the whole network learns
+head       the new heads learn on the resting backbone    (for imported weights; off by default)
+train      the whole network learns
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
     def learn(params, stats, batch, key, train):
         view = common.create_views(batch, augmentation, config.data.view_seed)
-        signals, moved = student(params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key)
+        signals, moved = student(
+            params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key
+        )
         terms, metrics = {}, {}
         for target in config.targets:
             if target == "valence_arousal":

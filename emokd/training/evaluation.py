@@ -1,6 +1,6 @@
 """Scores over a whole split: exact on odd sizes, the same on any number of devices."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,31 +9,35 @@ from jax.sharding import Mesh
 
 from emokd import metrics
 from emokd.errors import InputError, nearest
-from emokd.phase import Batch, Recipe, Tree
+from emokd.phase import Batch, Predict, Tree
 from emokd.training.sharding import replicated
 
 Predictions = dict[str, dict[str, np.ndarray]]
 
 
-def create_predict(recipe: Recipe, mesh: Mesh) -> Callable[..., dict[str, dict[str, jax.Array]]]:
-    """Compiles `recipe.predict` down to what is scored: float32 logits and valence and arousal of each network."""
+def create_predict(
+    predict: Predict, heads: Sequence[str], mesh: Mesh
+) -> Callable[..., dict[str, dict[str, jax.Array]]]:
+    """Compiles a recipe's `predict` down to what is scored: logits, and valence and arousal, of each network.
+
+    Args:
+      predict: (params, stats, constants, batch) -> Signals of each network by name.
+      heads: the student's heads. Teachers are scored on expression, valence and arousal alone: a teacher's own
+        task may not be one of this data set.
+      mesh: where the answers are wanted, whole on every device.
+    """
+    own = [head for head in heads if head not in ("expression", "valence_arousal")]
 
     def outputs(params: Tree, stats: Tree, constants: Tree, batch: Batch):
-        signals = recipe.predict(params, stats, constants, batch)
         found = {}
-        for name, signal in signals.items():
+        for name, signal in predict(params, stats, constants, batch).items():
             parts = {"expression": signal.logits, "valence_arousal": signal.valence_arousal}
-            targets = {**parts, **{t: signal.intermediates.get(t) for t in _other_targets(recipe, name)}}
-            found[name] = {target: values for target, values in targets.items() if values is not None}
+            if name == "student":
+                parts |= {head: signal.intermediates[head] for head in own}
+            found[name] = {target: values for target, values in parts.items() if values is not None}
         return found
 
     return jax.jit(outputs, out_shardings=replicated(mesh))
-
-
-def _other_targets(recipe: Recipe, name: str) -> list[str]:
-    # Only the student is scored on side tasks: a teacher's own task may not be one of this data set.
-    heads = recipe.networks[name].heads if name == "student" else ()
-    return [head for head in heads if head not in ("expression", "valence_arousal")]
 
 
 def collect(
@@ -93,6 +97,8 @@ def selection_score(scores: Mapping[str, Any], metric: str) -> float:
     for part in metric.split("/"):
         if not isinstance(value, Mapping) or part not in value:
             known = sorted(value) if isinstance(value, Mapping) else []
-            raise InputError(f"config.select.metric is {metric!r}, but {part!r} is not in {known}.{nearest(part, known)}")
+            raise InputError(
+                f"config.select.metric is {metric!r}, but {part!r} is not in {known}.{nearest(part, known)}"
+            )
         value = value[part]
     return float(value)

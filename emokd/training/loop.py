@@ -6,7 +6,7 @@ import json
 import pathlib
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,16 +17,16 @@ from absl import logging
 
 from emokd.config import duration
 from emokd.data.examples import Examples
-from emokd.data.pipeline import evaluation_batches, to_device, train_batches
 from emokd.errors import InputError
 from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
 from emokd.training.checkpoints import Best, Checkpoints, abstract_like
-from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, put_batch, replicated
+from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, replicated
 from emokd.training.state import State, create_state, empty_tally
 from emokd.training.step import create_train_step, parameter_labels
+from emokd.training.streams import Attach, Streams
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Job:
     recipe: Recipe
     splits: Mapping[str, Examples]
     extra: Examples | None
-    attach: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    attach: Attach = dict
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
@@ -74,7 +74,9 @@ class _Run:
         check_batch_size(config.batch_size, self.mesh)
         self.classes = job.splits["train"].classes
         self.constants = jax.device_put(recipe.constants, replicated(self.mesh))
-        self.predict = evaluation.create_predict(recipe, self.mesh)
+        self.streams = Streams(config, self.mesh, job.attach)
+        heads = recipe.networks["student"].heads if recipe.networks else ()
+        self.predict = evaluation.create_predict(recipe.predict, heads, self.mesh)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.best = Best()
         self.weights: dict[str, dict] = {}
@@ -87,7 +89,9 @@ class _Run:
         )
         self.state = self.initial_state()
         self.log = MetricsLog(workdir, resume_step=int(self.state.step))
-        self.progress = Progress([(p.name, p.steps) for p in recipe.phases], batch_size=config.batch_size)
+        self.progress = Progress(
+            [(p.name, p.steps) for p in recipe.phases], batch_size=config.batch_size, devices=self.mesh.size
+        )
 
     def close(self) -> None:
         self.checkpoints.close()
@@ -101,41 +105,11 @@ class _Run:
         latest = self.checkpoints.latest()
         if latest is None:
             return create()
-        state, self.best = self.checkpoints.restore(latest, abstract_like(jax.eval_shape(create), replicated(self.mesh)))
+        state, self.best = self.checkpoints.restore(
+            latest, abstract_like(jax.eval_shape(create), replicated(self.mesh))
+        )
         logging.info("Continuing from step %d.", latest)
         return state
-
-    def evaluation_stream(self, split: str) -> Iterator[dict[str, jax.Array]]:
-        for batch in evaluation_batches(
-            self.job.splits[split],
-            batch_size=self.config.batch_size,
-            canvas=self.config.data.canvas,
-            fit=self.config.data.fit,
-            in_memory=self.config.data.in_memory,
-            num_threads=self.config.data.num_threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ):
-            yield put_batch(self.job.attach(batch), self.mesh)
-
-    def training_stream(self, phase: Phase, index: int) -> Any:
-        """The phase's endless batches on the device; its order is a function of (seed, phase, epoch, index)."""
-        data = self.config.data
-        host = train_batches(
-            self.job.splits["train"],
-            batch_size=self.config.batch_size,
-            seed=self.config.seed * 1009 + index,
-            canvas=data.canvas,
-            fit=data.fit,
-            num_threads=data.num_threads,
-            views=data.views,
-            in_memory=data.in_memory,
-            max_bad_fraction=data.max_bad_fraction,
-            extra=self.job.extra if phase.data == "all" else None,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        return to_device(host, lambda batch: put_batch(self.job.attach(batch), self.mesh))
 
     def all_phases(self) -> tuple[State, dict]:
         starts = self.recipe.starts()
@@ -153,7 +127,8 @@ class _Run:
     def one_phase(self, phase: Phase, index: int, start: int) -> None:
         """Runs a phase from wherever the state stands in it to its end."""
         step = int(self.state.step)
-        stream = self.training_stream(phase, index)
+        extra = self.job.extra if phase.data == "all" else None
+        stream = self.streams.training(self.job.splits["train"], extra, index)
         if step == start:
             self.begin(phase)
         else:
@@ -182,13 +157,14 @@ class _Run:
                 if not end:
                     batch = next(stream)
         self.progress.end()
-        stream.close()
 
     def begin(self, phase: Phase) -> None:
         """Statistics over the training set, and a clean tally."""
         state = self.state
         if phase.prepare is not None:
-            params, stats = phase.prepare(state.params, state.stats, self.constants, self.evaluation_stream("train"))
+            params, stats = phase.prepare(
+                state.params, state.stats, self.constants, self.streams.evaluation(self.job.splits["train"])
+            )
             state = dataclasses.replace(state, params=params, stats=stats)
         tally = empty_tally(state.tally["rows"].shape[0] - 1, len(self.recipe.teachers))
         # A copy: the step donates its state, and preparing may have passed leaves through.
@@ -254,7 +230,11 @@ class _Run:
     def split_scores(self, split: str) -> dict:
         with jax.transfer_guard("allow"):
             predictions, columns = evaluation.collect(
-                self.predict, self.state.params, self.state.stats, self.constants, self.evaluation_stream(split)
+                self.predict,
+                self.state.params,
+                self.state.stats,
+                self.constants,
+                self.streams.evaluation(self.job.splits[split]),
             )
         return evaluation.score(predictions, columns, self.classes)
 
@@ -265,7 +245,10 @@ class _Run:
             "split": split,
             "examples": len(self.job.splits[split]),
             "selected_step": int(self.state.step),
-            "validation": {"metric": self.config.select.metric, "best": self.best.score if self.best.step >= 0 else None},
+            "validation": {
+                "metric": self.config.select.metric,
+                "best": self.best.score if self.best.step >= 0 else None,
+            },
             "student": found.pop("student"),
             "teachers": found,
             "weights": self.weights,

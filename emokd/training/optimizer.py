@@ -49,7 +49,9 @@ def _rule(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
         "sgd": lambda: optax.trace(decay=config.momentum, nesterov=config.nesterov),
     }
     if config.name not in rules:
-        raise InputError(f"config.optimizer.name is {config.name!r}.{nearest(config.name, rules)} Known: {sorted(rules)}.")
+        raise InputError(
+            f"config.optimizer.name is {config.name!r}.{nearest(config.name, rules)} Known: {sorted(rules)}."
+        )
     return rules[config.name]()
 
 
@@ -77,8 +79,5 @@ def create_optimizer(
             scale_by_phase_schedule(phase.learning_rate, multiplier),
         )
 
-    transforms = {
-        group: chain(phase.learns[group]) if group in phase.learns else hold(chain(1.0)) for group in groups
-    }
+    transforms = {group: chain(phase.learns[group]) if group in phase.learns else hold(chain(1.0)) for group in groups}
     return optax.partition(transforms, labels)
-

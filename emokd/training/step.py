@@ -16,16 +16,18 @@ from emokd.training.state import State
 Metrics = dict[str, Array]
 
 
-def split_parameters(params: Tree, labels: Tree, learning: set[str]) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
+def split_parameters(
+    params: Tree, labels: Tree, learning: set[str]
+) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
     """The leaves of learning groups, and a function that puts new values of them back among the rest."""
     leaves, treedef = jax.tree.flatten(params)
     learns = [label in learning for label in jax.tree.leaves(labels)]
 
     def merge(values: list[Array]) -> Tree:
         fresh = iter(values)
-        return jax.tree.unflatten(treedef, [next(fresh) if l else leaf for l, leaf in zip(learns, leaves, strict=True)])
+        return jax.tree.unflatten(treedef, [next(fresh) if moves else leaf for moves, leaf in zip(learns, leaves, strict=True)])
 
-    return [leaf for l, leaf in zip(learns, leaves, strict=True) if l], merge
+    return [leaf for moves, leaf in zip(learns, leaves, strict=True) if moves], merge
 
 
 def gradients(
@@ -53,7 +55,9 @@ def gradients(
     weights, weighting = None, state.weighting
     if teacher_losses is not None:
         uniform = jnp.full(teacher_losses.shape, 1 / teacher_losses.shape[1], jnp.float32)
-        weights, weighting = recipe.weighting.update(uniform, state.weighting, None, mask=outcome.rows, **outcome.evidence)
+        weights, weighting = recipe.weighting.update(
+            uniform, state.weighting, None, mask=outcome.rows, **outcome.evidence
+        )
         rows = outcome.rows.astype(jnp.float32)
         weights = weights * rows[:, None]
         teacher_cotangent = (weights / jnp.maximum(rows.sum(), 1.0)).astype(teacher_losses.dtype)
@@ -109,9 +113,11 @@ def create_train_step(
 
     def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
         grads, outcome, weights, weighting = gradients(recipe, recipe.phases[phase], labels, state, constants, batch)
-        updates, optimizer = optimizers[phase].update(
-            grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
-        )
+        # optax raises a float to the power of an int32 count, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, optimizer = optimizers[phase].update(
+                grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
+            )
         params = optax.apply_updates(state.params, updates)
         tally = state.tally
         if weights is not None:

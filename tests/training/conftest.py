@@ -63,7 +63,9 @@ def make_recipe(steps=(4, 3, 3), chain=None) -> Recipe:
     phases = [
         Phase("distill", distill, {"backbone": 1.0, "adapters": 1.0}, steps[0], rate),
         Phase("classify", lambda *a: emotion(*a, train=False), {"head": 1.0}, steps[1], rate, scored=True),
-        Phase("finetune", lambda *a: emotion(*a, train=True), {"head": 1.0, "backbone": 0.1}, steps[2], rate, scored=True),
+        Phase(
+            "finetune", lambda *a: emotion(*a, train=True), {"head": 1.0, "backbone": 0.1}, steps[2], rate, scored=True
+        ),
     ]
     return Recipe(
         groups={"backbone": "backbone/.*", "head": "head/.*", "adapters": "adapters/.*"},

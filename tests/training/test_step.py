@@ -35,7 +35,7 @@ def test_cotangent_of_weights_is_the_gradient_of_the_weighted_loss(recipe, confi
 
     def weighted(params):
         losses = recipe.phases[0].objective(params, state.stats, recipe.constants, batch, state.key).teacher_losses
-        return (jnp.asarray(expected, jnp.float32) * losses).sum() / rows.sum()
+        return (jnp.asarray(expected, jnp.float32) * losses).sum() / float(rows.sum())
 
     reference = jax.grad(weighted)(state.params)
     for name in ("backbone", "adapters"):
