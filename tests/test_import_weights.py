@@ -10,9 +10,9 @@ import safetensors.numpy
 import torch
 
 from emokd.errors import InputError
-from emokd.import_weights import import_weights, read_classes
 from emokd.models.network import NetworkSpec, functional
 from emokd.weights import importing
+from emokd.weights.importing import import_weights, read_classes
 from emokd.weights.mapping import TORCH, flatten
 from emokd.weights.model_folder import load_model
 
@@ -97,16 +97,28 @@ def test_classes_come_from_a_list_or_a_file(tmp_path):
         read_classes("glad,,sad")
 
 
+def run_command(*arguments):
+    """In a process of its own, because commands define flags of the same names."""
+    return subprocess.run(
+        [sys.executable, "-m", "emokd.import_weights", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_writes_a_model_folder(checkpoint, tmp_path):
+    output = tmp_path / "model"
+    result = run_command(
+        "--model=resnet18", f"--checkpoint={checkpoint}", f"--output={output}", "--head=mood", "--classes=a,b,c,d,e,f"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "heads: mood (6), from resnet18.safetensors" in result.stdout
+    assert load_model(output)[0].classes == {"mood": ("a", "b", "c", "d", "e", "f")}
+
+
 def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"not a checkpoint")
-    command = [
-        sys.executable,
-        "-m",
-        "emokd.import_weights",
-        "--model=resnet18",
-        f"--checkpoint={tmp_path / 'weights.pth'}",
-    ]
-    result = subprocess.run([*command, f"--output={tmp_path / 'model'}"], capture_output=True, text=True)
+    result = run_command(
+        "--model=resnet18", f"--checkpoint={tmp_path / 'weights.pth'}", f"--output={tmp_path / 'model'}"
+    )
     assert result.returncode == 2
     assert "weights.pth cannot be read as a PyTorch checkpoint" in result.stderr
     assert "Traceback" not in result.stderr

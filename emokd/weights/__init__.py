@@ -1,0 +1,1 @@
+"""Maps from foreign checkpoints to our models, strict both ways, and our own portable model folders."""

@@ -132,7 +132,9 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     """
     model = load_trained(folder)
     config = _read_description(pathlib.Path(folder))["provenance"].get("config")
-    data = json.loads(config)["data"] if config else {"canvas": model.spec.preprocessing.size, "fit": "crop"}
+    if not config:
+        return model, SeenAs(model.spec.preprocessing.size, "crop")
+    data = json.loads(config)["data"]
     return model, SeenAs(data["canvas"], data["fit"])
 
 
