@@ -1,0 +1,227 @@
+"""Scores over a whole split, in float64 on the host: exact for any batch size and any number of devices.
+
+Pure functions of gathered arrays. Rows that are padding (a False in `mask`) or without a label count in nothing.
+Definitions are those of the field (Toisoul et al., 2021; the ABAW challenges); where one is undefined, as a
+correlation with a constant is, the docstring says what is given instead.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from emokd.errors import InputError
+
+Values = Float[np.ndarray, " N"]
+Labels = Int[np.ndarray, " N"] | Float[np.ndarray, "N C"]
+
+_SMALLEST_PROBABILITY = np.finfo(np.float64).eps
+
+
+def classification_scores(
+    probabilities: Float[np.ndarray, "N C"],
+    labels: Labels,
+    classes: Sequence[str],
+    *,
+    mask: Bool[np.ndarray, " N"] | None = None,
+) -> dict:
+    """How well class probabilities agree with labels.
+
+    Args:
+      probabilities: rows sum to 1. The prediction is the largest, the first of several.
+      labels: class ids, negative where there is none; or vote distributions, all zero where there is none.
+        Votes are scored by the majority rule: the most voted class, the one of lowest id among equals.
+      classes: names of the C classes.
+      mask: False on padding.
+
+    Returns:
+      `count`, the number of labelled rows; where it is 0, nothing else. Otherwise `accuracy`,
+      `balanced_accuracy` (mean recall of the classes that occur), `macro_f1` (over all C; a class that neither
+      occurs nor is predicted counts 0), `ece` (15 bins), `nll` (of the label, majority for votes; probabilities
+      below 2.2e-16 are raised to it), for votes `vote_cross_entropy`, `per_class` (precision, recall, f1, count
+      by name; 0 where undefined), `confusion` (rows: labels, columns: predictions), and `classes`.
+
+    Raises:
+      InputError: shapes that do not fit, rows that are no distributions, or an id of C or more.
+    """
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(classes):
+        raise InputError(f"There are {len(classes)} classes, but the probabilities are {list(probabilities.shape)}.")
+    count, size = probabilities.shape
+    voted = labels.ndim == 2
+    wanted = (count, size) if voted else (count,)
+    if labels.shape != wanted or not np.issubdtype(labels.dtype, np.floating if voted else np.integer):
+        raise InputError(
+            f"Labels for probabilities {[count, size]} are integer [{count}] or floating {[count, size]}, "
+            f"not {labels.dtype} {list(labels.shape)}."
+        )
+    labelled = (labels != 0).any(1) if voted else labels >= 0
+    rows = np.flatnonzero(labelled & _checked_mask(mask, count))
+    if not rows.size:
+        return {"count": 0}
+    p, given = probabilities[rows].astype(np.float64), labels[rows]
+    wrong = ~(np.isfinite(p).all(1) & (p >= 0).all(1) & (np.abs(p.sum(1) - 1) < 1e-3))
+    if wrong.any():
+        row = rows[wrong][0]
+        raise InputError(f"Row {row} holds no class probabilities: {probabilities[row]}. Has the training diverged?")
+    ids = majority(given) if voted else given.astype(np.int64)
+    if (ids >= size).any():
+        raise InputError(f"Row {rows[ids >= size][0]} has the class id {ids.max()}, but there are {size} classes.")
+
+    matrix = confusion_matrix(ids, p.argmax(1), size)
+    right, occurs, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    recall, precision = right / np.maximum(occurs, 1), right / np.maximum(predicted, 1)
+    f1 = 2 * right / np.maximum(occurs + predicted, 1)
+    log_p = np.log(np.maximum(p, _SMALLEST_PROBABILITY))
+    scores = {
+        "count": int(rows.size),
+        "accuracy": float(right.sum() / rows.size),
+        "balanced_accuracy": float(recall[occurs > 0].mean()),
+        "macro_f1": float(f1.mean()),
+        "ece": expected_calibration_error(p, ids),
+        "nll": float(-log_p[np.arange(rows.size), ids].mean()),
+        "per_class": {
+            name: {
+                "precision": float(precision[c]),
+                "recall": float(recall[c]),
+                "f1": float(f1[c]),
+                "count": int(occurs[c]),
+            }
+            for c, name in enumerate(classes)
+        },
+        "confusion": matrix.tolist(),
+        "classes": list(classes),
+    }
+    if voted:
+        scores["vote_cross_entropy"] = float(-(given.astype(np.float64) * log_p).sum(1).mean())
+    return scores
+
+
+def affect_scores(
+    predictions: Float[np.ndarray, "N 2"],
+    targets: Float[np.ndarray, "N 2"],
+    *,
+    mask: Bool[np.ndarray, " N"] | None = None,
+) -> dict:
+    """How well valence (column 0) and arousal (column 1) agree with their targets.
+
+    Args:
+      predictions: as they are to be judged; nothing is clipped here.
+      targets: NaN where there is none.
+      mask: False on padding.
+
+    Returns:
+      `valence` and `arousal`, each with `ccc`, `pcc`, `rmse`, `sagr`, `icc` and `count`, its labelled rows; one
+      without any is absent. `count` is the number of rows labelled in both, and `mean_ccc` the mean of the two
+      CCCs over those, ABAW's P_VA; absent where there are none.
+
+    Raises:
+      InputError: shapes that do not fit, or a prediction that is not finite.
+    """
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    if predictions.ndim != 2 or predictions.shape[1] != 2 or predictions.shape != targets.shape:
+        raise InputError(
+            f"Predictions and targets must both be [N, 2], not {list(predictions.shape)} and {list(targets.shape)}."
+        )
+    labelled = ~np.isnan(targets) & _checked_mask(mask, len(targets))[:, None]
+    bad = np.argwhere(labelled & ~np.isfinite(predictions))
+    if len(bad):
+        row = bad[0][0]
+        raise InputError(f"The prediction of row {row} is {predictions[row]}. Has the training diverged?")
+    both = labelled.all(1)
+    scores: dict = {"count": int(both.sum())}
+    for column, name in enumerate(("valence", "arousal")):
+        rows = labelled[:, column]
+        if rows.any():
+            p, t = predictions[rows, column], targets[rows, column]
+            scores[name] = {
+                "ccc": concordance(p, t),
+                "pcc": pearson(p, t),
+                "rmse": root_mean_squared_error(p, t),
+                "sagr": sign_agreement(p, t),
+                "icc": intraclass_correlation(p, t),
+                "count": int(rows.sum()),
+            }
+    if both.any():
+        scores["mean_ccc"] = float(np.mean([concordance(predictions[both, c], targets[both, c]) for c in (0, 1)]))
+    return scores
+
+
+def majority(votes: Float[np.ndarray, "N C"]) -> Int[np.ndarray, " N"]:
+    """The most voted class of each row; among equals, the one of lowest id."""
+    return np.asarray(votes).argmax(1)
+
+
+def confusion_matrix(
+    labels: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], classes: int
+) -> Int[np.ndarray, "C C"]:
+    """How often each label (row) was given each prediction (column)."""
+    pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def expected_calibration_error(
+    probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"], *, bins: int = 15
+) -> float:
+    """Mean over examples of |accuracy - mean confidence| of their bin (Guo et al., 2017).
+
+    The bins divide [0, 1] equally by the largest probability, each including its upper end.
+    """
+    confidence = probabilities.astype(np.float64).max(1)
+    right = (probabilities.argmax(1) == labels).astype(np.float64)
+    index = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+    gaps = np.bincount(index, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def concordance(p: Values, t: Values) -> float:
+    """CCC: 2 cov / (var_p + var_t + (mean_p - mean_t)^2), population moments; 0 where either is constant."""
+    p, t, covariance = _moments(p, t)
+    if not covariance:
+        return 0.0
+    return float(2 * covariance / (p.var() + t.var() + (p.mean() - t.mean()) ** 2))
+
+
+def pearson(p: Values, t: Values) -> float:
+    """PCC: cov / (sd_p sd_t); 0 where either is constant."""
+    p, t, covariance = _moments(p, t)
+    if not covariance:
+        return 0.0
+    return float(np.clip(covariance / (p.std() * t.std()), -1, 1))
+
+
+def intraclass_correlation(p: Values, t: Values) -> float:
+    """ICC(3,1) of prediction and target as two raters: (BMS - EMS) / (BMS + EMS); 0 where either is constant.
+
+    For two raters this is 2 cov / (var_p + var_t).
+    """
+    p, t, covariance = _moments(p, t)
+    if not covariance:
+        return 0.0
+    return float(2 * covariance / (p.var() + t.var()))
+
+
+def root_mean_squared_error(p: Values, t: Values) -> float:
+    """RMSE."""
+    return float(np.sqrt(np.mean((p.astype(np.float64) - t.astype(np.float64)) ** 2)))
+
+
+def sign_agreement(p: Values, t: Values) -> float:
+    """SAGR: how often prediction and target have the same sign; 0 agrees with 0 alone."""
+    return float(np.mean(np.sign(p) == np.sign(t)))
+
+
+def _moments(p: Values, t: Values) -> tuple[Values, Values, float]:
+    """Both in float64, and their covariance, exactly 0 where either is constant."""
+    p, t = p.astype(np.float64), t.astype(np.float64)
+    varied = np.ptp(p) > 0 and np.ptp(t) > 0
+    return p, t, float(np.mean((p - p.mean()) * (t - t.mean()))) if varied else 0.0
+
+
+def _checked_mask(mask: np.ndarray | None, count: int) -> Bool[np.ndarray, " N"]:
+    if mask is None:
+        return np.ones(count, bool)
+    mask = np.asarray(mask)
+    if mask.shape != (count,) or mask.dtype != np.bool_:
+        raise InputError(f"The mask must be bool [{count}], not {mask.dtype} {list(mask.shape)}.")
+    return mask
