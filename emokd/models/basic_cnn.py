@@ -16,7 +16,7 @@ from emokd.signals import Signals
 class BasicCNN(nnx.Module):
     """Five times 3x3 convolution, BatchNorm and ReLU, a 2x2 maximum between them; then the mean over positions.
 
-    At the default width it has 0.98 million parameters, and 155 million multiply-accumulates at the default size.
+    At the default width it has 0.98 million parameters, and 157 million multiply-accumulates at the default size.
 
     Args:
       width: channels of the first convolution; they double up to 8 times this, the feature size.

@@ -64,7 +64,7 @@ class Stem(nnx.Module):
 
 
 class MiniXception(nnx.Module):
-    """The backbone: 64 x 64 grey pictures in [-1, 1] to features [B, 1152], 51 thousand parameters.
+    """The backbone: 64 x 64 grey pictures in [-1, 1] to features [B, 1152], 49 thousand parameters.
 
     A linear head over the features is the original's last convolution, exactly.
     """
