@@ -121,11 +121,14 @@ def depthwise_input_gradient(
 def depthwise_kernel_gradient(
     inputs: Array, cotangent: Array, strides: tuple[int, int], pads: Pads, size: tuple[int, int]
 ) -> Array:
-    """Its gradient by the kernel of height and width `size`: one pass over the data for all positions."""
+    """Its gradient by the kernel of height and width `size`.
+
+    One pass over the data sums rows for all positions at once; the batch, which may be sharded, comes after.
+    """
     products = [widen(window) * widen(cotangent) for window in _windows(inputs, size, strides, pads)]
     zeros = [jnp.zeros((), product.dtype) for product in products]
-    sums = lax.reduce(products, zeros, lambda x, y: [a + b for a, b in zip(x, y, strict=True)], (0, 1, 2))
-    return jnp.stack(sums).reshape(*size, 1, inputs.shape[3]).astype(inputs.dtype)
+    rows = lax.reduce(products, zeros, lambda x, y: [a + b for a, b in zip(x, y, strict=True)], (1,))
+    return jnp.stack([row.sum((0, 1)) for row in rows]).reshape(*size, 1, inputs.shape[3])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

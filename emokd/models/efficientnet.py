@@ -124,5 +124,6 @@ def efficientnet_b2(size: int = 260, *, rngs: nnx.Rngs) -> EfficientNet:
 
 
 def efficientnet_lite0(size: int = 224, *, rngs: nnx.Rngs) -> EfficientNet:
-    """EfficientNet-Lite0."""
-    return EfficientNet(1.0, 1.0, lite=True, preprocessing=Preprocessing(size=size), rngs=rngs)
+    """EfficientNet-Lite0, whose pixels are scaled to [-1, 1): with these its stem's running statistics fit pictures."""
+    preprocessing = Preprocessing(size=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    return EfficientNet(1.0, 1.0, lite=True, preprocessing=preprocessing, rngs=rngs)

@@ -21,7 +21,7 @@ FOREIGN = {
     "mobilenet_v2": "emokd.weights.mobilenet_v2",
     "efficientnet_b0": "emokd.weights.efficientnet",
     "efficientnet_b2": "emokd.weights.efficientnet",
-    "efficientnet_lite0": "emokd.weights.efficientnet",
+    "efficientnet_lite0": "emokd.weights.efficientnet_lite",
     "mini_xception": "emokd.weights.mini_xception",
 }
 """Where the names of each architecture's foreign modules are."""
