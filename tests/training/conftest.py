@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from emokd import weighting
+from emokd import defaults, weighting
+from emokd.data.examples import Examples
 from emokd.losses import affect
 from emokd.phase import Outcome, Phase, Recipe, Term
 from emokd.signals import Signals
@@ -85,22 +86,18 @@ def recipe() -> Recipe:
     return make_recipe()
 
 
+def make_config() -> ml_collections.ConfigDict:
+    config = defaults.run("test")
+    config.batch_size = 16
+    config.data.num_threads = 1
+    config.evaluation = ml_collections.ConfigDict({"every_steps": 1})
+    config.log.every_steps = 1
+    return config
+
+
 @pytest.fixture
 def config() -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(
-        {
-            "seed": 0,
-            "optimizer": {
-                "name": "adam",
-                "b1": 0.9,
-                "b2": 0.999,
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 0.01,
-                "clip_norm": 1.0,
-            },
-        }
-    )
+    return make_config()
 
 
 @pytest.fixture
@@ -111,3 +108,31 @@ def batch() -> dict:
         "expression": jnp.asarray(rng.integers(0, CLASSES, 16), jnp.int32),
         "mask": jnp.asarray([True] * 13 + [False] * 3),
     }
+
+
+def make_examples(name: str, count: int) -> Examples:
+    rng = np.random.default_rng(count)
+    x = rng.normal(size=(count, INPUTS)).astype(np.float32)
+    return Examples(
+        name=name,
+        keys=[f"{name}/{i}" for i in range(count)],
+        columns={"expression": rng.integers(0, CLASSES, count).astype(np.int32)},
+        classes={"expression": ("a", "b", "c")},
+        inputs={"x": lambda i: x[i]},
+        content=lambda i: f"{name}{i}",
+    )
+
+
+def make_splits() -> dict[str, Examples]:
+    return {name: make_examples(name, count) for name, count in (("train", 37), ("validation", 11), ("test", 13))}
+
+
+@pytest.fixture
+def splits() -> dict[str, Examples]:
+    return make_splits()
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Makers of (recipe, config, splits), for module-wide runs."""
+    return lambda: (make_recipe(), make_config(), make_splits())

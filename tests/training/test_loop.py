@@ -1,0 +1,127 @@
+"""The loop: resuming bit for bit, choosing the best, what it writes, and what it refuses."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from emokd.errors import InputError
+from emokd.phase import Recipe
+from emokd.reporting.progress import Progress
+from emokd.training import loop
+
+STARTS = (0, 4, 7, 10)
+
+
+class Killed(Exception):
+    """Stands for the power cut."""
+
+
+def run(recipe: Recipe, config, splits, workdir):
+    workdir.mkdir(exist_ok=True)
+    state, scores = loop.train(loop.Job(config, recipe, splits, None), workdir)
+    return jax.device_get(dataclasses.replace(state, key=jax.random.key_data(state.key))), scores
+
+
+def kill_at(monkeypatch, step: int):
+    """Raises when the run has taken `step` steps, before anything is written about it."""
+    taken = 0
+    original = Progress.step
+
+    def counted(self, **options):
+        nonlocal taken
+        taken += 1
+        if taken == step:
+            raise Killed
+        original(self, **options)
+
+    monkeypatch.setattr(Progress, "step", counted)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, fresh):
+    """A run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    return workdir, run(*fresh(), workdir)
+
+
+# Steps in each phase: the first, one inside, the last (the boundary itself is the next one's first).
+@pytest.mark.parametrize("step", [1, 2, 4, 5, 6, 7, 8, 9, 10])
+def test_a_killed_run_continues_bit_for_bit(recipe, config, splits, whole, tmp_path, monkeypatch, step):
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        with pytest.raises(Killed):
+            run(recipe, config, splits, tmp_path / "run")
+    state, scores = run(recipe, config, splits, tmp_path / "run")
+    expected_state, expected_scores = whole[1]
+    jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+    assert scores == expected_scores
+    ours, theirs = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "run", whole[0])
+    )
+    pick = lambda rows: [(r["step"], r["loss"]) for r in rows if "loss" in r]  # noqa: E731
+    assert pick(ours) == pick(theirs)
+
+
+def test_a_finished_run_is_not_run_again(recipe, config, splits, tmp_path, monkeypatch):
+    first = run(recipe, config, splits, tmp_path / "run")
+    kill_at(monkeypatch, 1)
+    second = run(recipe, config, splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, first[0], second[0])
+    assert first[1] == second[1]
+
+
+def test_the_best_validation_score_is_kept(recipe, config, splits, tmp_path):
+    _, scores = run(recipe, config, splits, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    scored = [(r["step"], r["validation/expression/accuracy"]) for r in rows if "validation/expression/accuracy" in r]
+    assert [step for step, _ in scored] == list(range(5, 11))  # the first phase is not scored
+    best = max(score for _, score in scored)
+    assert scores["selected_step"] == max(step for step, score in scored if score == best)
+    assert scores["validation"]["best"] == pytest.approx(best)
+
+
+def test_the_last_step_is_kept_on_request(recipe, config, splits, tmp_path):
+    config.select.which = "last"
+    state, scores = run(recipe, config, splits, tmp_path / "run")
+    assert int(state.step) == scores["selected_step"] == 10
+
+
+def test_speed_and_memory_are_reported(recipe, config, splits, tmp_path):
+    run(recipe, config, splits, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    compiled = [r for r in rows if "compile_seconds" in r]
+    assert [r["phase"] for r in compiled] == ["distill", "classify", "finetune"]
+    assert all(r["device_bytes"] > 0 and r["flops_per_step"] > 0 for r in compiled)
+    assert any("examples_per_second_per_device" in r and "data_wait_share" in r for r in rows)
+    assert any(r.get("host_peak_bytes", 0) > 0 for r in rows)
+
+
+def test_frozen_features_cost_no_flops(recipe, config, splits, tmp_path):
+    run(recipe, config, splits, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    flops = {r["phase"]: r["flops_per_step"] for r in rows if "flops_per_step" in r}
+    assert flops["classify"] < flops["finetune"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(recipe, config, splits, tmp_path):
+    x = splits["train"].inputs["x"]
+    bad = dataclasses.replace(splits["train"], inputs={"x": lambda i: x(i) * np.float32("nan" if i == 3 else 1)})
+    with pytest.raises(InputError, match=r"Step \d+ of phase 'distill': .*loss.* is not finite. Lower config.phases"):
+        run(recipe, config, {**splits, "train": bad}, tmp_path / "run")
+    assert not (tmp_path / "run" / "scores.json").exists()
+
+
+def test_a_batch_larger_than_the_split_is_refused(recipe, config, splits, tmp_path):
+    config.batch_size = 64
+    with pytest.raises(InputError, match="larger than the 37 training examples"):
+        run(recipe, config, splits, tmp_path / "run")
+
+
+def test_an_unknown_selection_metric_names_the_nearest(recipe, config, splits, tmp_path):
+    config.select.metric = "expression/acuracy"
+    with pytest.raises(InputError, match="Did you mean 'accuracy'"):
+        run(recipe, config, splits, tmp_path / "run")
