@@ -16,7 +16,7 @@ Weights are float32, and no gradient flows through them.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from emokd.capped_simplex import capped_simplex_minimum
 from emokd.errors import InputError, nearest
 from emokd.evidence import Evidence, checked, labelled_rows
 
-Weighting = optax.GradientTransformationExtraArgs
+Weighting: TypeAlias = optax.GradientTransformationExtraArgs
 Weights = Float[Array, "B K"]
 
 
@@ -199,7 +199,7 @@ class SmoothState(NamedTuple):
     """The running mean of the weights over batches, [K], and how many batches it holds."""
 
     average: Float[Array, " K"]
-    count: Int[Array, ""]
+    batches: Int[Array, ""]
 
 
 def smooth(decay: float) -> Weighting:
@@ -219,11 +219,11 @@ def smooth(decay: float) -> Weighting:
     def update(updates, state, params=None, **evidence):
         del params
         mask = checked("smooth", (), updates, evidence).mask
-        power = jnp.power(jnp.float32(decay), state.count.astype(jnp.float32))
+        power = jnp.power(jnp.float32(decay), state.batches.astype(jnp.float32))
         kept = decay * (1 - power) / (1 - decay * power)
         rows = _finish(kept * state.average[None] + (1 - kept) * updates, mask)
         average = rows.sum(0) / jnp.maximum(mask.sum(), 1).astype(jnp.float32)
-        new = SmoothState(average, optax.safe_increment(state.count))
+        new = SmoothState(average, optax.safe_increment(state.batches))
         return rows, jax.tree.map(lambda then, now: jnp.where(mask.any(), now, then), state, new)
 
     return Weighting(init, update)
@@ -246,7 +246,7 @@ def floor(minimum: float) -> Weighting:
 class AnnealState(NamedTuple):
     """How many batches were weighed."""
 
-    count: Int[Array, ""]
+    batches: Int[Array, ""]
 
 
 def anneal(schedule: optax.Schedule | int) -> Weighting:
@@ -263,9 +263,9 @@ def anneal(schedule: optax.Schedule | int) -> Weighting:
     def update(updates, state, params=None, **evidence):
         del params
         mask = checked("anneal", (), updates, evidence).mask
-        share = jnp.clip(jnp.asarray(schedule(state.count), jnp.float32), 0.0, 1.0)
+        share = jnp.clip(jnp.asarray(schedule(state.batches), jnp.float32), 0.0, 1.0)
         mixed = (1 - share) / updates.shape[1] + share * updates
-        return _finish(mixed, mask), AnnealState(optax.safe_increment(state.count))
+        return _finish(mixed, mask), AnnealState(optax.safe_increment(state.batches))
 
     return Weighting(lambda params: AnnealState(jnp.zeros((), jnp.int32)), update)
 

@@ -193,6 +193,24 @@ def test_anneal_goes_from_uniform_to_the_weights():
         np.testing.assert_allclose(seen, [0.5, 0.75, 1.0, 1.0])
 
 
+@pytest.mark.parametrize("name", ["aekd", "most_confident", "smooth"])
+def test_batch_statistics_are_those_of_the_global_batch(name):
+    logits, labels = random_case(batch=16)
+    gradients = np.random.default_rng(1).normal(size=(16, 3, 4)).astype(np.float32)
+    spec = [{"name": "relevance"}, {"name": "smooth", "decay": 0.5}] if name == "smooth" else name
+    transform = weighting.create(spec)
+    weights = weighting.initial(16, 3)
+    evidence = {"teacher_logits": logits, "labels": labels, "gradients": gradients}
+    alone, alone_state = jax.jit(transform.update)(weights, transform.init(weights), **evidence)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    split_weights, split_evidence = jax.device_put((weights, evidence), rows)
+    split, split_state = jax.jit(transform.update)(split_weights, transform.init(weights), **split_evidence)
+    assert len(split_weights.sharding.device_set) == 8
+    np.testing.assert_allclose(split, alone, atol=2e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), split_state, alone_state)
+
+
 def test_one_compiled_step_with_a_steady_state_and_no_gradient():
     logits, labels = random_case()
     gradients = np.random.default_rng(1).normal(size=(32, 3, 4)).astype(np.float32)
