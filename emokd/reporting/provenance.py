@@ -29,7 +29,7 @@ def provenance() -> dict[str, str]:
 def command() -> str:
     """The command line of this process, as one would type it."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    program = ["python", "-m", spec.name] if spec is not None else ["python", sys.argv[0]]
+    program = ["python", "-m", spec.name.removesuffix(".__main__")] if spec is not None else ["python", sys.argv[0]]
     return shlex.join([*program, *sys.argv[1:]])
 
 

@@ -1,0 +1,218 @@
+"""A study's results as results.csv and as table.md."""
+
+import collections
+import csv
+import dataclasses
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emokd.errors import InputError, nearest
+from emokd.reporting.scoreboard import flatten_scores, higher_is_better, macs_text
+from emokd.reporting.table import Table, count_text
+from emokd.statistics import Interval, mean_interval, paired_difference
+
+RUN_FACTS = ("commit", "date", "machine", "versions")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """A finished run.
+
+    Attributes:
+      variant: its variant.
+      seed: its seed.
+      scores: the content of its scores.json.
+      seconds: how long it took; None where that is not known, because it was interrupted and continued.
+      facts: commit, date, machine and versions of the run; empty where it was not made by the study.
+    """
+
+    variant: str
+    seed: int
+    scores: Mapping[str, Any]
+    seconds: float | None
+    facts: Mapping[str, str]
+
+    def value(self, name: str) -> float | None:
+        """The number of this dotted name; None where there is none or it is not finite."""
+        found = flatten_scores(self.scores).get(name)
+        return found if found is not None and math.isfinite(found) else None
+
+
+def results_csv(results: Sequence[Result]) -> str:
+    """One row per run: variant, seed, seconds, where it was made, and every number of its scores by dotted name."""
+    flat = [flatten_scores(result.scores) for result in results]
+    names = list(dict.fromkeys(name for scores in flat for name in scores))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "seed", "seconds", *RUN_FACTS, *names])
+    for result, scores in zip(results, flat, strict=True):
+        seconds = "" if result.seconds is None else f"{result.seconds:.1f}"
+        facts = [result.facts.get(fact, "") for fact in RUN_FACTS]
+        numbers = [repr(scores[name]) if name in scores else "" for name in names]
+        writer.writerow([result.variant, result.seed, seconds, *facts, *numbers])
+    return text.getvalue()
+
+
+def study_table(
+    results: Sequence[Result],
+    *,
+    title: str,
+    metric: str,
+    per_seed: Sequence[str],
+    baselines: Mapping[str, Sequence[str]],
+    planned: int,
+    synthetic: bool,
+    command: str,
+    date: str,
+) -> str:
+    """The study's table as Markdown: where it comes from, means, paired differences.
+
+    Args:
+      results: the finished runs, in the order of their variants.
+      title: the heading.
+      metric: dotted name of the number compared.
+      per_seed: what a seed sets.
+      baselines: for each variant, those it is compared with.
+      planned: how many runs the study has.
+      synthetic: whether any of it was run on the face painter.
+      command: what was typed.
+      date: when.
+
+    Raises:
+      InputError: a run's scores have no number of the metric's name; the nearest is named.
+    """
+    for result in results:
+        flat = flatten_scores(result.scores)
+        if metric not in flat:
+            raise InputError(
+                f"The study's metric is {metric!r}, but the scores of {result.variant}, seed {result.seed} have no "
+                f"such number.{nearest(metric, flat)}"
+            )
+    blocks = [f"# {title}"]
+    if synthetic:
+        blocks.append("Synthetic data (the embedded face painter): no evidence about real faces or about any paper.")
+    blocks.append("\n".join(f"- {line}" for line in _header(results, metric, planned, command, date)))
+    if results:
+        blocks.append(_means(results, metric).markdown())
+        differences = _differences(results, metric, baselines)
+        if differences.rows:
+            blocks.append(differences.markdown())
+    blocks.append("\n\n".join(_notes(results, metric, per_seed)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _header(results: Sequence[Result], metric: str, planned: int, command: str, date: str) -> list[str]:
+    splits = collections.Counter(
+        f"{result.scores.get('split', 'unknown')} ({result.scores.get('examples', 'unknown number of')} examples)"
+        for result in results
+    )
+    lines = [
+        f"Command: `{command}`",
+        f"Date: {date}",
+        f"Runs: {len(results)} of {planned} finished",
+        f"Metric: {metric} ({'higher' if higher_is_better(metric) else 'lower'} is better)",
+        f"Split: {_counted(splits)}",
+    ]
+    for fact in ("commit", "machine", "versions"):
+        found = collections.Counter(result.facts.get(fact, "unknown") for result in results)
+        lines.append(f"{fact.capitalize()}: {_counted(found)}")
+    return lines
+
+
+def _counted(found: Mapping[str, int]) -> str:
+    """The one value, or every value with how many runs have it."""
+    if len(found) <= 1:
+        return next(iter(found), "none yet")
+    return "; ".join(f"{value} ({count} runs)" for value, count in found.items())
+
+
+def _means(results: Sequence[Result], metric: str) -> Table:
+    rows = []
+    for variant, group in _by_variant(results).items():
+        values = [value for value in (result.value(metric) for result in group) if value is not None]
+        student = group[0].scores.get("student") or {}
+        seconds = [result.seconds for result in group if result.seconds is not None]
+        rows.append(
+            [
+                variant,
+                *_interval_cells(mean_interval(values) if values else None),
+                count_text(student.get("parameters")),
+                macs_text(student),
+                f"{statistics.median(seconds):.0f}" if seconds else "-",
+            ]
+        )
+    for label, values, entry in _teachers(results, metric):
+        cells = _interval_cells(mean_interval(values))
+        rows.append([label, *cells, count_text(entry.get("parameters")), macs_text(entry), "-"])
+    return Table(["variant", "mean", "95% interval", "n", "parameters", "MACs", "seconds (median)"], rows)
+
+
+def _teachers(results: Sequence[Result], metric: str) -> list[tuple[str, list[float], Mapping[str, Any]]]:
+    """(label, values over seeds, scores and cost) of each teacher; one row for variants where it scores the same."""
+    if not metric.startswith("student."):
+        return []
+    rest = metric.removeprefix("student.")
+    groups: dict[tuple, tuple[list[str], Mapping[str, Any]]] = {}
+    by_variant = _by_variant(results)
+    for variant, group in by_variant.items():
+        names = dict.fromkeys(name for result in group for name in result.scores.get("teachers") or {})
+        for name in names:
+            values = tuple((result.seed, result.value(f"teachers.{name}.{rest}")) for result in group)
+            values = tuple((seed, value) for seed, value in values if value is not None)
+            if values:
+                entry = next(teachers[name] for r in group if name in (teachers := r.scores.get("teachers") or {}))
+                groups.setdefault((name, values), ([], entry))[0].append(variant)
+    rows = []
+    for (name, values), (variants, entry) in groups.items():
+        where = "" if len(variants) == len(by_variant) else f" ({', '.join(variants)})"
+        rows.append((f"teacher {name}{where}", [value for _, value in values], entry))
+    return rows
+
+
+def _differences(results: Sequence[Result], metric: str, baselines: Mapping[str, Sequence[str]]) -> Table:
+    groups = _by_variant(results)
+    rows = []
+    for variant, others in baselines.items():
+        for other in others:
+            ours, theirs = _values(groups.get(variant, ()), metric), _values(groups.get(other, ()), metric)
+            seeds = [seed for seed in ours if seed in theirs]
+            pair = paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]) if seeds else None
+            rows.append([f"{variant} minus {other}", *_interval_cells(pair, signed=True)])
+    return Table(["paired by seed", "mean difference", "95% interval", "n"], rows)
+
+
+def _values(group: Sequence[Result], metric: str) -> dict[int, float]:
+    found = ((result.seed, result.value(metric)) for result in group)
+    return {seed: value for seed, value in found if value is not None}
+
+
+def _by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.variant, []).append(result)
+    return groups
+
+
+def _interval_cells(interval: Interval | None, *, signed: bool = False) -> list[str]:
+    if interval is None:
+        return ["-", "-", "0"]
+    form = "+.4f" if signed else ".4f"
+    ends = f"{interval.low:{form}} to {interval.high:{form}}" if interval.n > 1 else "-"
+    return [f"{interval.mean:{form}}", ends, str(interval.n)]
+
+
+def _notes(results: Sequence[Result], metric: str, per_seed: Sequence[str]) -> list[str]:
+    notes = [
+        f"Intervals are Student's t over seeds. A seed sets {', '.join(per_seed)}; an interval covers the variation "
+        "that this causes and no other."
+    ]
+    lost = [f"{result.variant} seed {result.seed}" for result in results if result.value(metric) is None]
+    if lost:
+        notes.append(f"Left out because the metric is not finite: {', '.join(lost)}.")
+    counts = [len(group) for group in _by_variant(results).values()]
+    if counts and min(counts) < 5:
+        notes.append("Some variants have fewer than 5 seeds: too few to compare them.")
+    return notes

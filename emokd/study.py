@@ -1,0 +1,194 @@
+"""Runs a study, a grid of variants times seeds, and writes its table with intervals and paired differences.
+
+    python -m emokd.study --config=configs/studies/weighting.py --workdir=runs/weighting [--only=a,b] [--list]
+
+Run again, it reads what is finished and goes on with the rest. `results.csv` and `table.md` in the workdir are
+rewritten after every run; the runs themselves are ordinary workdirs under `runs/<variant>/seed<seed>`.
+"""
+
+import gc
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags, logging
+
+from emokd import config as configuration
+from emokd.command import run
+from emokd.errors import InputError
+from emokd.job import claim, train, write_atomically
+from emokd.reporting.progress import duration_text
+from emokd.reporting.provenance import provenance
+from emokd.reporting.study_table import Result, results_csv, study_table
+from emokd.reporting.table import Table
+from emokd.study_plan import Run, Study, check_variants, create_study
+
+CONFIG = configuration.define_config_flag()
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and their table.", required=True)
+ONLY = flags.DEFINE_list("only", [], "Run these variants alone; the table shows all that are finished.")
+LIST = flags.DEFINE_bool("list", False, "Show what is done and what would run, and stop.")
+
+Train = Callable[[ml_collections.ConfigDict, str], Any]
+
+RECORD = "study_run.json"
+"""In a run's folder: how long it took, and where and when."""
+
+
+def run_study(
+    study: Study,
+    workdir: pathlib.Path,
+    *,
+    train: Train,
+    only: Sequence[str] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> str:
+    """Runs what is not finished, and returns the table.
+
+    Args:
+      study: what to run.
+      workdir: its folder.
+      train: (configuration, workdir) -> scores, which it also writes to `scores.json` in that workdir.
+      only: variants to run; none for all.
+      clock: gives seconds.
+
+    Raises:
+      InputError: a folder holds a run of another configuration, or a run's input is wrong; what was
+        finished before stays.
+    """
+    check_variants(only, study.variants)
+    for planned in study.runs:
+        if (folder_of(workdir, planned) / "config.json").exists():
+            claim(folder_of(workdir, planned), planned.config)
+    waiting = [r for r in _chosen(study, only) if not (folder_of(workdir, r) / "scores.json").exists()]
+    table = write_results(study, workdir)
+    while waiting:
+        _one_run(waiting.pop(0), workdir, train, clock)
+        table = write_results(study, workdir)
+        done = collect(study, workdir)
+        left = estimate_seconds(done, waiting)
+        logging.info(
+            "Study: %d of %d runs finished%s.",
+            len(done),
+            len(study.runs),
+            "" if left is None or not waiting else f", {len(waiting)} to go, about {duration_text(left)}",
+        )
+    return table
+
+
+def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[[], float]) -> None:
+    folder = folder_of(workdir, planned)
+    fresh = not folder.exists() or not any(folder.iterdir())
+    logging.info("Study: variant %s, seed %d, in %s.", planned.variant, planned.seed, folder)
+    began = clock()
+    try:
+        train(planned.config, str(folder))
+    except InputError as error:
+        raise InputError(f"Variant {planned.variant}, seed {planned.seed}, in {folder}: {error}") from error
+    seconds = clock() - began
+    facts = provenance()
+    # The time of a run that was interrupted is not known: its first part was never written down.
+    write_atomically(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
+    gc.collect()  # a finished run's parameters and programs sit in reference cycles
+
+
+def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:
+    """The run's own workdir."""
+    return workdir / "runs" / planned.variant / f"seed{planned.seed}"
+
+
+def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
+    """The finished runs, variant by variant.
+
+    Raises:
+      InputError: a file of a run cannot be read.
+    """
+    found = []
+    for planned in sorted(study.runs, key=lambda planned: study.variants.index(planned.variant)):
+        folder = folder_of(workdir, planned)
+        if (folder / "scores.json").exists():
+            record = _read(folder / RECORD) if (folder / RECORD).exists() else {}
+            scores = _read(folder / "scores.json")
+            found.append(Result(planned.variant, planned.seed, scores, record.pop("seconds", None), record))
+    return found
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: {error.msg}. Remove the folder to run it again.") from error
+
+
+def write_results(study: Study, workdir: pathlib.Path) -> str:
+    """Writes results.csv and table.md, each whole or not at all, and returns the table.
+
+    Raises:
+      InputError: a finished run has no number of the study's metric; results.csv is written all the same.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    results = collect(study, workdir)
+    write_atomically(workdir / "results.csv", results_csv(results))
+    here = provenance()
+    table = study_table(
+        results,
+        title=study.title,
+        metric=study.metric,
+        per_seed=study.per_seed,
+        baselines=study.baselines,
+        planned=len(study.runs),
+        synthetic=any(_source(planned.config) == "painter" for planned in study.runs),
+        command=here["command"],
+        date=here["date"],
+    )
+    write_atomically(workdir / "table.md", table)
+    return table
+
+
+def _source(config: ml_collections.ConfigDict) -> str:
+    return config.get("data", {}).get("source", "")
+
+
+def estimate_seconds(done: Sequence[Result], waiting: Sequence[Run]) -> float | None:
+    """Seconds that the waiting runs will take: the mean of their variant, else of all; None where none is known."""
+    known: dict[str, list[float]] = {}
+    for result in done:
+        if result.seconds is not None:
+            known.setdefault(result.variant, []).append(result.seconds)
+    if not known:
+        return None
+    overall = statistics.mean(seconds for group in known.values() for seconds in group)
+    return sum(statistics.mean(known.get(planned.variant, [overall])) for planned in waiting)
+
+
+def _chosen(study: Study, only: Sequence[str]) -> list[Run]:
+    return [planned for planned in study.runs if not only or planned.variant in only]
+
+
+def list_runs(study: Study, workdir: pathlib.Path, only: Sequence[str] = ()) -> str:
+    """A Markdown table of the runs and whether each is done, begun, or still to do."""
+    check_variants(only, study.variants)
+    rows = []
+    for planned in _chosen(study, only):
+        folder = folder_of(workdir, planned)
+        begun = "begun" if folder.exists() and any(folder.iterdir()) else "to do"
+        state = "done" if (folder / "scores.json").exists() else begun
+        rows.append([planned.variant, str(planned.seed), state])
+    return Table(["variant", "seed", "state"], rows).markdown()
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    del argv
+    study, workdir = create_study(CONFIG.value), pathlib.Path(WORKDIR.value)
+    if LIST.value:
+        print(list_runs(study, workdir, ONLY.value))
+    else:
+        print(run_study(study, workdir, train=train, only=ONLY.value))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,179 @@
+"""Studies: variants of an experiment times seeds, as a configuration and as a list of runs."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from emokd import config as configuration
+from emokd.errors import InputError, excerpt, nearest
+
+Changes = Mapping[str, Any]
+
+BASE = "base"
+"""Among a variant's changes, this key replaces the study's base configuration file; it comes first."""
+
+KEYS = ("title", "base", "variants", "seeds", "per_seed", "metric", "baseline")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One training run of a study.
+
+    Attributes:
+      variant: its variant's name.
+      seed: its seed.
+      config: its resolved configuration.
+    """
+
+    variant: str
+    seed: int
+    config: ml_collections.ConfigDict
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """What a study's configuration says, checked.
+
+    Attributes:
+      title: its heading.
+      metric: dotted name of a number in scores.json, such as "student.expression.accuracy".
+      per_seed: the keys that a seed sets.
+      baselines: for each variant, those it is compared with.
+      runs: all of them, seed by seed, so that an unfinished study has whole comparisons.
+    """
+
+    title: str
+    metric: str
+    per_seed: tuple[str, ...]
+    baselines: Mapping[str, tuple[str, ...]]
+    runs: Sequence[Run]
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants' names in order."""
+        return list(dict.fromkeys(run.variant for run in self.runs))
+
+
+def define(
+    *,
+    title: str,
+    base: str,
+    variants: Mapping[str, Changes],
+    metric: str,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    per_seed: Sequence[str] = ("seed",),
+    baseline: str | Sequence[str] | Mapping[str, str | Sequence[str]] = (),
+) -> ml_collections.ConfigDict:
+    """A study's configuration, for the `get_config` of a file under configs/studies.
+
+    Args:
+      title: stands above the table.
+      base: a configuration file, with its argument: "configs/smkd/fi.py:small".
+      variants: changes by dotted key for each variant's name, as on the command line:
+        {"uniform": {"weighting.chain": ("uniform",)}}. The key "base" names another file to change.
+      metric: dotted name of a number in scores.json, such as "student.expression.accuracy".
+      seeds: one run of every variant for each.
+      per_seed: dotted keys set to the seed, such as "seed" and "data.split.fold".
+      baseline: whom the variants are compared with, in pairs of the same seed: one or more variants for
+        all, or for each variant its own.
+    """
+    return ml_collections.ConfigDict(
+        {
+            "title": title,
+            "base": base,
+            # Pairs, because a ConfigDict takes no dots in its keys and forgets their order.
+            "variants": tuple((name, tuple(changes.items())) for name, changes in variants.items()),
+            "seeds": tuple(seeds),
+            "per_seed": tuple(per_seed),
+            "metric": metric,
+            "baseline": dict(baseline) if isinstance(baseline, Mapping) else _names(baseline),
+        }
+    )
+
+
+def product(*axes: Mapping[str, Changes]) -> dict[str, dict[str, Any]]:
+    """The variants of a grid: one option of each axis, named "first-second".
+
+    Args:
+      axes: changes by option; a key that two axes change takes the later one's value.
+    """
+    variants: dict[str, dict[str, Any]] = {"": {}}
+    for axis in axes:
+        variants = {
+            f"{name}-{option}" if name else option: {**changes, **more}
+            for name, changes in variants.items()
+            for option, more in axis.items()
+        }
+    return variants
+
+
+def create_study(config: ml_collections.ConfigDict) -> Study:
+    """Checks a study's configuration and resolves the configuration of every run.
+
+    Raises:
+      InputError: a part is missing or wrong, a changed key does not exist, or a baseline is no variant.
+    """
+    for key in (*KEYS, *config):
+        if key not in config:
+            raise InputError(f"The study has no {key!r}: write its configuration with emokd.study_plan.define.")
+        if key not in KEYS:
+            raise InputError(f"A study has no key {key!r}.{nearest(key, KEYS)}")
+    if not config.seeds or any(isinstance(seed, bool) or not isinstance(seed, int) for seed in config.seeds):
+        raise InputError(f"The study's seeds must be whole numbers, at least one, not {config.seeds!r}.")
+    if len(set(config.seeds)) != len(config.seeds):
+        raise InputError(f"The study names a seed twice: {config.seeds!r}.")
+    if not config.per_seed:
+        raise InputError("The study's per_seed is empty: name the keys that a seed sets, such as ('seed',).")
+    if not config.variants:
+        raise InputError("The study has no variants.")
+    try:
+        variants = {name: dict(changes) for name, changes in config.variants}
+    except (TypeError, ValueError) as error:
+        raise InputError("The study's variants are not as emokd.study_plan.define writes them; use it.") from error
+    for name in variants:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+=-]*", name):
+            raise InputError(f"Variant {name!r} names a folder: use letters, digits, '_', '+', '=' and '-'.")
+    bases: dict[str, ml_collections.ConfigDict] = {}
+    runs = []
+    for seed in config.seeds:
+        for name, given in variants.items():
+            changes = {key: value for key, value in given.items() if key != BASE}
+            base = given.get(BASE, config.base)
+            if base not in bases:
+                bases[base] = configuration.load(base)
+            try:
+                resolved = configuration.locked(bases[base], {**changes, **dict.fromkeys(config.per_seed, seed)})
+            except InputError as error:
+                raise InputError(f"Variant {name!r} of {base}: {error}") from error
+            runs.append(Run(name, seed, resolved))
+    return Study(config.title, config.metric, tuple(config.per_seed), _baselines(config.baseline, list(variants)), runs)
+
+
+def _baselines(given: Any, variants: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    if isinstance(given, ml_collections.ConfigDict):
+        check_variants(list(given), variants)
+        pairs = {name: _names(given[name]) for name in variants if name in given}
+        check_variants([other for others in pairs.values() for other in others], variants)
+        return pairs
+    check_variants(_names(given), variants)
+    return {name: tuple(other for other in _names(given) if other != name) for name in variants}
+
+
+def check_variants(names: Sequence[str], variants: Sequence[str]) -> None:
+    """Checks that every name is a variant.
+
+    Raises:
+      InputError: one is not; the nearest is named.
+    """
+    for name in names:
+        if name not in variants:
+            raise InputError(
+                f"The study has no variant {name!r}.{nearest(name, variants)} Its variants: {excerpt(variants, 20)}."
+            )
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(filter(None, (names,) if isinstance(names, str) else names))
