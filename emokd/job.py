@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -9,21 +10,23 @@ from collections.abc import Callable, Mapping
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 
 from emokd import config as configuration
 from emokd import recipes
-from emokd.data import sources, splits
+from emokd.data import sources, splits, teacher_cache
 from emokd.data.augment import centre_views, render
 from emokd.data.examples import Examples
-from emokd.data.teacher_cache import TeacherCache
+from emokd.data.teacher_cache import CENTRE, TeacherCache
 from emokd.errors import InputError, excerpt
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
 from emokd.recipes.common import Task
+from emokd.reporting.progress import Progress
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
-from emokd.training.sharding import create_mesh
+from emokd.training.sharding import create_mesh, replicated
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
 
@@ -45,13 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         logging.info("%s is done already.", workdir)
         return json.loads((workdir / "scores.json").read_text())
 
-    def train_teacher(file: str, name: pathlib.Path) -> pathlib.Path:
-        logging.info("Training teacher %s with %s.", name, file)
-        folder = workdir / "teachers" / name
-        train(configuration.load(file), folder)
-        return folder / "student"
-
-    job = create_job(config, train_teacher)
+    job = create_job(config, teacher_trainer(workdir))
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         entry |= describe(job.recipe.networks[name])
@@ -61,6 +58,18 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, provenance)
         write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
     return scores
+
+
+def teacher_trainer(workdir: pathlib.Path) -> TrainTeacher:
+    """Trains teachers that have a configuration but no weights, each in a folder of its own under `workdir`."""
+
+    def train_teacher(file: str, name: pathlib.Path) -> pathlib.Path:
+        logging.info("Training teacher %s with %s.", name, file)
+        folder = workdir / "teachers" / name
+        train(configuration.load(file), folder)
+        return folder / "student"
+
+    return train_teacher
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -117,7 +126,7 @@ def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
 
 
 def create_job(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> Job:
-    """Everything that training needs.
+    """Everything that training needs, with teachers read from the cache where the configuration names one.
 
     Args:
       config: the resolved configuration.
@@ -126,6 +135,12 @@ def create_job(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -
     Raises:
       InputError: data, models or options are wrong, or the batch is larger than the training split.
     """
+    return _create_job(config, train_teacher, cached=bool(config.cache.dir))[0]
+
+
+def _create_job(
+    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, cached: bool
+) -> tuple[Job, dict[str, TrainedModel]]:
     parts = load_splits(config)
     train_split = parts["train"]
     extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
@@ -142,8 +157,47 @@ def create_job(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -
     )
     models = load_models(config, train_teacher)
     recipe = recipes.find(config.recipe).build(config, task, models)
-    attach = open_cache(config, models, parts, extra).attach if config.cache.dir else dict
-    return Job(config, recipe, parts, extra, attach)
+    attach = open_cache(config, models, parts, extra).attach if cached else dict
+    return Job(config, recipe, parts, extra, attach), models
+
+
+def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_teacher: TrainTeacher) -> dict:
+    """Asks every frozen teacher for its features of every example in every view, and stores them in `folder`.
+
+    Returns:
+      The cache's key and its size in bytes.
+
+    Raises:
+      InputError: there is no frozen teacher, views are not limited, or `folder` holds another cache.
+    """
+    job, models = _create_job(config, train_teacher, cached=False)
+    parts = [*job.splits.values(), *([job.extra] if job.extra else [])]
+    key = cache_key(config, models, job.splits, job.extra)
+    recipe, mesh = job.recipe, create_mesh(config.devices)
+    if recipe.frozen_features is None or not recipe.constants:
+        raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
+    streams = Streams(config, mesh)
+    compute = jax.jit(recipe.frozen_features, static_argnames="centre", out_shardings=replicated(mesh))
+    constants = jax.device_put(recipe.constants, replicated(mesh))
+    batches = lambda view: itertools.chain(*(streams.evaluation(part, view) for part in parts))  # noqa: E731
+    first = next(batches(CENTRE))
+    widths = {k: v.shape[1] for k, v in jax.eval_shape(recipe.frozen_features, constants, first, centre=True).items()}
+    size = teacher_cache.size_in_bytes(key, widths)
+    logging.info("The cache will take %.1f MB in %s.", size / 1e6, folder)
+    steps = sum(-(-len(part) // config.batch_size) for part in parts) * (key["views"] + 1)
+    progress = Progress([("cache", steps)], batch_size=config.batch_size, devices=mesh.size)
+    progress.begin("cache")
+
+    def features(batch):
+        values = jax.device_get(compute(constants, batch, centre=bool(batch["view"][0] == CENTRE)))
+        progress.step()
+        progress.show({})
+        return values
+
+    ids = np.concatenate([part.ids for part in parts])
+    teacher_cache.write(folder, key, ids, widths, batches, features)
+    progress.close()
+    return {"key": key, "bytes": size}
 
 
 def open_cache(

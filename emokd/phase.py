@@ -112,6 +112,8 @@ class Recipe:
       weighting: the [B, K] chain, or None for recipes without teachers.
       extract: (params, stats) -> (params, stats) of the student alone.
       student_spec: what `weights.model_folder` needs to store the student.
+      frozen_features: (constants, batch, centre) -> features of every teacher that never learns, for the batch's
+        views or, where `centre` (static) is set, for the evaluation view; what a teacher cache stores.
       networks: the architecture of the student and of each teacher, for their size and cost.
     """
 
@@ -125,6 +127,7 @@ class Recipe:
     extract: Callable[[Tree, Tree], tuple[Tree, Tree]]
     student_spec: Any
     networks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frozen_features: Callable[[Tree, Batch, bool], Mapping[str, Array]] | None = None
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]

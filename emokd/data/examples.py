@@ -47,7 +47,7 @@ class Examples:
             raise InputError(f"The data set {self.name!r} is empty.")
         for column, values in self.columns.items():
             if len(values) != len(self.keys):
-                raise InputError(f"{self.name}: column {column!r} has {len(values)} rows for {len(self.keys)} examples.")
+                raise InputError(f"{self.name}: column {column!r} has {len(values)} rows, not {len(self.keys)}.")
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -67,7 +67,7 @@ class TeacherCache:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys in which two cache keys differ, as "teachers.objects.weights (was ..., now ...)"; teachers may be fewer."""
+    """Where two cache keys differ, as "teachers.objects.weights (was ..., now ...)"; `wanted` may name fewer teachers."""
     found: list[str] = []
     for name in wanted:
         was, now = stored.get(name), wanted[name]
@@ -92,7 +92,6 @@ def write(
     widths: Mapping[str, int],
     batches: Callable[[int], Iterable[Mapping[str, np.ndarray]]],
     features: Callable[[Mapping[str, np.ndarray]], Mapping[str, Float[np.ndarray, "B D"]]],
-    advance: Callable[[int], None],
 ) -> None:
     """Writes a cache; a run that was stopped goes on at the view where it stopped.
 
@@ -103,11 +102,12 @@ def write(
       widths: features of each teacher.
       batches: view -> batches of that view, with `mask` False on padding.
       features: a batch to each teacher's features.
-      advance: called with the number of rows after each batch, for progress.
 
     Raises:
       InputError: a folder holds the unfinished cache of another key.
     """
+    if len(np.unique(ids)) != len(ids):
+        raise InputError("Two pictures have the same id, so their features would be mixed up; rename one of them.")
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / "unfinished.json"
     done = {"key": key, "views": 0}
@@ -126,11 +126,10 @@ def write(
     for slot in range(done["views"], key["views"] + 1):
         row = 0
         for batch in batches(CENTRE if slot == key["views"] else slot):
-            keep = batch["mask"]
+            keep = np.asarray(batch["mask"])
             for name, values in features(batch).items():
                 stores[name][row : row + keep.sum(), slot] = values[keep]
             row += int(keep.sum())
-            advance(int(keep.sum()))
         if row != len(ids):
             raise InputError(f"{len(ids) - row} pictures could not be read; a teacher cache needs every one of them.")
         for store in stores.values():

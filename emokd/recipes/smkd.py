@@ -167,6 +167,14 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     def finetune(params, stats, constants, batch, key):
         return emotion(params, stats, batch, common.create_views(batch, augmentation, config.data.view_seed), True, key)
 
+    def frozen_features(constants, batch, centre):
+        view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)
+        return {
+            t.name: t.signals(constants[t.name]["params"], constants[t.name]["stats"], batch, view)[0].features
+            for t in teachers
+            if not t.learns
+        }
+
     def predict(params, stats, constants, batch):
         view = common.centre(batch)
         signals = {"student": student(params["student"], stats["student"], common.see(spec, batch, view))[0]}
@@ -215,6 +223,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         extract=lambda params, stats: (params["student"], stats["student"]),
         student_spec=spec,
         networks={"student": spec, **{t.name: t.spec for t in teachers}},
+        frozen_features=frozen_features,
     )
 
 

@@ -24,7 +24,7 @@ from emokd.reporting.progress import Progress
 from emokd.training import evaluation
 from emokd.training.checkpoints import Best, Checkpoints, abstract_like
 from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, replicated
-from emokd.training.state import State, create_state, empty_tally
+from emokd.training.state import State, create_state
 from emokd.training.step import create_train_step, parameter_labels
 from emokd.training.streams import Attach, Streams
 
@@ -166,7 +166,7 @@ class _Run:
                 state.params, state.stats, self.constants, self.streams.evaluation(self.job.splits["train"])
             )
             state = dataclasses.replace(state, params=params, stats=stats)
-        tally = empty_tally(state.tally["rows"].shape[0] - 1, len(self.recipe.teachers))
+        tally = jax.tree.map(jnp.zeros_like, state.tally)
         # A copy: the step donates its state, and preparing may have passed leaves through.
         self.state = jax.device_put(
             jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), replicated(self.mesh)

@@ -23,7 +23,7 @@ class State:
       optimizer: the optimiser's state; the same tree in every phase.
       weighting: the teacher-weighting chain's state.
       tally: sums over the present phase of the weights each teacher received, by class: `weights`
-        [C + 1, K] and `rows` [C + 1]; the last row is for examples without a label.
+        [C + 1, K] and `rows` [C + 1]; the last row is for examples without a label. Empty without teachers.
       key: root of all randomness inside the step; step n uses fold_in(key, n).
     """
 
@@ -61,6 +61,6 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
         stats=stats,
         optimizer=optimizer.init(params),
         weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else (),
-        tally=empty_tally(classes, len(recipe.teachers)),
+        tally=empty_tally(classes, len(recipe.teachers)) if recipe.weighting else {},
         key=step_key,
     )

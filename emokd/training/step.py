@@ -25,7 +25,8 @@ def split_parameters(
 
     def merge(values: list[Array]) -> Tree:
         fresh = iter(values)
-        return jax.tree.unflatten(treedef, [next(fresh) if moves else leaf for moves, leaf in zip(learns, leaves, strict=True)])
+        merged = [next(fresh) if moves else leaf for moves, leaf in zip(learns, leaves, strict=True)]
+        return jax.tree.unflatten(treedef, merged)
 
     return [leaf for moves, leaf in zip(learns, leaves, strict=True) if moves], merge
 
@@ -75,6 +76,8 @@ def update_tally(
     """Adds a batch's teacher weights to the sums by class."""
     count = tally["rows"].shape[0]
     unlabelled = jnp.full(rows.shape, count - 1, jnp.int32)
+    if labels is not None and labels.ndim == 2:  # votes: the majority's class
+        labels = jnp.where(labels.sum(-1) > 0, labels.argmax(-1).astype(jnp.int32), -1)
     classes = unlabelled if labels is None else jnp.where(labels >= 0, labels.astype(jnp.int32), unlabelled)
     one_hot = jax.nn.one_hot(classes, count, dtype=jnp.float32) * rows.astype(jnp.float32)[:, None]
     return {

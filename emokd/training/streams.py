@@ -41,9 +41,9 @@ class Streams:
         host = train_batches(examples, seed=seed, views=self._config.data.views, extra=extra, **self._options)
         return to_device(host, self._put)
 
-    def evaluation(self, examples: Examples) -> Iterator[dict[str, jax.Array]]:
-        """Every example once, in the evaluation view; the last batch is padded."""
-        return to_device(evaluation_batches(examples, view=CENTRE, **self._options), self._put)
+    def evaluation(self, examples: Examples, view: int = CENTRE) -> Iterator[dict[str, jax.Array]]:
+        """Every example once, in order, all in one view (the evaluation view by default); the last batch is padded."""
+        return to_device(evaluation_batches(examples, view=view, **self._options), self._put)
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return put_batch(self._attach(batch), self._mesh)
