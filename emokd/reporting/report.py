@@ -14,7 +14,7 @@ from emokd.errors import InputError, excerpt
 from emokd.reporting import figures
 from emokd.reporting.metrics_log import RESERVED, Record, read_metrics
 from emokd.reporting.provenance import provenance
-from emokd.reporting.scoreboard import HEADLINES, flatten_scores, scoreboard_tables
+from emokd.reporting.scoreboard import flatten_scores, headline, scoreboard_tables
 from emokd.reporting.table import Table, count_text
 
 COMPILED = ("compile_seconds", "flops_per_step", "device_bytes")
@@ -173,7 +173,7 @@ def _curves(records: Sequence[Record]) -> str:
                 series.setdefault(name, []).append((record["step"], value))
     scored = {name: points for name, points in series.items() if name.startswith("validation/")}
     training = {name: points for name, points in series.items() if name not in scored}
-    chosen = {name: points for name, points in scored.items() if any(word in name for word in HEADLINES)}
+    chosen = {name: points for name, points in scored.items() if headline(name.replace("/", "."))}
     parts = []
     for heading, found, everything in (("Training", training, training), ("Validation", chosen or scored, scored)):
         shown = dict(list(found.items())[:PANELS])
@@ -183,7 +183,7 @@ def _curves(records: Sequence[Record]) -> str:
         )
         left_out = [name for name in everything if name not in shown]
         if left_out:
-            parts.append(f'<p class="quiet">Not drawn: {html.escape(excerpt(left_out, 40))}.</p>')
+            parts.append(f'<p class="quiet">Not drawn: {html.escape(excerpt(left_out))}.</p>')
     return "\n".join(parts)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from emokd.reporting.table import Table, count_text
 
-HEADLINES = ("accuracy", "macro_f1", "ccc", "pcc", "sagr", "rmse", "mae")
+HEADLINES = ("accuracy", "macro_f1", "ccc", "rmse")
 """Scores worth a column, in this order; every other one is in scores.json and in the report."""
 
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "ece", "nll", "brier", "loss", "error", "kl"})
@@ -29,10 +29,16 @@ def flatten_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, flo
 def headline_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     """The scores of one network that the scoreboard shows, by dotted name, target by target."""
     flat = flatten_scores({name: value for name, value in scores.items() if name not in COST})
-    found = [name for name in flat if _headline(name) and "class" not in name]
+    found = [name for name in flat if headline(name) and "class" not in name]
     targets = list(dict.fromkeys(name.split(".")[0] for name in found))
-    found.sort(key=lambda name: (targets.index(name.split(".")[0]), HEADLINES.index(_headline(name))))
+    found.sort(key=lambda name: (targets.index(name.split(".")[0]), HEADLINES.index(headline(name))))
     return {name: flat[name] for name in found}
+
+
+def headline(name: str) -> str:
+    """Which headline a dotted score name is, such as "ccc" for "valence_arousal.mean_ccc"; empty for none."""
+    last = name.split(".")[-1].removeprefix("mean_")
+    return last if last in HEADLINES else ""
 
 
 def higher_is_better(name: str) -> bool:
@@ -60,7 +66,7 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     networks = {"student": scores.get("student") or {}, **(scores.get("teachers") or {})}
     found = {name: headline_scores(entry) for name, entry in networks.items()}
     columns = list(dict.fromkeys(column for values in found.values() for column in values))
-    several = len({column.split(".")[0] for column in columns}) > 1
+    several = len({column.split(".")[0] for column in columns} - {"valence_arousal"}) > 1
     header = ["", *(column_name(column, with_target=several) for column in columns), "parameters", "MACs"]
     rows = [
         [
@@ -116,7 +122,9 @@ def weight_tables(weights: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 def column_name(column: str, *, with_target: bool = True) -> str:
     """A dotted score name as a heading: "expression.macro_f1" as "macro F1", with its target where asked."""
     target, *rest = column.split(".")
-    words = " ".join([target, *rest] if with_target or not rest else rest).replace("_", " ")
+    # "valence CCC" needs no target's name before it.
+    named = with_target and target != "valence_arousal"
+    words = " ".join([target, *rest] if named or not rest else rest).replace("_", " ")
     return re.sub(r"\b(ccc|pcc|rmse|mae|sagr|f1)\b", lambda match: match.group().upper(), words)
 
 
@@ -134,12 +142,3 @@ def score_text(value: float | None) -> str:
 def weight_text(value: float | None) -> str:
     """A weight with three decimals, or "-"."""
     return "-" if value is None else f"{value:.3f}"
-
-
-def _headline(name: str) -> str:
-    """Which headline a dotted score name is, such as "ccc" for "valence_arousal.ccc_valence"; empty for none."""
-    for part in reversed(name.split(".")):
-        for headline in HEADLINES:
-            if part == headline or part.startswith(f"{headline}_") or part.endswith(f"_{headline}"):
-                return headline
-    return ""
