@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import sys
+import types
 from collections.abc import Callable, Iterator
 
 import jax
@@ -124,10 +125,11 @@ def full_disk(error: BaseException) -> str | None:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            place = cause.filename or _workdir()
-            return f"no space left on the disk{f': {place}' if place else ''}"
+            name = cause.filename or _workdir()
+            return f"no space left on the disk{f': {name}' if name else ''}"
         if os.strerror(errno.ENOSPC) in str(cause):
-            return f"no space left on the disk: {_one_line(str(cause))}"
+            place = re.search(r'"(/[^"]+)"', str(cause))
+            return f"no space left on the disk: {place.group(1) if place else _one_line(str(cause))}"
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -142,6 +144,7 @@ def configure_logging() -> None:
     handler = logging.get_absl_handler()
     handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     handler.addFilter(_ours_or_serious)
+    sys.excepthook = _report_uncaught
 
 
 _PACKAGE = str(pathlib.Path(__file__).parent) + os.sep
@@ -150,9 +153,18 @@ _CHATTY = re.compile(r"[/\\](orbax|grain|tensorflow_datasets|etils|flax|jax)[/\\
 
 def _ours_or_serious(record: python_logging.LogRecord) -> bool:
     """Whether a record is shown. orbax and grain log through absl's own logger, so only the path tells them apart."""
-    if record.levelno >= python_logging.WARNING or logging.get_verbosity() >= logging.DEBUG:
+    if logging.get_verbosity() >= logging.DEBUG:
         return True
+    if record.levelno >= python_logging.WARNING:
+        # Each of orbax's threads reports a full disk with a page of traceback; the command says it once.
+        return not (record.exc_info and record.exc_info[1] and full_disk(record.exc_info[1]))
     return record.pathname.startswith(_PACKAGE) or not _CHATTY.search(record.pathname)
+
+
+def _report_uncaught(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """As Python does, but for TensorStore's writers: after a failed save each reports to orbax's closed event loop."""
+    if kind is not RuntimeError or str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def configure_compilation_cache() -> None:

@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 import pathlib
 import subprocess
@@ -6,6 +7,7 @@ import sys
 
 import pytest
 from absl import flags
+from absl import logging as absl_logging
 
 from emokd import command, config
 from emokd.errors import InputError
@@ -174,9 +176,14 @@ def disk_full_inside() -> Exception:
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "train: no space left on the disk: /a/b\n"),
         (disk_full_inside(), 2, "train: no space left on the disk: /runs/a/checkpoint\n"),
         (
-            ValueError('UNKNOWN: writing "/a/c": [OS error 28: No space left on device]'),
+            ValueError('RESOURCE_EXHAUSTED: Error writing "params.kernel/0" at "/a/c/": No space left on device'),
             2,
-            'train: no space left on the disk: UNKNOWN: writing "/a/c": [OS error 28: No space left on device]\n',
+            "train: no space left on the disk: /a/c/\n",
+        ),
+        (
+            ValueError("write:\nNo space left on device"),
+            2,
+            "train: no space left on the disk: write: No space left on device\n",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "train: no space left on the disk\n"),
     ],
@@ -194,3 +201,26 @@ def test_other_errors_pass(error, capsys):
         raise error
     assert left.value is error
     assert capsys.readouterr().err == ""
+
+
+def record(error: Exception | None, level: int = logging.ERROR) -> logging.LogRecord:
+    trace = error and (type(error), error, error.__traceback__)
+    return logging.LogRecord("absl", level, "/lib/orbax/future.py", 1, "a thread failed", (), trace)
+
+
+def test_a_full_disk_is_not_reported_by_every_thread_too(capsys):
+    handler = absl_logging.get_absl_handler()
+    before, hook = list(handler.filters), sys.excepthook
+    try:
+        command.configure_logging()
+        assert not handler.filter(record(disk_full_inside()))
+        assert handler.filter(record(ValueError("another")))
+        assert handler.filter(record(None))
+        assert not handler.filter(record(None, logging.INFO))
+        sys.excepthook(RuntimeError, RuntimeError("Event loop is closed"), None)
+        assert capsys.readouterr().err == ""
+        sys.excepthook(RuntimeError, RuntimeError("Another"), None)
+        assert capsys.readouterr().err == "RuntimeError: Another\n"
+    finally:
+        handler.filters[:], sys.excepthook = before, hook
+        handler.setFormatter(absl_logging.PythonFormatter())
