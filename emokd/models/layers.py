@@ -82,6 +82,36 @@ class BatchNorm(nnx.BatchNorm):
         return super().__call__(inputs).astype(inputs.dtype)
 
 
+class Linear(nnx.Linear):
+    """Linear layer on the last axis, with `flax.nnx.Linear`'s parameters: `kernel` [I, O] and `bias`.
+
+    Args:
+      in_features: size in.
+      out_features: size out.
+      rngs: source of the fresh parameters: weights normal with deviation 0.02, as is usual in transformers, biases 0.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        init = nnx.initializers.normal(0.02)
+        super().__init__(in_features, out_features, kernel_init=init, promote_dtype=_as_inputs, rngs=rngs)
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation of the last axis, in at least float32; the result has the inputs' dtype.
+
+    Args:
+      features: channels.
+      epsilon: added to the variance.
+      rngs: required by flax.
+    """
+
+    def __init__(self, features: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs):
+        super().__init__(features, epsilon=epsilon, use_fast_variance=False, promote_dtype=_as_statistics, rngs=rngs)
+
+    def __call__(self, inputs: Array) -> Array:
+        return super().__call__(inputs).astype(inputs.dtype)
+
+
 class ConvNorm(nnx.Module):
     """Convolution without bias, batch normalisation, and an activation if one is given.
 

@@ -14,7 +14,11 @@ BACKBONES = {
     "efficientnet_b0": "emokd.models.efficientnet:efficientnet_b0",
     "efficientnet_b2": "emokd.models.efficientnet:efficientnet_b2",
     "efficientnet_lite0": "emokd.models.efficientnet:efficientnet_lite0",
+    "efficientformer_l1": "emokd.models.efficientformer:efficientformer_l1",
+    "efficientformer_l3": "emokd.models.efficientformer:efficientformer_l3",
+    "efficientformer_l7": "emokd.models.efficientformer:efficientformer_l7",
     "mini_xception": "emokd.models.mini_xception:MiniXception",
+    "emonet": "emokd.models.emonet:EmoNet",
 }
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,17 @@ FOREIGN = {
     "efficientnet_b0": "emokd.weights.efficientnet",
     "efficientnet_b2": "emokd.weights.efficientnet",
     "efficientnet_lite0": "emokd.weights.efficientnet_lite",
+    "efficientformer_l1": "emokd.weights.efficientformer",
+    "efficientformer_l3": "emokd.weights.efficientformer",
+    "efficientformer_l7": "emokd.weights.efficientformer",
     "mini_xception": "emokd.weights.mini_xception",
+    "emonet": "emokd.weights.emonet",
 }
-"""Where the names of each architecture's foreign modules are."""
+"""The module that names each architecture's foreign modules (`foreign_module`).
+
+If it also has `prepare(foreign) -> foreign`, that rewrites the file's arrays before they are mapped. If it has `HEADS`,
+its files have heads of their own: for each name the class names by number of classes, as far as they are known.
+"""
 
 FORMATS: Mapping[str, tuple[Callable[[pathlib.Path], dict[str, np.ndarray]], Layout]] = {
     ".pth": (read_torch, TORCH),
@@ -55,8 +63,8 @@ def import_file(
       backbone: a name in `registry.BACKBONES`.
       path: the file; its suffix says the format.
       options: the backbone's options.
-      head: our name for the file's head, whose size is read off the file. Empty: "pretrained" where the file has a
-        head that is not left out.
+      head: our name for the file's head, whose size is read off the file. Empty: "pretrained", or the names that
+        the architecture's heads have by themselves, where the file has a head that is not left out.
       leave_out: foreign modules that are not wanted, such as "fc".
       classes: names of the head's classes, in order.
 
@@ -65,12 +73,16 @@ def import_file(
     """
     path = pathlib.Path(path)
     foreign_module = find_foreign_module(backbone)
+    module = importlib.import_module(FOREIGN[backbone])
     foreign, layout = read_file(path)
     foreign = leave_out_modules(foreign, leave_out, layout, path.name)
-    heads = _find_head(foreign, layout, foreign_module, head, path.name)
-    spec = NetworkSpec(
-        backbone, options=dict(options or {}), heads=heads, classes=_name_classes(heads, classes, path.name)
-    )
+    if hasattr(module, "prepare"):
+        foreign = module.prepare(foreign)
+    own: Mapping[str, Mapping[int, tuple[str, ...]]] = getattr(module, "HEADS", {})
+    heads = _find_heads(foreign, layout, foreign_module, own, head, path.name)
+    named = {name: own[name][size] for name, size in heads.items() if size in own.get(name, {})}
+    named |= _name_classes(heads, classes, path.name)
+    spec = NetworkSpec(backbone, options=dict(options or {}), heads=heads, classes=named)
     network = functional(spec)
     params, stats = convert(foreign, network.abstract, foreign_module, layout=layout, source=path.name)
     spec = NetworkSpec(spec.backbone, spec.options, spec.heads, spec.classes, network.module.backbone.preprocessing)
@@ -158,15 +170,23 @@ def file_hash(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _find_head(
-    foreign: Mapping[str, np.ndarray], layout: Layout, foreign_module: Callable[[str], str], head: str, source: str
+def _find_heads(
+    foreign: Mapping[str, np.ndarray],
+    layout: Layout,
+    foreign_module: Callable[[str], str],
+    own: Collection[str],
+    head: str,
+    source: str,
 ) -> dict[str, int]:
-    name = layout.foreign_name(foreign_module(f"heads/{head or DEFAULT_HEAD}"), "kernel")
-    if name in foreign:
-        return {head or DEFAULT_HEAD: layout.to_ours("kernel", foreign[name], rank=2).shape[-1]}
-    if head:
-        raise InputError(f"{source} has no head: {name!r} is not among its arrays, {excerpt(foreign)}.")
-    return {}
+    if own and head and head not in own:
+        raise InputError(f"The heads of {source} have names of their own: {', '.join(own)}. Give none, not {head!r}.")
+    names = {
+        name: layout.foreign_name(foreign_module(f"heads/{name}"), "kernel") for name in own or [head or DEFAULT_HEAD]
+    }
+    if head and names[head] not in foreign:
+        raise InputError(f"{source} has no head: {names[head]!r} is not among its arrays, {excerpt(foreign)}.")
+    found = {name: foreign[array] for name, array in names.items() if array in foreign}
+    return {name: layout.to_ours("kernel", kernel, rank=2).shape[-1] for name, kernel in found.items()}
 
 
 def _name_classes(heads: Mapping[str, int], classes: Sequence[str], source: str) -> dict[str, tuple[str, ...]]:
