@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     written = write_cache(CONFIG.value, folder, teacher_trainer(folder.with_name(f"{folder.name}_teachers")))
     key = written["key"]
     print(
-        f"{key['examples']} examples x {key['views'] + 1} views of {', '.join(key['teachers'])}: "
+        f"{', '.join(key['teachers'])}: {key['views'] + 1} views of {key['examples']}, "
         f"{written['bytes'] / 1e6:.1f} MB in {folder}"
     )
 

@@ -23,7 +23,7 @@ def run(recipe: str) -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "phases": {},
-            "evaluation": duration("every", epochs=1),
+            "evaluation": every(epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
             "cache": {"dir": "", "dtype": "float16"},  # cached teacher features, from cache_teachers; empty: live
             "checkpoint": {"keep": 2},
@@ -119,6 +119,11 @@ def phase(
             **duration("duration", **length),
         }
     )
+
+
+def every(**length: float) -> ConfigDict:
+    """How often to evaluate and save: `epochs`, `steps`, `examples`, or `percent` of the phase."""
+    return ConfigDict(duration("every", **length))
 
 
 def duration(name: str, **length: float) -> dict[str, float]:

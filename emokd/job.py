@@ -24,6 +24,8 @@ from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
 from emokd.recipes.common import Task
 from emokd.reporting.progress import Progress
+from emokd.reporting.provenance import provenance
+from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
 from emokd.training.sharding import create_mesh, replicated
@@ -52,11 +54,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         entry |= describe(job.recipe.networks[name])
+    scores["data"] = job.splits["train"].name
+    scores["provenance"] = provenance()
     params, stats = job.recipe.extract(*jax.device_get((state.params, state.stats)))
     if jax.process_index() == 0:
         provenance = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, provenance)
         write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
+        write_report(workdir)
     return scores
 
 
@@ -182,8 +187,9 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     batches = lambda view: itertools.chain(*(streams.evaluation(part, view) for part in parts))  # noqa: E731
     first = next(batches(CENTRE))
     widths = {k: v.shape[1] for k, v in jax.eval_shape(recipe.frozen_features, constants, first, centre=True).items()}
-    size = teacher_cache.size_in_bytes(key, widths)
+    size = teacher_cache.size_in_bytes(key, sum(map(len, parts)), widths)
     logging.info("The cache will take %.1f MB in %s.", size / 1e6, folder)
+    ids = np.concatenate([part.ids for part in parts])
     steps = sum(-(-len(part) // config.batch_size) for part in parts) * (key["views"] + 1)
     progress = Progress([("cache", steps)], batch_size=config.batch_size, devices=mesh.size)
     progress.begin("cache")
@@ -194,7 +200,6 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
         progress.show({})
         return values
 
-    ids = np.concatenate([part.ids for part in parts])
     teacher_cache.write(folder, key, ids, widths, batches, features)
     progress.close()
     return {"key": key, "bytes": size}
@@ -226,15 +231,19 @@ def cache_key(
         raise InputError(
             "A teacher cache holds a limited number of views per example: set config.data.views, say to 8."
         )
-    keys = sorted(key for part in [*parts.values(), *([extra] if extra else [])] for key in part.keys)
+    sources = {"labelled": sorted(key for part in parts.values() for key in part.keys)}
+    if extra:
+        sources["extra"] = sorted(extra.keys)
     key = {
         "teachers": {
             name: {"weights": model.origin, "preprocessing": dataclasses.asdict(model.spec.preprocessing)}
             for name, model in models.items()
             if name != "student"
         },
-        "examples": len(keys),
-        "names": hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16],
+        "examples": {
+            name: f"{len(keys)} ({hashlib.sha256(chr(10).join(keys).encode()).hexdigest()[:16]})"
+            for name, keys in sources.items()
+        },
         "canvas": data.canvas,
         "fit": data.fit,
         "augment": data.augment.to_dict(),

@@ -67,7 +67,7 @@ class TeacherCache:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two cache keys differ, as "teachers.objects.weights (was ..., now ...)"; `wanted` may name fewer teachers."""
+    """Where two cache keys differ, as "teachers.objects.weights (was ..., now ...)"; `wanted` may have less."""
     found: list[str] = []
     for name in wanted:
         was, now = stored.get(name), wanted[name]
@@ -97,7 +97,7 @@ def write(
 
     Args:
       folder: the cache; `key.json` is written last, so an unfinished cache is never taken for a finished one.
-      key: what is asked of the teachers: `teachers`, `examples`, `views`, `dtype`, and what else decides the pixels.
+      key: what is asked of the teachers: `teachers`, `views`, `dtype`, and what else decides the pixels.
       ids: the examples' ids, in the order of `batches`.
       widths: features of each teacher.
       batches: view -> batches of that view, with `mask` False on padding.
@@ -110,7 +110,7 @@ def write(
         raise InputError("Two pictures have the same id, so their features would be mixed up; rename one of them.")
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / "unfinished.json"
-    done = {"key": key, "views": 0}
+    done: Key = {"key": key, "views": 0}
     if unfinished.exists():
         done = json.loads(unfinished.read_text())
         if changed := differences(done["key"], json.loads(json.dumps(key))):

@@ -152,6 +152,7 @@ class _Run:
                 if end or (step - start) % self.config.log.every_steps == 0:
                     self.write_metrics(phase, step, jax.device_get(metrics))
                 if end or (step - start) % every == 0:
+                    metrics["loss"].block_until_ready()  # so that steps still under way count as training time
                     with self.progress.pause():
                         self.evaluate_and_save(phase, step, stream)
                 if not end:

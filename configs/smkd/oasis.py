@@ -1,0 +1,23 @@
+"""SMKD on OASIS: is a photograph negative, neutral or positive? Three teachers, a basic CNN.
+
+Paper: Cladiere et al., 2025 (see configs/smkd/fi.py); OASIS is our second emotion database, its classes are ours:
+thirds of the mean valence, cut where the training split says. The affect teacher is left out: it was trained on OASIS.
+
+Command:  python -m emokd.train --config=configs/smkd/oasis.py --workdir=runs/smkd_oasis
+Expected: not measured yet.
+Hardware: 2 CPU cores; `:small` has smaller pictures and three steps per phase.
+"""
+
+from emokd import config as configuration
+from emokd.config import check_argument
+
+
+def get_config(arg=""):
+    """The configuration; `small` is the same job in short."""
+    check_argument(arg)
+    base = "configs/smkd/fi.py:small" if arg == "small" else "configs/smkd/fi.py:subset"
+    with configuration.load(base).unlocked() as config:
+        config.data.source = "oasis"
+        config.data.options = {"task": "terciles"}
+        del config.teachers.affect
+    return config

@@ -1,0 +1,51 @@
+"""What each part of SMKD is worth on FI's photographs: eight methods, five seeds that are the five folds.
+
+Every method has the same number of optimiser steps on the same pictures; "supervised" spends them all on labels.
+The teachers' features are cached, so that the study asks them once: eight views of each picture and the whole one.
+
+Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights):
+  python -m emokd.train --config=configs/teachers/oasis.py --workdir=runs/teachers/oasis
+  python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
+  python -m emokd.cache_teachers --config=configs/studies/smkd_fi_job.py:basic_with_extra --output=runs/cache/fi
+  python -m emokd.study --config=configs/studies/smkd_fi.py:basic --workdir=runs/studies/smkd_fi_basic
+Expected: docs/results/smkd_fi.md.
+Hardware: 2 CPU cores. Time: about an hour for each student; `:small` under 2 minutes.
+"""
+
+from emokd.config import check_argument
+from emokd.study_plan import define
+
+# Total steps of the job; see smkd_fi_job.py.
+STEPS = {"basic": 384, "mobilenet": 224, "small": 9}
+
+
+def get_config(arg="basic"):
+    """The study of one student."""
+    check_argument(arg, tuple(STEPS))
+    base = f"configs/studies/smkd_fi_job.py:{arg}"
+    extra = f"configs/studies/smkd_fi_job.py:{arg}_with_extra"
+    relevance = ({"name": "relevance", "temperature": 1.0},)
+    variants = {
+        "supervised": {
+            "phases.distill.enabled": False,
+            "phases.classify.enabled": False,
+            "phases.finetune.duration_steps": STEPS[arg],
+            "phases.finetune.learning_rate": 1e-3,
+        },
+        "uniform": {"weighting": ({"name": "uniform"},)},
+        "relevance": {"weighting": relevance},
+        "ca_mkd": {"weighting": ({"name": "ca_mkd"},)},
+        "most_relevant_alone": {"weighting": ({"name": "most_confident", "per": "sample"},)},
+        "without_classify": {"weighting": relevance, "phases.classify.enabled": False},
+        "without_finetune": {"weighting": relevance, "phases.finetune.enabled": False},
+        "relevance_and_oasis": {"base": extra, "weighting": relevance},
+    }
+    return define(
+        title=f"SMKD on the FI sample, student {arg}",
+        base=base,
+        variants=variants,
+        seeds=(0, 1) if arg == "small" else (0, 1, 2, 3, 4),
+        per_seed=("seed", "data.split.fold"),
+        metric="student.expression.accuracy",
+        baseline=("supervised", "uniform"),
+    )
