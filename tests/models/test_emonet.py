@@ -1,0 +1,234 @@
+"""EmoNet against a network written here in PyTorch, whose state dict has the names of the authors' files."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from emokd.errors import InputError
+from emokd.models.emonet import double, halve
+from emokd.models.macs import count_macs
+from emokd.models.network import NetworkSpec, count_parameters, functional
+from emokd.weights.importing import import_file
+
+
+class TorchBlock(nn.Module):
+    def __init__(self, c_in, c_out):
+        super().__init__()
+        half, quarter = c_out // 2, c_out // 4
+        self.bn1, self.conv1 = nn.BatchNorm2d(c_in), nn.Conv2d(c_in, half, 3, padding=1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(half), nn.Conv2d(half, quarter, 3, padding=1, bias=False)
+        self.bn3, self.conv3 = nn.BatchNorm2d(quarter), nn.Conv2d(quarter, quarter, 3, padding=1, bias=False)
+        if c_in != c_out:
+            self.downsample = nn.Sequential(nn.BatchNorm2d(c_in), nn.ReLU(), nn.Conv2d(c_in, c_out, 1, bias=False))
+
+    def forward(self, x):
+        first = self.conv1(F.relu(self.bn1(x)))
+        second = self.conv2(F.relu(self.bn2(first)))
+        third = self.conv3(F.relu(self.bn3(second)))
+        residual = self.downsample(x) if hasattr(self, "downsample") else x
+        return torch.cat([first, second, third], 1) + residual
+
+
+class TorchHourglass(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for level in (4, 3, 2, 1):
+            for part in ("b1", "b2", "b3"):
+                self.add_module(f"{part}_{level}", TorchBlock(256, 256))
+        self.b2_plus_1 = TorchBlock(256, 256)
+
+    def forward(self, x, level=4):
+        beside = getattr(self, f"b1_{level}")(x)
+        low = getattr(self, f"b2_{level}")(F.max_pool2d(x, 2))
+        low = self.forward(low, level - 1) if level > 1 else self.b2_plus_1(low)
+        low = getattr(self, f"b3_{level}")(low)
+        return beside + F.interpolate(low, scale_factor=2, mode="nearest")
+
+
+class TorchEmoNet(nn.Module):
+    def __init__(self, expressions):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64)
+        self.conv2, self.conv3, self.conv4 = TorchBlock(64, 128), TorchBlock(128, 128), TorchBlock(128, 256)
+        for i in range(2):
+            self.add_module(f"m{i}", TorchHourglass())
+            self.add_module(f"top_m_{i}", TorchBlock(256, 256))
+            self.add_module(f"conv_last{i}", nn.Conv2d(256, 256, 1))
+            self.add_module(f"bn_end{i}", nn.BatchNorm2d(256))
+            self.add_module(f"l{i}", nn.Conv2d(256, 68, 1))
+        self.bl0, self.al0 = nn.Conv2d(256, 256, 1), nn.Conv2d(68, 256, 1)
+        self.conv1x1_input_emo_2 = nn.Conv2d(768, 256, 1)
+        self.emo_convs = nn.Sequential(*[layer for _ in range(4) for layer in (TorchBlock(256, 256), nn.MaxPool2d(2))])
+        self.emo_fc_2 = nn.Sequential(
+            nn.Linear(256, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, expressions + 2)
+        )
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        low_level = self.conv4(self.conv3(F.max_pool2d(self.conv2(x), 2)))
+        first = F.relu(self.bn_end0(self.conv_last0(self.top_m_0(self.m0(low_level)))))
+        heatmaps = self.l0(first)
+        first = self.bl0(first)
+        x = low_level + first + self.al0(heatmaps)
+        second = F.relu(self.bn_end1(self.conv_last1(self.top_m_1(self.m1(x)))))
+        heatmaps = self.l1(second)
+        mask = heatmaps.sum(1, keepdim=True)
+        x = self.conv1x1_input_emo_2(torch.cat([low_level, first * mask, second * mask], 1))
+        x = self.emo_convs(x)
+        x = (F.avg_pool2d(x, 4) if x.shape[2:] == (4, 4) else x.mean((2, 3))).flatten(1)
+        answer = self.emo_fc_2(x)
+        return {
+            "features": self.emo_fc_2[:3](x),
+            "heatmaps": heatmaps,
+            "expression": answer[:, :-2],
+            "valence": answer[:, -2],
+            "arousal": answer[:, -1],
+        }
+
+
+def randomise(model, seed=0):
+    """Random parameters; running statistics near those of a random picture, so that activations stay of order one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                value = torch.randn(parameter.shape, generator=generator) * (2 / parameter[0].numel()) ** 0.5
+            else:
+                value = 0.3 * torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(value)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.weight.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
+                module.momentum = 0.7
+        model.train()
+        model(torch.rand((8, 3, 64, 64), generator=generator))
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer += 0.2 * torch.randn(buffer.shape, generator=generator)
+            if name.endswith("running_var"):
+                buffer *= torch.rand(buffer.shape, generator=generator) + 0.5
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return randomise(TorchEmoNet(8))
+
+
+@pytest.fixture(scope="module")
+def model(reference, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "emonet_8.pth"
+    torch.save({f"module.{name}": value for name, value in reference.state_dict().items()}, path)
+    return import_file("emonet", path)
+
+
+@pytest.fixture(scope="module")
+def network(model):
+    return functional(model.spec)
+
+
+def check_agreement(reference, model, network, shape):
+    images = np.random.default_rng(1).uniform(size=shape).astype(np.float32)
+    with torch.no_grad():
+        wanted = reference(torch.tensor(images).permute(0, 3, 1, 2))
+    signals, _ = jax.jit(network)(model.params, model.stats, images)
+    found = {
+        "features": signals.features,
+        "heatmaps": signals.intermediates["heatmaps"].transpose(0, 3, 1, 2),
+        "expression": signals.logits,
+        "valence": signals.valence_arousal[:, 0],
+        "arousal": signals.valence_arousal[:, 1],
+    }
+    scale = {name: wanted[name].std().item() for name in ("features", "heatmaps", "expression")}
+    scale["valence"] = scale["arousal"] = scale["expression"]
+    for name, value in wanted.items():
+        assert scale[name] > 1e-2, f"{name} hardly varies: the comparison would be empty"
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4 * scale[name], err_msg=name)
+    attention = signals.intermediates["attention"][..., 0]
+    summed = wanted["heatmaps"].sum(1).numpy()
+    np.testing.assert_allclose(attention, summed, rtol=1e-4, atol=1e-4 * summed.std())
+
+
+def test_agrees_with_pytorch_on_a_picture(reference, model, network):
+    check_agreement(reference, model, network, (1, 256, 256, 3))
+
+
+@pytest.mark.slow
+def test_agrees_with_pytorch_on_small_oblong_pictures(reference, model, network):
+    """Height and width must not be confused."""
+    check_agreement(reference, model, network, (2, 64, 128, 3))
+
+
+@pytest.mark.slow
+def test_agrees_with_pytorch_on_a_batch(reference, model, network):
+    check_agreement(reference, model, network, (8, 256, 256, 3))
+
+
+def test_resolution_changes_as_in_pytorch():
+    maps = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    channels_first = torch.tensor(maps).permute(0, 3, 1, 2)
+    doubled = F.interpolate(channels_first, scale_factor=2, mode="nearest").permute(0, 2, 3, 1)
+    np.testing.assert_array_equal(double(jax.numpy.asarray(maps)), doubled)
+    np.testing.assert_array_equal(halve(maps), F.max_pool2d(channels_first, 2).permute(0, 2, 3, 1))
+
+
+def test_input_is_rgb_in_0_1(model):
+    preprocessing = model.spec.preprocessing
+    assert (preprocessing.size, preprocessing.channels) == (256, 3)
+    pixels = np.random.default_rng(0).uniform(size=(1, 2, 2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(preprocessing(pixels), pixels)
+
+
+def test_cost_is_as_counted_elsewhere(network):
+    """13.96 M parameters; 16.93 G multiply-accumulates, the publication on the students says 16.99."""
+    params, stats = network.abstract
+    image = jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32)
+    macs = count_macs(lambda p, s, x: network(p, s, x)[0], params, stats, image)
+    assert round(count_parameters(params) / 1e6, 2) == 13.96
+    assert round(macs / 1e9, 2) == 16.93
+
+
+def test_parameters_are_those_of_the_reference(reference, network):
+    assert count_parameters(network.abstract[0]) == sum(p.numel() for p in reference.parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 96, 64, 3), (1, 64, 224, 3), (1, 64, 64, 1)])
+def test_other_sizes_are_refused(network, shape):
+    with pytest.raises(InputError, match=f"not {shape[1]} x {shape[2]} with {shape[3]} channels"):
+        jax.eval_shape(network, *network.abstract, jax.ShapeDtypeStruct(shape, np.float32))
+
+
+@pytest.mark.slow
+def test_it_learns_on_small_pictures():
+    """A fresh network in training: finite gradients reach every parameter, landmarks' included, and statistics move."""
+    network = functional(NetworkSpec("emonet", heads={"expression": 5}))
+    params, stats = network.init(jax.random.key(0))
+    images = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
+
+    def loss(params):
+        signals, moved = network(params, stats, images, train=True)
+        return (signals.logits**2).mean(), moved
+
+    gradients, moved = jax.jit(jax.grad(loss, has_aux=True))(params)
+    for leaf in jax.tree.leaves(gradients):
+        assert np.isfinite(leaf).all()
+    heatmaps = gradients["backbone"]["aligners"][1]["heatmaps"]["kernel"]
+    assert np.abs(heatmaps).max() > 0
+    before, after = (jax.tree.leaves(tree) for tree in (stats, moved))
+    assert all(np.any(b != a) for b, a in zip(before, after, strict=True))
+
+
+def test_half_precision_stays_half_until_the_features(model, network):
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jax.numpy.bfloat16)
+    signals, _ = jax.eval_shape(network, model.params, model.stats, image)
+    assert signals.intermediates["heatmaps"].dtype == jax.numpy.bfloat16
+    assert signals.features.dtype == np.float32
+
+
+def test_specification_names_the_heads(model):
+    assert dataclasses.asdict(model.spec)["heads"] == {"expression": 8, "valence_arousal": 2}
