@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+Pair = tuple[int, ...]
+Pads = tuple[tuple[int, ...], ...]
 
 _PLAIN = contextvars.ContextVar("plain_convolutions", default=False)
 _STEM_CHANNELS = 4
@@ -77,7 +78,7 @@ def _dot(inputs: Float[Array, "B H W C"], matrix: Float[Array, "C O"], precision
 
 
 def _windows(
-    inputs: Float[Array, "B H W C"], size: tuple[int, int], strides: tuple[int, int], pads: Pads
+    inputs: Float[Array, "B H W C"], size: Pair, strides: Pair, pads: Pads
 ) -> Iterator[Float[Array, "B OH OW C"]]:
     """For each kernel position, row by row, the inputs that it meets."""
     padded = jnp.pad(inputs, ((0, 0), *pads, (0, 0))) if any(map(any, pads)) else inputs
@@ -89,7 +90,7 @@ def _windows(
             yield lax.slice(padded, (0, i, j, 0), (batch, i + rows, j + columns, channels), (1, sh, sw, 1))
 
 
-def _shifted_sum(inputs: Array, kernel: Array, strides: tuple[int, int], pads: Pads) -> Array:
+def _shifted_sum(inputs: Array, kernel: Array, strides: Pair, pads: Pads) -> Array:
     taps = widen(kernel).reshape(-1, 1, 1, 1, kernel.shape[3])
     windows = _windows(inputs, kernel.shape[:2], strides, pads)
     terms = (widen(window) * jnp.broadcast_to(tap, window.shape) for window, tap in zip(windows, taps, strict=True))
@@ -98,15 +99,13 @@ def _shifted_sum(inputs: Array, kernel: Array, strides: tuple[int, int], pads: P
 
 # The three programs below are jitted under their names so that `macs.count_macs` can recognise them.
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def depthwise_output(inputs: Array, kernel: Array, strides: tuple[int, int], pads: Pads) -> Array:
+def depthwise_output(inputs: Array, kernel: Array, strides: Pair, pads: Pads) -> Array:
     """Depthwise convolution: kernel [kh, kw, 1, C]."""
     return _shifted_sum(inputs, kernel, strides, pads)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def depthwise_input_gradient(
-    cotangent: Array, kernel: Array, strides: tuple[int, int], pads: Pads, size: tuple[int, int]
-) -> Array:
+def depthwise_input_gradient(cotangent: Array, kernel: Array, strides: Pair, pads: Pads, size: Pair) -> Array:
     """Its gradient by the inputs, whose height and width are `size`: the flipped kernel over spread cotangents."""
     config = [(0, 0, 0)]
     for axis, (stride, (low, _)) in enumerate(zip(strides, pads, strict=True)):
@@ -118,9 +117,7 @@ def depthwise_input_gradient(
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def depthwise_kernel_gradient(
-    inputs: Array, cotangent: Array, strides: tuple[int, int], pads: Pads, size: tuple[int, int]
-) -> Array:
+def depthwise_kernel_gradient(inputs: Array, cotangent: Array, strides: Pair, pads: Pads, size: Pair) -> Array:
     """Its gradient by the kernel of height and width `size`.
 
     One pass over the data sums rows for all positions at once; the batch, which may be sharded, comes after.
@@ -132,7 +129,7 @@ def depthwise_kernel_gradient(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(inputs: Array, kernel: Array, strides: tuple[int, int], pads: Pads) -> Array:
+def _depthwise(inputs: Array, kernel: Array, strides: Pair, pads: Pads) -> Array:
     return depthwise_output(inputs, kernel, strides, pads)
 
 

@@ -1,12 +1,13 @@
 """Multiply-accumulates of a function, counted in its jaxpr."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from jax.extend import core
 
-from emokd.models.convolution import depthwise_input_gradient, depthwise_kernel_gradient, depthwise_output
+Shape = tuple[int, ...]
 
 
 def count_macs(function: Callable, *args) -> int:
@@ -30,34 +31,32 @@ def _count(jaxpr: core.Jaxpr) -> int:
 
 def _count_equation(equation: core.JaxprEqn) -> int:
     name = equation.primitive.name
-    if name == "conv_general_dilated":
-        return _convolution(equation)
-    if name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
-    if name in ("pjit", "jit") and equation.params["name"] in _DEPTHWISE:
-        return _DEPTHWISE[equation.params["name"]](equation)
+    if name in ("conv_general_dilated", "dot_general") or equation.params.get("name") in _DEPTHWISE:
+        inputs, (output, *_) = (
+            [getattr(variable.aval, "shape", ()) for variable in variables]
+            for variables in (equation.invars, equation.outvars)
+        )
+        if name == "conv_general_dilated":
+            return _convolution(inputs[1], output, equation.params)
+        if name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            return math.prod(output) * math.prod(inputs[0][axis] for axis in contracted)
+        return _DEPTHWISE[equation.params["name"]](*inputs, output)
     inner = [_count(sub) for sub in core.jaxprs_in_params(equation.params)]
     if name == "cond":
         return max(inner)
     return sum(inner) * equation.params.get("length", 1) if name == "scan" else sum(inner)
 
 
-def _convolution(equation: core.JaxprEqn) -> int:
+def _convolution(kernel: Shape, output: Shape, params: Mapping[str, Any]) -> int:
     """Outputs x window x channels of a group."""
-    kernel, numbers = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
-    _, channels, *window = (kernel[axis] for axis in numbers.rhs_spec)
-    zeros = math.prod(equation.params["lhs_dilation"])
-    return equation.outvars[0].aval.size * channels * math.prod(window) // zeros
+    _, channels, *window = (kernel[axis] for axis in params["dimension_numbers"].rhs_spec)
+    return math.prod(output) * channels * math.prod(window) // math.prod(params["lhs_dilation"])
 
 
-def _window(shape: tuple[int, ...]) -> int:
-    return shape[0] * shape[1]
-
-
-_DEPTHWISE = {
-    depthwise_output.__name__: lambda e: e.outvars[0].aval.size * _window(e.invars[1].aval.shape),
-    depthwise_input_gradient.__name__: lambda e: e.invars[0].aval.size * _window(e.invars[1].aval.shape),
-    depthwise_kernel_gradient.__name__: lambda e: e.invars[1].aval.size * _window(e.outvars[0].aval.shape),
+# By the name of the jitted program in `convolution`, from the shapes of its arguments and its result.
+_DEPTHWISE: Mapping[str, Callable[..., int]] = {
+    "depthwise_output": lambda inputs, kernel, output: math.prod(output) * math.prod(kernel[:2]),
+    "depthwise_input_gradient": lambda cotangent, kernel, _: math.prod(cotangent) * math.prod(kernel[:2]),
+    "depthwise_kernel_gradient": lambda inputs, cotangent, kernel: math.prod(cotangent) * math.prod(kernel[:2]),
 }
