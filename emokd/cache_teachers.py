@@ -1,7 +1,7 @@
 """Stores what the frozen teachers of a configuration say, so that training reads it instead of computing it.
 
-    python -m emokd.cache_teachers --config=configs/smkd/fi.py --config.data.views=8 --output=runs/cache/fi
-    python -m emokd.train --config=configs/smkd/fi.py --config.data.views=8 --config.cache.dir=runs/cache/fi ...
+python -m emokd.cache_teachers --config=configs/smkd/fi.py --config.data.views=8 --output=runs/cache/fi
+python -m emokd.train --config=configs/smkd/fi.py --config.data.views=8 --config.cache.dir=runs/cache/fi ...
 """
 
 import pathlib

@@ -20,6 +20,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def excerpt(items: Iterable[object], limit: int = 10) -> str:
     """Joins the first `limit` items, and says how many more there are."""
-    items = [str(item) for item in items]
-    shown = ", ".join(items[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+    texts = [str(item) for item in items]
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"

@@ -1,6 +1,6 @@
 """Scores a run's student on a split of its data, from the student's own folder, beside the scores of the run.
 
-    python -m emokd.evaluate --workdir=runs/quickstart [--split=test]
+python -m emokd.evaluate --workdir=runs/quickstart [--split=test]
 """
 
 import json

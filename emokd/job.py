@@ -58,8 +58,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     scores["provenance"] = provenance()
     params, stats = job.recipe.extract(*jax.device_get((state.params, state.stats)))
     if jax.process_index() == 0:
-        provenance = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
-        model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, provenance)
+        origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
+        model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
         write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
         write_report(workdir)
     return scores

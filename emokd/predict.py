@@ -1,6 +1,6 @@
 """Predicts emotions of pictures: one JSON line per file.
 
-    python -m emokd.predict --model=runs/quickstart/student FILES_OR_FOLDERS...
+python -m emokd.predict --model=runs/quickstart/student FILES_OR_FOLDERS...
 """
 
 import json

@@ -322,12 +322,22 @@ def create(spec: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | str], **
 
 def needs_gradients(spec: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | str]) -> bool:
     """Whether the weighting that `create` makes of this configuration reads `gradients`, which cost a backward pass."""
+    return "aekd" in _names(spec)
+
+
+def needs_logits(spec: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | str]) -> bool:
+    """Whether the weighting that `create` makes of this configuration asks what the teachers predict."""
+    return bool(_names(spec) - {"uniform", "only", "aekd", "where_unlabelled", "smooth", "floor", "anneal"})
+
+
+def _names(spec: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | str]) -> set[str]:
+    """The names of all weightings in a configuration."""
     if isinstance(spec, str):
-        return spec == "aekd"
+        return {spec}
     if hasattr(spec, "items"):
         parts = [value for key, value in spec.items() if key in ("name", "labelled", "unlabelled")]
-        return any(needs_gradients(part) for part in parts)
-    return any(needs_gradients(part) for part in spec)
+        return set().union(*map(_names, parts))
+    return set().union(*map(_names, spec))
 
 
 def _create_one(name: str, options: Mapping[str, Any]) -> Weighting:

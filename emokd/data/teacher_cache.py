@@ -78,11 +78,9 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
     return found
 
 
-def size_in_bytes(key: Key, widths: Mapping[str, int]) -> int:
-    """Bytes that the cache will take on the disk."""
-    return sum(
-        key["examples"] * (key["views"] + 1) * width * np.dtype(key["dtype"]).itemsize for width in widths.values()
-    )
+def size_in_bytes(key: Key, examples: int, widths: Mapping[str, int]) -> int:
+    """Bytes that the cache of so many examples will take on the disk."""
+    return sum(examples * (key["views"] + 1) * width * np.dtype(key["dtype"]).itemsize for width in widths.values())
 
 
 def write(
@@ -90,8 +88,8 @@ def write(
     key: Key,
     ids: UInt32[np.ndarray, " N"],
     widths: Mapping[str, int],
-    batches: Callable[[int], Iterable[Mapping[str, np.ndarray]]],
-    features: Callable[[Mapping[str, np.ndarray]], Mapping[str, Float[np.ndarray, "B D"]]],
+    batches: Callable[[int], Iterable[Mapping[str, Any]]],
+    features: Callable[[Mapping[str, Any]], Mapping[str, Float[np.ndarray, "B D"]]],
 ) -> None:
     """Writes a cache; a run that was stopped goes on at the view where it stopped.
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from emokd import defaults, weighting
+from emokd.errors import InputError
 from emokd.losses import affect, features
 from emokd.models.network import TrainedModel, attach_heads, functional
 from emokd.phase import Batch, Outcome, Recipe, Term, Tree
@@ -42,6 +43,11 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     augmentation = common.create_augmentation(config.data.augment)
     distance = common.choose(DISTANCES, config.distance, "config.distance")
     chain = weighting.create(config.weighting)
+    if config.phases.distill.enabled and not config.phases.probe.enabled and weighting.needs_logits(config.weighting):
+        raise InputError(
+            "config.weighting asks how well the teachers predict emotions, which they learn in the probe: set "
+            "config.phases.probe.enabled, or a weighting that asks nothing, such as uniform."
+        )
 
     def init(key):
         student_key, *keys = jax.random.split(key, 1 + 2 * len(teachers))

@@ -60,7 +60,7 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
         params=params,
         stats=stats,
         optimizer=optimizer.init(params),
-        weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else (),
+        weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else {},
         tally=empty_tally(classes, len(recipe.teachers)) if recipe.weighting else {},
         key=step_key,
     )

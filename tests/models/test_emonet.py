@@ -92,27 +92,29 @@ class TorchEmoNet(nn.Module):
 
 
 def randomise(model, seed=0):
-    """Random parameters; running statistics near those of a random picture, so that activations stay of order one."""
+    """Random parameters; running statistics of the size of what they meet, so that activations stay of order one."""
     generator = torch.Generator().manual_seed(seed)
+
+    def set_statistics(norm, inputs):
+        variance = inputs[0].var()
+        norm.running_mean.copy_(0.3 * variance**0.5 * torch.randn(norm.num_features, generator=generator))
+        norm.running_var.copy_(variance * (torch.rand(norm.num_features, generator=generator) + 0.5))
+
+    hooks = []
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1:
-                value = torch.randn(parameter.shape, generator=generator) * (2 / parameter[0].numel()) ** 0.5
-            else:
-                value = 0.3 * torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(value)
+            fan = parameter[0].numel() if parameter.ndim > 1 else 10
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan**0.5)
+        for heatmaps in (model.l0, model.l1):
+            heatmaps.weight.mul_(0.1)  # their sum multiplies everything that follows
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.weight.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
-                module.momentum = 0.7
-        model.train()
-        model(torch.rand((8, 3, 64, 64), generator=generator))
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer += 0.2 * torch.randn(buffer.shape, generator=generator)
-            if name.endswith("running_var"):
-                buffer *= torch.rand(buffer.shape, generator=generator) + 0.5
-    return model.eval()
+                hooks.append(module.register_forward_pre_hook(set_statistics))
+        model.eval()(torch.rand((1, 3, 256, 256), generator=generator))
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 @pytest.fixture(scope="module")
