@@ -1,0 +1,158 @@
+"""The structure of a batch: who resembles whom, by the cosines between its examples' features.
+
+Every function takes a `mask` of the examples that count. One that does not count is nobody's anchor and has no
+similarity to anyone (0, without gradient), so it moves neither the clouds nor the centroids of the others.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from emokd.errors import InputError
+from emokd.losses.shapes import as_floats, check_rows, check_same_shape
+
+
+class Clouds(NamedTuple):
+    """Two clouds of B points each, one point per example of the batch.
+
+    Attributes:
+      student: Y, the student's points.
+      teacher: X, the teacher's points; no gradient flows to them.
+    """
+
+    student: Float[Array, "B K"]
+    teacher: Float[Array, "B K"]
+
+
+def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"] | None = None) -> Float[Array, "B B"]:
+    """S: the cosine of each pair of rows. A row of zeros is similar to nothing (0) and has no gradient.
+
+    Args:
+      features: one row per example; a positive factor on any of them changes nothing.
+      mask: examples that count; the rows and columns of the others are 0.
+
+    Raises:
+      InputError: features that are not a matrix, or a mask that does not fit.
+    """
+    check_same_shape(2, features=features)
+    mask = check_rows(mask, features.shape[0])
+    (features,) = as_floats(features)
+    features = jnp.where(mask[:, None], features, 0.0)
+    # Divided by the largest entry first: neither tiny nor huge features may under- or overflow when squared.
+    largest = lax.stop_gradient(jnp.abs(features).max(-1, keepdims=True))
+    empty = largest == 0
+    features = features / jnp.where(empty, 1.0, largest)
+    squares = jnp.where(empty, 1.0, (features**2).sum(-1, keepdims=True))
+    directions = features * lax.rsqrt(squares)
+    return jnp.matmul(directions, directions.T, precision=lax.Precision.HIGHEST)
+
+
+def anchors(
+    similarities: Float[Array, "B B"], k: int, *, nearest: bool = False, mask: Bool[Array, " B"] | None = None
+) -> tuple[Int[Array, "B K"], Bool[Array, "B K"]]:
+    """The k columns of each row by which it is compared: the least similar, in ascending order of similarity.
+
+    The release picks the least similar (mtpkdot.md) in the order of a partial sort; sorted, the result is
+    reproducible and coordinate r means "the r-th least similar". An example is never its own anchor. [ours]
+
+    Args:
+      similarities: the teacher's S.
+      k: anchors per row, 1 to B - 1.
+      nearest: take the k most similar instead, in ascending order too. [ours]
+      mask: examples that count; the others are nobody's anchor.
+
+    Returns:
+      The columns, equals in order of their index (reversed for `nearest`), and which of them are anchors: where
+      fewer than k other examples count, the places left over are not.
+
+    Raises:
+      InputError: k is not between 1 and B - 1, or the shapes do not fit.
+    """
+    check_same_shape(2, similarities=similarities)
+    rows = similarities.shape[0]
+    if similarities.shape[1] != rows:
+        raise InputError(f"Similarities must be square, not {list(similarities.shape)}.")
+    if not 1 <= k < rows:
+        raise InputError(
+            f"{k} anchors per example need a batch of more than {max(k, 1)}, and at least one anchor; "
+            f"this batch has {rows}: use fewer anchors or a larger batch."
+        )
+    others = check_rows(mask, rows)[None, :] & ~jnp.eye(rows, dtype=bool)
+    sign = 1.0 if nearest else -1.0
+    ranks, columns = lax.top_k(jnp.where(others, sign * similarities, -jnp.inf), k)
+    if nearest:
+        ranks, columns = ranks[:, ::-1], columns[:, ::-1]
+    return columns, ranks > -jnp.inf
+
+
+def clouds(
+    student: Float[Array, "B D"],
+    teacher: Float[Array, "B E"],
+    *,
+    k: int = 30,
+    nearest: bool = False,
+    mask: Bool[Array, " B"] | None = None,
+) -> Clouds:
+    """The batch's structure as two clouds: X_i = S~_T[i, idx_i] and Y_i = S~_S[i, idx_i], S~ = S - min S.
+
+    The teacher's S alone chooses the anchors idx_i. Where the batch is split over devices, constrain the features
+    to replicated before this call: every row meets every other one.
+
+    Args:
+      student: the student's features; the minimum is differentiated too.
+      teacher: the teacher's features, of any width; no gradient flows to them.
+      k: anchors per example (30 in the release), at most B - 1; 0 takes the whole rows of S~, unsorted.
+      nearest: as in `anchors`.
+      mask: examples that count. Rows of the others, and coordinates for which no anchor is left, are 0.
+
+    Raises:
+      InputError: features of different batches, k negative or not below B, or a mask that does not fit.
+    """
+    similarities_s, similarities_t, mask = _both(student, teacher, mask)
+    shifted_s, shifted_t = _shift(similarities_s, mask), _shift(similarities_t, mask)
+    if k == 0:
+        return Clouds(shifted_s, shifted_t)
+    columns, filled = anchors(similarities_t, k, nearest=nearest, mask=mask)
+    filled &= mask[:, None]
+    points = (jnp.where(filled, jnp.take_along_axis(s, columns, axis=1), 0.0) for s in (shifted_s, shifted_t))
+    return Clouds(*points)
+
+
+def centroid_distance(
+    student: Float[Array, "B D"], teacher: Float[Array, "B E"], *, mask: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
+    """L_cent = |mean of the rows of S_T - mean of the rows of S_S|_2, repeated on every row that counts.
+
+    A loss of the whole batch: the mean of these values over the rows that count is the loss, and so has its
+    gradient. Where the centroids are equal it is 0 and has no gradient. No gradient flows to the teacher.
+
+    Raises:
+      InputError: features of different batches, or a mask that does not fit.
+    """
+    similarities_s, similarities_t, mask = _both(student, teacher, mask)
+    count = jnp.maximum(mask.sum(), 1).astype(similarities_s.dtype)
+    square = (((similarities_t - similarities_s).sum(0) / count) ** 2).sum()
+    apart = square != 0  # not `> 0`, which would take a NaN for equality
+    distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
+    return jnp.where(mask, distance, 0.0)
+
+
+def _both(student: Array, teacher: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+    """S of the student and of the teacher, and the mask."""
+    if student.ndim != 2 or teacher.ndim != 2 or student.shape[0] != teacher.shape[0]:
+        raise InputError(
+            "Features must be [batch, width] with one batch for student and teacher, not "
+            f"{list(student.shape)} and {list(teacher.shape)}."
+        )
+    mask = check_rows(mask, student.shape[0])
+    student, teacher = as_floats(student, lax.stop_gradient(teacher))
+    return cosine_similarities(student, mask=mask), cosine_similarities(teacher, mask=mask), mask
+
+
+def _shift(similarities: Array, mask: Array) -> Array:
+    """S - min S over the pairs that count; 0 for the others."""
+    pairs = mask[:, None] & mask[None, :]
+    lowest = jnp.where(pairs, similarities, jnp.inf).min()
+    return jnp.where(pairs, similarities - lowest, 0.0)
