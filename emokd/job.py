@@ -1,6 +1,7 @@
 """A training job from its configuration to its scores: data, models, recipe, loop, student."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -186,7 +187,8 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     constants = jax.device_put(recipe.constants, replicated(mesh))
     batches = lambda view: itertools.chain(*(streams.evaluation(part, view) for part in parts))  # noqa: E731
     first = next(batches(CENTRE))
-    widths = {k: v.shape[1] for k, v in jax.eval_shape(recipe.frozen_features, constants, first, centre=True).items()}
+    shapes = jax.eval_shape(functools.partial(recipe.frozen_features, centre=True), constants, first)
+    widths = {name: features.shape[1] for name, features in shapes.items()}
     size = teacher_cache.size_in_bytes(key, sum(map(len, parts)), widths)
     logging.info("The cache will take %.1f MB in %s.", size / 1e6, folder)
     ids = np.concatenate([part.ids for part in parts])

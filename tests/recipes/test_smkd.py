@@ -121,7 +121,7 @@ def test_standardizer_is_the_training_sets_mean_and_deviation(finished):
 
 def test_distill_loss_is_the_formula(finished):
     config, models, examples, recipe, after = finished
-    state = after["probe"]
+    state = jax.tree.map(jnp.asarray, after["probe"])
     batch = {**batches_of(examples, config, 1)[0]}
     outcome = recipe.phases[1].objective(state.params, state.stats, recipe.constants, batch, jax.random.key(0))
     # Recompute d(A_k f_S, z_k) in NumPy from the features, on the same view.
