@@ -8,6 +8,7 @@ from emokd.losses.shapes import as_floats, check_rows, check_same_shape
 
 _KERNELS = 5
 _FACTOR = 2.0
+_ROUNDING = 1e-12  # of the mean square: a smaller spread is float32's rounding of one point
 
 
 def gaussian_mmd(
@@ -41,13 +42,13 @@ def gaussian_mmd(
     rows = jnp.maximum(mask.sum(), 1).astype(both.dtype)
     # Moving all points changes no distance, and squares of small coordinates round less.
     centre = lax.stop_gradient(both.sum(0, keepdims=True)) / (2 * rows)
-    both = jnp.where(counted, both - centre, 0.0)
+    size, both = (both**2).sum(), jnp.where(counted, both - centre, 0.0)
     squares = (both**2).sum(-1)
     products = jnp.matmul(both, both.T, precision=lax.Precision.HIGHEST)
     distances = squares[:, None] + squares[None, :] - 2 * products
     # Around their mean, the squares of all pairs' distances sum to 2 n sum |u|^2, over n (n - 1) pairs.
     middle = lax.stop_gradient(2 * squares.sum() / (2 * rows - 1))
-    middle = jnp.where(middle == 0, 1.0, middle)
+    middle = jnp.where(squares.sum() <= _ROUNDING * size, 1.0, middle)
     widths = [middle * _FACTOR ** (i - _KERNELS // 2) for i in range(_KERNELS)]
     kernels = sum(jnp.exp(-distances / width) for width in widths)
     signs = mask.astype(both.dtype) / rows

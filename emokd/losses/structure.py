@@ -45,7 +45,7 @@ def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"
     empty = largest == 0
     features = features / jnp.where(empty, 1.0, largest)
     squares = jnp.where(empty, 1.0, (features**2).sum(-1, keepdims=True))
-    directions = features * lax.rsqrt(squares)
+    directions = jnp.where(empty, 0.0, features * lax.rsqrt(squares))
     return jnp.matmul(directions, directions.T, precision=lax.Precision.HIGHEST)
 
 
@@ -81,10 +81,10 @@ def anchors(
         )
     others = check_rows(mask, rows)[None, :] & ~jnp.eye(rows, dtype=bool)
     sign = 1.0 if nearest else -1.0
-    ranks, columns = lax.top_k(jnp.where(others, sign * similarities, -jnp.inf), k)
+    _, columns = lax.top_k(jnp.where(others, sign * similarities, -jnp.inf), k)
     if nearest:
-        ranks, columns = ranks[:, ::-1], columns[:, ::-1]
-    return columns, ranks > -jnp.inf
+        columns = columns[:, ::-1]
+    return columns, jnp.take_along_axis(others, columns, axis=1)
 
 
 def clouds(
