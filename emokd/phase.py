@@ -127,7 +127,7 @@ class Recipe:
     extract: Callable[[Tree, Tree], tuple[Tree, Tree]]
     student_spec: Any
     networks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    frozen_features: Callable[[Tree, Batch, bool], Mapping[str, Array]] | None = None
+    frozen_features: Callable[..., Mapping[str, Array]] | None = None
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]

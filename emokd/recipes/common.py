@@ -18,6 +18,7 @@ from emokd.schedules import learning_rate_schedule
 from emokd.signals import Signals
 
 Choice = TypeVar("Choice")
+Weights = TypeVar("Weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,44 +174,51 @@ def restandardize(params: Tree, old: Tree, new: Tree) -> Tree:
     return {"kernel": kernel, "bias": params["bias"] + shift[0]}
 
 
-def fit_standardizer(
-    features: Callable[[Batch], Float[Array, "B D"]], batches: Iterable[Batch], size: int
-) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
-    """Mean and deviation of each feature over a data set; padding rows do not count.
+def fit_standardizers(
+    features: Callable[[Weights, Batch], Mapping[str, Float[Array, "B D"]]], weights: Weights, batches: Iterable[Batch]
+) -> dict[str, Tree]:
+    """Mean and deviation of named features over a data set, in one pass; padding rows do not count.
 
     Deviations below 1e-3 of the largest are raised to it, so that a dead dimension does not become noise.
+
+    Args:
+      features: weights and a batch to features by name.
+      weights: any tree; an argument of the compiled program, not a constant in it.
+      batches: the data set.
+
+    Returns:
+      For each name, {"mean": [D], "std": [D]}.
     """
 
     @jax.jit
-    def add(total, batch):
+    def add(total, weights, batch):
         rows = batch["mask"].astype(jnp.float32)[:, None]
-        values = features(batch).astype(jnp.float32)
-        shifted = values - total["shift"][None]
+        values = {name: value.astype(jnp.float32) for name, value in features(weights, batch).items()}
+        if total is None:
+            # A shift near the mean keeps the sums of squares well conditioned in float32.
+            zeros = {name: jnp.zeros(value.shape[1]) for name, value in values.items()}
+            shift = {name: (rows * value).sum(0) / jnp.maximum(rows.sum(), 1.0) for name, value in values.items()}
+            total = {"shift": shift, "count": jnp.zeros(()), "sum": zeros, "square": zeros}
+        shifted = {name: value - total["shift"][name][None] for name, value in values.items()}
         return {
             "shift": total["shift"],
             "count": total["count"] + rows.sum(),
-            "sum": total["sum"] + (rows * shifted).sum(0),
-            "square": total["square"] + (rows * shifted**2).sum(0),
+            "sum": {name: total["sum"][name] + (rows * value).sum(0) for name, value in shifted.items()},
+            "square": {name: total["square"][name] + (rows * value**2).sum(0) for name, value in shifted.items()},
         }
-
-    @jax.jit
-    def first(batch):
-        # A shift near the mean keeps the sums of squares well conditioned in float32.
-        rows = batch["mask"].astype(jnp.float32)[:, None]
-        return (rows * features(batch).astype(jnp.float32)).sum(0) / jnp.maximum(rows.sum(), 1.0)
 
     total = None
     for batch in batches:
-        if total is None:
-            zeros = jnp.zeros((size,), jnp.float32)
-            total = {"shift": first(batch), "count": jnp.zeros(()), "sum": zeros, "square": zeros}
-        total = add(total, batch)
+        total = add(total, weights, batch)
     if total is None:
         raise InputError("There is no training example to take feature statistics from.")
-    offset = total["sum"] / total["count"]
-    std = jnp.sqrt(jnp.maximum(total["square"] / total["count"] - offset**2, 0.0))
-    floor = jnp.maximum(1e-3 * std.max(), 1e-6)
-    return total["shift"] + offset, jnp.maximum(std, floor)
+    fitted = {}
+    for name, shift in total["shift"].items():
+        offset = total["sum"][name] / total["count"]
+        std = jnp.sqrt(jnp.maximum(total["square"][name] / total["count"] - offset**2, 0.0))
+        floor = jnp.maximum(1e-3 * std.max(), 1e-6)
+        fitted[name] = {"mean": shift + offset, "std": jnp.maximum(std, floor)}
+    return fitted
 
 
 def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> list[Teacher]:

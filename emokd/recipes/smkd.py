@@ -90,18 +90,17 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
     def standardize_teachers(params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch]) -> tuple[Tree, Tree]:
         """Takes the statistics of every teacher's features; the probes go on answering as before."""
-        batches = list(batches)
-        fitted, probes = {}, {}
-        for teacher in teachers:
 
-            def raw(batch, teacher=teacher):
-                return teacher_signals(teacher, params, stats, constants, batch, common.centre(batch))[0].features
+        def raw(weights, batch):
+            params, stats, constants = weights
+            view = common.centre(batch)
+            return {t.name: teacher_signals(t, params, stats, constants, batch, view)[0].features for t in teachers}
 
-            mean, std = common.fit_standardizer(raw, batches, teacher.feature_size)
-            fitted[teacher.name] = {"mean": mean, "std": std}
-            probes[teacher.name] = common.restandardize(
-                params["probes"][teacher.name], stats["standardizer"][teacher.name], fitted[teacher.name]
-            )
+        fitted = common.fit_standardizers(raw, (params, stats, constants), batches) if teachers else {}
+        probes = {
+            name: common.restandardize(params["probes"][name], stats["standardizer"][name], new)
+            for name, new in fitted.items()
+        }
         return {**params, "probes": probes}, {**stats, "standardizer": fitted}
 
     def teach(params, stats, constants, batch, key):

@@ -159,7 +159,7 @@ def test_the_annealed_solver_agrees_with_geomloss(points, dimensions, spread):
     student, teacher = random_clouds(points, dimensions, spread)
     value, slope = divergence(student, teacher, "geomloss")
     expected, expected_slope = of_geomloss(student, teacher)
-    np.testing.assert_allclose(value, expected, rtol=2e-5)
+    np.testing.assert_allclose(value, expected, rtol=2e-5, atol=1e-9)
     np.testing.assert_allclose(slope, expected_slope, rtol=1e-3, atol=2e-5 * np.abs(expected_slope).max())
 
 
