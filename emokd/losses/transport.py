@@ -152,7 +152,7 @@ def _annealed(student: Array, teacher: Array, weights: Array, blur: float) -> tu
     The four problems (teacher to student, student to teacher, each to itself) are one batch. The loop's gradient
     is not taken; the last step's is, with the potentials that enter it and each cost's second cloud held fixed.
     """
-    fixed = student
+    fixed = lax.stop_gradient(student)
     pairs = ((teacher, fixed), (student, teacher), (teacher, teacher), (student, fixed))
     costs = jnp.stack([_half_squares(x, y) for x, y in pairs])
     log_weights = jnp.log(weights)[None]

@@ -278,6 +278,7 @@ def test_a_batch_without_rows_that_count_has_no_loss(solver):
     result, (slope, _) = solve(*as_jax(*random_clouds(12, 4)), jnp.zeros(12, bool), solver)
     np.testing.assert_array_equal(result.values, 0)
     np.testing.assert_array_equal(slope, 0)
+    assert np.isfinite([float(number) for number in result[1:]]).all()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
