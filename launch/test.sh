@@ -10,4 +10,4 @@ install_locked requirements-test.lock requirements.lock
 .venv/bin/ruff format --check
 .venv/bin/mypy
 .venv/bin/shellcheck --external-sources launch/*.sh .ci/run
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest -n 2 --dist loadfile "$@"

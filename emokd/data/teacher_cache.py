@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt32
+from jaxtyping import Bool, Float, Int, UInt32
 
 from emokd.errors import InputError, excerpt
 
@@ -55,13 +55,13 @@ class TeacherCache:
 
     def attach(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch with `features/<teacher>` float32 [B, D] for its ids and views."""
-        rows, views = self._rows(batch["id"]), np.where(batch["view"] == CENTRE, self._views, batch["view"])
+        rows, views = self._rows(batch["id"], batch["mask"]), np.where(batch["view"] == CENTRE, self._views, batch["view"])
         found = {f"features/{n}": np.asarray(f[rows, views], np.float32) for n, f in self._features.items()}
         return {**batch, **found}
 
-    def _rows(self, ids: UInt32[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    def _rows(self, ids: UInt32[np.ndarray, " B"], mask: Bool[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
         places = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
-        if (self._sorted[places] != ids).any():
+        if (mask & (self._sorted[places] != ids)).any():  # padding has no id; whatever it finds does not count
             raise InputError("The teacher cache lacks examples of this run; make it again with the same config.data.")
         return np.asarray(self._order[places])
 
