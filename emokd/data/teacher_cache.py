@@ -55,7 +55,8 @@ class TeacherCache:
 
     def attach(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch with `features/<teacher>` float32 [B, D] for its ids and views."""
-        rows, views = self._rows(batch["id"], batch["mask"]), np.where(batch["view"] == CENTRE, self._views, batch["view"])
+        rows = self._rows(batch["id"], batch["mask"])
+        views = np.where(batch["view"] == CENTRE, self._views, batch["view"])
         found = {f"features/{n}": np.asarray(f[rows, views], np.float32) for n, f in self._features.items()}
         return {**batch, **found}
 
