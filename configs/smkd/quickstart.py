@@ -22,7 +22,7 @@ def get_config(arg=""):
     config.data.source = "painter"
     config.data.options = {
         "size": 48,
-        "train": 384 if small else 1536,
+        "train": 384 if small else 1280,
         "validation": 128 if small else 384,
         "test": 128 if small else 1024,
         "seed": 0,
@@ -30,17 +30,17 @@ def get_config(arg=""):
     config.data.canvas = 48
     config.data.in_memory = True
     config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1)})
-    config.student = defaults.network("basic_cnn", size=48, width=24)
+    config.student = defaults.network("basic_cnn", size=48, width=20)
     for skill in ("expression", "identity", "scene"):
-        config.teachers[skill] = defaults.teacher("basic_cnn", task=skill, size=48, width=24)
+        config.teachers[skill] = defaults.teacher("basic_cnn", task=skill, size=48, width=20)
 
     def phase(epochs, learning_rate):
         length = {"steps": 5} if small else {"epochs": epochs}
         return defaults.phase(**length, learning_rate=learning_rate)
 
-    config.phases.teach = phase(8, 3e-3)
+    config.phases.teach = phase(6, 3e-3)
     config.phases.probe = phase(3, 1e-2)
-    config.phases.distill = phase(8, 3e-3)
+    config.phases.distill = phase(6, 3e-3)
     config.phases.classify = phase(3, 5e-3)
     config.phases.finetune = phase(4, 1e-3)
     config.evaluation = defaults.every(percent=50)
