@@ -9,9 +9,9 @@ configs/teachers/oasis.py) and faces (trained on FER+ by configs/teachers/ferplu
 this run unless their checkpoint is given: --config.teachers.affect.checkpoint=runs/teachers/oasis/student.
 
 Command:  python -m emokd.train --config=configs/smkd/fi.py --workdir=runs/fi
-Expected: not measured on the whole of FI; for a sample of 746 photographs see docs/results/smkd_fi.md.
+Expected: not measured yet.
 Hardware: 2 CPU cores for `:subset` (the sample, as $EMOKD_DATA/fi_subset) and `:small` (the sample, smaller pictures,
-three steps per phase). Times are in docs/results/smkd_fi.md.
+three steps per phase).
 """
 
 from emokd import defaults
