@@ -4,7 +4,7 @@ Data: FER2013 with the FER+ votes (Barsoum et al. 2016), protocol "probability":
 
 Command:  python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
 Expected: see docs/results/teachers.md.
-Hardware: 2 CPU cores. Time: about 6 minutes; `:small` about 1 minute.
+Hardware: 2 CPU cores. Time: not measured on an idle machine; `:small` is 40 steps.
 """
 
 from emokd import defaults
