@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
-from emokd.errors import InputError, excerpt
+from emokd.errors import InputError
 
 PICTURE_SUFFIXES = frozenset(
     (
@@ -262,11 +262,6 @@ def find_directory(name: str, directory: str | None = None) -> str:
     if os.path.exists(place) or os.path.isfile(f"{place}.zip"):
         return place
     raise _missing(place, name)
-
-
-def missing_files(files: Files, paths: Sequence[str]) -> str:
-    """What to say of files that a table names and `files` does not hold."""
-    return f"{len(paths)} of the files are not in {files.where}: {excerpt(paths, 5)}"
 
 
 def _missing(place: str, name: str | None = None) -> InputError:
