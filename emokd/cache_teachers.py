@@ -20,7 +20,8 @@ def main(argv: list[str]) -> None:
     """The command."""
     del argv
     folder = pathlib.Path(OUTPUT.value)
-    written = write_cache(CONFIG.value, folder, teacher_trainer(folder.with_name(f"{folder.name}_teachers")))
+    trainer = teacher_trainer(folder.with_name(f"{folder.name}_teachers"), CONFIG.value.data)
+    written = write_cache(CONFIG.value, folder, trainer)
     key = written["key"]
     print(
         f"{', '.join(key['teachers'])}: {key['views'] + 1} views of {key['examples']}, "

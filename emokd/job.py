@@ -51,7 +51,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         logging.info("%s is done already.", workdir)
         return json.loads((workdir / "scores.json").read_text())
 
-    job = create_job(config, teacher_trainer(workdir))
+    job = create_job(config, teacher_trainer(workdir, config.data))
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         entry |= describe(job.recipe.networks[name])
@@ -66,13 +66,20 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     return scores
 
 
-def teacher_trainer(workdir: pathlib.Path) -> TrainTeacher:
-    """Trains teachers that have a configuration but no weights, each in a folder of its own under `workdir`."""
+def teacher_trainer(workdir: pathlib.Path, data: ml_collections.ConfigDict) -> TrainTeacher:
+    """Trains teachers that have a configuration but no weights, each in a folder of its own under `workdir`.
+
+    A teacher that learns from the same data set as the run (`data`) gets the run's split: it must not see what the
+    student is scored on.
+    """
 
     def train_teacher(file: str, name: pathlib.Path) -> pathlib.Path:
         logging.info("Training teacher %s with %s.", name, file)
         folder = workdir / "teachers" / name
-        train(configuration.load(file), folder)
+        config = configuration.load(file)
+        if config.data.source == data.source:
+            config.data.split = data.split
+        train(config, folder)
         return folder / "student"
 
     return train_teacher
@@ -160,11 +167,22 @@ def _create_job(
         columns=tuple(train_split.columns),
         sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
         batch_size=config.batch_size,
+        counts=class_counts(train_split),
     )
     models = load_models(config, train_teacher)
     recipe = recipes.find(config.recipe).build(config, task, models)
     attach = open_cache(config, models, parts, extra).attach if cached else dict
     return Job(config, recipe, parts, extra, attach), models
+
+
+def class_counts(examples: Examples) -> tuple[float, ...]:
+    """How many examples each expression has; votes count as fractions. Empty without expressions."""
+    if "votes" in examples.columns:
+        return tuple(map(float, examples.columns["votes"].sum(0)))
+    if "expression" not in examples.columns:
+        return ()
+    labels = examples.columns["expression"]
+    return tuple(map(float, np.bincount(labels[labels >= 0], minlength=len(examples.classes["expression"]))))
 
 
 def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_teacher: TrainTeacher) -> dict:
@@ -259,6 +277,8 @@ def cache_key(
 def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> dict[str, TrainedModel]:
     """The networks that the configuration takes from files: "student" and teachers by name.
 
+    "{fold}" in a teacher's checkpoint stands for `config.data.split.fold`, for teachers trained fold by fold.
+
     Raises:
       InputError: a file is missing or does not fit its architecture, or its classes are not the data's.
     """
@@ -267,7 +287,7 @@ def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) 
         models["student"] = load_model(config.student.init, config.student, "config.student.init")
     for name in sorted(config.get("teachers", {})):
         section = config.teachers[name]
-        path = section.checkpoint
+        path = section.checkpoint.replace("{fold}", str(config.data.split.fold))
         if not path and section.train:
             path = str(train_teacher(section.train, pathlib.Path(name)))
         if path:

@@ -150,7 +150,7 @@ def test_a_folder_without_pictures_is_said_so(tmp_path):
 def test_live_and_cached_teachers_give_the_same_run(teachers, tmp_path, dtype, tolerance):
     changes = {"data.views": 2, "cache.dtype": dtype}
     live = configuration.locked(make_config(teachers), changes)
-    written = job.write_cache(live, tmp_path / "cache", job.teacher_trainer(tmp_path))
+    written = job.write_cache(live, tmp_path / "cache", job.teacher_trainer(tmp_path, live.data))
     assert written["bytes"] == 44 * 3 * 2 * 24 * (4 if dtype == "float32" else 2)
     cached = configuration.locked(live, {"cache.dir": str(tmp_path / "cache")})
     job.train(live, tmp_path / "live")
@@ -164,7 +164,7 @@ def test_live_and_cached_teachers_give_the_same_run(teachers, tmp_path, dtype, t
 
 def test_a_stale_cache_is_refused_naming_what_changed(teachers, tmp_path):
     config = configuration.locked(make_config(teachers), {"data.views": 1})
-    job.write_cache(config, tmp_path / "cache", job.teacher_trainer(tmp_path))
+    job.write_cache(config, tmp_path / "cache", job.teacher_trainer(tmp_path, config.data))
     stale = configuration.locked(config, {"cache.dir": str(tmp_path / "cache"), "data.augment.flip": 0.1})
     with pytest.raises(
         InputError, match=r"is stale; these changed since it was made: augment.flip \(was 0.5, now 0.1\)"
@@ -184,7 +184,8 @@ def test_a_cache_that_is_not_there_is_an_error(teachers, tmp_path):
 
 def test_a_cache_needs_a_limited_number_of_views(teachers, tmp_path):
     with pytest.raises(InputError, match="set config.data.views"):
-        job.write_cache(make_config(teachers), tmp_path / "cache", job.teacher_trainer(tmp_path))
+        config = make_config(teachers)
+        job.write_cache(config, tmp_path / "cache", job.teacher_trainer(tmp_path, config.data))
 
 
 @pytest.mark.parametrize(

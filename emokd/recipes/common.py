@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from emokd.config import duration
 from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
 from emokd.errors import InputError, nearest
-from emokd.models.network import Functional, NetworkSpec, TrainedModel, functional
+from emokd.models.network import Functional, NetworkSpec, TrainedModel, attach_heads, functional
 from emokd.phase import Batch, Objective, Phase, Tree
 from emokd.schedules import learning_rate_schedule
 from emokd.signals import Signals
@@ -30,12 +30,14 @@ class Task:
       columns: names of all target columns.
       sizes: number of training examples in each stream ("labelled", "all").
       batch_size: the global batch.
+      counts: training examples of each class of "expression", fractional where votes are counted.
     """
 
     classes: Mapping[str, tuple[str, ...]]
     columns: tuple[str, ...]
     sizes: Mapping[str, int]
     batch_size: int
+    counts: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,10 +66,12 @@ class Teacher:
     def signals(
         self, params: Tree, stats: Tree, batch: Batch, view: View, *, train: bool = False, key: Array | None = None
     ) -> tuple[Signals, Tree]:
-        """The teacher's signals for a view, from the batch's cached features where it has them."""
+        """The teacher's signals for a view; features and heads alone where the batch has its cached features."""
         cached = batch.get(f"features/{self.name}")
         if cached is not None and not train:
-            return Signals(features=cached.astype(jnp.float32)), stats
+            features = cached.astype(jnp.float32)
+            heads = {name: linear(head, features) for name, head in params.get("heads", {}).items()}
+            return attach_heads(Signals(features=features), heads), stats
         return self.network(params, stats, see(self.spec, batch, view), train=train, key=key)
 
 
@@ -109,6 +113,20 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
     if name not in options:
         raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}.")
     return options[name]
+
+
+def class_weights(name: str, task: Task) -> tuple[float, ...] | None:
+    """Weights of the expressions in the cross-entropy: none, or balanced (1 / frequency, with mean 1 over examples).
+
+    Raises:
+      InputError: the name is unknown.
+    """
+    choose({"none": None, "balanced": None}, name, "config.class_weights")
+    if name == "none" or not task.counts:
+        return None
+    present = [count for count in task.counts if count > 0]
+    # A class without examples weighs nothing: it is never a label.
+    return tuple(sum(present) / (len(present) * count) if count > 0 else 0.0 for count in task.counts)
 
 
 def adopt_backbone(params: Tree, stats: Tree, model: TrainedModel, spec: NetworkSpec) -> tuple[Tree, Tree]:

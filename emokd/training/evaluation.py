@@ -77,7 +77,8 @@ def score(predictions: Predictions, columns: Mapping[str, np.ndarray], classes: 
         for target, values in outputs.items():
             if target == "valence_arousal":
                 if target in columns:
-                    scores[name][target] = metrics.affect_scores(values, columns[target])
+                    # Networks answer unbounded; what is reported is on the scale.
+                    scores[name][target] = metrics.affect_scores(np.clip(values, -1, 1), columns[target])
                 continue
             labels = columns.get("votes") if target == "expression" and "votes" in columns else columns.get(target)
             if labels is not None:

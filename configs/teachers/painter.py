@@ -1,0 +1,36 @@
+"""A teacher for the painted faces: expressions, valence and arousal, a basic CNN from nothing.
+
+The data is synthetic (the embedded painter). configs/bounded/quickstart.py trains this teacher by itself.
+
+Command:  python -m emokd.train --config=configs/teachers/painter.py --workdir=runs/teachers/painter
+Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured yet; `:small` is 10 steps.
+"""
+
+from emokd import defaults
+from emokd.config import check_argument
+from emokd.recipes import supervised
+
+
+def get_config(arg=""):
+    """The configuration; `small` is the same job in short."""
+    check_argument(arg)
+    small = arg == "small"
+    config = supervised.default_config()
+    config.batch_size = 64
+    config.data.source = "painter"
+    config.data.options = {
+        "size": 48,
+        "train": 384 if small else 1280,
+        "validation": 128 if small else 384,
+        "test": 128 if small else 1024,
+        "seed": 0,
+    }
+    config.data.canvas = 48
+    config.data.in_memory = True
+    config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1)})
+    config.targets = ("expression", "valence_arousal")
+    config.affect_loss = "ccc"
+    config.student = defaults.network("basic_cnn", size=48, width=24)
+    config.phases.train = defaults.phase(**({"steps": 10} if small else {"epochs": 10}), learning_rate=3e-3)
+    config.evaluation = defaults.every(percent=50)
+    return config

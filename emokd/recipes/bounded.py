@@ -1,0 +1,273 @@
+"""Teacher-bounded students: expressions, valence and arousal from a face, all at once.
+
+EmoNet (Toisoul et al., Nature Machine Intelligence 2021) taught to light networks with soft targets (Hinton et al.,
+2015) and a regression loss that stops once the student beats its teacher (Chen et al., NeurIPS 2017):
+
+    L = (1 - alpha) CE + alpha T^2 KL(teacher || student) + sum over valence, arousal of (smoothL1 + nu L_b)
+
+The formula is the paper's, with nu = 0.5; T = 4, alpha = 0.5 and margin 0 are ours, and each is a switch. With several
+teachers the terms that have a teacher in them are weighted per example by `config.weighting`. [ours]
+
+    head       the new heads learn on the resting backbone    (for imported weights; off by default)
+    distill    the whole student learns from labels and teachers
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Float
+
+from emokd import defaults, weighting
+from emokd.data.augment import centre_views
+from emokd.errors import InputError, excerpt
+from emokd.losses import affect, bounded, soft_targets
+from emokd.losses.shapes import check_range
+from emokd.models.network import TrainedModel, functional
+from emokd.phase import Outcome, Recipe, Term
+from emokd.recipes import common
+from emokd.signals import Signals
+
+REGRESSIONS = (*affect.AFFECT_LOSSES, "emonet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """What one teacher has to say about this data.
+
+    Attributes:
+      classes: the place among the teacher's logits of each of the data's expressions; None if it knows none.
+      soft_targets: whether its logits are imitated.
+      bound: whether its valence and arousal bound the student's.
+    """
+
+    classes: tuple[int, ...] | None
+    soft_targets: bool
+    bound: bool
+
+
+def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
+    """The recipe for a configuration, a task and the models read from files ("student" and teachers, by name).
+
+    Raises:
+      InputError: the data has neither expressions nor valence and arousal, a teacher does not know one of the data's
+        classes, nothing is left for a teacher to teach, or an option is unknown or outside its range.
+    """
+    heads = {}
+    if "expression" in task.classes:
+        heads["expression"] = len(common.require_classes(task, "expression"))
+    if "valence_arousal" in task.columns:
+        heads["valence_arousal"] = 2
+    if not heads:
+        raise InputError(f"This recipe needs expressions, valence and arousal, or all; the data has {task.columns}.")
+    _check_options(config)
+    spec = common.create_spec(config.student, heads, task)
+    student = functional(spec)
+    teachers = common.create_teachers(config.teachers, task, models)
+    lessons = {teacher.name: _create_lesson(teacher, config, task, heads) for teacher in teachers}
+    soft, bound = config.soft_targets, config.bound
+    augmentation = common.create_augmentation(config.data.augment)
+    class_weights = common.class_weights(config.class_weights, task)
+    chain = weighting.create(config.weighting) if teachers else None
+    if teachers and weighting.needs_gradients(config.weighting):
+        raise InputError("config.weighting: aekd compares features, but this recipe's teachers teach outputs.")
+    label_share = 1.0 - soft.alpha if any(lesson.soft_targets for lesson in lessons.values()) else 1.0
+
+    def init(key):
+        params, stats = student.init(key)
+        if "student" in models:
+            params, stats = common.adopt_backbone(params, stats, models["student"], spec)
+        return {"student": params}, {"student": stats}
+
+    constants = {t.name: {"params": t.model.params, "stats": t.model.stats} for t in teachers if t.model}
+
+    def ask(teacher, constants, batch, view) -> Signals:
+        """The teacher's signals, with the logits of the data's classes in the data's order."""
+        weights, classes = constants[teacher.name], lessons[teacher.name].classes
+        signals, _ = teacher.signals(weights["params"], weights["stats"], batch, view)
+        return signals.replace(logits=None if classes is None else signals.logits[:, jnp.array(classes)])
+
+    def label_terms(signals, batch, key) -> tuple[dict[str, Term], dict[str, Array]]:
+        """What the labels say; with nothing from teachers it is the paper's baseline."""
+        terms, metrics = {}, {}
+        if "expression" in heads:
+            labels, rows = common.targets(batch)
+            values = affect.cross_entropy(
+                signals.logits, labels, label_smoothing=config.label_smoothing, class_weights=class_weights
+            )
+            terms["expression"] = Term(values, rows, label_share)
+            metrics["accuracy"] = common.is_right(signals.logits, labels)
+        if "valence_arousal" in heads:
+            target = batch["valence_arousal"]
+            rows = batch["mask"] & ~jnp.isnan(target).all(-1)
+            if config.affect_loss == "emonet":
+                values = affect.emonet_mixture(signals.valence_arousal, target, key, mask=rows)
+            else:
+                values = affect.AFFECT_LOSSES[config.affect_loss](signals.valence_arousal, target, mask=rows)
+            terms["valence_arousal"] = Term(values, rows)
+        return terms, metrics
+
+    def teacher_loss(lesson, signals, theirs, batch) -> Float[Array, " B"]:
+        """alpha T^2 KL + nu L_b of one teacher."""
+        total = jnp.zeros(batch["mask"].shape, jnp.float32)
+        if lesson.soft_targets:
+            total += soft.alpha * soft_targets.kl_divergence(
+                signals.logits, theirs.logits, temperature=soft.temperature
+            )
+        if lesson.bound:
+            total += bound.nu * bounded.teacher_bound(
+                signals.valence_arousal,
+                theirs.valence_arousal,
+                batch["valence_arousal"],
+                margin=bound.margin,
+                joint=bound.joint,
+                mask=batch["mask"],
+            )
+        return total
+
+    def learn(params, stats, constants, batch, key, train):
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        dropout_key, mixture_key = jax.random.split(key)
+        signals, moved = student(
+            params["student"], stats["student"], common.see(spec, batch, view), train=train, key=dropout_key
+        )
+        terms, metrics = label_terms(signals, batch, mixture_key)
+        stats = {**stats, "student": moved}
+        if not any(lesson.soft_targets or lesson.bound for lesson in lessons.values()):
+            return Outcome(terms, stats, metrics=metrics)
+        theirs = {t.name: jax.lax.stop_gradient(ask(t, constants, batch, view)) for t in teachers}
+        losses = [teacher_loss(lessons[t.name], signals, theirs[t.name], batch) for t in teachers]
+        for name, lesson in lessons.items():
+            if lesson.bound:
+                metrics[f"beaten/{name}"] = _beaten(signals, theirs[name], batch["valence_arousal"])
+        evidence = {}
+        if "expression" in heads and all(lesson.classes for lesson in lessons.values()):
+            evidence["teacher_logits"] = jnp.stack([theirs[t.name].logits for t in teachers], axis=1)
+            evidence["labels"], _ = common.targets(batch)
+        return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], jax.lax.stop_gradient(evidence), metrics)
+
+    def head(params, stats, constants, batch, key):
+        return learn(params, stats, constants, batch, key, train=False)
+
+    def distill(params, stats, constants, batch, key):
+        return learn(params, stats, constants, batch, key, train=True)
+
+    def frozen_features(constants, batch, centre):
+        view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)
+        return {
+            t.name: t.signals(constants[t.name]["params"], constants[t.name]["stats"], batch, view)[0].features
+            for t in teachers
+        }
+
+    def predict(params, stats, constants, batch):
+        rows = batch["id"].shape[0]
+
+        def look(view):
+            own = student(params["student"], stats["student"], common.see(spec, batch, view))[0]
+            return {"student": own, **{t.name: ask(t, constants, batch, view) for t in teachers}}
+
+        straight = look(centre_views(rows))
+        if not config.mirror:
+            return straight
+        # No cache holds the mirrored picture.
+        batch = {name: values for name, values in batch.items() if not name.startswith("features/")}
+        mirrored = look(centre_views(rows, mirrored=True))
+        return {name: _average_affect(signals, mirrored[name]) for name, signals in straight.items()}
+
+    both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    phases = [
+        common.create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True),
+        common.create_phase("distill", config.phases.distill, task, distill, both, scored=True),
+    ]
+    return Recipe(
+        groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},
+        phases=[phase for phase in phases if phase is not None],
+        init=init,
+        constants=constants,
+        predict=predict,
+        teachers=[teacher.name for teacher in teachers],
+        weighting=chain,
+        extract=lambda params, stats: (params["student"], stats["student"]),
+        student_spec=spec,
+        networks={"student": spec, **{t.name: t.spec for t in teachers}},
+        frozen_features=frozen_features if teachers else None,
+    )
+
+
+def _check_options(config: ml_collections.ConfigDict) -> None:
+    common.choose(dict.fromkeys(REGRESSIONS), config.affect_loss, "config.affect_loss")
+    check_range("config.soft_targets.alpha", config.soft_targets.alpha, 0, 1)
+    check_range("config.soft_targets.temperature", config.soft_targets.temperature, 0, above=True)
+    check_range("config.bound.nu", config.bound.nu, 0)
+    check_range("config.bound.margin", config.bound.margin, 0)
+
+
+def _create_lesson(
+    teacher: common.Teacher, config: ml_collections.ConfigDict, task: common.Task, heads: Mapping[str, int]
+) -> Lesson:
+    """What the teacher can teach here.
+
+    Raises:
+      InputError: it has no weights, no output that the data has a target for, or not all of the data's classes.
+    """
+    key = f"config.teachers.{teacher.name}"
+    if teacher.model is None or teacher.learns:
+        raise InputError(
+            f"{key}: this recipe's teachers are frozen; give .checkpoint or .train, and tuning linear_probe."
+        )
+    known = [head for head in heads if head in teacher.spec.heads]
+    if not known:
+        raise InputError(
+            f"{key} has the heads {sorted(teacher.spec.heads)}, but the data has targets for {list(heads)}."
+        )
+    classes = None
+    if "expression" in known:
+        names = teacher.spec.classes.get("expression", ())
+        missing = [name for name in task.classes["expression"] if name not in names]
+        if missing:
+            raise InputError(
+                f"{key} knows the expressions {list(names)}, but the data also has {excerpt(missing)}. Leave these "
+                "out of the data (config.data.options.classes, where the source has it), or use another teacher."
+            )
+        classes = tuple(names.index(name) for name in task.classes["expression"])
+    return Lesson(
+        classes,
+        soft_targets=classes is not None and config.soft_targets.alpha > 0,
+        bound="valence_arousal" in known and config.bound.nu > 0,
+    )
+
+
+def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
+    """1 where the student's squared error of valence and arousal is below the teacher's, else 0."""
+    own, other = (((s.valence_arousal - target) ** 2).sum(-1) for s in (signals, theirs))
+    return (own < other).astype(jnp.float32)
+
+
+def _average_affect(signals: Signals, mirrored: Signals) -> Signals:
+    """Valence and arousal averaged with the mirrored picture's, as EmoNet's evaluation does; the rest as it was."""
+    if signals.valence_arousal is None:
+        return signals
+    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.valence_arousal) / 2)
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The recipe's configuration with every key that it reads; teachers are the user's to add."""
+    config = defaults.run("bounded")
+    config.teachers = ml_collections.ConfigDict()
+    config.weighting = ({"name": "uniform"},)
+    config.soft_targets = ml_collections.ConfigDict({"alpha": 0.5, "temperature": 4.0})  # [ours]
+    config.bound = ml_collections.ConfigDict({"nu": 0.5, "margin": 0.0, "joint": False})
+    config.affect_loss = "smooth_l1"  # or mse, ccc, pcc, emonet
+    config.label_smoothing = 0.0
+    config.class_weights = "none"  # or balanced
+    config.mirror = False  # average valence and arousal with the mirrored picture when scoring
+    config.backbone_multiplier = 1.0  # of the learning rate
+    config.phases = ml_collections.ConfigDict(
+        {
+            "head": defaults.phase(epochs=5, learning_rate=2e-3, enabled=False),
+            "distill": defaults.phase(epochs=30, learning_rate=1e-3),
+        }
+    )
+    return config
