@@ -1,10 +1,12 @@
 """Teacher-bounded students on DiffusionFER: seven expressions, valence and arousal of synthetic faces.
 
-Loss: soft targets and the teacher-bounded regression loss (emokd/recipes/bounded.py). The teacher, an EfficientNet-Lite0
-at 96 pixels, is trained by configs/teachers/diffusionfer.py on the same split, by this run unless a checkpoint is given.
+Loss: soft targets and the teacher-bounded regression loss (emokd/recipes/bounded.py). The teacher is an
+EfficientNet-Lite0 at 96 pixels, trained by configs/teachers/diffusionfer.py on the same split: by this run, unless a
+checkpoint is given.
 
-Arguments: the student, `mobilenet` (MobileNetV2 from ImageNet weights; the default), `light` (MobileNetV2 of width 0.35,
-from nothing) or `efficientformer` (EfficientFormer-L1 from nothing, at 224 pixels); `small` is `light` in a few steps.
+Arguments: the student, `mobilenet` (MobileNetV2 from ImageNet weights; the default), `light` (MobileNetV2 of width
+0.35, from nothing) or `efficientformer` (EfficientFormer-L1 from nothing, at 224 pixels); `small` is `light` in a few
+steps.
 
 Command:  python -m emokd.train --config=configs/bounded/diffusionfer.py --workdir=runs/bounded_diffusionfer
 Expected: see docs/results/bounded_diffusionfer.md, measured with shorter jobs.
