@@ -19,14 +19,20 @@ BACKBONES = {
     "efficientformer_l7": "emokd.models.efficientformer:efficientformer_l7",
     "mini_xception": "emokd.models.mini_xception:MiniXception",
     "emonet": "emokd.models.emonet:EmoNet",
+    "r3d18": "emokd.models.resnet3d:R3D18",
+    "frames": "emokd.models.frames:FrameEncoder",
+    "spectrogram_resnet18": "emokd.models.spectrogram:SpectrogramResNet18",
+    "conv1d": "emokd.models.conv1d:Conv1d",
+    "mlp": "emokd.models.mlp:MLP",
 }
 
 
 def create_backbone(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     """Makes the backbone `name`.
 
-    A backbone is an `nnx.Module` with `feature_size: int`, `preprocessing: Preprocessing`, and
-    `__call__(images [B, H, W, C] normalised) -> Signals` holding features [B, feature_size].
+    A backbone is an `nnx.Module` with `feature_size: int` and `__call__(inputs normalised) -> Signals` holding features
+    [B, feature_size]. One of pictures [B, H, W, C] or videos [B, T, H, W, C] has a `preprocessing: Preprocessing`, any
+    other an option `shape`, that of one example.
 
     Raises:
       InputError: there is no such backbone, or it does not take one of the options.

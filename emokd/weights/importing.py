@@ -27,6 +27,7 @@ FOREIGN = {
     "efficientformer_l7": "emokd.weights.efficientformer",
     "mini_xception": "emokd.weights.mini_xception",
     "emonet": "emokd.weights.emonet",
+    "r3d18": "emokd.weights.resnet3d",
 }
 """The module that names each architecture's foreign modules (`foreign_module`).
 
