@@ -101,6 +101,23 @@ def teacher(
     )
 
 
+def modality(
+    source: str, backbone: str, *, privileged: bool = False, size: int = 0, standardize: str = "columns", **options
+) -> ConfigDict:
+    """A modality: the batch's input that it reads, its encoder, and whether it is there in training only."""
+    return ConfigDict(
+        {
+            "input": source,
+            "backbone": backbone,
+            "options": options,
+            "size": size,
+            "standardize": standardize,
+            "privileged": privileged,
+            "init": "",  # a weights file for the encoder
+        }
+    )
+
+
 def phase(
     *,
     learning_rate: float,

@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from emokd.errors import InputError
 
+READ_LOGITS = ("correct_only", "ebkd", "where_unlabelled")
+"""Weightings for which a teacher's error alone is not enough."""
+
 Labels = Int[Array, " B"] | Float[Array, "B C"]
 
 
@@ -43,21 +46,26 @@ class Evidence:
     labels: Array | None
     gradients: Array | None
     mask: Array
+    given_errors: Array | None = None
 
     @property
     def errors(self) -> Float[Array, "B K"]:
-        """Each teacher's cross-entropy."""
+        """Each teacher's cross-entropy, or the errors that the recipe gave."""
+        if self.given_errors is not None:
+            return jnp.where(jnp.isnan(self.given_errors), 0.0, self.given_errors)
         return cross_entropies(self.teacher_logits, self.labels)
 
     @property
     def scored(self) -> Bool[Array, "B 1"]:
         """Rows that have a label and are not padding."""
+        if self.given_errors is not None:
+            return (~jnp.isnan(self.given_errors).any(-1) & self.mask)[:, None]
         return (labelled_rows(self.labels) & self.mask)[:, None]
 
     @property
     def impossible(self) -> Bool[Array, "B 1"]:
         """Rows, padding aside, whose class id is higher than the teachers know."""
-        if self.labels.ndim == 2:
+        if self.given_errors is not None or self.labels.ndim == 2:
             return jnp.zeros_like(self.mask)[:, None]
         return ((self.labels >= self.teacher_logits.shape[-1]) & self.mask)[:, None]
 
@@ -73,13 +81,18 @@ def checked(
     Raises:
       InputError: a part that the weighting `name` needs is missing, or a shape or dtype is wrong.
     """
+    errors = given.get("errors")
+    # Errors stand for the cross-entropy, not for what else a rule may read in the logits.
+    replaced = ("teacher_logits", "labels") if errors is not None and name not in READ_LOGITS else ()
     for key in needs:
-        if given.get(key) is None:
+        if given.get(key) is None and key not in replaced:
             raise InputError(f"The weighting {name!r} needs {key!r}, which this recipe or this data does not give.")
     if weights.ndim != 2 or weights.dtype != jnp.float32:
         raise InputError(f"{name}: weights must be float32 [batch, teachers], not {weights.dtype} {weights.shape}.")
     batch, teachers = weights.shape
     logits, labels, gradients, mask = (given.get(k) for k in ("teacher_logits", "labels", "gradients", "mask"))
+    if errors is not None and errors.shape != (batch, teachers):
+        raise InputError(f"{name}: errors must be [{batch}, {teachers}], not {list(errors.shape)}.")
     for key, value in (("teacher_logits", logits), ("gradients", gradients)):
         if value is not None and (value.ndim != 3 or value.shape[:2] != (batch, teachers)):
             raise InputError(f"{name}: {key} must be [{batch}, {teachers}, ...], not {list(value.shape)}.")
@@ -97,4 +110,4 @@ def checked(
         mask = jnp.ones(batch, bool)
     if mask.shape != (batch,) or mask.dtype != jnp.bool_:
         raise InputError(f"{name}: the mask must be bool [{batch}], not {mask.dtype} {list(mask.shape)}.")
-    return Evidence(logits, labels, gradients, mask)
+    return Evidence(logits, labels, gradients, mask, errors)

@@ -17,13 +17,12 @@ from absl import logging
 from emokd import config as configuration
 from emokd import recipes
 from emokd.data import sources, splits, teacher_cache
-from emokd.data.augment import centre_views, render
 from emokd.data.examples import Examples
 from emokd.data.teacher_cache import CENTRE, TeacherCache
 from emokd.errors import InputError, excerpt
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
-from emokd.recipes.common import Task
+from emokd.recipes.common import Task, centre, see
 from emokd.reporting.progress import Progress
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
@@ -54,7 +53,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     job = create_job(config, teacher_trainer(workdir, config.data))
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
-        entry |= describe(job.recipe.networks[name])
+        if name in job.recipe.networks:
+            entry |= describe(job.recipe.networks[name])
     scores["data"] = job.splits["train"].name
     scores["provenance"] = provenance()
     params, stats = job.recipe.extract(*jax.device_get((state.params, state.stats)))
@@ -168,6 +168,7 @@ def _create_job(
         sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
         batch_size=config.batch_size,
         counts=class_counts(train_split),
+        inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
     )
     models = load_models(config, train_teacher)
     recipe = recipes.find(config.recipe).build(config, task, models)
@@ -303,7 +304,7 @@ def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> Train
     """
     found = find_file(path, key)
     if found.is_dir():
-        model = model_folder.load_trained(found)
+        model = model_folder.require_pictures(model_folder.load_trained(found), key)
     else:
         model = importing.import_file(section.backbone, found, options=section.options.to_dict())
     if section.size and section.size != model.spec.preprocessing.size:
@@ -345,11 +346,10 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     for head, names in found.items():
         if tuple(expected.get(head, names)) != tuple(names):
             raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
-    network, preprocessing = functional(model.spec), model.spec.preprocessing
+    network = functional(model.spec)
 
     def predict(params, stats, constants, batch):
-        view = centre_views(batch["id"].shape[0])
-        return {"student": network(params, stats, preprocessing(render(batch["image"], view, preprocessing.size)))[0]}
+        return {"student": network(params, stats, see(model.spec, batch, centre(batch)))[0]}
 
     mesh = create_mesh(config.devices)
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)

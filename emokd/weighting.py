@@ -7,6 +7,8 @@ evidence, each part needed only by the transforms that say so:
   labels: Int [B], any negative id meaning "no label"; or Float [B, C] distributions, a row of zeros
     meaning "no label". An id of C or more gives NaN weights, so that it cannot pass unnoticed.
   gradients: Float [B, K, D], of each teacher's distillation loss with respect to the student's output.
+  errors: Float [B, K], each teacher's own error in a task that is not classification, NaN where there is no label.
+    Where given, it takes the place of the cross-entropy that teacher_logits and labels would give. [ours]
   mask: Bool [B], False on padding. Its rows get weight 0 and count in no statistic.
 
 A transform that reads labels leaves the weights of an unlabelled row as they came in. Otherwise transforms that

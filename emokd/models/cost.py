@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates per picture."""
+"""What a network costs: parameters and multiply-accumulates per example."""
 
 from typing import Any
 
@@ -6,23 +6,39 @@ import jax
 import jax.numpy as jnp
 
 from emokd.models.macs import count_macs
+from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import NetworkSpec, count_parameters, functional
 
 _described: dict[str, dict[str, Any]] = {}
 
 
-def describe(spec: NetworkSpec) -> dict[str, Any]:
-    """Backbone, parameters, MACs of one picture, and input side of a network; nothing is allocated.
+def describe(spec: NetworkSpec | MultimodalSpec) -> dict[str, Any]:
+    """Backbone, parameters, MACs of one example, and input side of a network; nothing is allocated.
 
-    Remembered per specification, because counting traces the whole network.
+    A multimodal network's backbones are joined by "+", and it has no side. Remembered per specification, because
+    counting traces the whole network.
     """
     known = _described.get(repr(spec))
     if known is None:
         network = functional(spec)
         params, stats = network.abstract
-        size, channels = spec.preprocessing.size, spec.preprocessing.channels
-        image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-        macs = count_macs(lambda p, s, x: network(p, s, x)[0], params, stats, image)
-        known = {"backbone": spec.backbone, "parameters": count_parameters(params), "macs": macs, "size": size}
+        macs = count_macs(lambda p, s, x: network(p, s, x)[0], params, stats, _abstract_input(spec))
+        known = {"backbone": _name(spec), "parameters": count_parameters(params), "macs": macs}
+        if isinstance(spec, NetworkSpec):
+            known["size"] = spec.preprocessing.size
         _described[repr(spec)] = known
     return dict(known)
+
+
+def _abstract_input(spec: NetworkSpec | MultimodalSpec) -> Any:
+    """One example as the network sees it."""
+    if isinstance(spec, NetworkSpec):
+        size, channels = spec.preprocessing.size, spec.preprocessing.channels
+        return jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    return {name: jax.ShapeDtypeStruct((1, *m.shape), jnp.float32) for name, m in spec.modalities.items()}
+
+
+def _name(spec: NetworkSpec | MultimodalSpec) -> str:
+    if isinstance(spec, NetworkSpec):
+        return spec.backbone
+    return "+".join(modality.backbone for modality in spec.modalities.values())

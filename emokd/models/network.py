@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from flax import nnx
@@ -76,13 +76,13 @@ class TrainedModel:
     """A network with weights, as read from a file.
 
     Attributes:
-      spec: the architecture.
+      spec: the architecture: a NetworkSpec, or a MultimodalSpec.
       params: parameters, nested dicts.
       stats: BatchNorm statistics, likewise.
       origin: file name and hash of the weights, by which a run refers to its teachers.
     """
 
-    spec: NetworkSpec
+    spec: Any
     params: Tree
     stats: Tree
     origin: str
@@ -124,7 +124,13 @@ class Functional:
         return outputs, nnx.to_pure_dict(new_stats)
 
 
-def functional(spec: NetworkSpec) -> Functional:
+class Makes(Protocol):
+    """A specification: whatever can make a module."""
+
+    def make(self, rngs: nnx.Rngs) -> nnx.Module: ...
+
+
+def functional(spec: Makes) -> Functional:
     """The functional form of the network that `spec` describes."""
     return Functional(spec.make)
 

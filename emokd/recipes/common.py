@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from emokd.config import duration
 from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
 from emokd.errors import InputError, nearest
+from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import Functional, NetworkSpec, TrainedModel, attach_heads, functional
 from emokd.phase import Batch, Objective, Phase, Tree
 from emokd.schedules import learning_rate_schedule
@@ -31,6 +32,7 @@ class Task:
       sizes: number of training examples in each stream ("labelled", "all").
       batch_size: the global batch.
       counts: training examples of each class of "expression", fractional where votes are counted.
+      inputs: shape of one example of each input that is no picture.
     """
 
     classes: Mapping[str, tuple[str, ...]]
@@ -38,6 +40,7 @@ class Task:
     sizes: Mapping[str, int]
     batch_size: int
     counts: tuple[float, ...] = ()
+    inputs: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,9 +78,27 @@ class Teacher:
         return self.network(params, stats, see(self.spec, batch, view), train=train, key=key)
 
 
-def see(spec: NetworkSpec, batch: Batch, view: View) -> Float[Array, "B H W C"]:
-    """The view of a batch at a network's own size and normalisation."""
-    return spec.preprocessing(render(batch["image"], view, spec.preprocessing.size))
+def see(spec: NetworkSpec | MultimodalSpec, batch: Batch, view: View) -> Any:
+    """The view of a batch as a network takes it: at its own size and normalisation, [B, H, W, C].
+
+    For a multimodal network, a dict of its modalities: pictures as above, the frames of a video all in the example's
+    one view, arrays as they are.
+    """
+    if isinstance(spec, NetworkSpec):
+        return spec.preprocessing(render(batch["image"], view, spec.preprocessing.size))
+    return {name: _see_modality(modality, batch[modality.input], view) for name, modality in spec.modalities.items()}
+
+
+def _see_modality(modality: ModalitySpec, values: Array, view: View) -> Float[Array, "B ..."]:
+    if modality.preprocessing is None:
+        return values.astype(jnp.float32)
+    if values.ndim == 4:
+        return modality.preprocessing(render(values, view, modality.preprocessing.size))
+    rows, frames = values.shape[:2]
+    repeated = jax.tree.map(lambda x: jnp.repeat(x, frames, axis=0, total_repeat_length=rows * frames), view)
+    flat = render(values.reshape(rows * frames, *values.shape[2:]), repeated, modality.preprocessing.size)
+    pixels = modality.preprocessing(flat)
+    return pixels.reshape(rows, frames, *pixels.shape[1:])
 
 
 def create_views(batch: Batch, augmentation: Augmentation, seed: int) -> View:

@@ -23,9 +23,12 @@ import safetensors.numpy
 
 import emokd
 from emokd.errors import InputError, excerpt
+from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, TrainedModel, Tree, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights.mapping import compare, flatten, refuse, unflatten
+
+Spec = NetworkSpec | MultimodalSpec
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -47,7 +50,7 @@ class SeenAs:
 
 
 def save_model(
-    folder: str | pathlib.Path, spec: NetworkSpec, params: Tree, stats: Tree, provenance: Mapping[str, Any]
+    folder: str | pathlib.Path, spec: Spec, params: Tree, stats: Tree, provenance: Mapping[str, Any]
 ) -> None:
     """Writes a model folder whole or not at all; an older model in its place is replaced.
 
@@ -82,7 +85,7 @@ def save_model(
         _write(temporary / DESCRIPTION, text.encode())
 
 
-def load_model(folder: str | pathlib.Path) -> tuple[NetworkSpec, Tree, Tree, dict[str, Any]]:
+def load_model(folder: str | pathlib.Path) -> tuple[Spec, Tree, Tree, dict[str, Any]]:
     """Reads a model folder.
 
     Returns:
@@ -121,6 +124,18 @@ def load_trained(folder: str | pathlib.Path) -> TrainedModel:
     return TrainedModel(spec, params, stats, origin=f"{folder.name} (sha256 {model_hash(folder)[:16]})")
 
 
+def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
+    """The model, if one picture is all it takes.
+
+    Raises:
+      InputError: it takes several modalities; `source` says which model.
+    """
+    if isinstance(model.spec, MultimodalSpec):
+        inputs = ", ".join(modality.input for modality in model.spec.modalities.values())
+        raise InputError(f"{source} takes {inputs}, not a picture alone; use emokd.evaluate on its workdir.")
+    return model
+
+
 def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     """Reads a model folder, and how its training made pictures into squares.
 
@@ -130,7 +145,7 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     Raises:
       InputError: as `load_model`.
     """
-    model = load_trained(folder)
+    model = require_pictures(load_trained(folder), str(folder))
     config = _read_description(pathlib.Path(folder))["provenance"].get("config")
     if not config:
         return model, SeenAs(model.spec.preprocessing.size, "crop")
@@ -144,29 +159,43 @@ def model_hash(folder: str | pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def spec_to_json(spec: NetworkSpec) -> dict[str, Any]:
+def spec_to_json(spec: Spec) -> dict[str, Any]:
     """A specification as JSON values."""
-    return dataclasses.asdict(
-        dataclasses.replace(spec, options=dict(spec.options), heads=dict(spec.heads), classes=dict(spec.classes))
-    )
+    return dataclasses.asdict(spec)
 
 
-def spec_from_json(values: Mapping[str, Any], source: str) -> NetworkSpec:
+def spec_from_json(values: Mapping[str, Any], source: str) -> Spec:
     """Inverse of `spec_to_json`.
 
     Raises:
       InputError: a key is missing or unknown; `source` says where.
     """
     try:
-        seen = values["preprocessing"]
-        preprocessing = Preprocessing(**{**seen, "mean": tuple(seen["mean"]), "std": tuple(seen["std"])})
         classes = {head: tuple(names) for head, names in values["classes"].items()}
-        return NetworkSpec(**{**values, "classes": classes, "preprocessing": preprocessing})
+        if "modalities" not in values:
+            seen = _preprocessing(values["preprocessing"])
+            return NetworkSpec(**{**values, "classes": classes, "preprocessing": seen})
+        modalities = {
+            name: ModalitySpec(
+                **{
+                    **modality,
+                    "shape": tuple(modality["shape"]),
+                    "preprocessing": modality["preprocessing"] and _preprocessing(modality["preprocessing"]),
+                }
+            )
+            for name, modality in values["modalities"].items()
+        }
+        hallucinated = tuple(values["hallucinated"])
+        return MultimodalSpec(**{**values, "classes": classes, "modalities": modalities, "hallucinated": hallucinated})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{source} does not describe a network of this version of emokd: {error}.") from error
 
 
-def _abstract(spec: NetworkSpec) -> Tree:
+def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    return Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def _abstract(spec: Spec) -> Tree:
     params, stats = functional(spec).abstract
     return {"params": params, "stats": stats}
 
