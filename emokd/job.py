@@ -284,7 +284,7 @@ def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) 
       InputError: a file is missing or does not fit its architecture, or its classes are not the data's.
     """
     models = {}
-    if config.student.init:
+    if "student" in config and config.student.init:
         models["student"] = load_model(config.student.init, config.student, "config.student.init")
     for name in sorted(config.get("teachers", {})):
         section = config.teachers[name]
@@ -294,6 +294,10 @@ def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) 
         if path:
             models[name] = load_model(path, section, f"config.teachers.{name}.checkpoint")
             logging.info("Teacher %s: %s", name, models[name].origin)
+    for name in sorted(config.get("modalities", {})):
+        section = config.modalities[name]
+        if section.init:
+            models[name] = load_model(section.init, section, f"config.modalities.{name}.init")
     return models
 
 

@@ -82,6 +82,8 @@ class Phase:
       data: which stream it reads: "labelled", or "all" for the labelled and the extra examples.
       prepare: (params, stats, constants, batches) -> (params, stats), run once when the phase begins, over
         the training set's evaluation view; for statistics that need the whole set.
+      remark: logged metrics -> what a person should know of them, or nothing; said once per phase, and beside the
+        error where a loss is no longer finite.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Phase:
     scored: bool = False
     data: str = "labelled"
     prepare: Callable[..., tuple[Tree, Tree]] | None = None
+    remark: Callable[[Mapping[str, float]], str] | None = None
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]
@@ -114,6 +117,8 @@ class Recipe:
       student_spec: what `weights.model_folder` needs to store the student.
       frozen_features: (constants, batch, centre) -> features of every teacher that never learns, for the batch's
         views or, where `centre` (static) is set, for the evaluation view; what a teacher cache stores.
+      variants: names among the predictions that are neither the student nor a teacher, such as either of them
+        without one of its modalities.
       networks: the architecture of the student and of each teacher, for their size and cost.
     """
 
@@ -128,6 +133,7 @@ class Recipe:
     student_spec: Any
     networks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     frozen_features: Callable[..., Mapping[str, Array]] | None = None
+    variants: Sequence[str] = ()
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]

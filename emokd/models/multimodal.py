@@ -101,10 +101,11 @@ class Encoder(nnx.Module):
 
     def __init__(self, spec: ModalitySpec, width: int, *, rngs: nnx.Rngs):
         options = dict(spec.options)
-        self.standardizer = None
-        if spec.preprocessing is None:
+        is_array = spec.preprocessing is None
+        if is_array:
             options["shape"] = tuple(spec.shape)
-            self.standardizer = Standardizer(spec.shape[-1:] if spec.standardize == "columns" else ())
+        columns = spec.shape[-1:] if spec.standardize == "columns" else ()
+        self.standardizer = Standardizer(columns) if is_array else None
         self.backbone = create_backbone(spec.backbone, rngs=rngs, **options)
         size = self.backbone.feature_size
         self.project = nnx.Linear(size, width, rngs=rngs) if size != width else None

@@ -55,13 +55,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
       InputError: the data has neither expressions nor valence and arousal, a teacher does not know one of the data's
         classes, nothing is left for a teacher to teach, or an option is unknown or outside its range.
     """
-    heads = {}
-    if "expression" in task.classes:
-        heads["expression"] = len(common.require_classes(task, "expression"))
-    if "valence_arousal" in task.columns:
-        heads["valence_arousal"] = 2
-    if not heads:
-        raise InputError(f"This recipe needs expressions, valence and arousal, or all; the data has {task.columns}.")
+    heads = common.joint_heads(task)
     _check_options(config)
     spec = common.create_spec(config.student, heads, task)
     student = functional(spec)

@@ -14,6 +14,7 @@ from emokd.data.augment import Augmentation, View, centre_views, render, sample_
 from emokd.errors import InputError, nearest
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import Functional, NetworkSpec, TrainedModel, attach_heads, functional
+from emokd.models.preprocessing import Preprocessing
 from emokd.phase import Batch, Objective, Phase, Tree
 from emokd.schedules import learning_rate_schedule
 from emokd.signals import Signals
@@ -134,6 +135,34 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
     if name not in options:
         raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}.")
     return options[name]
+
+
+def joint_heads(task: Task) -> dict[str, int]:
+    """Head sizes of expressions, valence and arousal: whichever of them the data has.
+
+    Raises:
+      InputError: it has none of them.
+    """
+    heads = {}
+    if "expression" in task.classes:
+        heads["expression"] = len(require_classes(task, "expression"))
+    if "valence_arousal" in task.columns:
+        heads["valence_arousal"] = 2
+    if not heads:
+        raise InputError(f"This recipe needs expressions, or valence and arousal; the data has {list(task.columns)}.")
+    return heads
+
+
+def resized(preprocessing: Preprocessing, size: int) -> Preprocessing:
+    """The same normalisation for pictures of another side."""
+    return dataclasses.replace(preprocessing, size=size)
+
+
+def gather(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays whole on every device, where the step is compiled for a mesh; as they are elsewhere."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return arrays
+    return tuple(jax.lax.with_sharding_constraint(array, jax.sharding.PartitionSpec()) for array in arrays)
 
 
 def class_weights(name: str, task: Task) -> tuple[float, ...] | None:
@@ -302,7 +331,7 @@ def create_spec(section: ml_collections.ConfigDict, heads: Mapping[str, int], ta
     )
     preprocessing = functional(spec).module.backbone.preprocessing
     if section.get("size", 0):
-        preprocessing = dataclasses.replace(preprocessing, size=section.size)
+        preprocessing = resized(preprocessing, section.size)
     return dataclasses.replace(spec, preprocessing=preprocessing)
 
 

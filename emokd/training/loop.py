@@ -80,6 +80,7 @@ class _Run:
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.best = Best()
         self.weights: dict[str, dict] = {}
+        self.remarked: set[str] = set()
         labels = parameter_labels(recipe)
         self.train_step = jax.jit(
             create_train_step(recipe, config, labels),
@@ -178,7 +179,8 @@ class _Run:
         sharding = batch_sharding(self.mesh)
         abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
         begun = time.perf_counter()
-        compiled = self.train_step.lower(self.state, self.constants, abstract, phase=index).compile()
+        with jax.set_mesh(self.mesh):  # so that an objective may ask for arrays gathered over it
+            compiled = self.train_step.lower(self.state, self.constants, abstract, phase=index).compile()
         seconds = time.perf_counter() - begun
         memory = compiled.memory_analysis()
         cost = compiled.cost_analysis() or {}
@@ -208,12 +210,16 @@ class _Run:
     def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any]) -> None:
         metrics = {name: float(value) for name, value in values.items()}
         bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+        remark = phase.remark(metrics) if phase.remark else ""
         if bad:
             raise InputError(
-                f"Step {step} of phase {phase.name!r}: {', '.join(bad)} is not finite. Lower "
-                f"config.phases.{phase.name}.learning_rate or set config.optimizer.clip_norm; the last good checkpoint "
+                f"Step {step} of phase {phase.name!r}: {', '.join(bad)} is not finite. {remark}{' ' if remark else ''}"
+                f"Lower config.phases.{phase.name}.learning_rate or set config.optimizer.clip_norm; the last good checkpoint "
                 f"in {self.workdir / 'checkpoints'} is intact."
             )
+        if remark and phase.name not in self.remarked:
+            self.remarked.add(phase.name)
+            logging.warning("Step %d of phase %s: %s", step, phase.name, remark)
         metrics |= self.progress.speed() | {"host_peak_bytes": host_peak_bytes()}
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
@@ -242,6 +248,7 @@ class _Run:
     def scores(self, split: str) -> dict:
         """What scores.json holds: student, every teacher, and the weights each teacher received."""
         found = self.split_scores(split)
+        variants = {name: found.pop(name) for name in self.recipe.variants}
         return {
             "split": split,
             "examples": len(self.job.splits[split]),
@@ -252,6 +259,7 @@ class _Run:
             },
             "student": found.pop("student"),
             "teachers": found,
+            "variants": variants,
             "weights": self.weights,
         }
 

@@ -1,0 +1,231 @@
+"""What recipes of several modalities share: specifications, statistics of arrays, subsets, and modality dropout."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Bool, Float
+
+from emokd.errors import InputError, nearest
+from emokd.losses.structure import cosine_similarities
+from emokd.models.multimodal import ModalitySpec, MultimodalSpec
+from emokd.models.network import NetworkSpec, TrainedModel, functional
+from emokd.phase import Batch, Tree
+from emokd.recipes import common
+
+Specs = Mapping[str, ModalitySpec]
+STANDARDIZE = ("columns", "all")
+MOST_SUBSETS = 4  # modalities of which all subsets are scored
+
+
+def create_specs(config: ml_collections.ConfigDict, task: common.Task) -> dict[str, ModalitySpec]:
+    """The modalities of `config.modalities` in the order of their names.
+
+    Raises:
+      InputError: there is none, or one reads an input that the data does not have; the nearest is named.
+    """
+    if not config.modalities:
+        raise InputError("config.modalities is empty: add one with emokd.defaults.modality.")
+    return {name: _create_spec(name, config.modalities[name], task) for name in sorted(config.modalities)}
+
+
+def _create_spec(name: str, section: ml_collections.ConfigDict, task: common.Task) -> ModalitySpec:
+    known = {**task.inputs, "image": ()}
+    if section.input not in known:
+        raise InputError(
+            f"config.modalities.{name}.input is {section.input!r}, which the data does not have."
+            f"{nearest(section.input, known)} It has: {', '.join(sorted(task.inputs)) or 'pictures alone'}."
+        )
+    if section.standardize not in STANDARDIZE:
+        raise InputError(
+            f"config.modalities.{name}.standardize is {section.standardize!r}."
+            f"{nearest(section.standardize, STANDARDIZE)} Known: {', '.join(STANDARDIZE)}."
+        )
+    options, shape = section.options.to_dict(), task.inputs.get(section.input, ())
+    if section.input != "image" and len(shape) != 4:
+        return ModalitySpec(section.input, tuple(shape), section.backbone, options, None, section.standardize)
+    seen = functional(NetworkSpec(section.backbone, options)).module.backbone.preprocessing
+    size = section.size or seen.size
+    sides = (size, size, seen.channels)
+    shape = sides if section.input == "image" else (shape[0], *sides)
+    preprocessing = common.resized(seen, size)
+    return ModalitySpec(section.input, shape, section.backbone, options, preprocessing, section.standardize)
+
+
+def create_network_spec(
+    config: ml_collections.ConfigDict,
+    specs: Specs,
+    hallucinated: Sequence[str],
+    heads: Mapping[str, int],
+    task: common.Task,
+) -> MultimodalSpec:
+    """A network over these modalities, with the configuration's fusion."""
+    return MultimodalSpec(
+        modalities=dict(specs),
+        hallucinated=tuple(hallucinated),
+        width=config.width,
+        fusion=config.fusion.name,
+        fusion_options=config.fusion.options.to_dict(),
+        hallucination=config.hallucination.options.to_dict(),
+        heads=dict(heads),
+        classes={name: tuple(task.classes[name]) for name in heads if name in task.classes},
+        dropout=config.dropout,
+    )
+
+
+def adopt_encoders(params: Tree, stats: Tree, models: Mapping[str, TrainedModel], specs: Specs) -> tuple[Tree, Tree]:
+    """Fresh parameters with the backbones of those encoders replaced for which there is a trained model.
+
+    Raises:
+      InputError: a model is of another architecture.
+    """
+    for name in specs:
+        model = models.get(name)
+        if model is None:
+            continue
+        if (model.spec.backbone, dict(model.spec.options)) != (specs[name].backbone, dict(specs[name].options)):
+            raise InputError(
+                f"config.modalities.{name}.init is a {model.spec.backbone} with options {dict(model.spec.options)} "
+                f"({model.origin}), but the encoder is a {specs[name].backbone} with {dict(specs[name].options)}."
+            )
+        params = _replace_encoder(params, name, {"backbone": model.params["backbone"]})
+        if model.stats.get("backbone"):
+            stats = _replace_encoder(stats, name, {"backbone": model.stats["backbone"]})
+    return params, stats
+
+
+def take_encoders(own: Tree, other: Tree, names: Sequence[str]) -> Tree:
+    """Statistics `own` with the encoders `names` of `other`."""
+    for name in names:
+        if name in other.get("encoders", {}):
+            own = _replace_encoder(own, name, other["encoders"][name])
+    return own
+
+
+def _replace_encoder(tree: Tree, name: str, values: Tree) -> Tree:
+    encoders = tree.get("encoders", {})
+    return {**tree, "encoders": {**encoders, name: {**encoders.get(name, {}), **values}}}
+
+
+def fit_standardizers(specs: Specs, batches: Iterable[Batch]) -> dict[str, Tree]:
+    """Mean and deviation of each array modality over a data set, in one pass; missing entries do not count.
+
+    Deviations below 1e-3 of the largest are raised to it, so that a dead column does not become noise.
+
+    Returns:
+      For each array modality {"mean", "std"}, [columns] or [] as its `standardize` says.
+
+    Raises:
+      InputError: a modality, or a column of it, is missing from every example.
+    """
+    arrays = {name: spec for name, spec in specs.items() if spec.preprocessing is None}
+    if not arrays:
+        return {}
+
+    def entries(name, batch):
+        """All entries as rows of columns, and which of them count."""
+        values = batch[arrays[name].input].astype(jnp.float32)
+        counts = ~jnp.isnan(values) & batch["mask"].reshape(-1, *(1,) * (values.ndim - 1))
+        columns = values.shape[-1] if arrays[name].standardize == "columns" else 1
+        return values.reshape(-1, columns), counts.reshape(-1, columns)
+
+    @jax.jit
+    def add(total, batch):
+        found = {}
+        for name in arrays:
+            values, counts = entries(name, batch)
+            number = counts.sum(0).astype(jnp.float32)
+            if total is None:
+                # A shift near the mean keeps the sums of squares well conditioned in float32.
+                shift = jnp.where(counts, values, 0.0).sum(0) / jnp.maximum(number, 1.0)
+                before = {"shift": shift, **{key: jnp.zeros_like(shift) for key in ("count", "sum", "square")}}
+            else:
+                before = total[name]
+            shifted = jnp.where(counts, values - before["shift"][None], 0.0)
+            found[name] = {
+                "shift": before["shift"],
+                "count": before["count"] + number,
+                "sum": before["sum"] + shifted.sum(0),
+                "square": before["square"] + (shifted**2).sum(0),
+            }
+        return found
+
+    total = None
+    for batch in batches:
+        total = add(total, {key: batch[key] for key in ("mask", *{spec.input for spec in arrays.values()})})
+    if total is None:
+        raise InputError("There is no training example to take statistics of the modalities from.")
+    return {name: _finish(name, arrays[name], sums) for name, sums in total.items()}
+
+
+def _finish(name: str, spec: ModalitySpec, sums: Mapping[str, Array]) -> Tree:
+    missing = int((sums["count"] == 0).sum())
+    if missing:
+        raise InputError(
+            f"Modality {name!r} ({spec.input}): {missing} of {sums['count'].size} columns have no value in any training "
+            "example. Leave the modality out of config.modalities, or correct the data."
+        )
+    offset = sums["sum"] / sums["count"]
+    std = jnp.sqrt(jnp.maximum(sums["square"] / sums["count"] - offset**2, 0.0))
+    std = jnp.maximum(std, jnp.maximum(1e-3 * std.max(), 1e-6))
+    mean = sums["shift"] + offset
+    return {"mean": mean, "std": std} if spec.standardize == "columns" else {"mean": mean[0], "std": std[0]}
+
+
+def set_standardizers(stats: Tree, fitted: Mapping[str, Tree]) -> Tree:
+    """A network's statistics with those of its array modalities put in."""
+    for name, values in fitted.items():
+        if name in stats.get("encoders", {}):
+            stats = _replace_encoder(stats, name, {"standardizer": values})
+    return stats
+
+
+def drop(key: Array, rows: int, modalities: int, rate: float) -> Bool[Array, "B M"] | None:
+    """Modality dropout: which modalities each example keeps; one at least. None where the rate is 0."""
+    if rate == 0 or modalities == 1:
+        return None
+    keep_key, spare_key = jax.random.split(key)
+    keep = jax.random.bernoulli(keep_key, 1 - rate, (rows, modalities))
+    spare = jax.nn.one_hot(jax.random.randint(spare_key, (rows,), 0, modalities), modalities, dtype=bool)
+    return jnp.where(keep.any(1, keepdims=True), keep, spare)
+
+
+def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The proper subsets of the modalities, smallest first; of many, those that lack one modality."""
+    sizes = range(1, len(names)) if len(names) <= MOST_SUBSETS else [len(names) - 1]
+    return [subset for size in sizes for subset in itertools.combinations(names, size)]
+
+
+def keep_only(kept: Sequence[str], names: Sequence[str], rows: int) -> Bool[Array, "B M"]:
+    """The mask that leaves every example the modalities `kept` of `names`."""
+    return jnp.broadcast_to(jnp.array([name in kept for name in names])[None], (rows, len(names)))
+
+
+def similarity_range(features: Float[Array, "B D"], rows: Bool[Array, " B"]) -> tuple[Array, Array]:
+    """Lowest and highest cosine between two different examples, without gradient."""
+    similarities = jax.lax.stop_gradient(cosine_similarities(features, mask=rows))
+    pairs = rows[:, None] & rows[None, :] & ~jnp.eye(rows.shape[0], dtype=bool)
+    return jnp.where(pairs, similarities, jnp.inf).min(), jnp.where(pairs, similarities, -jnp.inf).max()
+
+
+def transport_remark(metrics: Mapping[str, float]) -> str:
+    """What a person should know of the solver's state; empty where all is well."""
+    bad = [
+        name.split("/")[-1]
+        for name, value in metrics.items()
+        if name.startswith("transport/converged/") and not value >= 1
+    ]
+    if not bad:
+        return ""
+    told = [
+        f"{name}: marginal error {metrics[f'transport/error/{name}']:.2g} after "
+        f"{metrics[f'transport/iterations/{name}']:.0f} iterations, the teacher's similarities lie in "
+        f"[{metrics[f'similarity/lowest/{name}']:.3g}, {metrics[f'similarity/highest/{name}']:.3g}]"
+        for name in bad
+    ]
+    return (
+        f"Optimal transport has not converged ({'; '.join(told)}). Raise config.structure.blur, or lower "
+        "config.structure.k."
+    )

@@ -1,0 +1,415 @@
+"""MT-PKDOT: several privileged teachers, optimal transport, and a student that does without their modalities.
+
+Multi-teacher privileged knowledge distillation with optimal transport, and its predecessor PKDOT (one joint teacher).
+What the papers and the authors' release say is in docs/mtpkdot.md, and what is ours.
+
+    teach        each modality's encoder learns the task, with a head of its own
+    joint        the fusion of all modalities learns it; the encoders rest
+    hallucinate  T-Nets learn to imagine the privileged modalities' tokens from the visible ones'
+    align        through an adapter each, the modalities' tokens come near the joint features
+    student      sees the visible modalities alone; learns from labels and from the batch's structure in the teachers
+
+The teachers of the last phase are the modalities (aligned) and the joint one; `config.weighting` says which counts,
+the most confident one of the batch by default. With `pool = "joint"` the same recipe is PKDOT; with the weight on
+`features` instead of `transport` it is point-to-point distillation; with all three at 0, no teacher.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Bool, Float
+
+from emokd import defaults, weighting
+from emokd.errors import InputError
+from emokd.losses import affect, features, mmd, structure, transport
+from emokd.losses.shapes import check_range
+from emokd.models.multimodal import is_present
+from emokd.models.network import TrainedModel, functional
+from emokd.phase import Batch, Outcome, Phase, Recipe, Term, Tree
+from emokd.recipes import common, modalities
+from emokd.signals import Signals
+
+DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
+HALLUCINATION_LOSSES = ("mmd", *DISTANCES)
+ANCHORS = ("least", "most", "all")
+POOLS = ("all", "joint")
+JOINT = "joint"
+
+
+def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
+    """The recipe for a configuration and a task; encoders may start from the weights in `models`, by modality.
+
+    Raises:
+      InputError: a modality is not in the data, all or none are privileged, the batch is no larger than the number of
+        anchors, or an option is unknown or outside its range.
+    """
+    heads = common.joint_heads(task)
+    specs = modalities.create_specs(config, task)
+    visible = tuple(name for name in specs if not config.modalities[name].privileged)
+    privileged = tuple(name for name in specs if config.modalities[name].privileged)
+    _check(config, visible)
+    imagined = privileged if config.phases.hallucinate.enabled else ()
+    teacher_spec = modalities.create_network_spec(config, specs, (), heads, task)
+    student_spec = modalities.create_network_spec(
+        config, {name: specs[name] for name in visible}, imagined, heads, task
+    )
+    teacher, student = functional(teacher_spec), functional(student_spec)
+    augmentation = common.create_augmentation(config.data.augment)
+    aligned = config.phases.align.enabled
+    pool = (JOINT,) if config.pool == "joint" else (*specs, JOINT)
+    taught = config.phases.teach.enabled
+    weights = config.objective
+    distils = taught and bool(weights.transport or weights.centroid or weights.features)
+    joint_width = teacher.module.feature_size
+    distance = common.choose(DISTANCES, config.distance, "config.distance")
+
+    def init(key):
+        teacher_key, student_key, *keys = jax.random.split(key, 2 + 4 * len(specs))
+        params, stats = teacher.init(teacher_key)
+        own, own_stats = student.init(student_key)
+        params, stats = modalities.adopt_encoders(params, stats, models, specs)
+        own, own_stats = modalities.adopt_encoders(own, own_stats, models, {name: specs[name] for name in visible})
+        tree: Tree = {"teacher": params, "student": own, "modality_heads": {}, "adapters": {}, "aligned_heads": {}}
+        for m, name in enumerate(specs):
+            first, down, up, last = keys[4 * m : 4 * m + 4]
+            tree["modality_heads"][name] = _create_heads(first, config.width, heads)
+            tree["adapters"][name] = {
+                "down": common.create_linear(down, config.width, config.adapter_width),
+                "up": common.create_linear(up, config.adapter_width, joint_width),
+            }
+            tree["aligned_heads"][name] = _create_heads(last, joint_width, heads)
+        return tree, {"teacher": stats, "student": own_stats}
+
+    def ask_teacher(params, stats, batch, view, *, train=False, key=None, keep=None):
+        inputs = common.see(teacher_spec, batch, view)
+        return teacher(params["teacher"], stats["teacher"], inputs, keep, train=train, key=key)
+
+    def ask_student(params, stats, batch, view, *, train=False, key=None, keep=None):
+        inputs = common.see(student_spec, batch, view)
+        return student(params["student"], stats["student"], inputs, keep, train=train, key=key)
+
+    def modality_signals(params, signals: Signals) -> dict[str, Signals]:
+        """Each modality's own answer: through its adapter, once there is one."""
+        found = {}
+        for name in specs:
+            token = signals.intermediates[f"token/{name}"]
+            if aligned:
+                token = common.linear(
+                    params["adapters"][name]["up"], common.linear(params["adapters"][name]["down"], token)
+                )
+            found[name] = _answer(params["aligned_heads" if aligned else "modality_heads"][name], token)
+        return found
+
+    def has(name: str, batch: Batch) -> Bool[Array, " B"]:
+        return batch["mask"] & is_present(batch[specs[name].input])
+
+    def task_terms(name: str, signals: Signals, batch: Batch, rows: Array, share: float = 1.0) -> dict[str, Term]:
+        """The task's losses of one network."""
+        terms = {}
+        if "expression" in heads:
+            labels, labelled = common.targets(batch)
+            values = affect.cross_entropy(signals.logits, labels, label_smoothing=config.label_smoothing)
+            terms[f"{name}/expression"] = Term(values, rows & labelled, share)
+        if "valence_arousal" in heads:
+            target = batch["valence_arousal"]
+            labelled = rows & ~jnp.isnan(target).all(-1)
+            values = affect.AFFECT_LOSSES[config.affect_loss](signals.valence_arousal, target, mask=labelled)
+            terms[f"{name}/valence_arousal"] = Term(values, labelled, share)
+        return terms
+
+    def teach(params, stats, constants, batch, key):
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        signals, moved = ask_teacher(params, stats, batch, view, train=True, key=key)
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Array] = {}
+        for name in specs:
+            answer = _answer(params["modality_heads"][name], signals.intermediates[f"token/{name}"])
+            terms |= task_terms(name, answer, batch, has(name, batch))
+            metrics |= _accuracy(name, answer, batch)
+        return Outcome(terms, {**stats, "teacher": moved}, metrics=metrics)
+
+    def joint(params, stats, constants, batch, key):
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        keep = modalities.drop(key, batch["mask"].shape[0], len(specs), config.modality_dropout)
+        signals, _ = ask_teacher(params, stats, batch, view, keep=keep)
+        return Outcome(
+            task_terms(JOINT, signals, batch, batch["mask"]), stats, metrics=_accuracy(JOINT, signals, batch)
+        )
+
+    def hallucinate(params, stats, constants, batch, key):
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        signals, _ = ask_teacher(params, stats, batch, view)
+        own = {**params["student"], "encoders": {n: params["teacher"]["encoders"][n] for n in visible}}
+        own_stats = modalities.take_encoders(stats["student"], stats["teacher"], visible)
+        imagination, _ = ask_student({"student": own}, {"student": own_stats}, batch, view)
+        terms = {}
+        for name in imagined:
+            true = jax.lax.stop_gradient(signals.intermediates[f"token/{name}"])
+            rows = has(name, batch)
+            terms[name] = Term(_imagine(config.hallucination.loss, imagination, name, true, rows), rows)
+        return Outcome(terms, stats)
+
+    def align(params, stats, constants, batch, key):
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        signals, _ = ask_teacher(params, stats, batch, view)
+        terms = task_terms(JOINT, signals, batch, batch["mask"], config.align.task)
+        metrics = _accuracy(JOINT, signals, batch)
+        for name, answer in modality_signals(params, signals).items():
+            rows = has(name, batch)
+            distances = features.cosine(answer.features, signals.features)
+            if not config.align.detach:  # the joint features move as well, as in the release
+                back = features.cosine(signals.features, answer.features)
+                distances += back - jax.lax.stop_gradient(back)
+            terms[f"align/{name}"] = Term(distances, rows, config.align.distance)
+            terms |= task_terms(name, answer, batch, rows, config.align.task * config.align.modality)
+            metrics |= _accuracy(name, answer, batch)
+        return Outcome(terms, stats, metrics=metrics)
+
+    def learn(params, stats, constants, batch, key):
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        drop_key, key = jax.random.split(key)
+        rows = batch["mask"]
+        keep = modalities.drop(drop_key, rows.shape[0], len(visible), config.modality_dropout)
+        signals, moved = ask_student(params, stats, batch, view, train=True, key=key, keep=keep)
+        terms = task_terms("student", signals, batch, rows, weights.task)
+        metrics = _accuracy("student", signals, batch)
+        stats = {**stats, "student": moved}
+        if not distils:
+            return Outcome(terms, stats, metrics=metrics)
+        answers = jax.lax.stop_gradient(teacher_answers(params, stats, batch, view))
+        losses = []
+        for name in pool:
+            known = rows if name == JOINT else has(name, batch)
+            values, measured = imitation(signals.features, answers[name].features, known)
+            losses.append(values)
+            metrics |= {f"{key}/{name}": value for key, value in measured.items()}
+        evidence = _evidence([answers[name] for name in pool], batch, heads)
+        return Outcome(terms, stats, jnp.stack(losses, axis=1), rows, jax.lax.stop_gradient(evidence), metrics)
+
+    def teacher_answers(params, stats, batch, view) -> dict[str, Signals]:
+        signals, _ = ask_teacher(params, stats, batch, view)
+        return {**modality_signals(params, signals), JOINT: signals}
+
+    def imitation(own: Array, theirs: Array, rows: Array) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        """Structure by transport, centroids and, for point-to-point distillation, the features themselves."""
+        total, measured = jnp.zeros(rows.shape, jnp.float32), {}
+        # Every row meets every other one: the batch is gathered once, here, and not inside the solver.
+        own, theirs, rows = common.gather(own, theirs, rows)
+        if weights.transport:
+            k = 0 if config.structure.anchors == "all" else config.structure.k
+            clouds = structure.clouds(own, theirs, k=k, nearest=config.structure.anchors == "most", mask=rows)
+            found = transport.sinkhorn_divergence(
+                clouds.student, clouds.teacher, blur=config.structure.blur, solver=config.structure.solver, mask=rows
+            )
+            total += weights.transport * found.values
+            lowest, highest = modalities.similarity_range(theirs, rows)
+            measured = {
+                "transport/divergence": found.values,
+                "transport/iterations": jnp.broadcast_to(found.iterations, rows.shape),
+                "transport/error": jnp.broadcast_to(found.error, rows.shape),
+                "transport/converged": jnp.broadcast_to(found.converged, rows.shape),
+                "similarity/lowest": jnp.broadcast_to(lowest, rows.shape),
+                "similarity/highest": jnp.broadcast_to(highest, rows.shape),
+            }
+        if weights.centroid:
+            total += weights.centroid * structure.centroid_distance(own, theirs, mask=rows)
+        if weights.features:
+            total += weights.features * distance(own, theirs)
+        return total, measured
+
+    def begin(params, stats, constants, batches):
+        """Statistics of the arrays, once, for all encoders."""
+        fitted = modalities.fit_standardizers(specs, batches)
+        stats = {**stats, "teacher": modalities.set_standardizers(stats["teacher"], fitted)}
+        return params, {**stats, "student": modalities.set_standardizers(stats["student"], fitted)}
+
+    def begin_student(params, stats, constants, batches):
+        """The student sees with the eyes of its teachers of the same modalities."""
+        if not taught:
+            return begin(params, stats, constants, batches)
+        if config.student_encoders == "fresh":
+            return params, stats
+        own = {**params["student"], "encoders": {n: params["teacher"]["encoders"][n] for n in visible}}
+        own_stats = modalities.take_encoders(stats["student"], stats["teacher"], visible)
+        return {**params, "student": own}, {**stats, "student": own_stats}
+
+    def predict(params, stats, constants, batch):
+        view, rows = common.centre(batch), batch["id"].shape[0]
+        found = {"student": ask_student(params, stats, batch, view)[0]}
+        for names in modalities.subsets(visible):
+            found[f"student({'+'.join(names)})"] = ask_student(
+                params, stats, batch, view, keep=modalities.keep_only(names, visible, rows)
+            )[0]
+        if not taught:
+            return found
+        found |= teacher_answers(params, stats, batch, view)
+        for names in modalities.subsets(tuple(specs)):
+            found[f"joint({'+'.join(names)})"] = ask_teacher(
+                params, stats, batch, view, keep=modalities.keep_only(names, tuple(specs), rows)
+            )[0]
+        return found
+
+    phases = _create_phases(
+        config,
+        task,
+        {"teach": teach, "joint": joint, "hallucinate": hallucinate, "align": align, "student": learn},
+        {"teach": begin, "student": begin_student},
+        bool(imagined),
+    )
+    return Recipe(
+        groups={
+            "teacher_encoders": r"teacher/encoders/.*",
+            "teacher_fusion": r"teacher/(fusion|heads)/.*",
+            "modality_heads": r"modality_heads/.*",
+            "adapters": r"(adapters|aligned_heads)/.*",
+            "hallucinators": r"student/hallucinators/.*",
+            "student_encoders": r"student/encoders/.*",
+            "student_fusion": r"student/(fusion|heads)/.*",
+        },
+        phases=phases,
+        init=init,
+        constants={},
+        predict=predict,
+        teachers=pool if distils else (),
+        weighting=weighting.create(config.weighting) if distils else None,
+        extract=lambda params, stats: (params["student"], stats["student"]),
+        student_spec=student_spec,
+        networks={"student": student_spec, **({JOINT: teacher_spec} if taught else {})},
+        variants=[f"student({'+'.join(names)})" for names in modalities.subsets(visible)]
+        + ([f"{JOINT}({'+'.join(names)})" for names in modalities.subsets(tuple(specs))] if taught else []),
+    )
+
+
+def _check(config: ml_collections.ConfigDict, visible: tuple[str, ...]) -> None:
+    """Checks the options, and that they fit together."""
+    if not visible:
+        raise InputError("Every modality is privileged, so the student would see nothing: set one's privileged=False.")
+    enabled = {name: section.enabled for name, section in config.phases.items()}
+    if enabled["teach"] != enabled["joint"] or not enabled["teach"] and (enabled["hallucinate"] or enabled["align"]):
+        raise InputError(
+            "config.phases: teach and joint go together, and hallucinate and align need both; "
+            f"enabled are {[name for name, on in enabled.items() if on]}."
+        )
+    common.choose(dict.fromkeys(POOLS), config.pool, "config.pool")
+    common.choose(dict.fromkeys(ANCHORS), config.structure.anchors, "config.structure.anchors")
+    common.choose(dict.fromkeys(transport.SOLVERS), config.structure.solver, "config.structure.solver")
+    common.choose(dict.fromkeys(HALLUCINATION_LOSSES), config.hallucination.loss, "config.hallucination.loss")
+    common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
+    common.choose(dict.fromkeys(("teacher", "fresh")), config.student_encoders, "config.student_encoders")
+    check_range("config.modality_dropout", config.modality_dropout, 0, 1)
+    for name, value in config.objective.items():
+        check_range(f"config.objective.{name}", value, 0)
+    k = config.structure.k
+    if config.objective.transport and config.structure.anchors != "all" and not 1 <= k < config.batch_size:
+        raise InputError(
+            f"config.structure.k is {k}, but a batch of {config.batch_size} has {config.batch_size - 1} other examples "
+            "to anchor each one to: lower config.structure.k or raise config.batch_size."
+        )
+
+
+def _create_phases(
+    config: ml_collections.ConfigDict,
+    task: common.Task,
+    objectives: Mapping[str, Any],
+    prepare: Mapping[str, Any],
+    imagines: bool,
+) -> list[Phase]:
+    """The phases that are enabled, in order."""
+    hallucinators = {"hallucinators": config.hallucination.multiplier} if imagines else {}
+    learns = {
+        "teach": {"teacher_encoders": 1.0, "modality_heads": 1.0},
+        "joint": {"teacher_fusion": 1.0},
+        "hallucinate": {"hallucinators": 1.0} if imagines else {},
+        "align": {"teacher_fusion": config.align.joint_multiplier, "adapters": 1.0},
+        "student": {"student_encoders": config.encoder_multiplier, "student_fusion": 1.0, **hallucinators},
+    }
+    phases = []
+    for name, groups in learns.items():
+        moving = {group: multiplier for group, multiplier in groups.items() if multiplier}
+        phase = common.create_phase(
+            name,
+            config.phases[name],
+            task,
+            objectives[name],
+            moving,
+            prepare=prepare.get(name),
+            scored=name == "student",
+            remark=modalities.transport_remark if name == "student" else None,
+        )
+        if phase is not None:
+            phases.append(phase)
+    return phases
+
+
+def _create_heads(key: Array, inputs: int, heads: Mapping[str, int]) -> Tree:
+    keys = jax.random.split(key, len(heads))
+    return {name: common.create_linear(k, inputs, size) for k, (name, size) in zip(keys, heads.items(), strict=True)}
+
+
+def _answer(heads: Tree, token: Float[Array, "B D"]) -> Signals:
+    """The signals of linear heads on features."""
+    outputs = {name: common.linear(head, token) for name, head in heads.items()}
+    return Signals(features=token, logits=outputs.get("expression"), valence_arousal=outputs.get("valence_arousal"))
+
+
+def _accuracy(name: str, signals: Signals, batch: Batch) -> dict[str, Array]:
+    if signals.logits is None:
+        return {}
+    return {f"accuracy/{name}": common.is_right(signals.logits, common.targets(batch)[0])}
+
+
+def _imagine(name: str, imagination: Signals, modality: str, true: Array, rows: Array) -> Float[Array, " B"]:
+    """How far a hallucinated token is from the true one."""
+    token = imagination.intermediates[f"token/{modality}"]
+    if name == "mmd":
+        return mmd.gaussian_mmd(token, true, mask=rows)
+    return DISTANCES[name](token, true)
+
+
+def _evidence(answers: list[Signals], batch: Batch, heads: Mapping[str, int]) -> dict[str, Array]:
+    """What the weighting may ask: logits and labels; without expressions, squared errors of valence and arousal."""
+    if "expression" in heads:
+        return {
+            "teacher_logits": jnp.stack([answer.logits for answer in answers], axis=1),
+            "labels": common.targets(batch)[0],
+        }
+    target = batch["valence_arousal"]
+    return {"errors": jnp.stack([((answer.valence_arousal - target) ** 2).sum(-1) for answer in answers], axis=1)}
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The recipe's configuration with every key that it reads; modalities are the user's to add."""
+    config = defaults.run("mtpkdot")
+    del config.student
+    config.modalities = ml_collections.ConfigDict()
+    config.width = 512  # of a token
+    config.fusion = ml_collections.ConfigDict({"name": "transformer", "options": {}})
+    config.dropout = 0.0
+    config.modality_dropout = 0.0  # [ours]
+    config.adapter_width = 256
+    config.hallucination = ml_collections.ConfigDict({"loss": "mmd", "multiplier": 1.0, "options": {}})
+    config.align = ml_collections.ConfigDict(
+        {"distance": 0.5, "task": 0.5, "modality": 0.5, "joint_multiplier": 0.02, "detach": False}
+    )
+    config.objective = ml_collections.ConfigDict({"task": 0.8, "transport": 0.2, "centroid": 0.2, "features": 0.0})
+    config.distance = "mse"  # of `features`, point-to-point distillation; or cosine
+    config.structure = ml_collections.ConfigDict({"anchors": "least", "k": 30, "blur": 0.1, "solver": "converged"})
+    config.pool = "all"  # or joint: PKDOT's one teacher
+    config.weighting = ({"name": "most_confident", "per": "batch"},)
+    config.student_encoders = "teacher"  # where they start; or fresh [ours]
+    config.encoder_multiplier = 1.0  # of the learning rate, in the last phase
+    config.affect_loss = "ccc"
+    config.label_smoothing = 0.0
+    config.phases = ml_collections.ConfigDict(
+        {
+            "teach": defaults.phase(epochs=10, learning_rate=5e-4),
+            "joint": defaults.phase(epochs=10, learning_rate=5e-4),
+            "hallucinate": defaults.phase(epochs=10, learning_rate=5e-4),
+            "align": defaults.phase(epochs=10, learning_rate=5e-3),
+            "student": defaults.phase(epochs=10, learning_rate=5e-4),
+        }
+    )
+    return config
