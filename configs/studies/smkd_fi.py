@@ -16,7 +16,7 @@ from emokd.config import check_argument
 from emokd.study_plan import define
 
 # Total steps of the job; see smkd_fi_job.py.
-STEPS = {"basic": 256, "mobilenet": 160, "small": 9}
+STEPS = {"basic": 192, "mobilenet": 112, "small": 9}
 
 
 def get_config(arg="basic"):

@@ -1,6 +1,6 @@
 """One run of the study smkd_fi.py: SMKD on the FI sample with cached teachers, and steps few enough to repeat it often.
 
-Arguments: `basic` (a basic CNN from nothing, 48 pixels) or `mobilenet` (MobileNetV2 from ImageNet weights, 64 pixels),
+Arguments: `basic` (a basic CNN from nothing, 32 pixels) or `mobilenet` (MobileNetV2 from ImageNet weights, 64 pixels),
 each also `_with_extra` (OASIS as unlabelled pictures for imitation); `small` is `basic` with three steps per phase.
 
 Command:  python -m emokd.train --config=configs/studies/smkd_fi_job.py:basic --workdir=runs/smkd_fi_basic
@@ -28,10 +28,10 @@ def get_config(arg="basic"):
         if student == "mobilenet":
             config.student = defaults.network("mobilenet_v2", size=64)
             config.student.init = "weights/mobilenet_v2-b0353104.pth"
-            lengths = (64, 32, 64)
+            lengths = (48, 16, 48)
         else:
-            config.student = defaults.network("basic_cnn", size=48)
-            lengths = (128, 48, 80) if student == "basic" else (3, 3, 3)
+            config.student = defaults.network("basic_cnn", size=32)
+            lengths = (96, 32, 64) if student == "basic" else (3, 3, 3)
         config.phases.probe = defaults.phase(steps=3 if student == "small" else 64, learning_rate=1e-3)
         config.phases.distill = defaults.phase(steps=lengths[0], learning_rate=2e-3)
         config.phases.classify = defaults.phase(steps=lengths[1], learning_rate=2e-3)
