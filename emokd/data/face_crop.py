@@ -1,0 +1,103 @@
+"""Square pictures of faces, cut out by landmarks or by a box."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from emokd.data.decode import MAX_PIXELS
+from emokd.errors import InputError
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the picture; may reach beyond it."""
+
+LANDMARK_SCALE = 0.909
+"""Side of EmoNet's crop over width plus height of the landmarks' box."""
+
+
+def landmark_box(landmarks: Float[np.ndarray, "N 2"]) -> Box:
+    """The box that just holds landmarks, given as rows of x and y in pixels."""
+    (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
+    return float(left), float(top), float(right), float(bottom)
+
+
+def square_around(box: Box, scale: float = LANDMARK_SCALE) -> tuple[int, int, int]:
+    """The square around the centre of a box, in whole pixels.
+
+    Args:
+      box: left, top, right, bottom in pixels.
+      scale: side of the square over width plus height of the box. The default is EmoNet's for the box of the
+        landmarks; 0.5 gives the box's mean side.
+
+    Returns:
+      Left, top and side. Halves are rounded up; the side is at least 1.
+
+    Raises:
+      InputError: the box has no area, is not finite, or its square would be above `decode.MAX_PIXELS`.
+    """
+    left, top, right, bottom = box
+    if not (math.isfinite(sum(box)) and left < right and top < bottom):
+        raise InputError(
+            f"The box {_text(box)} (left, top, right, bottom) has no area. Correct its landmarks or sides."
+        )
+    length = scale * (right - left + bottom - top)
+    if length > math.sqrt(MAX_PIXELS):
+        raise InputError(
+            f"The box {_text(box)} is too large: no face has so many pixels. Correct its landmarks or sides."
+        )
+    side = max(1, _round(length))
+    return _round((left + right - side) / 2), _round((top + bottom - side) / 2), side
+
+
+def crop_square(picture: UInt8[np.ndarray, "H W 3"], x0: int, y0: int, side: int) -> UInt8[np.ndarray, "S S 3"]:
+    """Cuts a square out of a picture; black where it reaches beyond the picture.
+
+    Args:
+      picture: RGB.
+      x0: left edge, pixels; may be negative.
+      y0: top edge.
+      side: side, at least 1.
+
+    Raises:
+      InputError: nothing of the picture is in the square.
+    """
+    height, width = picture.shape[:2]
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x0 + side, width), min(y0 + side, height)
+    if left >= right or top >= bottom:
+        raise InputError(
+            f"The square of side {side} at ({x0}, {y0}) is outside the picture, which is {width} x {height} pixels. "
+            "Correct its landmarks or box."
+        )
+    square = np.zeros((side, side, 3), np.uint8)
+    square[top - y0 : bottom - y0, left - x0 : right - x0] = picture[top:bottom, left:right]
+    return square
+
+
+def crop_box(
+    picture: UInt8[np.ndarray, "H W 3"], box: Box, scale: float = LANDMARK_SCALE
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Cuts out the square around a box, see `square_around` and `crop_square`.
+
+    A box that is partly outside the picture gives a crop that is partly black. [ours]
+
+    Raises:
+      InputError: the box is wrong, or nothing of it is inside the picture.
+    """
+    square = square_around(box, scale)
+    height, width = picture.shape[:2]
+    left, top, right, bottom = box
+    if left >= width or top >= height or right <= 0 or bottom <= 0:
+        raise InputError(
+            f"The box {_text(box)} (left, top, right, bottom) is outside the picture, which is {width} x {height} "
+            "pixels. Correct its landmarks or sides."
+        )
+    return crop_square(picture, *square)
+
+
+def _round(value: float) -> int:
+    # Python's round() takes halves to even numbers: equal boxes at odd and even places would get different crops.
+    return math.floor(value + 0.5)
+
+
+def _text(box: Box) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
