@@ -1,16 +1,19 @@
 """Using a trained model on pictures."""
 
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
+from jaxtyping import Float, UInt8
 
 from emokd.data.augment import centre_views, render
-from emokd.data.decode import DecodeError, read_file, to_canvas
+from emokd.data.decode import read_file, to_canvas
 from emokd.errors import InputError
+from emokd.faces import FaceCropper
 from emokd.models.network import TrainedModel, functional
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -39,36 +42,74 @@ class Predictor:
         self._outputs = jax.jit(outputs)
         self._weights = jax.device_put((model.params, model.stats))
 
-    def predict(self, files: Iterable[pathlib.Path]) -> Iterator[dict[str, Any]]:
-        """One record per file, in order: class and probabilities of each head, or `error` for an unreadable file."""
-        waiting: list[dict[str, Any]] = []
+    def predict(self, files: Iterable[pathlib.Path], cropper: FaceCropper | None = None) -> Iterator[dict[str, Any]]:
+        """One record per file, in order: class and probabilities of each head, valence and arousal.
+
+        Args:
+          files: the pictures.
+          cropper: when given, faces are looked for: a record has `size` (width and height of the upright picture)
+            and `faces`, the largest first, each with `box` (left, top, right, bottom in pixels), `score` and
+            its own answers. A picture without a face has an empty list, and a warning is logged.
+
+        Returns:
+          The records; one has `error` in place of answers when its file could not be read.
+        """
+        records: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
         canvases: list[np.ndarray] = []
         for file in files:
-            record: dict[str, Any] = {"file": str(file)}
+            records.append({"file": str(file)})
             try:
-                canvases.append(to_canvas(read_file(str(file), self.canvas), self.canvas, self.fit))
-            except DecodeError as error:
-                record["error"] = str(error)
-            waiting.append(record)
-            if len(canvases) == self.batch_size:
-                yield from self._answer(waiting, canvases)
-                waiting, canvases = [], []
-        yield from self._answer(waiting, canvases)
+                if cropper is None:
+                    canvases.append(self.to_canvas(read_file(file, self.canvas)))
+                    answers.append(records[-1])
+                else:
+                    # At its full size: boxes are in the picture's own pixels, and faces may be small.
+                    picture = read_file(file)
+                    found = cropper.find(picture)
+                    canvases += [self.to_canvas(crop) for _, crop in found]
+                    faces = [{"box": [round(v, 1) for v in f.box], "score": round(f.score, 4)} for f, _ in found]
+                    records[-1] |= {"size": [picture.shape[1], picture.shape[0]], "faces": faces}
+                    answers += faces
+                    if not faces:
+                        logging.warning("%s: no face was found.", file)
+            except InputError as error:
+                records[-1]["error"] = str(error)
+            if len(canvases) >= self.batch_size or not canvases:
+                yield from self._answer(records, answers, canvases)
+                records, answers, canvases = [], [], []
+        yield from self._answer(records, answers, canvases)
 
-    def _answer(self, records: list[dict[str, Any]], canvases: list[np.ndarray]) -> Iterator[dict[str, Any]]:
-        outputs: dict[str, np.ndarray] = {}
-        if canvases:
+    def to_canvas(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
+        """A picture as the square that the network is shown."""
+        return to_canvas(picture, self.canvas, self.fit)
+
+    def outputs(self, canvases: Sequence[UInt8[np.ndarray, "S S 3"]]) -> dict[str, Float[np.ndarray, "B N"]]:
+        """The network's answers: probabilities of each classifying head, and `valence_arousal` in [-1, 1].
+
+        Args:
+          canvases: at least one, from `to_canvas`.
+        """
+        batches = []
+        for start in range(0, len(canvases), self.batch_size):
+            batch = list(canvases[start : start + self.batch_size])
             # A short last batch is padded, so that there is one compiled program.
-            padding = [np.zeros_like(canvases[0])] * (self.batch_size - len(canvases))
-            outputs = jax.device_get(self._outputs(*self._weights, np.stack(canvases + padding)))
-        row = 0
-        for record in records:
-            if "error" not in record:
-                record |= self._describe({name: values[row] for name, values in outputs.items()})
-                row += 1
-            yield record
+            padding = [np.zeros_like(batch[0])] * (self.batch_size - len(batch))
+            batches.append(jax.device_get(self._outputs(*self._weights, np.stack(batch + padding))))
+        return {name: np.concatenate([b[name] for b in batches])[: len(canvases)] for name in batches[0]}
 
-    def _describe(self, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    def _answer(
+        self, records: list[dict[str, Any]], answers: list[dict[str, Any]], canvases: list[np.ndarray]
+    ) -> Iterator[dict[str, Any]]:
+        """Fills each answer with what the network says of its canvas, and gives the records, which hold the answers."""
+        if canvases:
+            outputs = self.outputs(canvases)
+            for row, answer in enumerate(answers):
+                answer |= self.describe({name: values[row] for name, values in outputs.items()})
+        yield from records
+
+    def describe(self, outputs: Mapping[str, Float[np.ndarray, " N"]]) -> dict[str, Any]:
+        """One row of `outputs` as JSON values: class and probabilities of each head, `valence`, `arousal`."""
         record: dict[str, Any] = {}
         for name, values in outputs.items():
             if name == "valence_arousal":

@@ -1,6 +1,7 @@
-"""Predicts emotions of pictures: one JSON line per file.
+"""Predicts emotions of pictures, or of the faces in them: one JSON line per file. Or of the frames of a video.
 
-python -m emokd.predict --model=runs/quickstart/student FILES_OR_FOLDERS...
+python -m emokd.predict --model=runs/quickstart/student [--faces] FILES_OR_FOLDERS...
+python -m emokd.predict --model=runs/quickstart/student [--faces] --video=FILE --output=FOLDER [--smooth=SECONDS]
 """
 
 import json
@@ -10,33 +11,57 @@ from absl import flags
 
 from emokd.command import run
 from emokd.errors import InputError
+from emokd.faces import CROPS, FaceCropper, YuNet
 from emokd.inference import Predictor, find_pictures
+from emokd.video import predict_video
 from emokd.weights import model_folder
 
 MODEL = flags.DEFINE_string("model", None, "A model folder, such as a workdir's `student`.", required=True)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures per step.", lower_bound=1)
 CANVAS = flags.DEFINE_integer("canvas", 0, "Side of the square that pictures are made into; 0: as in training.")
 FIT = flags.DEFINE_enum("fit", "", ["", "crop", "squash", "pad"], "How they become squares; empty: as in training.")
+FACES = flags.DEFINE_bool("faces", False, "Find faces and answer for each; off: the pictures are crops already.")
+FACE_CROP = flags.DEFINE_enum(
+    "face_crop", "landmarks", CROPS, "As the training's faces were cropped: by landmarks, or by a detector's box."
+)
+VIDEO = flags.DEFINE_string("video", None, "A video instead of pictures; with --faces, the largest face counts.")
+OUTPUT = flags.DEFINE_string("output", None, "The folder for --video's table and annotated video.")
+SMOOTH = flags.DEFINE_float("smooth", 0.0, "Time constant, seconds, of smoothing a video's answers; 0: none.", 0.0)
 
 
 def main(argv: list[str]) -> None:
     """The command.
 
     Raises:
-      InputError: a file is missing, or some pictures could not be read (after all the others' answers).
+      InputError: flags do not go together, a file is missing, or some pictures could not be read (after all the
+        others' answers).
     """
-    files = find_pictures(argv[1:])
+    _check_flags(argv[1:])
+    files = [] if VIDEO.value else find_pictures(argv[1:])
+    cropper = FaceCropper(YuNet(second_look=not VIDEO.value), FACE_CROP.value) if FACES.value else None
     model, seen_as = model_folder.load_with_canvas(MODEL.value)
     predictor = Predictor(
         model, canvas=CANVAS.value or seen_as.canvas, fit=FIT.value or seen_as.fit, batch_size=BATCH_SIZE.value
     )
+    if VIDEO.value:
+        print(json.dumps(predict_video(predictor, VIDEO.value, OUTPUT.value, cropper=cropper, smooth=SMOOTH.value)))
+        return
     unreadable = 0
-    for record in predictor.predict(files):
+    for record in predictor.predict(files, cropper):
         unreadable += "error" in record
         print(json.dumps(record), flush=True)
     sys.stdout.flush()
     if unreadable:
         raise InputError(f"{unreadable} of {len(files)} pictures could not be read; their lines say why.")
+
+
+def _check_flags(files: list[str]) -> None:
+    if VIDEO.value and files:
+        raise InputError(f"--video and pictures ({files[0]}) are given; give one of them at a time.")
+    if VIDEO.value and not OUTPUT.value:
+        raise InputError("--video needs a folder for what it writes: give --output=FOLDER.")
+    if not VIDEO.value and (OUTPUT.value or SMOOTH.value):
+        raise InputError("--output and --smooth go with --video; pictures are answered on the standard output.")
 
 
 if __name__ == "__main__":
