@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError, nearest
 from emokd.losses.structure import cosine_similarities
+from emokd.losses.transport import Transport
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.phase import Batch, Tree
@@ -164,8 +165,8 @@ def _finish(name: str, spec: ModalitySpec, sums: Mapping[str, Array]) -> Tree:
     missing = int((sums["count"] == 0).sum())
     if missing:
         raise InputError(
-            f"Modality {name!r} ({spec.input}): {missing} of {sums['count'].size} columns have no value in any training "
-            "example. Leave the modality out of config.modalities, or correct the data."
+            f"Modality {name!r} ({spec.input}): {missing} of {sums['count'].size} columns have no value in any "
+            "training example. Leave the modality out of config.modalities, or correct the data."
         )
     offset = sums["sum"] / sums["count"]
     std = jnp.sqrt(jnp.maximum(sums["square"] / sums["count"] - offset**2, 0.0))
@@ -208,6 +209,25 @@ def similarity_range(features: Float[Array, "B D"], rows: Bool[Array, " B"]) -> 
     similarities = jax.lax.stop_gradient(cosine_similarities(features, mask=rows))
     pairs = rows[:, None] & rows[None, :] & ~jnp.eye(rows.shape[0], dtype=bool)
     return jnp.where(pairs, similarities, jnp.inf).min(), jnp.where(pairs, similarities, -jnp.inf).max()
+
+
+def transport_metrics(
+    teachers: Sequence[str], found: Transport, features: Sequence[Array], rows: Sequence[Array]
+) -> dict[str, Array]:
+    """What the log says of each teacher's transport, as per-example values; `found` has a row for each teacher."""
+    metrics = {}
+    for k, name in enumerate(teachers):
+        lowest, highest = similarity_range(features[k], rows[k])
+        values = {
+            "transport/iterations": found.iterations[k],
+            "transport/error": found.error[k],
+            "transport/converged": found.converged[k],
+            "similarity/lowest": lowest,
+            "similarity/highest": highest,
+        }
+        metrics[f"transport/divergence/{name}"] = found.values[k]
+        metrics |= {f"{key}/{name}": jnp.broadcast_to(value, rows[k].shape) for key, value in values.items()}
+    return metrics
 
 
 def transport_remark(metrics: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ the most confident one of the batch by default. With `pool = "joint"` the same r
 `features` instead of `transport` it is point-to-point distillation; with all three at 0, no teacher.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -180,45 +181,47 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         if not distils:
             return Outcome(terms, stats, metrics=metrics)
         answers = jax.lax.stop_gradient(teacher_answers(params, stats, batch, view))
-        losses = []
-        for name in pool:
-            known = rows if name == JOINT else has(name, batch)
-            values, measured = imitation(signals.features, answers[name].features, known)
-            losses.append(values)
-            metrics |= {f"{key}/{name}": value for key, value in measured.items()}
+        known = [rows if name == JOINT else has(name, batch) for name in pool]
+        losses, measured = imitation(signals.features, [answers[name].features for name in pool], known)
+        metrics |= measured
         evidence = _evidence([answers[name] for name in pool], batch, heads)
-        return Outcome(terms, stats, jnp.stack(losses, axis=1), rows, jax.lax.stop_gradient(evidence), metrics)
+        return Outcome(terms, stats, losses, rows, jax.lax.stop_gradient(evidence), metrics)
 
     def teacher_answers(params, stats, batch, view) -> dict[str, Signals]:
         signals, _ = ask_teacher(params, stats, batch, view)
         return {**modality_signals(params, signals), JOINT: signals}
 
-    def imitation(own: Array, theirs: Array, rows: Array) -> tuple[Float[Array, " B"], dict[str, Array]]:
-        """Structure by transport, centroids and, for point-to-point distillation, the features themselves."""
-        total, measured = jnp.zeros(rows.shape, jnp.float32), {}
+    def imitation(own: Array, answers: list[Array], rows: list[Array]) -> tuple[Float[Array, "B K"], dict[str, Array]]:
+        """Of each teacher: structure by transport, centroids and, for point-to-point distillation, its features."""
         # Every row meets every other one: the batch is gathered once, here, and not inside the solver.
-        own, theirs, rows = common.gather(own, theirs, rows)
+        own, *gathered = common.gather(own, *answers, *rows)
+        answers, rows = gathered[: len(pool)], gathered[len(pool) :]
+        total, measured = jnp.zeros((own.shape[0], len(pool)), jnp.float32), {}
         if weights.transport:
-            k = 0 if config.structure.anchors == "all" else config.structure.k
-            clouds = structure.clouds(own, theirs, k=k, nearest=config.structure.anchors == "most", mask=rows)
-            found = transport.sinkhorn_divergence(
-                clouds.student, clouds.teacher, blur=config.structure.blur, solver=config.structure.solver, mask=rows
-            )
-            total += weights.transport * found.values
-            lowest, highest = modalities.similarity_range(theirs, rows)
-            measured = {
-                "transport/divergence": found.values,
-                "transport/iterations": jnp.broadcast_to(found.iterations, rows.shape),
-                "transport/error": jnp.broadcast_to(found.error, rows.shape),
-                "transport/converged": jnp.broadcast_to(found.converged, rows.shape),
-                "similarity/lowest": jnp.broadcast_to(lowest, rows.shape),
-                "similarity/highest": jnp.broadcast_to(highest, rows.shape),
-            }
+            found = transport_of(own, answers, rows)
+            total += weights.transport * found.values.T
+            measured = modalities.transport_metrics(pool, found, answers, rows)
         if weights.centroid:
-            total += weights.centroid * structure.centroid_distance(own, theirs, mask=rows)
+            total += weights.centroid * jnp.stack(
+                [structure.centroid_distance(own, theirs, mask=r) for theirs, r in zip(answers, rows, strict=True)], 1
+            )
         if weights.features:
-            total += weights.features * distance(own, theirs)
+            total += weights.features * jnp.stack([distance(own, theirs) for theirs in answers], 1)
         return total, measured
+
+    def transport_of(own, answers, rows) -> transport.Transport:
+        """The divergence from every teacher's structure; the solver is compiled once and runs on all of them."""
+        k = 0 if config.structure.anchors == "all" else config.structure.k
+        nearest = config.structure.anchors == "most"
+        clouds = [
+            structure.clouds(own, theirs, k=k, nearest=nearest, mask=r) for theirs, r in zip(answers, rows, strict=True)
+        ]
+        solve = functools.partial(
+            transport.sinkhorn_divergence, blur=config.structure.blur, solver=config.structure.solver
+        )
+        return jax.vmap(lambda student, teacher, mask: solve(student, teacher, mask=mask))(
+            jnp.stack([c.student for c in clouds]), jnp.stack([c.teacher for c in clouds]), jnp.stack(rows)
+        )
 
     def begin(params, stats, constants, batches):
         """Statistics of the arrays, once, for all encoders."""

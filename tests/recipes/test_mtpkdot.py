@@ -1,0 +1,316 @@
+"""MT-PKDOT: what each phase moves, the total against its parts, what the student may depend on, and bad input."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emokd import defaults
+from emokd.data.examples import Examples
+from emokd.data.pipeline import evaluation_batches, train_batches
+from emokd.errors import InputError
+from emokd.losses import structure, transport
+from emokd.models.network import functional
+from emokd.recipes import modalities, mtpkdot
+from emokd.recipes.common import Task
+from emokd.training.state import create_state
+from emokd.training.step import create_train_step, gradients, parameter_labels
+from emokd.weights import model_folder
+
+ROWS, CLASSES = 24, ("no", "some", "much")
+
+
+def make_examples(targets=("expression",)) -> Examples:
+    """Feature tables of three modalities with a common cause; the eyes lack an entry here and there."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(ROWS) % 3
+    tables = {
+        f"features/{name}": (rng.normal(size=(ROWS, size)) + labels[:, None] * scale).astype(np.float32)
+        for name, size, scale in (("eye", 5, 0.5), ("skin", 4, 1.0), ("heart", 3, 2.0))
+    }
+    tables["features/eye"][::7, 2] = np.nan
+    columns = {
+        "expression": labels.astype(np.int32),
+        "valence_arousal": rng.uniform(-1, 1, (ROWS, 2)).astype(np.float32),
+    }
+    columns = {name: columns[name] for name in targets}
+    return Examples(
+        name="tables",
+        keys=[f"row{i}" for i in range(ROWS)],
+        columns=columns,
+        classes={"expression": CLASSES} if "expression" in columns else {},
+        inputs={name: table.__getitem__ for name, table in tables.items()},
+        content=str,
+    )
+
+
+def make_config():
+    config = mtpkdot.default_config()
+    config.batch_size = 12
+    for name, privileged in (("eye", False), ("skin", True), ("heart", True)):
+        config.modalities[name] = defaults.modality(f"features/{name}", "mlp", privileged=privileged, widths=(8,))
+    config.width, config.adapter_width = 8, 4
+    config.hallucination.options = {"encoder": (8, 4), "decoder": (8,)}
+    config.structure.k, config.structure.solver = 4, "geomloss"  # which compiles faster than the default
+    for name in config.phases:
+        config.phases[name] = defaults.phase(steps=2, learning_rate=1e-2, warmup_percent=0.0)
+    return config
+
+
+def build(config, examples):
+    inputs = {name: read(0).shape for name, read in examples.inputs.items()}
+    task = Task(
+        examples.classes, tuple(examples.columns), {"labelled": len(examples)}, config.batch_size, inputs=inputs
+    )
+    return mtpkdot.build(config, task, {})
+
+
+def batches(examples, config, count=1):
+    stream = train_batches(examples, batch_size=config.batch_size, seed=0, canvas=8, fit="crop", num_threads=0)
+    return [jax.tree.map(jnp.asarray, next(stream)) for _ in range(count)]
+
+
+def whole(examples, config):
+    stream = evaluation_batches(examples, batch_size=config.batch_size, canvas=8, fit="crop", num_threads=0)
+    return [jax.tree.map(jnp.asarray, batch) for batch in stream]
+
+
+def gradients_of(recipe, state, batch):
+    """What the last phase's step computes before the optimiser."""
+    labels = parameter_labels(recipe)
+    _, outcome, weights, _ = jax.jit(lambda s, b: gradients(recipe, recipe.phases[-1], labels, s, {}, b))(state, batch)
+    return outcome, weights
+
+
+def same(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((np.asarray(x) == np.asarray(y)).all()), a, b)))
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """The recipe and the state after each phase, by name."""
+    config, examples = make_config(), make_examples()
+    recipe = build(config, examples)
+    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+    state = create_state(recipe, config, len(CLASSES))
+    after = {"start": state}
+    for index, phase in enumerate(recipe.phases):
+        if phase.prepare is not None:
+            params, stats = phase.prepare(state.params, state.stats, {}, whole(examples, config))
+            state = dataclasses.replace(state, params=params, stats=stats)
+        for batch in batches(examples, config, phase.steps):
+            state, metrics = step(state, {}, batch, phase=index)
+        after[phase.name] = state
+    return config, examples, recipe, after, metrics
+
+
+def test_each_phase_moves_its_own_parameters_and_no_other(finished):
+    _, _, recipe, after, _ = finished
+    names = ["start", *(phase.name for phase in recipe.phases)]
+    assert names == ["start", "teach", "joint", "hallucinate", "align", "student"]
+    sections = {
+        "teacher encoders": lambda p: p["teacher"]["encoders"],
+        "teacher fusion": lambda p: (p["teacher"]["fusion"], p["teacher"]["heads"]),
+        "modality heads": lambda p: p["modality_heads"],
+        "adapters": lambda p: (p["adapters"], p["aligned_heads"]),
+        "hallucinators": lambda p: p["student"]["hallucinators"],
+        "student fusion": lambda p: (p["student"]["fusion"], p["student"]["heads"]),
+    }
+    moved = {
+        now: {name for name, of in sections.items() if not same(of(after[before].params), of(after[now].params))}
+        for before, now in zip(names[:-1], names[1:], strict=True)
+    }
+    assert moved == {
+        "teach": {"teacher encoders", "modality heads"},
+        "joint": {"teacher fusion"},
+        "hallucinate": {"hallucinators"},
+        "align": {"teacher fusion", "adapters"},
+        "student": {"hallucinators", "student fusion"},
+    }
+
+
+def test_the_students_encoder_starts_from_the_teachers_of_the_same_modality(finished):
+    config, examples, recipe, after, _ = finished
+    begin = recipe.phases[-1].prepare
+    params, stats = begin(after["align"].params, after["align"].stats, {}, whole(examples, config))
+    assert same(params["student"]["encoders"]["eye"], after["align"].params["teacher"]["encoders"]["eye"])
+    assert set(params["student"]["encoders"]) == {"eye"}
+    assert not same(params["student"]["encoders"], after["student"].params["student"]["encoders"])
+
+
+def test_the_arrays_statistics_are_the_training_sets(finished):
+    _, examples, _, after, _ = finished
+    for name in ("eye", "skin", "heart"):
+        table = np.stack([examples.inputs[f"features/{name}"](i) for i in range(ROWS)]).astype(np.float64)
+        found = after["teach"].stats["teacher"]["encoders"][name]["standardizer"]
+        np.testing.assert_allclose(found["mean"], np.nanmean(table, 0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found["std"], np.nanstd(table, 0), rtol=1e-5)
+    own = after["teach"].stats["student"]["encoders"]["eye"]["standardizer"]
+    assert same(own, after["teach"].stats["teacher"]["encoders"]["eye"]["standardizer"])
+
+
+def test_the_student_does_not_depend_on_privileged_inputs(finished, tmp_path):
+    config, examples, recipe, after, _ = finished
+    state, (batch, *_) = after["student"], whole(examples, config)
+    expected = recipe.predict(state.params, state.stats, {}, batch)
+    nothing = {
+        n: jnp.full_like(v, jnp.nan) if n in ("features/skin", "features/heart") else v for n, v in batch.items()
+    }
+    without = recipe.predict(state.params, state.stats, {}, nothing)
+    np.testing.assert_array_equal(expected["student"].logits, without["student"].logits)
+    assert (np.asarray(expected["joint"].logits) != np.asarray(without["joint"].logits)).any()
+
+    # The folder for use holds a network that takes the eyes alone.
+    params, stats = jax.device_get(recipe.extract(state.params, state.stats))
+    model_folder.save_model(tmp_path / "student", recipe.student_spec, params, stats, {})
+    model = model_folder.load_trained(tmp_path / "student")
+    # JSON knows lists alone.
+    stored, ours = (json.loads(json.dumps(model_folder.spec_to_json(s))) for s in (model.spec, recipe.student_spec))
+    assert stored == ours
+    alone, _ = functional(model.spec)(model.params, model.stats, {"eye": batch["features/eye"]})
+    np.testing.assert_allclose(alone.logits, expected["student"].logits, atol=1e-5)
+
+
+def test_the_hallucinated_tokens_are_really_used(finished):
+    config, examples, recipe, after, _ = finished
+    state, (batch, *_) = after["student"], whole(examples, config)
+    other = {**state.params, "student": {**state.params["student"]}}
+    other["student"]["hallucinators"] = jax.tree.map(lambda x: x + 1, state.params["student"]["hallucinators"])
+    ours, theirs = (recipe.predict(p, state.stats, {}, batch)["student"].logits for p in (state.params, other))
+    assert abs(np.asarray(ours) - np.asarray(theirs)).max() > 1e-3
+
+
+def test_an_examples_answer_does_not_depend_on_its_batch_mates(finished):
+    config, examples, recipe, after, _ = finished
+    state, (batch, *_) = after["student"], whole(examples, config)
+    mates = jax.tree.map(lambda x: jnp.concatenate([x[:1], x[:0:-1]]), batch)
+    for name in ("student", "joint", "heart", "joint(eye+heart)"):
+        first, second = (recipe.predict(state.params, state.stats, {}, b)[name].logits[0] for b in (batch, mates))
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_the_most_confident_teacher_alone_teaches_the_batch(finished):
+    config, examples, recipe, after, _ = finished
+    state, (batch,) = after["student"], batches(examples, config)
+    answers = recipe.predict(state.params, state.stats, {}, batch)
+    labels = np.asarray(batch["expression"])
+
+    def cross_entropy(name):
+        z = np.asarray(answers[name].logits, np.float64)
+        return (np.log(np.exp(z).sum(-1)) - z[np.arange(len(z)), labels]).mean()
+
+    pool = ("eye", "heart", "skin", "joint")
+    chosen = min(pool, key=cross_entropy)
+    outcome, weights = gradients_of(recipe, state, batch)
+    np.testing.assert_array_equal(weights, np.array([[name == chosen for name in recipe.teachers]] * 12, np.float32))
+    own, theirs = answers["student"].features, answers[chosen].features
+    points = structure.clouds(own, theirs, k=4)
+    expected = (
+        0.2 * transport.sinkhorn_divergence(points.student, points.teacher, blur=0.1, solver="geomloss").values.mean()
+    )
+    expected += 0.2 * structure.centroid_distance(own, theirs).mean()
+    found = (np.asarray(weights) * np.asarray(outcome.teacher_losses)).sum() / 12
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert outcome.terms["student/expression"].coefficient == 0.8
+
+
+def test_the_solvers_state_and_the_choices_are_logged(finished):
+    *_, metrics = finished
+    for name in ("eye", "heart", "skin", "joint"):
+        assert metrics[f"transport/converged/{name}"] == (metrics[f"transport/error/{name}"] < 1e-3)
+        assert metrics[f"transport/iterations/{name}"] > 1
+        assert metrics[f"similarity/lowest/{name}"] < metrics[f"similarity/highest/{name}"] <= 1 + 1e-6
+    assert sum(float(metrics[f"weight/{name}"]) for name in ("eye", "heart", "skin", "joint")) == pytest.approx(1)
+
+
+def test_a_remark_names_the_teacher_whose_transport_has_not_converged():
+    metrics = {"transport/converged/joint": 0.0, "transport/error/joint": 0.02, "transport/iterations/joint": 2000.0}
+    metrics |= {"similarity/lowest/joint": -0.5, "similarity/highest/joint": 0.9, "transport/converged/eye": 1.0}
+    remark = modalities.transport_remark(metrics)
+    assert "joint: marginal error 0.02 after 2000 iterations" in remark and "eye" not in remark
+    assert modalities.transport_remark({"transport/converged/eye": 1.0}) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"pool": "joint", "objective.centroid": 0.0}, ["teach", "joint", "hallucinate", "align", "student"]),
+        ({"objective.transport": 0.0, "objective.centroid": 0.0, "objective.features": 1.0}, None),
+        ({"phases.hallucinate.enabled": False}, ["teach", "joint", "align", "student"]),
+        ({f"phases.{name}.enabled": False for name in ("teach", "joint", "hallucinate", "align")}, ["student"]),
+        ({"weighting": ({"name": "uniform"},), "structure.anchors": "most", "structure.solver": "converged"}, None),
+    ],
+)
+def test_the_relatives_are_the_same_recipe_with_other_settings(changes, names):
+    config, examples = make_config(), make_examples()
+    config.update_from_flattened_dict(changes)
+    recipe = build(config, examples)
+    if names:
+        assert [phase.name for phase in recipe.phases] == names
+    state, (batch,) = create_state(recipe, config, 3), batches(examples, config)
+    outcome = recipe.phases[-1].objective(state.params, state.stats, {}, batch, jax.random.key(0))
+    if "phases.teach.enabled" in changes:
+        assert outcome.teacher_losses is None and list(recipe.teachers) == []
+    else:
+        assert outcome.teacher_losses.shape == (12, 1 if changes.get("pool") == "joint" else 4)
+        assert np.isfinite(np.asarray(outcome.teacher_losses)).all()
+
+
+def test_valence_and_arousal_alone_choose_by_squared_error():
+    config, examples = make_config(), make_examples(("valence_arousal",))
+    recipe = build(config, examples)
+    state, (batch,) = create_state(recipe, config, 0), batches(examples, config)
+    answers = recipe.predict(state.params, state.stats, {}, batch)
+    target = np.asarray(batch["valence_arousal"])
+    errors = [((np.asarray(answers[n].valence_arousal) - target) ** 2).sum(-1).mean() for n in recipe.teachers]
+    _, weights = gradients_of(recipe, state, batch)
+    np.testing.assert_array_equal(np.asarray(weights).argmax(1), np.full(12, np.argmin(errors)))
+
+
+def test_modality_dropout_leaves_every_example_something():
+    keep = np.asarray(modalities.drop(jax.random.key(1), 4000, 3, 0.7))
+    assert keep.any(1).all()
+    # P(kept) = .3 + P(all three dropped) / 3 = .3 + .343 / 3
+    np.testing.assert_allclose(keep.mean(0), 0.3 + 0.7**3 / 3, atol=0.03)
+    assert modalities.drop(jax.random.key(1), 8, 3, 0.0) is None
+
+
+def test_subsets_are_all_proper_ones_or_those_without_one():
+    assert modalities.subsets(("a", "b", "c")) == [("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c")]
+    assert modalities.subsets(("a",)) == []
+    assert [len(s) for s in modalities.subsets("abcdef")] == [5] * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"structure.k": 12}, "config.structure.k is 12, but a batch of 12 has 11 other examples"),
+        ({"modalities.eye.privileged": True}, "Every modality is privileged"),
+        ({"modalities.heart.input": "features/hart"}, "Did you mean 'features/heart'"),
+        ({"phases.joint.enabled": False}, "teach and joint go together"),
+        ({"pool": "joined"}, "Did you mean 'joint'"),
+        ({"structure.anchors": "leat"}, "Did you mean 'least'"),
+        ({"structure.solver": "geomlos"}, "Did you mean 'geomloss'"),
+        ({"objective.transport": -1.0}, "config.objective.transport must be at least 0"),
+        ({"modality_dropout": 1.5}, "config.modality_dropout must be"),
+        ({"modalities.eye.standardize": "al"}, "Did you mean 'all'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    config = make_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=message):
+        build(config, make_examples())
+
+
+def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
+    config, examples = make_config(), make_examples()
+    absent = np.full((ROWS, 4), np.nan, np.float32)
+    examples = dataclasses.replace(examples, inputs={**examples.inputs, "features/skin": absent.__getitem__})
+    recipe = build(config, examples)
+    state = create_state(recipe, config, 3)
+    with pytest.raises(InputError, match="Modality 'skin'.*4 of 4 columns have no value in any training"):
+        recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
