@@ -21,8 +21,14 @@ ON_DISK = {
     "emotion6": "emotion6",
     "oasis": "oasis",
     "diffusionfer": "diffusionfer",
+    "feature_tables": "feature_tables",
+    "ravdess": "ravdess",
+    "ravdess_features": "ravdess",
+    "vreed": "vreed",
+    "biovid": "biovid",
+    "affwild2": "affwild2",
 }
-"""Sets of pictures that the user brings, and the module of each; one lies in its directory or `$EMOKD_DATA/<name>`."""
+"""Sets that the user brings, and the module of each; one lies in its directory or `$EMOKD_DATA/<name>`."""
 
 GENERATED = {"painter": "painter"}
 """Sets that need no files."""

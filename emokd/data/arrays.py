@@ -1,0 +1,161 @@
+"""Examples whose inputs are rows of arrays in memory, and the files that hold such arrays."""
+
+import collections
+import functools
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from emokd.data.examples import Examples
+from emokd.data.tables import Row
+from emokd.errors import InputError, excerpt, nearest
+
+_LARGEST = float(np.finfo(np.float32).max)
+_MISSING = ("", "nan", "na")
+
+
+def array_examples(
+    name: str,
+    keys: Sequence[str],
+    columns: Mapping[str, np.ndarray],
+    classes: Mapping[str, Sequence[str]],
+    arrays: Mapping[str, np.ndarray],
+    splits: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+) -> Examples:
+    """Makes Examples of arrays that are aligned with the keys, row by row. NaN stays NaN.
+
+    Args:
+      name: the data set's name.
+      keys: the name of each example.
+      columns: targets, as in Examples.
+      classes: class names by column.
+      arrays: float32 [N, ...] by the input's name, such as `features/eye`.
+      splits: the prescribed split of each example.
+      groups: the subject of each example.
+
+    Raises:
+      InputError: there is no example, or some have no value in any array.
+    """
+    empty = np.all([np.isnan(array).reshape(len(array), -1).all(1) for array in arrays.values()], axis=0)
+    if empty.any():
+        ids = [keys[i] for i in np.flatnonzero(empty).tolist()]
+        raise InputError(f"{name}: {len(ids)} examples have no value in any table: {excerpt(ids)}. Leave them out.")
+
+    def content(i: int) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for input_name in sorted(arrays):
+            digest.update(np.ascontiguousarray(arrays[input_name][i]).tobytes())
+        return digest.hexdigest()
+
+    return Examples(
+        name=name,
+        keys=list(keys),
+        columns=columns,
+        classes={column: tuple(values) for column, values in classes.items()},
+        inputs={input_name: functools.partial(read_row, array) for input_name, array in arrays.items()},
+        content=content,
+        splits=None if splits is None else np.array(splits),
+        groups=None if groups is None else np.array(groups),
+    )
+
+
+def read_row(array: Float[np.ndarray, "N ..."], i: int) -> Float[np.ndarray, "..."]:
+    """Row i of an array: with its first argument bound, a reader of an input."""
+    return array[i]
+
+
+def read_npz(path: str, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads the arrays `wanted` of an .npz file; pickled objects are refused.
+
+    Raises:
+      InputError: the file is missing or damaged, or lacks an array; the nearest name is given.
+    """
+    try:
+        if os.path.exists(path) and not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is not an .npz file. Save it by numpy.savez.")
+        with np.load(path, allow_pickle=False) as archive:
+            for key in wanted:
+                if key not in archive:
+                    raise InputError(
+                        f"{path} has no array {key!r}.{nearest(key, archive.files)} It has: {excerpt(archive.files)}."
+                    )
+            return {key: archive[key] for key in wanted}
+    except FileNotFoundError:
+        raise InputError(f"The file {path} does not exist. Put it there or name another one.") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as an .npz file: {error}. Save it again by numpy.savez.") from error
+
+
+def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
+    """An array as float32, NaN allowed.
+
+    Args:
+      array: numbers, [N, ...].
+      where: file and key, for messages.
+
+    Raises:
+      InputError: it holds something else than numbers, has no second axis, or holds infinite values.
+    """
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{where} is of type {array.dtype}, which is not numeric. Save numbers.")
+    if array.ndim < 2 or not array.size:
+        raise InputError(f"{where} has the shape {list(array.shape)}. Give one row per example: [examples, features].")
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    infinite = np.flatnonzero(np.isinf(values).reshape(len(values), -1).any(1))
+    if len(infinite):
+        raise InputError(
+            f"{where} has infinite values in {len(infinite)} rows (from 0: {excerpt(infinite)}). "
+            "Correct them; what is missing is NaN."
+        )
+    return values
+
+
+def read_numbers(rows: Sequence[Row], columns: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    """The numbers of these columns of a table; empty cells, `nan` and `NA` become NaN.
+
+    Raises:
+      InputError: a cell is anything else; the message names the line.
+    """
+    return np.array([[_number(row, column) for column in columns] for row in rows], np.float32)
+
+
+def read_names(path: str, names: np.ndarray) -> list[str]:
+    """The names of the examples in an array of texts or whole numbers [N].
+
+    Raises:
+      InputError: it is of another shape, or a name is there twice.
+    """
+    if names.ndim != 1:
+        raise InputError(f"{path}: the names of the examples have the shape {list(names.shape)}. Give a list of texts.")
+    texts = names.astype(str).tolist()
+    twice = [name for name, count in collections.Counter(texts).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{path}: {len(twice)} names are there more than once: {excerpt(twice)}. Keep one row of each."
+        )
+    return texts
+
+
+def check_rows(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Checks that the arrays of a file have equally many rows.
+
+    Raises:
+      InputError: they have not.
+    """
+    rows = {key: len(array) if array.ndim else 0 for key, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{key} {count}" for key, count in rows.items())
+        raise InputError(f"{os.fspath(path)}: the arrays have different numbers of rows: {told}. Save the file again.")
+
+
+def _number(row: Row, column: str) -> float:
+    if row.cells[column].strip().lower() in _MISSING:
+        return np.nan
+    return row.number(column, -_LARGEST, _LARGEST)

@@ -1,0 +1,145 @@
+"""Tables of features, one for each modality, and a table of labels that names the examples."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from emokd.data.arrays import array_examples, as_features, check_rows, read_names, read_npz, read_numbers
+from emokd.data.examples import Examples
+from emokd.data.pictures import check_options, class_options
+from emokd.data.splits import normalise_split
+from emokd.data.tables import Row, read_table, unique
+from emokd.errors import InputError, excerpt
+
+LABELS = "labels.csv"
+ID = "id"
+RAW_INPUTS = ("physiology", "audio")
+
+
+def load(directory: str, options: Mapping) -> Examples:
+    """Loads feature tables that are aligned by the examples' ids, in any order of their rows.
+
+    The convention:
+    - `labels.csv` has a column `id` and one or both of: `label` (a class name); `valence` and `arousal` in [-1, 1].
+      Optional: `split` (train, validation or test) and `subject`. It decides which examples there are.
+    - A table is a CSV file, whose first column is the example's id and whose others are numbers, or an array of an
+      .npz file, written `file.npz:key`, whose rows are named by the file's array `id`.
+    - What is missing is NaN (in a CSV also an empty cell). An example that lacks a whole modality has a row of NaN.
+
+    Args:
+      directory: holds the tables.
+      options: `tables`: modality -> file. `physiology` ([N, T, C]) and `audio` give the inputs of these names; any
+        other name NAME gives `features/NAME`. `labels` (default `labels.csv`); `classes` (a list in the order of the
+        ids; default: the labels in sorted order).
+
+    Raises:
+      InputError: a file, array or column is missing, a cell is wrong, an id is there twice, or the ids of a table are
+        not those of the labels; the message names the file and the line, or the first ten ids.
+    """
+    check_options("feature_tables", options, ("tables", "labels", "classes"))
+    path = os.path.join(directory, options.get("labels") or LABELS)
+    rows = read_table(path, required=(ID,))
+    unique(rows, ID)
+    ids = [row.text(ID) for row in rows]
+    columns, classes = _targets(path, rows, class_options(options))
+    arrays = {}
+    for modality, place in _tables(options):
+        name = modality if modality in RAW_INPUTS else f"features/{modality}"
+        arrays[name] = _read_aligned(os.path.join(directory, place), path, ids)
+        if name == "physiology" and arrays[name].ndim != 3:
+            raise InputError(
+                f"{place}: physiology has the shape {list(arrays[name].shape)}, not [examples, samples, channels]. "
+                "Reshape it, or give what is no trace another name."
+            )
+    header = rows[0].cells
+    return array_examples(
+        "feature_tables",
+        ids,
+        columns,
+        classes,
+        arrays,
+        splits=[_split(row) for row in rows] if "split" in header else None,
+        groups=[row.text("subject") for row in rows] if "subject" in header else None,
+    )
+
+
+def _tables(options: Mapping) -> list[tuple[str, str]]:
+    tables = options.get("tables")
+    if not tables or not hasattr(tables, "items"):
+        raise InputError(
+            "config.data.options.tables names no table. Give a modality and its file, "
+            "such as {'eye': 'eye.csv', 'physiology': 'traces.npz:emg'}."
+        )
+    for modality in tables:
+        if modality in ("image", "video") or "/" in modality:
+            raise InputError(
+                f"config.data.options.tables: {modality!r} cannot name a table of features. Use physiology, audio, or "
+                "a name of your own without a slash; 'eye' becomes the input 'features/eye'."
+            )
+    return [(modality, str(place)) for modality, place in tables.items()]
+
+
+def _targets(
+    path: str, rows: Sequence[Row], listed: tuple[str, ...] | None
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    header = rows[0].cells
+    columns: dict[str, np.ndarray] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+    if "label" in header:
+        texts = {row.text("label") for row in rows}
+        known = listed or tuple(sorted(texts, key=int) if all(text.isdecimal() for text in texts) else sorted(texts))
+        columns["expression"] = np.array([row.choice("label", known) for row in rows], np.int32)
+        classes["expression"] = known
+    if "valence" in header and "arousal" in header:
+        columns["valence_arousal"] = np.array(
+            [[row.number("valence", -1, 1), row.number("arousal", -1, 1)] for row in rows], np.float32
+        )
+    if not columns:
+        raise InputError(
+            f"{path}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'. "
+            f"It has: {excerpt(header)}."
+        )
+    return columns, classes
+
+
+def _split(row: Row) -> str:
+    split = normalise_split(row.text("split"))
+    if split is None:
+        raise row.error(f"there is no split {row.text('split')!r}", "Use train, validation or test.")
+    return split
+
+
+def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> np.ndarray:
+    """The table's rows in the order of `ids`."""
+    own, values = _read_csv(place) if ":" not in os.path.basename(place) else _read_array(place)
+    lacking = [name for name in ids if name not in own]
+    if lacking:
+        raise InputError(
+            f"{place} lacks {len(lacking)} of the ids in {labels}: {excerpt(lacking)}. Add their rows; an example that "
+            "lacks the modality has a row of NaN."
+        )
+    if len(own) > len(ids):
+        known = set(ids)
+        more = [name for name in own if name not in known]
+        raise InputError(
+            f"{labels} lacks {len(more)} of the ids in {place}: {excerpt(more)}. Label them or remove their rows."
+        )
+    return values[[own[name] for name in ids]]
+
+
+def _read_csv(path: str) -> tuple[dict[str, int], np.ndarray]:
+    rows = read_table(path)
+    key, *columns = rows[0].cells
+    if not columns:
+        raise InputError(f"{path}, line 1: there is no column besides the ids ({key!r}). Add the features.")
+    unique(rows, key)
+    return {row.text(key): i for i, row in enumerate(rows)}, read_numbers(rows, columns)
+
+
+def _read_array(place: str) -> tuple[dict[str, int], np.ndarray]:
+    path, key = place.rsplit(":", 1)
+    arrays = read_npz(path, (ID, key))
+    check_rows(path, arrays)
+    own = {name: i for i, name in enumerate(read_names(path, arrays[ID]))}
+    return own, as_features(arrays[key], place)

@@ -1,0 +1,63 @@
+"""RAVDESS (Livingstone and Russo 2018): 1,440 spoken clips of 24 actors, as features of the face and of the sound."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from emokd.data.arrays import array_examples, as_features, check_rows, read_names, read_npz
+from emokd.data.examples import Examples
+from emokd.data.pictures import check_options
+from emokd.errors import InputError, excerpt
+
+TABLE = "features.npz"
+CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+FEATURES = ("action_units", "mfcc", "wav2vec2_logits")
+
+
+def load(directory: str, options: Mapping) -> Examples:
+    """Loads the clips: inputs `features/action_units`, `features/mfcc`, `features/wav2vec2_logits`; groups: actors.
+
+    `wav2vec2_logits` are a model's answers, each from the fold that the actor was held out of. A division of your own
+    lets some of these models have seen the labels of its test actors; only the file's own folds (option `fold`)
+    keep the test actors' answers apart from their labels.
+
+    Args:
+      directory: holds `features.npz` with the three tables and `emotion` (0 to 7), `actor`, `fold`, `name`, row by row.
+      options: `fold`: this one of the file's own actor-disjoint folds becomes the test split, the rest train, of
+        which the configuration's share is cut off for validation (set `data.split.by_group`). Without it (the
+        default, None), the set prescribes no split.
+
+    Raises:
+      InputError: the file or an array is missing, rows do not match, there is no such emotion or fold.
+    """
+    check_options("ravdess", options, ("fold",))
+    path = os.path.join(directory, TABLE)
+    arrays = read_npz(path, (*FEATURES, "emotion", "actor", "fold", "name"))
+    check_rows(path, arrays)
+    emotion = arrays["emotion"]
+    wrong = np.flatnonzero(~np.isin(emotion, np.arange(len(CLASSES))))
+    if len(wrong):
+        raise InputError(
+            f"{path}: `emotion` is {emotion[wrong[0]]} in row {wrong[0]} (from 0), and wrong in {len(wrong)} rows. "
+            f"The codes are {', '.join(f'{i} {name}' for i, name in enumerate(CLASSES))}."
+        )
+    return array_examples(
+        "ravdess",
+        read_names(path, arrays["name"]),
+        {"expression": emotion.astype(np.int32)},
+        {"expression": CLASSES},
+        {f"features/{name}": as_features(arrays[name], f"{path}:{name}") for name in FEATURES},
+        splits=_splits(arrays["fold"], options.get("fold")),
+        groups=[f"actor{actor:02d}" for actor in arrays["actor"].tolist()],
+    )
+
+
+def _splits(folds: np.ndarray, fold: int | None) -> list[str] | None:
+    if fold is None:
+        return None
+    if fold not in folds.tolist():
+        raise InputError(
+            f"config.data.options.fold is {fold!r}; the file's folds are {excerpt(sorted(set(folds.tolist())))}."
+        )
+    return ["test" if own == fold else "train" for own in folds.tolist()]
