@@ -1,11 +1,14 @@
 """Square pictures of faces, cut out by landmarks or by a box."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from emokd.data.decode import MAX_PIXELS
+from emokd.data.decode import MAX_PIXELS, DecodeError
+from emokd.data.examples import Examples
 from emokd.errors import InputError
 
 Box = tuple[float, float, float, float]
@@ -92,6 +95,30 @@ def crop_box(
             "pixels. Correct its landmarks or sides."
         )
     return crop_square(picture, *square)
+
+
+def with_crops(examples: Examples, box: Callable[[int], Box], scale: float = LANDMARK_SCALE) -> Examples:
+    """The same examples with their pictures cut out around a box when they are read.
+
+    Args:
+      examples: of pictures, decoded at full size (`min_side` 0): the boxes count its pixels.
+      box: the box of example i.
+      scale: see `square_around`.
+
+    Returns:
+      Examples whose reader raises a DecodeError, naming the picture, where `crop_box` refuses its box: the pipeline
+      then leaves it out and counts it like one that cannot be decoded.
+    """
+    read = examples.inputs["image"]
+
+    def cut(i: int) -> np.ndarray:
+        picture, place = read(i), box(i)
+        try:
+            return crop_box(picture, place, scale)
+        except InputError as error:
+            raise DecodeError(f"{examples.name}, {examples.keys[i]}: {error}") from error
+
+    return dataclasses.replace(examples, inputs={**examples.inputs, "image": cut})
 
 
 def _round(value: float) -> int:

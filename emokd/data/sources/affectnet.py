@@ -1,0 +1,205 @@
+"""AffectNet, release of 2017 (Mollahosseini et al.): `training.csv`, `validation.csv`, `Manually_Annotated_Images/`."""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from emokd.data.affect_cleaning import OPTIONS, select
+from emokd.data.classes import AFFECTNET
+from emokd.data.examples import Examples
+from emokd.data.face_crop import LANDMARK_SCALE, Box, landmark_box, square_around, with_crops
+from emokd.data.files import PICTURE_SUFFIXES, Files, open_files
+from emokd.data.options import choice
+from emokd.data.pictures import check_options, picture_examples
+from emokd.data.tables import Row
+from emokd.errors import InputError, excerpt, nearest
+
+COLUMNS = (
+    "subDirectory_filePath",
+    "face_x",
+    "face_y",
+    "face_width",
+    "face_height",
+    "facial_landmarks",
+    "expression",
+    "valence",
+    "arousal",
+)
+TABLES = {"validation.csv": "test", "training.csv": "train"}
+"""The tables and the split that each is. The one that is tested on comes first: it keeps pictures that both list."""
+
+LISTS, PICTURES = "Manually_Annotated_file_lists", "Manually_Annotated_Images"
+CROPS = {"landmarks": LANDMARK_SCALE, "face": 0.5, "none": None}
+"""What pictures are cut out by, and the scale of `face_crop.square_around`; `face` takes the box's mean side."""
+
+_FACE_BOX = COLUMNS[1:5]
+_LANDMARKS = 68
+
+
+def load(directory: str, options: Mapping) -> Examples:
+    """Loads AffectNet's manually annotated faces: columns `expression` and `valence_arousal`.
+
+    Tested on generated trees only, not on the real thing. Splits: `training.csv` is train; `validation.csv` is test,
+    since AffectNet's own test set is not published and papers report this one. A validation split is carved from train
+    (see `data.splits`).
+
+    Faces without an expression (codes 8 to 10) are left out and counted; valence or arousal of -2 is missing. A path
+    listed twice keeps its first row, one in both tables its row of `validation.csv`, and the log says so. [ours]
+
+    Args:
+      directory: holds the tables, or `Manually_Annotated_file_lists/` with them; and the pictures in
+        `Manually_Annotated_Images/` or `Manually_Annotated_Images.zip`. A table without its header line is read
+        by the published order of the columns, and the log says so.
+      options: `classes` (8, 7, 5), `cleaning` (`none`, `emonet`) and `no_expression` (`drop`, `refuse`), see
+        `affect_cleaning.select`; `crop`: `landmarks` (default; EmoNet's square), `face` (the square of the table's
+        face box) or `none`; `min_side`, which has effect only without a crop.
+
+    Raises:
+      InputError: a table or picture is missing, or a row is wrong, or an unknown option value.
+    """
+    check_options("affectnet", options, (*OPTIONS, "crop"))
+    crop = choice("crop", options.get("crop") or "landmarks", tuple(CROPS))
+    files = open_files(directory, PICTURES)
+    places: list[tuple[str, int]] = []
+    pictures, labels, boxes, splits = [], [], [], []
+    first: dict[str, tuple[str, int]] = {}
+    repeated = []
+    for table, split in TABLES.items():
+        for row in _rows(_find_table(directory, table), _columns(crop)):
+            path = row.text("subDirectory_filePath")
+            if path in first:
+                repeated.append(f"{path} ({table}, line {row.line}; {first[path][0]}, line {first[path][1]})")
+                continue
+            first[path] = (table, row.line)
+            places.append((row.table, row.line))
+            pictures.append(path)
+            labels.append([row.number(column) for column in ("expression", "valence", "arousal")])
+            # Where there is no face, there may be no box.
+            boxes.append(_box(row, crop) if crop != "none" and labels[-1][0] < len(AFFECTNET) else None)
+            splits.append(split)
+    if repeated:
+        logging.warning("affectnet: %d rows list a path again; the first counts: %s.", len(repeated), excerpt(repeated))
+
+    values = np.array(labels)
+    selection = select(
+        "affectnet",
+        values[:, 0],
+        values[:, 1:],
+        options,
+        lambda i, column: f"{places[i][0]}, line {places[i][1]}",
+    )
+    kept = selection.kept.tolist()
+    examples = picture_examples(
+        selection.name,
+        files,
+        _find_pictures(files, [pictures[i] for i in kept], [places[i] for i in kept]),
+        selection.columns,
+        {"expression": selection.classes},
+        options if crop == "none" else {},
+        splits=[splits[i] for i in kept],
+    )
+    scale = CROPS[crop]
+    if scale is None:
+        return examples
+    squares = np.array([boxes[i] for i in kept])
+    return with_crops(examples, lambda i: tuple(squares[i].tolist()), scale)
+
+
+def _find_table(directory: str, name: str) -> str:
+    below = os.path.join(directory, LISTS, name)
+    return below if os.path.isfile(below) else os.path.join(directory, name)
+
+
+def _columns(crop: str) -> Sequence[str]:
+    """The columns that are read."""
+    boxes = {"landmarks": ("facial_landmarks",), "face": _FACE_BOX, "none": ()}[crop]
+    return (COLUMNS[0], *boxes, "expression", "valence", "arousal")
+
+
+def _rows(path: str, required: Sequence[str]) -> Iterator[Row]:
+    """The rows of a table one by one: all of them, with their landmarks, would fill half a gigabyte."""
+    line = 1
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            top = [cell.strip() for cell in next(reader, [])]
+            header = _header(path, top, required)
+            if header != top:
+                yield Row(path, 1, dict(zip(header, top, strict=True)))
+            for cells in reader:
+                line = reader.line_num
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(header):
+                    raise InputError(
+                        f"{path}, line {line}: {len(cells)} cells for {len(header)} columns. Correct the row."
+                    )
+                yield Row(path, line, dict(zip(header, cells, strict=True)))
+    except FileNotFoundError:
+        raise InputError(
+            f"The table {path} does not exist. Put {' and '.join(TABLES)} there, or in {LISTS} beside {PICTURES}."
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text, after line {line}. Restore the file.") from error
+    except csv.Error as error:
+        raise InputError(f"{path}, after line {line}: not readable as CSV ({error}). Restore the file.") from error
+
+
+def _header(path: str, top: Sequence[str], required: Sequence[str]) -> Sequence[str]:
+    """The columns of a table by its first line, which is a row already where the header is missing."""
+    if set(COLUMNS).intersection(top):
+        for name in required:
+            if name not in top:
+                raise InputError(
+                    f"{path}, line 1: there is no column {name!r}.{nearest(name, top)} It has: {', '.join(top)}."
+                )
+        return top
+    if len(top) == len(COLUMNS) and os.path.splitext(top[0])[1].lower() in PICTURE_SUFFIXES:
+        logging.warning("%s has no header line; its columns are read as %s.", path, ", ".join(COLUMNS))
+        return COLUMNS
+    raise InputError(
+        f"{path}, line 1 is neither a header nor a row of nine cells that begins with a picture. "
+        f"The header is {','.join(COLUMNS)}."
+    )
+
+
+def _box(row: Row, crop: str) -> Box:
+    """The box that the crop is around."""
+    if crop == "face":
+        left, top, width, height = (row.number(column) for column in _FACE_BOX)
+        box = (left, top, left + width, top + height)
+    else:
+        cells = row.text("facial_landmarks").split(";")
+        try:
+            points = np.array(cells, np.float64)
+        except ValueError:
+            raise row.error("column 'facial_landmarks' holds what is not a number", "Correct the row.") from None
+        if len(points) != 2 * _LANDMARKS:
+            raise row.error(
+                f"column 'facial_landmarks' holds {len(points)} numbers, not {2 * _LANDMARKS} (x;y;x;y;...)",
+                "Correct or remove the row.",
+            )
+        box = landmark_box(points.reshape(_LANDMARKS, 2))
+    try:
+        square_around(box)
+    except InputError as error:
+        raise row.error(str(error), "Or set config.data.options.crop to 'none'.") from None
+    return box
+
+
+def _find_pictures(files: Files, paths: Sequence[str], places: Sequence[tuple[str, int]]) -> list[str]:
+    found = [files.find(path) for path in paths]
+    missing = [i for i, name in enumerate(found) if name is None]
+    if missing:
+        table, line = places[missing[0]]
+        others = f" ({len(missing) - 1} more pictures are missing)" if len(missing) > 1 else ""
+        raise InputError(
+            f"{table}, line {line}: {paths[missing[0]]!r} is not in {files.where}{others}. "
+            f"Restore the pictures (paths count from {PICTURES}), or remove the rows."
+        )
+    return [name for name in found if name is not None]
