@@ -65,8 +65,8 @@ def mel_filters(mels: int, rate: int = RATE, fft: int = FFT) -> Float[np.ndarray
 def log_mel(sound: Float[np.ndarray, " samples"], filters: Float[np.ndarray, "M F"]) -> Float[np.ndarray, "M T"]:
     """The natural logarithm of the power in each mel band, frame by frame (periodic Hann window, no padding).
 
-    The power is that of a spectrum divided by the sum of the window, so that a sine of amplitude 1 has a power of
-    about a quarter in its band, whatever the window's length. [ours]
+    The spectrum is divided by the sum of the window, so that a sine of amplitude 1 has a power of a quarter in its
+    bin, whatever the window's length. [ours]
 
     Args:
       sound: at least WINDOW samples, gives T = 1 + (samples - WINDOW) // HOP frames.

@@ -31,7 +31,8 @@ def load(directory: str, options: Mapping) -> Examples:
     There is **no subject id**: folds over trials are optimistic, as the same person is in training and in test. Where
     the sequence of quadrants repeats itself every 12 rows, as it does in the released tables, each block of 12 rows
     is taken for one person and is a group: the person saw 12 environments, and levels such as the lowest ECG value
-    vary between the blocks, not within them. That is inferred, not stated by the data. [ours]
+    vary between the blocks, not within them. That is inferred, not stated by the data. [ours] Folds over blocks still
+    share the environments, which decide the class.
 
     Args:
       directory: holds the three tables.
