@@ -214,8 +214,8 @@ class _Run:
         if bad:
             raise InputError(
                 f"Step {step} of phase {phase.name!r}: {', '.join(bad)} is not finite. {remark}{' ' if remark else ''}"
-                f"Lower config.phases.{phase.name}.learning_rate or set config.optimizer.clip_norm; the last good checkpoint "
-                f"in {self.workdir / 'checkpoints'} is intact."
+                f"Lower config.phases.{phase.name}.learning_rate or set config.optimizer.clip_norm; the last good "
+                f"checkpoint in {self.workdir / 'checkpoints'} is intact."
             )
         if remark and phase.name not in self.remarked:
             self.remarked.add(phase.name)
