@@ -200,6 +200,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     untaught = {f"teacher_{t.name}": 1.0 for t in teachers if t.model is None}
     tuned = {f"teacher_{t.name}": 1.0 for t in teachers if config.teachers[t.name].tuning == "full"}
     student_groups = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    # Teachers that rest have the statistics that the probe began with: no second pass over the training set.
+    moved = tuned or not config.phases.probe.enabled
     phases = [
         common.create_phase("teach", config.phases.teach, task, teach, untaught),
         common.create_phase(
@@ -212,7 +214,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             distill,
             {"student_backbone": 1.0, "adapters": 1.0},
             data="all",
-            prepare=standardize_teachers,
+            prepare=standardize_teachers if moved else None,
         ),
         common.create_phase("classify", config.phases.classify, task, classify, {"student_head": 1.0}, scored=True),
         common.create_phase("finetune", config.phases.finetune, task, finetune, student_groups, scored=True),
