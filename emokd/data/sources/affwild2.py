@@ -91,7 +91,10 @@ def load(directory: str, options: Mapping) -> Examples:
     ends = _ends(videos, stride)
     places = [(v, int(end)) for v, own in enumerate(ends) for end in own]
     if not places:
-        raise InputError(f"affwild2: no frame in {directory} has both a label ({task}) and a face. Check the folders.")
+        raise InputError(
+            f"affwild2: no frame in {directory} has both a label ({task}) and a face. "
+            "Lower config.data.options.stride, or check the folders."
+        )
     readers = {}
     if "video" in inputs:
         folders = [os.path.join(directory, "cropped_aligned", video.name) for video in videos]
