@@ -32,6 +32,10 @@ ALLOWED = {
     ),
     "reporting": ("errors", "metrics", "statistics"),
     "training": ("errors", "signals", "config", "phase", "metrics", "data", "reporting", "weights"),
+    # Above the job, as a command is.
+    "benchmarking": (
+        "errors", "signals", "config", "phase", "models", "weights", "recipes", "training", "reporting", "job",
+    ),
 }  # fmt: skip
 
 

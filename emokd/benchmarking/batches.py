@@ -1,0 +1,72 @@
+"""The batches that a benchmark runs on: the job's own, or random ones of the same shapes, made on the device."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from emokd import config as configuration
+from emokd.errors import InputError, nearest
+from emokd.training.loop import Job
+from emokd.training.sharding import batch_sharding
+from emokd.training.streams import Streams
+
+KINDS = ("real", "fake")
+
+
+def create_batches(job: Job, phase: int, kind: str, mesh: Mesh) -> Iterator[dict[str, Array]]:
+    """A phase's endless batches.
+
+    Args:
+      job: the job.
+      phase: the phase's index.
+      kind: "real", read as training reads them, or "fake": the same random batch for ever.
+      mesh: where batches go.
+
+    Raises:
+      InputError: the kind is unknown, or the data cannot be read.
+    """
+    if kind not in KINDS:
+        raise InputError(f"The data can be {' or '.join(KINDS)}, not {kind!r}.{nearest(kind, KINDS)}")
+    extra = job.extra if job.recipe.phases[phase].data == "all" else None
+    if kind == "real":
+        return Streams(job.config, mesh, job.attach).training(job.splits["train"], extra, phase)
+    # Without threads nothing is read ahead that would compete with the step.
+    unthreaded = configuration.locked(job.config, {"data.num_threads": 0})
+    like = next(Streams(unthreaded, mesh, job.attach).training(job.splits["train"], extra, phase))
+    return itertools.repeat(fake_batch(like, job.splits["train"].classes, mesh))
+
+
+def read_ahead(job: Job, kind: str) -> int:
+    """How many batches may wait, ready, while the step compiles: the pipeline's buffer and the transfers under way."""
+    return 2 * job.config.data.num_threads + 2 if kind == "real" else 0
+
+
+def fake_batch(like: Mapping[str, Array], classes: Mapping[str, Sequence[str]], mesh: Mesh) -> dict[str, Array]:
+    """A random batch of the shapes and types of `like`, split over the mesh; every row counts, and labels exist.
+
+    Args:
+      like: a batch, or its shapes.
+      classes: the class names of classifying columns; other integers are 0 or 1.
+      mesh: where it goes.
+    """
+
+    def value(name: str, key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+        if dtype == jnp.bool_:
+            return jnp.ones(shape, dtype)
+        if jnp.issubdtype(dtype, jnp.unsignedinteger):
+            return jax.random.bits(key, shape, dtype)
+        if jnp.issubdtype(dtype, jnp.integer):
+            return jax.random.randint(key, shape, 0, len(classes.get(name, "01")), dtype)
+        if name == "votes":
+            return jax.nn.softmax(jax.random.normal(key, shape, dtype))
+        return jax.random.uniform(key, shape, dtype, -1, 1)
+
+    def make() -> dict[str, Array]:
+        keys = jax.random.split(jax.random.key(0), len(like))
+        return {name: value(name, key, x.shape, x.dtype) for key, (name, x) in zip(keys, like.items(), strict=True)}
+
+    return jax.jit(make, out_shardings=batch_sharding(mesh))()

@@ -1,0 +1,209 @@
+"""Measures every phase of a job: compile time, steps, waiting for data, the compiled program, and its parts."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+
+from emokd import config as configuration
+from emokd.benchmarking.batches import create_batches, read_ahead
+from emokd.benchmarking.compilations import count_compilations
+from emokd.benchmarking.peak import measure_peak
+from emokd.benchmarking.program import count_live_macs, describe_program
+from emokd.benchmarking.split import Step, split_step
+from emokd.benchmarking.stand_ins import untrained_teachers
+from emokd.benchmarking.timing import Clock, Rule, Timing
+from emokd.job import create_job
+from emokd.models.cost import describe
+from emokd.phase import Phase, Tree
+from emokd.reporting.provenance import provenance
+from emokd.training.loop import Job
+from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, replicated
+from emokd.training.state import State, create_state
+from emokd.training.step import create_train_step, parameter_labels
+
+TRACED_STEPS = 3
+
+
+def benchmark(
+    config: ml_collections.ConfigDict,
+    *,
+    data: str = "real",
+    rule: Rule | None = None,
+    trace: pathlib.Path | None = None,
+    peak: dict[str, Any] | None = None,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Any]:
+    """Measures the job of a configuration, phase by phase; nothing is trained to an end, nothing is kept.
+
+    Teachers that the configuration would train first are stood in for by untrained ones of the same architecture.
+
+    Args:
+      config: the resolved configuration.
+      data: "real" or "fake": batches as training reads them, or one random batch on the device.
+      rule: warm-up and timed steps.
+      trace: a folder for a profile of some steps of each phase, or None.
+      peak: what `measure_peak` gave, if it has been measured already.
+      clock: gives seconds.
+
+    Returns:
+      What docs/benchmarks/README.md describes, ready for JSON.
+
+    Raises:
+      InputError: data, models or options are wrong, or the batch does not divide over the devices.
+    """
+    rule = rule or Rule()
+    with tempfile.TemporaryDirectory() as folder:
+        job = create_job(config, untrained_teachers(pathlib.Path(folder)))
+    bench = _Bench(job, data, rule, clock)
+    results = {
+        "provenance": provenance(),
+        "config": json.loads(configuration.to_json(config)),
+        "data": {"kind": data, "name": job.splits["train"].name},
+        "batch_size": config.batch_size,
+        "rule": dataclasses.asdict(rule) | {"text": rule.text(), "read_ahead": read_ahead(job, data)},
+        "devices": {"count": bench.mesh.size, "kind": bench.mesh.devices.flat[0].device_kind},
+        "peak": peak or measure_peak(rule, clock=clock),
+        "networks": {name: describe(spec) for name, spec in job.recipe.networks.items()},
+    }
+    results["phases"] = [
+        bench.one_phase(phase, index, trace, results["peak"]) for index, phase in enumerate(job.recipe.phases)
+    ]
+    return results
+
+
+class _Bench:
+    """A job on its devices, as the training loop has it, but with nothing to log or to keep."""
+
+    def __init__(self, job: Job, data: str, rule: Rule, clock: Clock):
+        config, recipe = job.config, job.recipe
+        self.job, self.data, self.rule, self.clock = job, data, rule, clock
+        self.mesh = create_mesh(config.devices)
+        check_batch_size(config.batch_size, self.mesh)
+        self.constants = jax.device_put(recipe.constants, replicated(self.mesh))
+        self.labels = parameter_labels(recipe)
+        self.function = create_train_step(recipe, config, self.labels)
+        self.train_step = jax.jit(
+            self.function,
+            static_argnames="phase",
+            donate_argnames="state",
+            out_shardings=replicated(self.mesh),
+        )
+        classes = len(job.splits["train"].classes.get("expression", ()))
+        self.state = jax.jit(lambda: create_state(recipe, config, classes), out_shardings=replicated(self.mesh))()
+
+    def one_phase(self, phase: Phase, index: int, trace: pathlib.Path | None, peak: dict[str, Any]) -> dict[str, Any]:
+        batches = create_batches(self.job, index, self.data, self.mesh)
+        batch = next(batches)
+        self.begin(phase, index, batch)
+        sharding = batch_sharding(self.mesh)
+        abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
+        with count_compilations() as compiled, jax.set_mesh(self.mesh):
+            begun = self.clock()
+            step = self.train_step.lower(self.state, self.constants, abstract, phase=index).compile()
+            compile_seconds = self.clock() - begun
+            logging.info("Compiled phase %s in %.1f s.", phase.name, compile_seconds)
+            warmup = self.rule.warmup + read_ahead(self.job, self.data)
+            rule = dataclasses.replace(self.rule, warmup=warmup)
+            self.state, loss, steps, waits = time_steps(
+                lambda state, batch: step(state, self.constants, batch), self.state, batches, rule, self.clock
+            )
+        with jax.set_mesh(self.mesh):
+            macs = count_live_macs(functools.partial(self.function, phase=index), self.state, self.constants, abstract)
+            parts = split_step(
+                Step(
+                    recipe=self.job.recipe,
+                    config=self.job.config,
+                    phase=phase,
+                    labels=self.labels,
+                    mesh=self.mesh,
+                    take=lambda: self.take(step, batch),
+                    state=lambda: self.state,
+                    constants=self.constants,
+                    batch=batch,
+                ),
+                self.rule,
+                self.clock,
+            )
+            if trace is not None:
+                with jax.profiler.trace(str(trace / phase.name)):
+                    for _ in range(TRACED_STEPS):
+                        jax.block_until_ready(self.take(step, next(batches)))
+        return {
+            "name": phase.name,
+            "compile_seconds": compile_seconds,
+            "compilations": len(compiled),
+            "loss_is_finite": bool(jnp.isfinite(loss)),
+            "macs": macs,
+            "program": describe_program(step),
+            "split": parts,
+            **self.speed(steps, waits, macs, describe_program(step)["bytes_accessed"], peak),
+        }
+
+    def speed(
+        self, steps: Timing, waits: Timing, macs: int, bytes_accessed: float | None, peak: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What follows from the times of steps and of waiting for their batches."""
+        low, high = steps.quartiles
+        turn = statistics.median(step + wait for step, wait in zip(steps.seconds, waits.seconds, strict=True))
+        flops = 2 * macs / self.mesh.size / steps.median
+        return {
+            "step_seconds": steps.median,
+            "step_quartiles": [low, high],
+            "examples_per_second_per_device": self.job.config.batch_size / self.mesh.size / turn,
+            "share_waiting": sum(waits.seconds) / (sum(waits.seconds) + sum(steps.seconds)),
+            "share_of_matmul_peak": flops / peak["matmul_flops"],
+            "share_of_copy_peak": None
+            if bytes_accessed is None
+            else bytes_accessed / steps.median / peak["copy_bytes"],
+        }
+
+    def begin(self, phase: Phase, index: int, batch: Tree) -> None:
+        """Puts the state at the phase's first step; statistics of the training set are taken from one batch."""
+        state = self.state
+        if phase.prepare is not None:
+            params, stats = phase.prepare(state.params, state.stats, self.constants, iter([batch]))
+            state = dataclasses.replace(state, params=params, stats=stats)
+        state = dataclasses.replace(state, step=jnp.asarray(self.job.recipe.starts()[index], jnp.int32))
+        # A copy: the step donates its state, and preparing may have passed leaves through.
+        self.state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(self.mesh))
+
+    def take(self, step: Callable, batch: Tree) -> Any:
+        """One step; returns what it makes."""
+        self.state, metrics = step(self.state, self.constants, batch)
+        return self.state, metrics
+
+
+def time_steps(
+    step: Callable[[State, Tree], tuple[State, Tree]],
+    state: State,
+    batches: Iterator[Tree],
+    rule: Rule,
+    clock: Clock = time.perf_counter,
+) -> tuple[State, Any, Timing, Timing]:
+    """Takes steps, each to its end before the next batch is asked for.
+
+    Returns:
+      (the last state, the last loss, seconds of each timed step, seconds waited for each one's batch)
+    """
+    steps, waits, metrics = [], [], {}
+    for turn in range(rule.warmup + rule.steps):
+        begun = clock()
+        batch = next(batches)
+        ready = clock()
+        state, metrics = jax.block_until_ready(step(state, batch))
+        ended = clock()
+        if turn >= rule.warmup:
+            waits.append(ready - begun)
+            steps.append(ended - ready)
+    return state, metrics["loss"], Timing(tuple(steps)), Timing(tuple(waits))

@@ -1,0 +1,103 @@
+"""What a compiled program holds: work, memory, collectives; and the multiply-accumulates of what it was traced from."""
+
+import collections
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.interpreters import partial_eval
+
+from emokd.models.macs import count_macs
+
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "collective-permute",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-broadcast",
+)
+
+# An asynchronous collective is a pair; the shape of its "-done" is the result alone, that of its "-start" is more.
+_INSTRUCTION = re.compile(rf" = (?P<shape>.*?) (?P<name>{'|'.join(COLLECTIVES)})(?:-done)?\(")
+_ARRAY = re.compile(r"([a-z]+(\d*)\w*)\[([\d,]*)\]")
+
+
+def describe_program(compiled: jax.stages.Compiled) -> dict[str, Any]:
+    """FLOPs, memory and collectives of a compiled program; all of them of one device.
+
+    Returns:
+      "flops" and "bytes_accessed" by XLA's own estimate (None where it gives none); "argument_bytes", "output_bytes",
+      "aliased_bytes" (arguments whose memory results take over), "temporary_bytes" and "peak_bytes" from the buffer
+      assignment; "collectives" as `find_collectives` gives them.
+    """
+    cost = compiled.cost_analysis() or {}
+    found: dict[str, Any] = {"flops": _known(cost.get("flops")), "bytes_accessed": _known(cost.get("bytes accessed"))}
+    memory = compiled.memory_analysis()
+    sizes = dict.fromkeys(("argument", "output", "aliased", "temporary", "peak"))
+    if memory is not None:
+        sizes = {
+            "argument": memory.argument_size_in_bytes,
+            "output": memory.output_size_in_bytes,
+            "aliased": memory.alias_size_in_bytes,
+            "temporary": memory.temp_size_in_bytes,
+        }
+        whole = sizes["argument"] + sizes["output"] - sizes["aliased"] + sizes["temporary"]
+        # Not every backend says its peak; then everything at once is the bound.
+        sizes["peak"] = getattr(memory, "peak_memory_in_bytes", 0) or whole
+    found |= {f"{name}_bytes": size for name, size in sizes.items()}
+    return found | {"collectives": find_collectives(compiled.as_text() or "")}
+
+
+def _known(value: float | None) -> float | None:
+    return value if value is not None and value >= 0 else None
+
+
+def find_collectives(hlo: str) -> dict[str, dict[str, int]]:
+    """The collectives of a compiled program's HLO text: how many of each kind, and their bytes.
+
+    The bytes of one are those of its result on one device: of an all-gather the gathered array, of a reduce-scatter
+    the part that stays. One inside a loop counts once.
+
+    Returns:
+      For each kind that occurs {"count", "bytes"}.
+    """
+    found: dict[str, dict[str, int]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
+    for line in hlo.splitlines():
+        match = _INSTRUCTION.search(line)
+        if match:
+            entry = found[match["name"]]
+            entry["count"] += 1
+            entry["bytes"] += shape_bytes(match["shape"])
+    return dict(found)
+
+
+def shape_bytes(shape: str) -> int:
+    """Bytes of an HLO shape: an array as "f32[16,4]{1,0}", or a tuple of them. Tokens have none."""
+    total = 0
+    for name, bits, dimensions in _ARRAY.findall(shape):
+        width = 8 if name == "pred" else int(bits or 0)
+        total += math.ceil(math.prod(map(int, filter(None, dimensions.split(",")))) * width / 8)
+    return total
+
+
+def count_live_macs(function: Callable, *args) -> int:
+    """Multiply-accumulates of `function(*args)` over all devices, without those whose result nobody uses.
+
+    XLA leaves such work out: the heads of a teacher whose features alone are imitated, for instance.
+    """
+    closed = jax.make_jaxpr(function)(*args)
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
+    live = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, closed.consts))
+    return count_macs(live, *[jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in closed.in_avals])
+
+
+def used_arguments(function: Callable, *args) -> Sequence[Any]:
+    """Trees like `args` that say of every leaf whether the result of `function(*args)` depends on it."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return jax.tree.unflatten(jax.tree.structure(args), used)

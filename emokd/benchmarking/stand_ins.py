@@ -1,0 +1,21 @@
+"""Untrained teachers in the place of those that a configuration would train first: they take the same time."""
+
+import pathlib
+
+import jax
+
+from emokd import config as configuration
+from emokd.job import TrainTeacher, create_job
+from emokd.weights import model_folder
+
+
+def untrained_teachers(folder: pathlib.Path) -> TrainTeacher:
+    """Makes a model folder, below `folder`, of what a teacher's configuration would train, with fresh weights."""
+
+    def make(file: str, name: pathlib.Path) -> pathlib.Path:
+        recipe = create_job(configuration.load(file), make).recipe
+        params, stats = jax.device_get(recipe.extract(*jax.jit(recipe.init)(jax.random.key(0))))
+        model_folder.save_model(folder / name, recipe.student_spec, params, stats, {"source": f"untrained, {file}"})
+        return folder / name
+
+    return make

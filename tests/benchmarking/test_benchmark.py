@@ -1,0 +1,165 @@
+"""A benchmark from a configuration to its page, on networks of a few thousand parameters."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from emokd import config as configuration
+from emokd import defaults
+from emokd.benchmarking import page
+from emokd.benchmarking.batches import create_batches, fake_batch
+from emokd.benchmarking.phases import benchmark
+from emokd.benchmarking.stand_ins import untrained_teachers
+from emokd.benchmarking.timing import Rule
+from emokd.errors import InputError
+from emokd.job import create_job
+from emokd.models.cost import describe
+from emokd.models.network import NetworkSpec, functional
+from emokd.models.preprocessing import Preprocessing
+from emokd.recipes import smkd
+from emokd.reporting.provenance import commit, versions
+from emokd.training.sharding import create_mesh
+from emokd.weights import model_folder
+
+SIZE, BATCH, CLASSES = 16, 8, 8
+TEACHER = NetworkSpec("basic_cnn", {"width": 3, "size": SIZE}, {"pretrained": 5}, preprocessing=Preprocessing(SIZE))
+PEAK = {"matmul_flops": 1e9, "copy_bytes": 1e9, "side": 1, "size_bytes": 4}
+
+
+def make_config(folder):
+    """SMKD with a frozen teacher and one that learns in the run."""
+    params, stats = functional(TEACHER).init(jax.random.key(0))
+    model_folder.save_model(folder, TEACHER, params, stats, {"source": "test"})
+    config = smkd.default_config()
+    config.batch_size = BATCH
+    config.devices = 1
+    config.data.source = "painter"
+    config.data.options = {"size": SIZE, "train": 24, "validation": 9, "test": 11, "seed": 0}
+    config.data.canvas = SIZE
+    config.data.num_threads = 1
+    config.student = defaults.network("basic_cnn", size=SIZE, width=2)
+    config.teachers.frozen = defaults.teacher(checkpoint=str(folder))
+    config.teachers.own = defaults.teacher("basic_cnn", task="scene", size=SIZE, width=2)
+    for name in config.phases:
+        config.phases[name] = defaults.phase(steps=3, learning_rate=1e-2, warmup_percent=0.0)
+    config.phases.probe.enabled = config.phases.finetune.enabled = False
+    config.weighting = ({"name": "uniform"},)
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return make_config(tmp_path_factory.mktemp("benchmark") / "frozen")
+
+
+@pytest.fixture(scope="module")
+def results(config):
+    return benchmark(config, data="fake", rule=Rule(warmup=1, steps=2), peak=PEAK)
+
+
+def parts_of(results, phase):
+    (found,) = [p for p in results["phases"] if p["name"] == phase]
+    return {part["part"]: part for part in found["split"]}
+
+
+def layers(width):
+    """MACs of each convolution of basic_cnn for one example, by hand."""
+    channels = [3, width, 2 * width, 4 * width, 8 * width, 8 * width]
+    return [(SIZE // 2**layer) ** 2 * 9 * channels[layer] * channels[layer + 1] for layer in range(5)]
+
+
+def test_every_phase_is_measured(results):
+    assert [phase["name"] for phase in results["phases"]] == ["teach", "distill", "classify"]
+    for phase in results["phases"]:
+        assert phase["compilations"] == 1 and phase["loss_is_finite"]
+        assert phase["compile_seconds"] > 0 and phase["step_seconds"] > 0 and 0 <= phase["share_waiting"] < 1
+        assert phase["examples_per_second_per_device"] <= BATCH / min(phase["step_quartiles"])
+        assert phase["share_of_matmul_peak"] == pytest.approx(2 * phase["macs"] / phase["step_seconds"] / 1e9)
+        program = phase["program"]
+        assert program["collectives"] == {}
+        assert program["peak_bytes"] > 0 and program["argument_bytes"] > BATCH * SIZE * SIZE * 3
+        # The state is donated: its results take over its memory.
+        assert 0 < program["aliased_bytes"] <= program["output_bytes"]
+
+
+def test_parts_are_those_that_the_phase_runs(results):
+    assert list(parts_of(results, "teach")) == ["views", "own", "optimiser", "rest"]
+    assert set(parts_of(results, "distill")) == {"views", "student", "frozen", "own", "optimiser", "rest"}
+    assert list(parts_of(results, "classify")) == ["views", "student", "optimiser", "rest"]
+    what = {name: part["what"] for name, part in parts_of(results, "distill").items()}
+    assert (what["student"], what["frozen"], what["own"]) == ("forward and backward", "forward", "forward")
+    assert parts_of(results, "teach")["own"]["what"] == "forward and backward"
+
+
+def test_the_rest_is_the_step_minus_the_parts(results):
+    for phase in results["phases"]:
+        *parts, rest = phase["split"]
+        whole = rest["seconds"] + sum(part["seconds"] for part in parts)
+        assert rest["share"] == pytest.approx(rest["seconds"] / whole)
+
+
+def test_macs_of_the_parts_by_hand(results):
+    student, teacher = layers(2), layers(3)
+    student_head, teacher_head, own_head = 16 * CLASSES, 24 * 5, 16 * results_classes(results)
+    distill = parts_of(results, "distill")
+    assert distill["frozen"]["macs"] == BATCH * (sum(teacher) + teacher_head)
+    assert distill["frozen"]["macs"] == BATCH * describe(TEACHER)["macs"]
+    assert results["networks"]["student"]["macs"] == sum(student) + student_head
+    # Backward: the weights' and the inputs' gradients cost what the forward pass does; pictures need none. The
+    # head rests: its weights need none, and its own answer is not needed for the gradient of a sum.
+    backward = 3 * sum(student) - student[0]
+    assert distill["student"]["macs"] == BATCH * (backward + student_head)
+    # The head alone learns.
+    assert parts_of(results, "classify")["student"]["macs"] == BATCH * (sum(student) + student_head)
+    assert parts_of(results, "teach")["own"]["macs"] == BATCH * (backward + 2 * own_head)
+    # The views: two products per picture and side, all networks of a phase seeing the same one.
+    render = 3 * 2 * SIZE**3
+    assert distill["views"]["macs"] == BATCH * 3 * render
+
+
+def results_classes(results):
+    return results["config"]["data"]["options"]["size"] and 6
+
+
+def test_the_step_has_the_macs_of_its_parts(results):
+    """A step needs no more multiplications than its parts and the few of adapters and losses."""
+    for phase in results["phases"]:
+        macs = {part["part"]: part["macs"] for part in phase["split"][:-1]}
+        assert phase["macs"] >= 0.9 * sum(macs.values())
+        assert phase["macs"] <= 1.5 * sum(macs.values())
+
+
+def test_the_page_says_where_the_numbers_come_from(results):
+    text = page.page(results)
+    assert commit() in text and versions() in text and results["rule"]["text"] in text
+    assert "synthetic" in text and "Fake data" in text and "No program has a collective." in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert [row[0] for row in rows if row[0] in ("teach", "distill", "classify")].count("distill") == 2 + 6
+    assert json.loads(page.to_json(results)) == results
+
+
+def test_fake_batches_have_the_shapes_of_real_ones(config, tmp_path):
+    job = create_job(config, untrained_teachers(tmp_path))
+    mesh = create_mesh(2)
+    real, fake = (next(create_batches(job, 0, kind, mesh)) for kind in ("real", "fake"))
+    describe_arrays = lambda batch: {k: (v.shape, v.dtype, v.sharding) for k, v in batch.items()}  # noqa: E731
+    assert describe_arrays(fake) == describe_arrays(real)
+    assert fake["mask"].all()
+    for name, names in job.splits["train"].classes.items():
+        assert 0 <= int(fake[name].min()) and int(fake[name].max()) < len(names)
+    assert np.asarray(fake["image"]).std() > 50  # uniform bytes have 74
+
+
+def test_fake_votes_are_distributions():
+    like = {"votes": jax.ShapeDtypeStruct((4, 5), np.float32)}
+    votes = fake_batch(like, {}, create_mesh(1))["votes"]
+    assert (np.asarray(votes) >= 0).all() and np.allclose(votes.sum(-1), 1, atol=1e-6)
+
+
+def test_unknown_data_is_refused(config, tmp_path):
+    job = create_job(config, untrained_teachers(tmp_path))
+    with pytest.raises(InputError, match="Did you mean 'fake'"):
+        create_batches(job, 0, "fakes", create_mesh(1))
