@@ -1,0 +1,47 @@
+"""What each part of MT-PKDOT is worth on feature tables: the papers' order of methods, and their switches.
+
+One run gives the modalities alone, the joint teacher and a student, so the first three columns of the papers' tables
+come with every variant. Five seeds are the five folds.
+
+Arguments: `ravdess` (actor-disjoint folds), `vreed` (folds of trials), `small` (`ravdess` in a few steps, two seeds).
+
+Command:  python -m emokd.study --config=configs/studies/mtpkdot.py:ravdess --workdir=runs/studies/mtpkdot_ravdess
+Expected: see docs/results/mtpkdot.md. Hardware: 2 CPU cores. Time: not measured on an idle machine.
+"""
+
+from emokd.config import check_argument
+from emokd.study_plan import define
+
+TITLES = {"ravdess": "MT-PKDOT on RAVDESS's features", "vreed": "MT-PKDOT on VREED's features"}
+
+
+def get_config(arg="ravdess"):
+    """The study of one data set."""
+    check_argument(arg, ("ravdess", "vreed", "small"))
+    data = "ravdess" if arg == "small" else arg
+    no_teachers = {f"phases.{name}.enabled": False for name in ("teach", "joint", "hallucinate", "align")}
+    joint = {"pool": "joint", "objective.centroid": 0.0, "phases.align.enabled": False}
+    variants = {
+        "no_privilege": {**no_teachers, "objective.task": 1.0},
+        "pkd": {**joint, "objective.task": 1.0, "objective.transport": 0.0, "objective.features": 0.6},
+        "pkdot": {**joint, "objective.task": 1.0, "objective.transport": 0.6},
+        "mtpkdot": {},
+        "no_alignment": {"phases.align.enabled": False},
+        "no_centroid": {"objective.centroid": 0.0},
+        "joint_teacher_alone": {"pool": "joint"},
+        "no_hallucination": {"phases.hallucinate.enabled": False},
+        "anchors_most": {"structure.anchors": "most"},
+        "anchors_all": {"structure.anchors": "all"},
+        "geomloss": {"structure.solver": "geomloss"},
+        "uniform": {"weighting": ({"name": "uniform"},)},
+        "per_sample": {"weighting": ({"name": "most_confident", "per": "sample"},)},
+    }
+    return define(
+        title=TITLES[data],
+        base=f"configs/mtpkdot/{data}.py" + (":small" if arg == "small" else ""),
+        variants=variants,
+        seeds=(0, 1) if arg == "small" else (0, 1, 2, 3, 4),
+        per_seed=("seed", "data.split.fold" if data == "vreed" else "data.options.fold"),
+        metric="student.expression.accuracy",
+        baseline=("no_privilege", "mtpkdot"),
+    )
