@@ -1,7 +1,7 @@
 """Teacher-bounded students on DiffusionFER: seven expressions, valence and arousal of synthetic faces.
 
 Loss: soft targets and the teacher-bounded regression loss (emokd/recipes/bounded.py). The teacher is an
-EfficientNet-Lite0 at 96 pixels, trained by configs/teachers/diffusionfer.py on the same split: by this run, unless a
+EfficientNet-Lite0 at 64 pixels, trained by configs/teachers/diffusionfer.py on the same split: by this run, unless a
 checkpoint is given.
 
 Arguments: the student, `mobilenet` (MobileNetV2 from ImageNet weights; the default), `light` (MobileNetV2 of width

@@ -30,9 +30,10 @@ def get_config(arg=""):
     config.dropout = 0.3
     config.optimizer.weight_decay = 1e-2
     epochs = (lambda n: {"steps": 3}) if small else (lambda n: {"epochs": n})
-    config.phases.teach = defaults.phase(**epochs(20), learning_rate=1e-3)
-    config.phases.joint = defaults.phase(**epochs(10), learning_rate=1e-3)
-    config.phases.hallucinate = defaults.phase(**epochs(20), learning_rate=1e-3)
-    config.phases.align = defaults.phase(**epochs(10), learning_rate=2e-3)
-    config.phases.student = defaults.phase(**epochs(30), learning_rate=5e-4)
+    config.phases.teach = defaults.phase(**epochs(12), learning_rate=1e-3)
+    config.phases.joint = defaults.phase(**epochs(6), learning_rate=1e-3)
+    config.phases.hallucinate = defaults.phase(**epochs(10), learning_rate=1e-3)
+    config.phases.align = defaults.phase(**epochs(6), learning_rate=2e-3)
+    config.phases.student = defaults.phase(**epochs(15), learning_rate=5e-4)
+    config.evaluation = defaults.every(percent=20)
     return config

@@ -20,14 +20,14 @@ def get_config(arg=""):
     config = supervised.default_config()
     config.batch_size = 32
     config.data.source = "diffusionfer"
-    config.data.canvas = 64 if small else 96
+    config.data.canvas = 96
     config.data.in_memory = True
     config.data.split.update({"folds": 5, "validation": 0.1})
     config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1)})
     config.targets = ("expression", "valence_arousal")
     config.affect_loss = "ccc"
     config.backbone_multiplier = 0.3
-    config.student = defaults.network("efficientnet_lite0", size=64 if small else 96)
+    config.student = defaults.network("efficientnet_lite0", size=64)
     config.student.init = "weights/efficientnet-lite0-57934424.pth"
-    config.phases.train = defaults.phase(**({"steps": 3} if small else {"epochs": 8}), learning_rate=2e-3)
+    config.phases.train = defaults.phase(**({"steps": 3} if small else {"epochs": 5}), learning_rate=2e-3)
     return config

@@ -1,0 +1,41 @@
+"""What soft targets and the teacher bound are worth on DiffusionFER: four losses, five seeds that are the five folds.
+
+The teacher of each fold is trained beforehand on the same training split. Every variant has the same optimiser steps.
+
+Commands (with EMOKD_DATA set; the argument is the student, `mobilenet` from ImageNet weights or `light` from nothing):
+  for fold in 0 1 2 3 4; do python -m emokd.train --config=configs/teachers/diffusionfer.py
+      --config.data.split.fold=$fold --workdir=runs/teachers/diffusionfer/fold$fold; done
+  python -m emokd.study --config=configs/studies/bounded_diffusionfer.py:mobilenet
+      --workdir=runs/studies/bounded_diffusionfer_mobilenet
+Expected: see docs/results/bounded_diffusionfer.md. Hardware: 2 CPU cores.
+"""
+
+from emokd.config import check_argument
+from emokd.study_plan import define
+
+LENGTH = {
+    "teachers.faces.train": "",
+    "teachers.faces.checkpoint": "runs/teachers/diffusionfer/fold{fold}/student",
+    "phases.distill.duration_epochs": 3.0,
+    "evaluation.every_epochs": 1.0,
+}
+
+
+def get_config(arg="mobilenet"):
+    """The study of one student."""
+    check_argument(arg, ("mobilenet", "light"))
+    no_soft_targets, no_bound = {"soft_targets.alpha": 0.0}, {"bound.nu": 0.0}
+    return define(
+        title=f"Teacher-bounded distillation on DiffusionFER, student {arg}",
+        base=f"configs/bounded/diffusionfer.py:{arg}",
+        variants={
+            "labels": {**LENGTH, **no_soft_targets, **no_bound},
+            "soft_targets": {**LENGTH, **no_bound},
+            "bound": {**LENGTH, **no_soft_targets},
+            "both": LENGTH,
+        },
+        seeds=(0, 1, 2, 3, 4),
+        per_seed=("seed", "data.split.fold"),
+        metric="student.expression.accuracy",
+        baseline="labels",
+    )
