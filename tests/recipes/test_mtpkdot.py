@@ -16,6 +16,7 @@ from emokd.losses import structure, transport
 from emokd.models.network import functional
 from emokd.recipes import modalities, mtpkdot
 from emokd.recipes.common import Task
+from emokd.training.sharding import create_mesh, put_batch, replicated
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
 from emokd.weights import model_folder
@@ -318,3 +319,21 @@ def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
     state = initial(recipe, config)
     with pytest.raises(InputError, match="Modality 'skin'.*4 of 4 columns have no value in any training"):
         recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
+
+
+def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
+    config, examples, recipe, after, _ = finished
+    labels = parameter_labels(recipe)
+    host = next(train_batches(examples, batch_size=16, seed=0, canvas=8, fit="crop", num_threads=0))
+    found = []
+    for devices in (1, 8):
+        mesh = create_mesh(devices)
+        state = jax.device_put(after["align"], replicated(mesh))
+
+        def compute(state, batch):
+            grads, outcome, weights, _ = gradients(recipe, recipe.phases[-1], labels, state, {}, batch)
+            return grads["student"], outcome.teacher_losses, weights
+
+        with jax.set_mesh(mesh):
+            found.append(jax.device_get(jax.jit(compute)(state, put_batch(host, mesh))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *found)
