@@ -47,8 +47,10 @@ def data() -> ConfigDict:
                 "seed": 0,
                 "folds": 0,  # with folds, fold `fold` is the test split
                 "fold": 0,
+                "leave_one_group_out": False,  # each group (subject) is a fold; `folds` stays 0
                 "by_group": False,
                 "use_prescribed": True,
+                "validation_is_test": False,  # the test split also picks the epoch: optimistic, see docs/data.md
             },
             "canvas": 160,  # pictures are stored as uint8 squares of this side
             "fit": "crop",  # how a picture becomes a square: crop, squash or pad

@@ -129,6 +129,9 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
         fold=section.fold,
         by_group=section.by_group,
         use_prescribed=section.use_prescribed,
+        # Runs of earlier versions lack these.
+        leave_one_group_out=section.get("leave_one_group_out", False),
+        validation_is_test=section.get("validation_is_test", False),
     )
     return sources.finish(data.source, parts, data.options)
 
@@ -196,7 +199,8 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
       InputError: there is no frozen teacher, views are not limited, or `folder` holds another cache.
     """
     job, models = _create_job(config, train_teacher, cached=False)
-    parts = [*job.splits.values(), *([job.extra] if job.extra else [])]
+    distinct = {part.keys[0]: part for part in job.splits.values()}  # validation may be the test split
+    parts = [*distinct.values(), *([job.extra] if job.extra else [])]
     key = cache_key(config, models, job.splits, job.extra)
     recipe, mesh = job.recipe, create_mesh(config.devices)
     if recipe.frozen_features is None or not recipe.constants:
@@ -252,7 +256,7 @@ def cache_key(
         raise InputError(
             "A teacher cache holds a limited number of views per example: set config.data.views, say to 8."
         )
-    sources = {"labelled": sorted(key for part in parts.values() for key in part.keys)}
+    sources = {"labelled": sorted({key for part in parts.values() for key in part.keys})}
     if extra:
         sources["extra"] = sorted(extra.keys)
     key = {

@@ -182,6 +182,18 @@ def test_a_cache_that_is_not_there_is_an_error(teachers, tmp_path):
         job.train(config, tmp_path / "run")
 
 
+def test_a_test_split_that_picks_the_epoch_changes_neither_the_cache_nor_the_fold(teachers):
+    config = configuration.locked(
+        make_config(teachers),
+        {"data.views": 2, "data.options.train": 300, "data.split.use_prescribed": False, "data.split.folds": 2},
+    )
+    changed = configuration.locked(config, {"data.split.validation_is_test": True})
+    honest, optimistic = job.load_splits(config), job.load_splits(changed)
+    assert list(optimistic["validation"].keys) == list(optimistic["test"].keys) == list(honest["test"].keys)
+    keys = [job.cache_key(c, {}, parts, None) for c, parts in ((config, honest), (changed, optimistic))]
+    assert keys[0]["examples"] == keys[1]["examples"]
+
+
 def test_a_cache_needs_a_limited_number_of_views(teachers, tmp_path):
     with pytest.raises(InputError, match="set config.data.views"):
         config = make_config(teachers)

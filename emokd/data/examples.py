@@ -29,7 +29,8 @@ class Examples:
       inputs: readers by modality. `inputs["image"](i)` gives uint8 RGB [H, W, 3] of any size;
         `inputs["physiology"]` and `inputs["audio"]` float32 traces.
       content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates.
-      splits: the split that the data set itself prescribes for each example, or None.
+      splits: the split that the data set itself prescribes for each example, or None; empty where a part of a
+        combined set prescribes none.
       groups: subject (or video) of each example, for subject-disjoint folds, or None.
     """
 

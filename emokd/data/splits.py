@@ -1,17 +1,19 @@
 """Who trains and who tests: prescribed splits, deterministic stratified ones, and folds."""
 
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from absl import logging
 
+from emokd.data.duplicates import Duplicates, find_duplicates, report_duplicates, report_leaks
 from emokd.data.examples import UNLABELLED, Examples, stable_hash
+from emokd.data.folds import check_folds, leave_out, sort_groups
 from emokd.errors import InputError, excerpt
 
 SPLITS = ("train", "validation", "test")
+UNPRESCRIBED = ""
+"""Among `Examples.splits`: an example of a set that prescribes nothing, joined to sets that do."""
 
 _OTHER_NAMES = {
     "training": "train",
@@ -24,20 +26,6 @@ _OTHER_NAMES = {
 }
 # The order in which shares are cut off; in duplicates across prescribed splits the first one keeps its examples.
 _CUT_ORDER = ("test", "validation", "train")
-_READERS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Duplicates:
-    """Examples of equal bytes.
-
-    Attributes:
-      sets: indices of the examples of each set of two or more.
-      conflicting: those of the sets whose targets differ.
-    """
-
-    sets: tuple[tuple[int, ...], ...]
-    conflicting: tuple[tuple[int, ...], ...]
 
 
 def normalise_split(name: str) -> str | None:
@@ -52,16 +40,19 @@ def split(
     seed: int,
     folds: int = 0,
     fold: int = 0,
+    leave_one_group_out: bool = False,
     use_prescribed: bool = True,
     by_group: bool = True,
     keep_leaks: bool = False,
+    validation_is_test: bool = False,
 ) -> dict[str, Examples]:
     """Divides examples among train, validation and test.
 
     *Prescribed*: splits that the set itself prescribes are kept. One that `fractions` asks for and the set does
     not have is carved from train by the rule below, in the proportion of its fraction to that of train. A picture
     of train or validation whose very bytes are also in a later split leaks: it is left out, so that the test set
-    stays what the literature tests on (`keep_leaks=True` leaves such pictures in). [ours]
+    stays what the literature tests on (`keep_leaks=True` leaves such pictures in). Examples whose split is
+    `UNPRESCRIBED` go with their duplicates among the others, and the rest of them are divided by the rule below. [ours]
 
     *Otherwise* [ours]: within each stratum (expression; majority of the votes; terciles of valence; unlabelled)
     the examples are ordered by a hash of (seed, key) and cut at the rounded cumulative fractions. Each split holds
@@ -71,55 +62,63 @@ def split(
     that size. With groups (subjects), whole groups are dealt one by one, largest first, to the split that lacks
     most of their strata: shares are then approximate, and a new example may move whole groups.
 
-    *Folds*: by the same rules, fold `fold` of `folds` is test; validation is carved from the rest.
+    *Folds*: by the same rules, fold `fold` of `folds` is test; validation is carved from the rest. With
+    `leave_one_group_out` each group (subject) is a fold: the `fold`-th in sorted order, numbers in names counting as
+    numbers, is test, and an example of another group with a duplicate in it is left out. [ours]
 
     Args:
       examples: the whole set.
       fractions: shares by split, adding up to 1; a split without a share, or with 0, is not made.
       seed: another seed gives another division.
       folds: number of folds, 0 for none.
-      fold: which of them is the test set.
+      fold: which of them, or which group, is the test set.
+      leave_one_group_out: each group is a fold; `folds` stays 0.
       use_prescribed: False ignores the splits that the set prescribes.
       by_group: keep each of `examples.groups` in one split, where there are groups.
-      keep_leaks: do not leave out duplicates across prescribed splits.
+      keep_leaks: do not leave out duplicates across prescribed splits, or of the group left out.
+      validation_is_test: no validation split is made; the test split stands in for it, so that it picks the epoch.
+        Scores are then optimistic, and a warning says so.
 
     Returns:
-      The examples of each split, in their original order; disjoint, and, but for leaks, all of them.
+      The examples of each split, in their original order; disjoint (but for `validation_is_test`), and, but for
+      leaks, all of them.
 
     Raises:
-      InputError: wrong fractions or folds, an unknown prescribed split, or a class with too few examples.
+      InputError: wrong fractions or folds, an unknown prescribed split, a class with too few examples, or a fold
+        whose train or test split has a single class of expression.
     """
     shares = _check_fractions(fractions)
-    _check_folds(examples, folds, fold, use_prescribed, shares)
+    prescribed = use_prescribed and examples.splits is not None
+    grouped = by_group and examples.groups is not None
+    check_folds(examples, folds, fold, leave_one_group_out, prescribed, grouped)
+    if validation_is_test:
+        shares = _without_validation(shares)
     duplicates = find_duplicates(examples)
-    _report(examples, duplicates)
-    pool = _Pool(examples, duplicates, by_group and examples.groups is not None)
+    report_duplicates(examples, duplicates)
+    pool = _Pool(examples, duplicates, grouped)
     everything = np.arange(len(examples))
-    if use_prescribed and examples.splits is not None:
-        parts = _prescribed(examples, duplicates, by_group, keep_leaks)
-        parts = {**parts, **pool.divide(parts["train"], _missing_shares(shares, parts), f"{seed}/carve")}
-    elif folds:
-        dealt = pool.divide(everything, {str(i): 1 / folds for i in range(folds)}, f"{seed}/folds")
-        rest = np.concatenate([indices for name, indices in dealt.items() if name != str(fold)])
+    if prescribed:
+        parts, free = _prescribed(examples, duplicates, by_group, keep_leaks)
+        if "train" in parts:
+            parts |= pool.divide(parts["train"], _missing_shares(shares, parts), f"{seed}/carve")
+        for name, more in (pool.divide(free, shares, f"{seed}/split") if len(free) else {}).items():
+            parts[name] = np.concatenate([parts[name], more]) if name in parts else more
+    elif folds or leave_one_group_out:
+        if leave_one_group_out:
+            test, rest = leave_out(examples, duplicates, fold, keep_leaks)
+        else:
+            dealt = pool.divide(everything, {f"fold {i}": 1 / folds for i in range(folds)}, f"{seed}/folds")
+            test = dealt.pop(f"fold {fold}")
+            rest = np.concatenate(list(dealt.values()))
         learning = {name: share for name, share in shares.items() if name != "test"}
         total = sum(learning.values())
         parts = pool.divide(rest, {k: v / total for k, v in learning.items()}, f"{seed}/fold/{fold}")
-        parts["test"] = dealt[str(fold)]
+        parts["test"] = test
+        pool.check_fold(parts, fold)
     else:
         parts = pool.divide(everything, shares, f"{seed}/split")
-    return {name: examples.select(np.sort(parts[name])) for name in SPLITS if name in parts}
-
-
-def find_duplicates(examples: Examples) -> Duplicates:
-    """Finds examples of equal bytes, and those among them whose targets differ (votes: their majority)."""
-    chunks = np.array_split(np.arange(len(examples)), _READERS)
-    with ThreadPoolExecutor(_READERS) as pool:
-        contents = list(pool.map(lambda chunk: [examples.content(int(i)) for i in chunk], chunks))
-    by_content = defaultdict(list)
-    for i, content in enumerate(content for chunk in contents for content in chunk):
-        by_content[content].append(i)
-    sets = tuple(tuple(same) for same in by_content.values() if len(same) > 1)
-    return Duplicates(sets, tuple(same for same in sets if _conflict(examples, list(same))))
+    found = {name: examples.select(np.sort(parts[name])) for name in SPLITS if name in parts}
+    return _with_test_as_validation(examples, found) if validation_is_test else found
 
 
 class _Pool:
@@ -203,6 +202,29 @@ class _Pool:
                     f"({shares[name]:.0%}) to get one. Give it a larger fraction, use fewer folds, or drop the class."
                 )
 
+    def check_fold(self, parts: Mapping[str, np.ndarray], fold: int) -> None:
+        """Checks that a fold can be learned and scored: two classes at least, where the set has two."""
+        if "expression" not in self.examples.classes:
+            return
+
+        def classes(indices: np.ndarray) -> list[str]:
+            present = [self.stratum_names[i] for i in sorted(set(self.strata[indices].tolist()))]
+            return [name for name in present if name != "unlabelled"]
+
+        if len(classes(np.arange(len(self.strata)))) < 2:
+            return
+        for name in ("train", "test"):
+            present = classes(parts[name])
+            if len(present) < 2:
+                groups = self.examples.groups
+                who = "" if groups is None else f" (groups {excerpt(sort_groups(groups[parts[name]]), 3)})"
+                raise InputError(
+                    f"{self.examples.name}: in fold {fold} the {name} split{who} has "
+                    f"{f'only {present[0]}' if present else 'no labelled example'}, so it cannot be "
+                    f"{'learned' if name == 'train' else 'scored'}. Use another config.data.split.fold, or larger "
+                    "folds: fewer config.data.split.folds in place of leave_one_group_out."
+                )
+
 
 def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     shares = {}
@@ -220,42 +242,51 @@ def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     return {name: shares[name] for name in _CUT_ORDER if shares.get(name)}
 
 
-def _check_folds(examples: Examples, folds: int, fold: int, use_prescribed: bool, shares: Mapping[str, float]) -> None:
-    if not folds:
-        return
-    if folds < 2 or not 0 <= fold < folds:
-        raise InputError(
-            f"config.data.split.fold is {fold} of {folds} folds; there must be 2 or more folds, counted from 0."
-        )
-    if use_prescribed and examples.splits is not None:
-        raise InputError(
-            f"{examples.name} prescribes its own splits, so it has no folds. Set config.data.split.folds to 0, or "
-            "config.data.split.use_prescribed to False to fold over all of it."
-        )
+def _without_validation(shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares with validation's given to train."""
+    rest = {name: share for name, share in shares.items() if name != "validation"}
+    return {**rest, "train": rest["train"] + shares.get("validation", 0.0)}
 
 
-def _prescribed(examples: Examples, duplicates: Duplicates, by_group: bool, keep_leaks: bool) -> dict[str, np.ndarray]:
-    names = [normalise_split(name) for name in examples.splits]
+def _with_test_as_validation(examples: Examples, parts: Mapping[str, Examples]) -> dict[str, Examples]:
+    if "validation" in parts:
+        raise InputError(
+            f"{examples.name} prescribes a validation split: let it pick the epoch. Set "
+            "config.data.split.validation_is_test to False, or use_prescribed to False to divide the set anew."
+        )
+    if "test" not in parts:
+        raise InputError(
+            "config.data.split.validation_is_test needs a test split. Give config.data.split.test a share above 0."
+        )
+    logging.warning(
+        "%s: the test split also picks the epoch (config.data.split.validation_is_test), so its scores are optimistic "
+        "and compare only with others made in the same way.",
+        examples.name,
+    )
+    return {"train": parts["train"], "validation": parts["test"], "test": parts["test"]}
+
+
+def _prescribed(
+    examples: Examples, duplicates: Duplicates, by_group: bool, keep_leaks: bool
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The examples of each prescribed split, and those without one."""
+    names = [raw if raw == UNPRESCRIBED else normalise_split(raw) for raw in map(str, examples.splits)]
     unknown = sorted({str(raw) for raw, name in zip(examples.splits, names, strict=True) if name is None})
     if unknown:
         raise InputError(f"{examples.name}: unknown prescribed splits {excerpt(unknown)}. Use {', '.join(SPLITS)}.")
-    if "train" not in names:
+    leaks = set()
+    for same in duplicates.sets:
+        keeper = min((names[i] for i in same if names[i]), key=_CUT_ORDER.index, default=UNPRESCRIBED)
+        for i in same:
+            names[i] = names[i] or keeper
+        leaks |= {i for i in same if names[i] != keeper}
+    if "train" not in names and UNPRESCRIBED not in names:
         raise InputError(
             f"{examples.name} prescribes {excerpt(sorted(set(names)))} but no train. "
             "Set config.data.split.use_prescribed to False."
         )
-    leaks = set()
-    for same in duplicates.sets:
-        keeper = min((names[i] for i in same), key=_CUT_ORDER.index)
-        leaks |= {i for i in same if names[i] != keeper}
     if leaks:
-        logging.warning(
-            "%s: %d pictures of train or validation are also, byte for byte, in a later split; they are %s: %s.",
-            examples.name,
-            len(leaks),
-            "kept" if keep_leaks else "left out",
-            excerpt([examples.keys[i] for i in sorted(leaks)], 3),
-        )
+        report_leaks(examples, leaks, "of train or validation", "in a later split", keep_leaks)
     if by_group and examples.groups is not None:
         homes = defaultdict(set)
         for group, name in zip(examples.groups, names, strict=True):
@@ -266,16 +297,17 @@ def _prescribed(examples: Examples, duplicates: Duplicates, by_group: bool, keep
     dropped = set() if keep_leaks else leaks
     parts = {
         name: np.array([i for i, own in enumerate(names) if own == name and i not in dropped], np.int64)
-        for name in SPLITS
+        for name in (*SPLITS, UNPRESCRIBED)
         if name in names
     }
+    free = parts.pop(UNPRESCRIBED, np.array([], np.int64))
     for name, part in parts.items():
         if not len(part):
             raise InputError(
                 f"{examples.name}: every picture of split {name!r} is also, byte for byte, in a later split. "
                 "Correct the splits, or keep such pictures (keep_leaks=True)."
             )
-    return parts
+    return parts, free
 
 
 def _missing_shares(shares: Mapping[str, float], parts: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -321,31 +353,3 @@ def _connected(n: int, ties: Sequence[Sequence[int]]) -> list[int]:
         for i in tie[1:]:
             parent[root(i)] = root(tie[0])
     return [root(i) for i in range(n)]
-
-
-def _conflict(examples: Examples, same: Sequence[int]) -> bool:
-    for name, values in examples.columns.items():
-        own = values[same]
-        if name == "votes":
-            own = np.where(own.sum(axis=1) > 0, own.argmax(axis=1), UNLABELLED)
-        if own.dtype.kind == "f":
-            own = own[np.isfinite(own).all(axis=1)]
-        else:
-            own = own[own != UNLABELLED]
-        if len(own) and not np.all(own == own[0]):
-            return True
-    return False
-
-
-def _report(examples: Examples, duplicates: Duplicates) -> None:
-    if not duplicates.sets:
-        return
-    logging.warning(
-        "%s: %d sets of identical files (%d files); they stay together.",
-        examples.name,
-        len(duplicates.sets),
-        sum(map(len, duplicates.sets)),
-    )
-    if duplicates.conflicting:
-        shown = [" = ".join(examples.keys[i] for i in same) for same in duplicates.conflicting]
-        logging.warning("%s: %d of them have different labels: %s.", examples.name, len(shown), excerpt(shown, 3))

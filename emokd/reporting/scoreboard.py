@@ -80,7 +80,10 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     where = f"{scores['split']} split" if scores.get("split") else "unknown split"
     if scores.get("examples") is not None:
         where += f", {scores['examples']} examples"
-    return Table(header, rows, title=f"Scores: {where}, one run", notes=comparisons(found, several))
+    notes = comparisons(found, several)
+    if scores.get("selected_on") == "test":
+        notes.append("The test split itself picked the epoch: these scores are optimistic.")
+    return Table(header, rows, title=f"Scores: {where}, one run", notes=notes)
 
 
 def comparisons(found: Mapping[str, Mapping[str, float]], with_target: bool) -> list[str]:

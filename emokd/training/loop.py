@@ -257,11 +257,18 @@ class _Run:
                 "metric": self.config.select.metric,
                 "best": self.best.score if self.best.step >= 0 else None,
             },
+            "selected_on": self.selected_on(),
             "student": found.pop("student"),
             "teachers": found,
             "variants": variants,
             "weights": self.weights,
         }
+
+    def selected_on(self) -> str | None:
+        """The split that picked the step whose scores these are; None for the last step."""
+        if self.config.select.which != "best" or self.best.step < 0:
+            return None
+        return "test" if self.config.data.split.validation_is_test else "validation"
 
     def phase_weights(self, phase: Phase) -> dict[str, dict]:
         """Mean weight of each teacher in the phase just finished, over all examples and by class."""

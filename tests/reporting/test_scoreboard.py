@@ -34,6 +34,12 @@ SCORES = {
 }
 
 
+def test_scores_whose_epoch_the_test_split_picked_say_so():
+    assert "optimistic" in scoreboard({**SCORES, "selected_on": "test"})
+    assert "optimistic" not in scoreboard({**SCORES, "selected_on": "validation"})
+    assert "optimistic" not in scoreboard(SCORES)
+
+
 def cells(text):
     """Rows of the Markdown tables, as an independent reader splits them."""
     return [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]

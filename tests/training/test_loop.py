@@ -82,12 +82,21 @@ def test_the_best_validation_score_is_kept(recipe, config, splits, tmp_path):
     best = max(score for _, score in scored)
     assert scores["selected_step"] == max(step for step, score in scored if score == best)
     assert scores["validation"]["best"] == pytest.approx(best)
+    assert scores["selected_on"] == "validation"
 
 
 def test_the_last_step_is_kept_on_request(recipe, config, splits, tmp_path):
     config.select.which = "last"
     state, scores = run(recipe, config, splits, tmp_path / "run")
     assert int(state.step) == scores["selected_step"] == 10
+    assert scores["selected_on"] is None
+
+
+def test_an_epoch_picked_on_the_test_split_is_marked(recipe, config, splits, tmp_path):
+    config.data.split.validation_is_test = True
+    _, scores = run(recipe, config, {**splits, "validation": splits["test"]}, tmp_path / "run")
+    assert scores["selected_on"] == "test"
+    assert scores["student"]["expression"]["accuracy"] == pytest.approx(scores["validation"]["best"])
 
 
 def test_speed_and_memory_are_reported(recipe, config, splits, tmp_path):
