@@ -237,5 +237,5 @@ def test_load_by_name(tmp_path, monkeypatch):
 
 
 def test_every_registered_source_loads():
-    for name in {**sources.ON_DISK, **sources.GENERATED}:
+    for name in {**sources.ON_DISK, **sources.GENERATED, **sources.COMPOSED}:
         assert callable(sources._module(name).load)

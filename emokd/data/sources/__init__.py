@@ -36,6 +36,9 @@ ON_DISK = {
 GENERATED = {"painter": "painter"}
 """Sets that need no files."""
 
+COMPOSED = {"combined": "combined"}
+"""Sets made of others, each of which lies in a place of its own."""
+
 
 def load(source: str, directory: str | None, options: Mapping, min_side: int = 0) -> Examples:
     """Loads a data set by name.
@@ -53,6 +56,8 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
     module = _module(source)
     if source in GENERATED:
         return module.load(directory, options)
+    if source in COMPOSED:
+        return module.load(directory, {**options, "min_side": min_side})
     return module.load(find_directory(source, directory), {**options, "min_side": min_side})
 
 
@@ -63,7 +68,7 @@ def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dic
 
 
 def _module(source: str) -> ModuleType:
-    known = {**ON_DISK, **GENERATED}
+    known = {**ON_DISK, **GENERATED, **COMPOSED}
     if source not in known:
         raise InputError(
             f"config.data.source: there is no data set {source!r}.{nearest(source, known)} "

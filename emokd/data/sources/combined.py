@@ -1,0 +1,192 @@
+"""Several labelled picture sets as one: a batch may mix those that know classes with those that know valence."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from emokd.data import sources
+from emokd.data.decode import DecodeError
+from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.pictures import check_options
+from emokd.data.splits import UNPRESCRIBED
+from emokd.errors import InputError, nearest
+
+SECTION = ("source", "dir", "options", "name")
+_READERS = 4
+
+
+def load(directory: str | None, options: Mapping) -> Examples:
+    """Loads the sets of `options.sources` and lays them end to end. [ours]
+
+    - Classes are matched by name: those of the first set in its order, then what later sets add. Where one set has
+      `votes`, the ids of the others become rows of votes with a single 1.
+    - A target that a set does not have is unlabelled in its rows: -1, NaN, or a row of zeros for votes.
+    - A key is the set's name, a slash, and its own key; so is a group. Where some sets have groups, each example of
+      the others is its own.
+    - Splits that sets prescribe are kept. Examples of the others are then divided by the configuration's fractions,
+      except that a duplicate of a prescribed example goes with it. Duplicates between sets are found by their pixels.
+
+    Args:
+      directory: not used: each set has its own.
+      options: `sources`, two or more of {"source": a set's name, "dir": its folder (empty: `$EMOKD_DATA/<source>`),
+        "options": what it takes, "name": the prefix of its keys (by default `source`)}; `min_side`.
+
+    Raises:
+      InputError: a set is wrong, has other inputs than pictures, or targets that are fitted on the training split, or
+        two have the same name.
+    """
+    check_options("combined", options, ("sources",))
+    if directory:
+        raise InputError(
+            "config.data.dir: a combined set has no folder. Give each of config.data.options.sources its own."
+        )
+    parts: dict[str, Examples] = {}
+    for i, section in enumerate(_sections(options.get("sources"))):
+        where = f"config.data.options.sources[{i}]"
+        name = str(section.get("name") or section["source"])
+        if name in parts:
+            raise InputError(f"{where}: there is a set {name!r} before it. Give it another 'name'.")
+        parts[name] = _load(where, name, section, int(options.get("min_side", 0) or 0))
+    columns, classes = _columns(list(parts.values()))
+    offsets = np.cumsum([0, *map(len, parts.values())])
+    readers = [part.inputs["image"] for part in parts.values()]
+
+    def read(i: int) -> np.ndarray:
+        part = int(np.searchsorted(offsets, i, side="right")) - 1
+        return readers[part](i - int(offsets[part]))
+
+    return Examples(
+        name=" + ".join(part.name for part in parts.values()),
+        keys=[f"{name}/{key}" for name, part in parts.items() for key in part.keys],
+        columns=columns,
+        classes=classes,
+        inputs={"image": read},
+        content=_contents(parts).__getitem__,
+        splits=_splits(list(parts.values())),
+        groups=_groups(parts),
+    )
+
+
+def _sections(given: Any) -> list[dict]:
+    """The sections of `options.sources`, checked."""
+    if not isinstance(given, list | tuple) or len(given) < 2 or not all(hasattr(s, "items") for s in given):
+        raise InputError(
+            "config.data.options.sources must be a tuple of two or more sets, each as "
+            '{"source": "ferplus", "dir": "", "options": {}}, ' + f"not {given!r}."
+        )
+    sections = [dict(section.items()) for section in given]
+    for i, section in enumerate(sections):
+        where = f"config.data.options.sources[{i}]"
+        for key in section:
+            if key not in SECTION:
+                raise InputError(f"{where} has the key {key!r}.{nearest(key, SECTION)} Known: {', '.join(SECTION)}.")
+        if not section.get("source") or section["source"] == "combined":
+            raise InputError(f"{where}.source is {section.get('source')!r}; name a single data set.")
+    return sections
+
+
+def _load(where: str, name: str, section: Mapping, min_side: int) -> Examples:
+    options = dict(section.get("options") or {})
+    try:
+        part = sources.load(section["source"], section.get("dir"), options, min_side)
+        fitted = sources.finish(section["source"], {"train": part}, options)["train"]
+    except InputError as error:
+        raise InputError(f"{where} ({name}): {error}") from error
+    if set(fitted.columns) != set(part.columns):
+        raise InputError(
+            f"{where} ({name}): with these options its targets are fitted on the training split, which is not known "
+            "before the sets are one. Leave the options out, or use the set alone."
+        )
+    if list(part.inputs) != ["image"]:
+        raise InputError(
+            f"{where} ({name}) has the inputs {', '.join(part.inputs)}; only sets of pictures alone can be combined."
+        )
+    return part
+
+
+def _columns(parts: Sequence[Examples]) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    """The joint targets, and their classes."""
+    tasks = dict.fromkeys(task for part in parts for task in part.classes)
+    classes = {
+        task: tuple(dict.fromkeys(name for part in parts for name in part.classes.get(task, ()))) for task in tasks
+    }
+    for task, names in classes.items():
+        for part in parts:
+            missing = [name for name in names if name not in part.classes.get(task, names)]
+            if missing:
+                logging.info("%s has no class %s of %s.", part.name, ", ".join(missing), task)
+    known = dict.fromkeys(column for part in parts for column in part.columns)
+    if "votes" in known:
+        known.pop("expression", None)
+    return {name: np.concatenate([_column(name, part, parts, classes) for part in parts]) for name in known}, classes
+
+
+def _column(name: str, part: Examples, parts: Sequence[Examples], classes: Mapping[str, tuple[str, ...]]) -> np.ndarray:
+    """One target of one set, in the joint classes, or unlabelled."""
+    own = part.columns.get(name)
+    if name == "votes":
+        rows = np.zeros((len(part), len(classes["expression"])), np.float32)
+        places = np.array([classes["expression"].index(each) for each in part.classes.get("expression", ())], int)
+        if own is not None:
+            rows[:, places] = own
+        elif "expression" in part.columns:
+            ids = part.columns["expression"]
+            labelled = np.flatnonzero(ids >= 0)
+            rows[labelled, places[ids[labelled]]] = 1
+        return rows
+    if own is None:
+        like = next(other.columns[name] for other in parts if name in other.columns)
+        nothing = UNLABELLED if np.issubdtype(like.dtype, np.integer) else np.nan
+        return np.full((len(part), *like.shape[1:]), nothing, like.dtype)
+    if name not in classes:
+        return own
+    places = np.array([classes[name].index(each) for each in part.classes[name]], own.dtype)
+    return np.where(own >= 0, places[own], own.dtype.type(UNLABELLED))
+
+
+def _splits(parts: Sequence[Examples]) -> np.ndarray | None:
+    if all(part.splits is None for part in parts):
+        return None
+    return np.concatenate([np.full(len(part), UNPRESCRIBED) if part.splits is None else part.splits for part in parts])
+
+
+def _groups(parts: Mapping[str, Examples]) -> np.ndarray | None:
+    if all(part.groups is None for part in parts.values()):
+        return None
+    return np.array(
+        [
+            f"{name}/{group}"
+            for name, part in parts.items()
+            for group in (part.keys if part.groups is None else part.groups)
+        ]
+    )
+
+
+def _contents(parts: Mapping[str, Examples]) -> list[str]:
+    """A text for each picture, equal for equal pictures.
+
+    A set's own texts compare within it alone, but begin with the file's size: pictures of a size that several sets
+    have are compared by their decoded pixels.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        texts = {name: list(pool.map(part.content, range(len(part)))) for name, part in parts.items()}
+        sizes = Counter(size for own in texts.values() for size in {text.split("-")[0] for text in own})
+
+        def text(place: tuple[str, int]) -> str:
+            name, i = place
+            own = texts[name][i]
+            size = own.split("-")[0]
+            if sizes[size] > 1:
+                try:
+                    pixels = parts[name].inputs["image"](i)
+                    return f"{size}/{pixels.shape}/{hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()}"
+                except DecodeError:
+                    pass  # a picture that nobody can learn from is nobody's duplicate
+            return f"{name}/{own}"
+
+        return list(pool.map(text, [(name, i) for name, own in texts.items() for i in range(len(own))]))
