@@ -6,12 +6,12 @@ from typing import Any
 
 from emokd.reporting.table import Table, count_text
 
-SYNTHETIC = "Fake data: one random batch, made on the device. The steps are real, the waiting for data is not measured."
+FAKE = "Fake data: one random batch, made on the device. The steps are real, the waiting for data is not measured."
 
 
 def tables(results: Mapping[str, Any]) -> str:
     """All tables, one below the other."""
-    return "\n\n".join(table.markdown() for table in _tables(results)) + "\n"
+    return "\n\n".join(table.markdown() for table in _tables(results))
 
 
 def page(results: Mapping[str, Any]) -> str:
@@ -30,8 +30,8 @@ def page(results: Mapping[str, Any]) -> str:
     ]
     blocks = [f"# Benchmark, {facts['date'].split()[0]}", "\n".join(f"- {line}" for line in lines)]
     if results["data"]["kind"] == "fake":
-        blocks.append(SYNTHETIC)
-    return "\n\n".join([*blocks, tables(results)])
+        blocks.append(FAKE)
+    return "\n\n".join([*blocks, tables(results)]) + "\n"
 
 
 def to_json(results: Mapping[str, Any]) -> str:
@@ -59,7 +59,7 @@ def _tables(results: Mapping[str, Any]) -> list[Table]:
     found = [
         Table(
             ["phase", "compile s", "step ms", "quartiles ms", "examples/s/device", "waiting", "of matmul peak"]
-            + ["of copy peak", "programs"],
+            + ["of copy peak", "compilations"],
             [_speed_row(phase) for phase in phases],
             title="Steps",
             notes=notes,
@@ -146,4 +146,9 @@ def _percent(share: float | None) -> str:
 
 
 def _bytes(size: float | None) -> str:
-    return "-" if size is None else f"{size / 2**20:.4g} MiB"
+    if size is None:
+        return "-"
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 2**power:
+            return f"{size / 2**power:.4g} {unit}"
+    return f"{size:.0f} B"

@@ -139,15 +139,16 @@ class _Bench:
                 with jax.profiler.trace(str(trace / phase.name)):
                     for _ in range(TRACED_STEPS):
                         jax.block_until_ready(self.take(step, next(batches)))
+        program = describe_program(step)
         return {
             "name": phase.name,
             "compile_seconds": compile_seconds,
             "compilations": len(compiled),
             "loss_is_finite": bool(jnp.isfinite(loss)),
             "macs": macs,
-            "program": describe_program(step),
+            "program": program,
             "split": parts,
-            **self.speed(steps, waits, macs, describe_program(step)["bytes_accessed"], peak),
+            **self.speed(steps, waits, macs, program["bytes_accessed"], peak),
         }
 
     def speed(

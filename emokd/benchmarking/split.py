@@ -73,6 +73,21 @@ class Step:
     batch: Batch
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """A part of a step.
+
+    Attributes:
+      function: what is compiled.
+      arguments: gives what it is called with, each time anew because steps replace the state.
+      keep: takes its results and passes them on.
+    """
+
+    function: Callable
+    arguments: Callable[[], tuple]
+    keep: Callable[[Any], Any] = lambda results: results
+
+
 def split_step(step: Step, rule: Rule, clock: Clock = time.perf_counter) -> list[dict[str, Any]]:
     """Measures the parts of a step in turn with the step itself.
 
@@ -92,23 +107,23 @@ def split_step(step: Step, rule: Rule, clock: Clock = time.perf_counter) -> list
     calls: dict[str, Callable[[], Any]] = {STEP: step.take}
     facts: dict[str, dict[str, Any]] = {}
 
-    def add(part: str, what: str, function: Callable, arguments: Callable[[], tuple], **options) -> None:
-        compiled = jax.jit(function, **options).lower(*arguments()).compile()
-        calls[part] = lambda: compiled(*arguments())
-        facts[part] = {"what": what, "macs": count_live_macs(function, *arguments())}
+    def add(part: str, what: str, work: Part, **options) -> None:
+        compiled = jax.jit(work.function, **options).lower(*work.arguments()).compile()
+        calls[part] = lambda: work.keep(compiled(*work.arguments()))
+        facts[part] = {"what": what, "macs": count_live_macs(work.function, *work.arguments())}
 
     found = {name: use for name, use in uses.items() if use is not None}
     inputs: dict[str, Any] = {}
     if found:
-        add(VIEWS, "augmentation", _views_part(step, found), lambda: (step.batch,))
+        add(VIEWS, "augmentation", _views_part(step, found))
         inputs = calls[VIEWS]()
     for name, use in found.items():
-        part = _network_part(step, name, use, inputs[name])
+        work = _network_part(step, name, use, inputs[name])
         if use.learns:
-            add(name, "forward and backward", *part, out_shardings=replicated(step.mesh))
+            add(name, "forward and backward", work, out_shardings=replicated(step.mesh))
         else:
-            add(name, "forward", *part)
-    add("optimiser", "update", *_update_part(step), out_shardings=replicated(step.mesh))
+            add(name, "forward", work)
+    add("optimiser", "update", _update_part(step), out_shardings=replicated(step.mesh), donate_argnums=(1, 2))
 
     times = interleave(calls, rule, clock)
     whole = times.pop(STEP)
@@ -189,19 +204,19 @@ def _at(tree: Any, path: Path) -> Any:
     return tree
 
 
-def _views_part(step: Step, names: Iterable[str]) -> Callable:
-    """batch -> the training view of each of these networks."""
+def _views_part(step: Step, names: Iterable[str]) -> Part:
+    """The training view of each of these networks."""
     augmentation = create_augmentation(step.config.data.augment)
 
     def views(batch):
         view = create_views(batch, augmentation, step.config.data.view_seed)
         return {name: see(step.recipe.networks[name], batch, view) for name in names}
 
-    return views
+    return Part(views, lambda: (step.batch,))
 
 
-def _network_part(step: Step, name: str, use: Use, inputs: Any) -> tuple[Callable, Callable[[], tuple]]:
-    """A network's answers, or the gradients of what learns with the new statistics; and the arguments that it takes."""
+def _network_part(step: Step, name: str, use: Use, inputs: Any) -> Part:
+    """A network's answers, or the gradients of what learns with the new statistics."""
     spec = step.recipe.networks[name]
     network = functional(spec)
     # BatchNorm statistics of ones: the time does not depend on their values.
@@ -231,24 +246,28 @@ def _network_part(step: Step, name: str, use: Use, inputs: Any) -> tuple[Callabl
 
         return jax.grad(total, has_aux=True)(values)
 
-    return (learn if use.learns else forward), arguments
+    return Part(learn if use.learns else forward, arguments)
 
 
-def _update_part(step: Step) -> tuple[Callable, Callable[[], tuple]]:
-    """What the optimiser makes of gradients; and the arguments that it takes."""
+def _update_part(step: Step) -> Part:
+    """What the optimiser makes of gradients. It has parameters and a state of its own, donated as in the step."""
     groups, labels = set(step.phase.learns), step.labels
     optimizer = create_optimizer(step.config.optimizer, step.phase, labels, step.recipe.groups)
-    gradients = jax.tree.map(jnp.copy, split_parameters(step.state().params, labels, groups)[0])
+    state = step.state()
+    gradients, held = jax.tree.map(
+        jnp.copy, (split_parameters(state.params, labels, groups)[0], (state.optimizer, state.params))
+    )
 
-    def arguments():
-        state = step.state()
-        return gradients, state.optimizer, state.params, state.step
+    def keep(results):
+        nonlocal held
+        held = results
+        return results
 
-    def update(gradients, optimizer_state, params, count):
+    def update(gradients, moments, params, count):
         _, merge = split_parameters(jax.tree.map(jnp.zeros_like, params), labels, groups)
         # As in the step: optax raises a float to the power of an int32 count.
         with jax.numpy_dtype_promotion("standard"):
-            updates, moved = optimizer.update(merge(gradients), optimizer_state, params, phase_step=count)
-        return optax.apply_updates(params, updates), moved
+            updates, moments = optimizer.update(merge(gradients), moments, params, phase_step=count)
+        return moments, optax.apply_updates(params, updates)
 
-    return update, arguments
+    return Part(update, lambda: (gradients, *held, step.state().step), keep)

@@ -1,13 +1,12 @@
 """A benchmark from a configuration to its page, on networks of a few thousand parameters."""
 
 import json
-import math
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 
-from emokd import config as configuration
 from emokd import defaults
 from emokd.benchmarking import page
 from emokd.benchmarking.batches import create_batches, fake_batch
@@ -30,7 +29,7 @@ PEAK = {"matmul_flops": 1e9, "copy_bytes": 1e9, "side": 1, "size_bytes": 4}
 
 
 def make_config(folder):
-    """SMKD with a frozen teacher and one that learns in the run."""
+    """Two phases of SMKD with a teacher from a file and one among the parameters of the run, which rests."""
     params, stats = functional(TEACHER).init(jax.random.key(0))
     model_folder.save_model(folder, TEACHER, params, stats, {"source": "test"})
     config = smkd.default_config()
@@ -45,7 +44,9 @@ def make_config(folder):
     config.teachers.own = defaults.teacher("basic_cnn", task="scene", size=SIZE, width=2)
     for name in config.phases:
         config.phases[name] = defaults.phase(steps=3, learning_rate=1e-2, warmup_percent=0.0)
-    config.phases.probe.enabled = config.phases.finetune.enabled = False
+    for name in ("teach", "probe", "finetune"):
+        config.phases[name].enabled = False
+    config.data.augment.update({"brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
     config.weighting = ({"name": "uniform"},)
     return config.lock()
 
@@ -72,7 +73,7 @@ def layers(width):
 
 
 def test_every_phase_is_measured(results):
-    assert [phase["name"] for phase in results["phases"]] == ["teach", "distill", "classify"]
+    assert [phase["name"] for phase in results["phases"]] == ["distill", "classify"]
     for phase in results["phases"]:
         assert phase["compilations"] == 1 and phase["loss_is_finite"]
         assert phase["compile_seconds"] > 0 and phase["step_seconds"] > 0 and 0 <= phase["share_waiting"] < 1
@@ -86,12 +87,10 @@ def test_every_phase_is_measured(results):
 
 
 def test_parts_are_those_that_the_phase_runs(results):
-    assert list(parts_of(results, "teach")) == ["views", "own", "optimiser", "rest"]
     assert set(parts_of(results, "distill")) == {"views", "student", "frozen", "own", "optimiser", "rest"}
     assert list(parts_of(results, "classify")) == ["views", "student", "optimiser", "rest"]
     what = {name: part["what"] for name, part in parts_of(results, "distill").items()}
     assert (what["student"], what["frozen"], what["own"]) == ("forward and backward", "forward", "forward")
-    assert parts_of(results, "teach")["own"]["what"] == "forward and backward"
 
 
 def test_the_rest_is_the_step_minus_the_parts(results):
@@ -103,25 +102,19 @@ def test_the_rest_is_the_step_minus_the_parts(results):
 
 def test_macs_of_the_parts_by_hand(results):
     student, teacher = layers(2), layers(3)
-    student_head, teacher_head, own_head = 16 * CLASSES, 24 * 5, 16 * results_classes(results)
+    student_head, teacher_head = 16 * CLASSES, 24 * 5
     distill = parts_of(results, "distill")
     assert distill["frozen"]["macs"] == BATCH * (sum(teacher) + teacher_head)
     assert distill["frozen"]["macs"] == BATCH * describe(TEACHER)["macs"]
     assert results["networks"]["student"]["macs"] == sum(student) + student_head
-    # Backward: the weights' and the inputs' gradients cost what the forward pass does; pictures need none. The
-    # head rests: its weights need none, and its own answer is not needed for the gradient of a sum.
+    # Backward: the gradients of weights and of inputs cost what the forward pass does, but pictures need none. The
+    # head rests: only the gradient of its input is needed.
     backward = 3 * sum(student) - student[0]
     assert distill["student"]["macs"] == BATCH * (backward + student_head)
     # The head alone learns.
     assert parts_of(results, "classify")["student"]["macs"] == BATCH * (sum(student) + student_head)
-    assert parts_of(results, "teach")["own"]["macs"] == BATCH * (backward + 2 * own_head)
-    # The views: two products per picture and side, all networks of a phase seeing the same one.
-    render = 3 * 2 * SIZE**3
-    assert distill["views"]["macs"] == BATCH * 3 * render
-
-
-def results_classes(results):
-    return results["config"]["data"]["options"]["size"] and 6
+    # Of a view, two products for each of three colours, for each of three networks.
+    assert distill["views"]["macs"] == BATCH * 3 * 3 * 2 * SIZE**3
 
 
 def test_the_step_has_the_macs_of_its_parts(results):
@@ -137,7 +130,7 @@ def test_the_page_says_where_the_numbers_come_from(results):
     assert commit() in text and versions() in text and results["rule"]["text"] in text
     assert "synthetic" in text and "Fake data" in text and "No program has a collective." in text
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    assert [row[0] for row in rows if row[0] in ("teach", "distill", "classify")].count("distill") == 2 + 6
+    assert [row[0] for row in rows if row[0] in ("distill", "classify")].count("distill") == 2 + 6
     assert json.loads(page.to_json(results)) == results
 
 
@@ -157,6 +150,25 @@ def test_fake_votes_are_distributions():
     like = {"votes": jax.ShapeDtypeStruct((4, 5), np.float32)}
     votes = fake_batch(like, {}, create_mesh(1))["votes"]
     assert (np.asarray(votes) >= 0).all() and np.allclose(votes.sum(-1), 1, atol=1e-6)
+
+
+def test_a_teacher_that_would_be_trained_is_stood_in_for(tmp_path):
+    file = tmp_path / "teacher.py"
+    file.write_text(
+        "from emokd import defaults\n"
+        "from emokd.recipes import supervised\n"
+        "def get_config(arg=''):\n"
+        "    config = supervised.default_config()\n"
+        "    config.batch_size = 4\n"
+        "    config.data.source = 'painter'\n"
+        f"    config.data.options = {{'size': {SIZE}, 'train': 8, 'validation': 2, 'test': 2, 'seed': 0}}\n"
+        f"    config.student = defaults.network('basic_cnn', size={SIZE}, width=2)\n"
+        "    return config\n"
+    )
+    folder = untrained_teachers(tmp_path / "made")(str(file), pathlib.Path("teacher"))
+    model = model_folder.load_trained(folder)
+    assert (model.spec.backbone, dict(model.spec.heads)) == ("basic_cnn", {"expression": CLASSES})
+    assert sum(w.size for w in jax.tree.leaves(model.params)) == describe(model.spec)["parameters"]
 
 
 def test_unknown_data_is_refused(config, tmp_path):

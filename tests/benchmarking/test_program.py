@@ -27,9 +27,7 @@ def test_collectives_of_a_sharded_program():
         return whole, (y**2).sum()
 
     x, w = jax.ShapeDtypeStruct((16, 6), jnp.float32), jax.ShapeDtypeStruct((6, 4), jnp.float32)
-    jitted = jax.jit(
-        function, in_shardings=(batch_sharding(mesh), replicated(mesh)), out_shardings=replicated(mesh)
-    )
+    jitted = jax.jit(function, in_shardings=(batch_sharding(mesh), replicated(mesh)), out_shardings=replicated(mesh))
     with jax.set_mesh(mesh):
         compiled = jitted.lower(x, w).compile()
     found = describe_program(compiled)
