@@ -17,12 +17,14 @@ from absl import logging
 from emokd import config as configuration
 from emokd import recipes
 from emokd.data import sources, splits, teacher_cache
+from emokd.data.augment import centre_views
 from emokd.data.examples import Examples
 from emokd.data.teacher_cache import CENTRE, TeacherCache
+from emokd.distributed import together
 from emokd.errors import InputError, excerpt
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
-from emokd.recipes.common import Task, centre, see
+from emokd.recipes.common import Task, average_affect, see
 from emokd.reporting.progress import Progress
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
@@ -63,6 +65,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
         write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
         write_report(workdir)
+    together("run finished")  # before another process reads the student, or leaves
     return scores
 
 
@@ -356,8 +359,15 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
             raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
     network = functional(model.spec)
 
+    def look(params, stats, batch, mirrored):
+        view = centre_views(batch["id"].shape[0], mirrored)
+        return network(params, stats, see(model.spec, batch, view))[0]
+
     def predict(params, stats, constants, batch):
-        return {"student": network(params, stats, see(model.spec, batch, centre(batch)))[0]}
+        signals = look(params, stats, batch, False)
+        if config.get("mirror", False):
+            signals = average_affect(signals, look(params, stats, batch, True))
+        return {"student": signals}
 
     mesh = create_mesh(config.devices)
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)

@@ -5,8 +5,8 @@ EmoNet (Toisoul et al., Nature Machine Intelligence 2021) taught to light networ
 
     L = (1 - alpha) CE + alpha T^2 KL(teacher || student) + sum over valence, arousal of (smoothL1 + nu L_b)
 
-The formula is the paper's, with nu = 0.5; T = 4, alpha = 0.5 and margin 0 are ours, and each is a switch. With several
-teachers the terms that have a teacher in them are weighted per example by `config.weighting`. [ours]
+The formula is the paper's; nu = 0.5 is Chen et al.'s; T = 4, alpha = 0.5 and margin 0 are ours, and each is a switch.
+With several teachers the terms that have a teacher in them are weighted per example by `config.weighting`. [ours]
 
     head       the new heads learn on the resting backbone    (for imported weights; off by default)
     distill    the whole student learns from labels and teachers
@@ -146,7 +146,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         return learn(params, stats, constants, batch, key, train=False)
 
     def distill(params, stats, constants, batch, key):
-        return learn(params, stats, constants, batch, key, train=True)
+        # A backbone that rests keeps its BatchNorm statistics.
+        return learn(params, stats, constants, batch, key, train=config.backbone_multiplier > 0)
 
     def frozen_features(constants, batch, centre):
         view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)
@@ -168,7 +169,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         # No cache holds the mirrored picture.
         batch = {name: values for name, values in batch.items() if not name.startswith("features/")}
         mirrored = look(centre_views(rows, mirrored=True))
-        return {name: _average_affect(signals, mirrored[name]) for name, signals in straight.items()}
+        return {name: common.average_affect(signals, mirrored[name]) for name, signals in straight.items()}
 
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     phases = [
@@ -237,13 +238,6 @@ def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> F
     """1 where the student's squared error of valence and arousal is below the teacher's, else 0."""
     own, other = (((s.valence_arousal - target) ** 2).sum(-1) for s in (signals, theirs))
     return (own < other).astype(jnp.float32)
-
-
-def _average_affect(signals: Signals, mirrored: Signals) -> Signals:
-    """Valence and arousal averaged with the mirrored picture's, as EmoNet's evaluation does; the rest as it was."""
-    if signals.valence_arousal is None:
-        return signals
-    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.valence_arousal) / 2)
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -137,6 +137,13 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
     return options[name]
 
 
+def average_affect(signals: Signals, mirrored: Signals) -> Signals:
+    """Valence and arousal averaged with the mirrored picture's, as EmoNet's evaluation does; the rest as it was."""
+    if signals.valence_arousal is None:
+        return signals
+    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.valence_arousal) / 2)
+
+
 def joint_heads(task: Task) -> dict[str, int]:
     """Head sizes of expressions, valence and arousal: whichever of them the data has.
 
@@ -345,7 +352,11 @@ def create_phase(
     data: str = "labelled",
     **options,
 ) -> Phase | None:
-    """A phase from its section of `config.phases`, or None where it is left out."""
+    """A phase from its section of `config.phases`, or None where it is left out.
+
+    A group whose multiplier is 0 rests: it is not differentiated at all.
+    """
+    learns = {group: multiplier for group, multiplier in learns.items() if multiplier}
     if not section.enabled or not learns:
         return None
     steps_per_epoch = max(task.sizes[data] // task.batch_size, 1)

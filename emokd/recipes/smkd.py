@@ -170,7 +170,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         )
 
     def finetune(params, stats, constants, batch, key):
-        return emotion(params, stats, batch, common.create_views(batch, augmentation, config.data.view_seed), True, key)
+        view = common.create_views(batch, augmentation, config.data.view_seed)
+        # A backbone that rests keeps its BatchNorm statistics.
+        return emotion(params, stats, batch, view, config.backbone_multiplier > 0, key)
 
     def frozen_features(constants, batch, centre):
         view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)

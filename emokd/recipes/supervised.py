@@ -57,7 +57,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         return learn(params, stats, batch, key, train=False)
 
     def train(params, stats, constants, batch, key):
-        return learn(params, stats, batch, key, train=True)
+        # A backbone that rests keeps its BatchNorm statistics.
+        return learn(params, stats, batch, key, train=config.backbone_multiplier > 0)
 
     def predict(params, stats, constants, batch):
         view = common.centre(batch)
