@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import jax
 from absl import app, flags, logging
 
+from emokd import distributed
 from emokd.errors import InputError, nearest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on its own start; errors still show
@@ -23,8 +24,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a command's `main` and exits.
+def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -> None:
+    """Runs a command's `main` and exits; joins other processes first where the environment names them.
 
     What the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
     an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130. Anything else is
@@ -32,11 +33,34 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     Args:
       main: takes the arguments that are not flags, the program's name first.
+      several_processes: whether several processes can share the command's work.
     """
+    command = pathlib.Path(sys.argv[0]).stem
+
+    def joined(argv: list[str]) -> None:
+        join_processes(command, several_processes)
+        main(argv)
+
     configure_logging()
     configure_compilation_cache()
-    with readable_errors(pathlib.Path(sys.argv[0]).stem):
-        app.run(main, flags_parser=parse_flags)
+    with readable_errors(command):
+        app.run(joined, flags_parser=parse_flags)
+
+
+def join_processes(command: str, several_processes: bool) -> None:
+    """Joins the processes that the environment names, see `emokd.distributed`; the first alone tells the news.
+
+    Raises:
+      InputError: the variables are wrong, the processes do not find each other, or the command is for one process.
+    """
+    processes = distributed.requested(os.environ)
+    if processes is None:
+        return
+    if not several_processes:
+        names = [name for name in (distributed.MODE, *distributed.EXPLICIT) if os.environ.get(name)]
+        raise InputError(f"{command} runs in one process; unset {', '.join(names)}.")
+    if distributed.initialize(processes) and logging.get_verbosity() < logging.DEBUG:
+        logging.set_verbosity(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ python -m emokd.evaluate --workdir=runs/quickstart [--split=test]
 import json
 import pathlib
 
+import jax
 from absl import flags
 
 from emokd.command import run
@@ -18,8 +19,10 @@ SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Whi
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    print(json.dumps(evaluate_student(pathlib.Path(WORKDIR.value), SPLIT.value), indent=2))
+    scores = evaluate_student(pathlib.Path(WORKDIR.value), SPLIT.value)
+    if jax.process_index() == 0:
+        print(json.dumps(scores, indent=2))
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, several_processes=True)

@@ -5,6 +5,7 @@ python -m emokd.train --config=configs/smkd/quickstart.py --workdir=runs/quickst
 
 import pathlib
 
+import jax
 from absl import flags, logging
 
 from emokd import config as configuration
@@ -23,9 +24,10 @@ def main(argv: list[str]) -> None:
     for line in configuration.diff(config, configuration.load(configuration.file_of(CONFIG))):
         logging.info("config: %s", line)
     scores = train(config, WORKDIR.value)
-    print(scoreboard(scores))
-    print(f"\nWorkdir: {pathlib.Path(WORKDIR.value).absolute()}")
+    if jax.process_index() == 0:
+        print(scoreboard(scores))
+        print(f"\nWorkdir: {pathlib.Path(WORKDIR.value).absolute()}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, several_processes=True)

@@ -40,3 +40,22 @@ install_locked() {
   "$python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
   echo "$key" >"$stamp"
 }
+
+# The interpreter that starts a run on machines that are set up already: EMOKD_PYTHON, or .venv's.
+installed_python() {
+  local python=${EMOKD_PYTHON:-.venv/bin/python}
+  command -v "$python" >/dev/null || fail "there is no $python. Make .venv as docs/scaling.md says, or set EMOKD_PYTHON."
+  echo "$python"
+}
+
+# quoted WORD...: a command as a shell reads it back.
+quoted() {
+  local line
+  printf -v line '%q ' "$@"
+  echo "${line% }"
+}
+
+# positive NAME VALUE: refuses what is no whole number of 1 or more.
+positive() {
+  [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is '$2'; give a whole number of 1 or more."
+}

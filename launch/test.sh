@@ -9,5 +9,5 @@ install_locked requirements-test.lock requirements.lock
 .venv/bin/ruff check
 .venv/bin/ruff format --check
 .venv/bin/mypy
-.venv/bin/shellcheck --external-sources launch/*.sh .ci/run
+.venv/bin/shellcheck --external-sources launch/*.sh launch/*.sbatch .ci/run
 .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

@@ -17,6 +17,7 @@ ALLOWED = {
     "config": ("errors",),
     "schedules": ("errors",),
     "statistics": ("errors",),
+    "distributed": ("errors",),
     "capped_simplex": ("errors",),
     "evidence": ("errors",),
     "phase": ("errors", "signals"),

@@ -1,6 +1,7 @@
 """Checkpoints of a training run: state, data iterator and best-so-far, saved while training goes on."""
 
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
@@ -88,8 +89,13 @@ class Checkpoints:
         return found["state"], Best(**found["best"])
 
     def restore_iterator(self, step: int, iterator: Any) -> None:
-        """Puts a fresh data iterator where it was at `step`."""
-        self._manager.restore(step, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(iterator)))
+        """Puts a fresh data iterator where it was at `step`, however many processes there were.
+
+        An iterator counts the batches of all processes, so that each of them stored the same; grain's own handler
+        would ask for a file of this process among as many.
+        """
+        [stored] = (self._manager.directory / str(step) / "data").glob("process_0-of-*.json")
+        iterator.set_state(json.loads(stored.read_text()))
 
     def wait(self) -> None:
         """Returns when everything is on disk."""

@@ -13,12 +13,17 @@ def create_mesh(devices: int = 0) -> Mesh:
     """A mesh of one axis, `data`, over the first `devices` devices of all processes (0 for all).
 
     Raises:
-      InputError: more devices are asked for than there are.
+      InputError: more devices are asked for than there are, or only some of those of several processes.
     """
     available = jax.device_count()
     if devices > available:
         raise InputError(f"config.devices is {devices}, but there are {available} devices; use 0 for all.")
     count = devices or available
+    if count < available and jax.process_count() > 1:
+        raise InputError(
+            f"config.devices is {devices}, but {jax.process_count()} processes share all of their {available} devices; "
+            "use 0, or start fewer processes."
+        )
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
@@ -45,4 +50,6 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Assembles the global batch from this process's rows."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, values) for name, values in batch.items()}
+    # Meant, but among several processes JAX takes it for an accident and the loop's guard would refuse it.
+    with jax.transfer_guard_host_to_device("allow"):
+        return {name: jax.make_array_from_process_local_data(sharding, values) for name, values in batch.items()}

@@ -1,0 +1,139 @@
+"""Several processes as one run: they find each other by environment variables and join through `jax.distributed`.
+
+EMOKD_COORDINATOR=HOST:PORT, EMOKD_PROCESSES=N and EMOKD_PROCESS=I say it outright: process 0 listens at the address,
+the others call there. EMOKD_DISTRIBUTED=auto asks JAX, which knows Slurm, Open MPI and TPU pods. Without any of them a
+process runs alone.
+"""
+
+import dataclasses
+import socket
+import time
+from collections.abc import Mapping
+
+import jax
+
+from emokd.errors import InputError, nearest
+
+EXPLICIT = ("EMOKD_COORDINATOR", "EMOKD_PROCESSES", "EMOKD_PROCESS")
+MODE = "EMOKD_DISTRIBUTED"
+JOIN_SECONDS = 300
+"""How long a process waits for the others when it starts."""
+LEAVE_SECONDS = 60
+"""How long a process that ends waits for the others; after an error of its own they may never come."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """Which processes are to be one run.
+
+    Attributes:
+      coordinator: "host:port" of process 0; None to let JAX find out all three.
+      count: how many processes.
+      index: which of them this is, from 0.
+    """
+
+    coordinator: str | None = None
+    count: int | None = None
+    index: int | None = None
+
+
+def requested(environment: Mapping[str, str]) -> Processes | None:
+    """What the environment asks for; None for one process alone. A variable that is empty counts as unset.
+
+    Raises:
+      InputError: a variable is missing, is no number or out of range, or two ways are asked for at once.
+    """
+    given = {name: environment[name] for name in EXPLICIT if environment.get(name)}
+    mode = environment.get(MODE, "")
+    if mode and mode != "auto":
+        raise InputError(f"{MODE} is {mode!r}; set it to 'auto', or unset it.{nearest(mode, ['auto'])}")
+    if mode and given:
+        raise InputError(f"{MODE}=auto and {', '.join(given)} are both set; unset the one or the others.")
+    if mode:
+        return Processes()
+    if not given:
+        return None
+    missing = [name for name in EXPLICIT if name not in given]
+    if missing:
+        raise InputError(f"{', '.join(given)} is set, but not {', '.join(missing)}; set all of {', '.join(EXPLICIT)}.")
+    host, _, port = given["EMOKD_COORDINATOR"].rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"EMOKD_COORDINATOR is {given['EMOKD_COORDINATOR']!r}; give HOST:PORT of process 0.")
+    for name in EXPLICIT[1:]:
+        if not given[name].isdecimal():
+            raise InputError(f"{name} is {given[name]!r}; give a whole number.")
+    count, index = int(given["EMOKD_PROCESSES"]), int(given["EMOKD_PROCESS"])
+    if index >= count:
+        raise InputError(f"EMOKD_PROCESS is {index}, but EMOKD_PROCESSES is {count}; number them from 0.")
+    return Processes(given["EMOKD_COORDINATOR"], count, index)
+
+
+def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
+    """Joins the processes. Must come before anything that starts JAX's backend.
+
+    JAX's preemption service is off: it would swallow the first SIGTERM, so that a run could not be stopped. A run that
+    ends at any moment is continued by the same command.
+
+    Returns:
+      Which process this is.
+
+    Raises:
+      InputError: JAX finds no cluster; process 0 cannot listen, or does not within `join_seconds`.
+    """
+    if processes.coordinator is not None:
+        _check_address(processes, join_seconds)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)
+    seconds = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
+    if processes.coordinator is None:
+        try:
+            jax.distributed.initialize(**seconds)
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            raise InputError(
+                f"{MODE}=auto, but JAX could not join the processes of a Slurm job, an Open MPI job or a TPU pod "
+                f"({_first_line(error)}). Start inside one, or set {', '.join(EXPLICIT)}."
+            ) from error
+        return jax.process_index()
+    jax.distributed.initialize(
+        processes.coordinator, processes.count, processes.index, cluster_detection_method="deactivate", **seconds
+    )
+    return int(processes.index)
+
+
+def _check_address(processes: Processes, join_seconds: int) -> None:
+    """Waits until process 0 listens, or, in process 0, checks that it can: JAX would abort without a message."""
+    host, _, port = processes.coordinator.rpartition(":")
+    if processes.index == 0:
+        try:
+            socket.create_server(("", int(port))).close()
+        except OSError as error:
+            raise InputError(f"Process 0 cannot listen at port {port} ({error}); choose another one.") from error
+        return
+    end = time.monotonic() + join_seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise InputError(
+                    f"Process {processes.index} of {processes.count} found nobody at {processes.coordinator} within "
+                    f"{join_seconds} seconds ({error}). Start process 0 too, and give an address of it that all reach."
+                ) from error
+        time.sleep(0.2)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def together(name: str) -> None:
+    """Returns when every process has come here; at once where there is one.
+
+    Args:
+      name: of the place, the same in every process.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

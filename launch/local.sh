@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# One run as several processes on this machine, which share each batch. Options after these go to emokd.train:
+#   launch/local.sh --processes=2 [--devices=2] [--port=PORT] [--dry_run] --config=FILE --workdir=FOLDER ...
+# --devices: GPUs (or, without GPUs, CPU devices) of each process, 1 by default. The first process to fail ends all.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
+
+processes='' devices=1 port='' dry_run=false train=()
+for argument in "$@"; do
+  case $argument in
+    --processes=*) processes=${argument#*=} ;;
+    --devices=*) devices=${argument#*=} ;;
+    --port=*) port=${argument#*=} ;;
+    --dry_run) dry_run=true ;;
+    *) train+=("$argument") ;;
+  esac
+done
+[[ -n $processes ]] || fail "--processes is missing: give --processes=N."
+positive --processes "$processes"
+positive --devices "$devices"
+python=$(installed_python)
+if [[ -z $port ]]; then
+  port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+fi
+positive --port "$port"
+
+pids=()
+stop() {
+  ((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
+  wait
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+for ((process = 0; process < processes; process++)); do
+  ids=$(seq -s, "$((process * devices))" "$((process * devices + devices - 1))")
+  # Of the last two, JAX reads the one for the devices that it finds: the number of CPU devices, or which GPUs.
+  command=(env "EMOKD_COORDINATOR=127.0.0.1:$port" "EMOKD_PROCESSES=$processes" "EMOKD_PROCESS=$process"
+    "JAX_NUM_CPU_DEVICES=$devices" "JAX_LOCAL_DEVICE_IDS=$ids" "$python" -m emokd.train ${train[@]+"${train[@]}"})
+  if $dry_run; then
+    quoted "${command[@]}"
+  else
+    "${command[@]}" &
+    pids+=($!)
+  fi
+done
+
+# The others would wait for one that failed.
+for _ in ${pids[@]+"${pids[@]}"}; do
+  wait -n || exit
+done
