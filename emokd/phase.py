@@ -117,6 +117,8 @@ class Recipe:
       student_spec: what `weights.model_folder` needs to store the student.
       frozen_features: (constants, batch, centre) -> features of every teacher that never learns, for the batch's
         views or, where `centre` (static) is set, for the evaluation view; what a teacher cache stores.
+      observe: (params, stats, constants, batch) -> arrays by name, a row for each example, that
+        `reporting.observations` can draw; asked now and then about a few fixed examples, or never where it is None.
       variants: names among the predictions that are neither the student nor a teacher, such as either of them
         without one of its modalities.
       networks: the architecture of the student and of each teacher, for their size and cost.
@@ -133,6 +135,7 @@ class Recipe:
     student_spec: Any
     networks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     frozen_features: Callable[..., Mapping[str, Array]] | None = None
+    observe: Callable[[Tree, Tree, Tree, Batch], Mapping[str, Array]] | None = None
     variants: Sequence[str] = ()
 
     def __post_init__(self):

@@ -255,6 +255,21 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             )[0]
         return found
 
+    def observe(params, stats, constants, batch):
+        view = common.centre(batch)
+        signals, _ = ask_teacher(params, stats, batch, view)
+        answers = {**modality_signals(params, signals), JOINT: signals}
+        found = {"student": ask_student(params, stats, batch, view)[0].features}
+        labelled = common.targets(batch)[1] if "expression" in heads else batch["mask"]
+        for name, answer in answers.items():
+            seen = batch["mask"] if name == JOINT else has(name, batch)
+            found[f"teacher/{name}"] = jnp.where(seen[:, None], answer.features, jnp.nan)
+            if name != JOINT and aligned:
+                found[f"before/{name}"] = jnp.where(seen[:, None], signals.intermediates[f"token/{name}"], jnp.nan)
+            if name in pool:
+                found[f"error/{name}"] = jnp.where(seen & labelled, _error(answer, batch, heads), jnp.nan)
+        return found
+
     phases = _create_phases(
         config,
         task,
@@ -279,6 +294,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         teachers=pool if distils else (),
         weighting=weighting.create(config.weighting) if distils else None,
         extract=lambda params, stats: (params["student"], stats["student"]),
+        observe=observe if taught else None,
         student_spec=student_spec,
         networks={"student": student_spec, **({JOINT: teacher_spec} if taught else {})},
         variants=[f"student({'+'.join(names)})" for names in modalities.subsets(visible)]
@@ -381,6 +397,13 @@ def _evidence(answers: list[Signals], batch: Batch, heads: Mapping[str, int]) ->
         }
     target = batch["valence_arousal"]
     return {"errors": jnp.stack([((answer.valence_arousal - target) ** 2).sum(-1) for answer in answers], axis=1)}
+
+
+def _error(answer: Signals, batch: Batch, heads: Mapping[str, int]) -> Float[Array, " B"]:
+    """By what the most confident teacher is chosen: cross-entropy, or the squared error of valence and arousal."""
+    if "expression" in heads:
+        return affect.cross_entropy(answer.logits, common.targets(batch)[0])
+    return ((answer.valence_arousal - batch["valence_arousal"]) ** 2).sum(-1)
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emokd.errors import InputError, excerpt
-from emokd.reporting import figures
+from emokd.reporting import figures, observations
 from emokd.reporting.metrics_log import RESERVED, Record, read_metrics
 from emokd.reporting.provenance import provenance
 from emokd.reporting.scoreboard import flatten_scores, headline, scoreboard_tables
@@ -40,13 +40,16 @@ th { background: #f3f3f3; } img { max-width: 100%; } .missing { color: #8a4b00; 
 def write_report(workdir: pathlib.Path) -> pathlib.Path:
     """Writes `report.html` into a run's folder, whole or not at all, and returns its path.
 
+    The pictures of the run's observations are written beside it, and are in it too.
+
     Raises:
-      InputError: there is no such folder, or nothing of a run is in it.
+      InputError: there is no such folder, nothing of a run is in it, or an observation cannot be read.
     """
     if not workdir.is_dir():
         raise InputError(f"There is no folder {workdir}. Give the --workdir of a run.")
     if not any((workdir / name).exists() for name in ("config.json", "metrics.jsonl", "scores.json")):
         raise InputError(f"{workdir} holds no run: no config.json, no metrics.jsonl, no scores.json.")
+    observations.write_pictures(workdir)
     path = workdir / "report.html"
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(render_report(workdir), encoding="utf-8")
@@ -63,6 +66,7 @@ def render_report(workdir: pathlib.Path) -> str:
         ("Scores", _scores(scores, scores_problem)),
         ("Teachers' weights", _weights(scores, scores_problem)),
         ("Confusion", _confusion(scores, scores_problem, workdir)),
+        *_pictures(workdir),
         ("Curves", _curves(records)),
         ("Speed", _speed(records)),
         ("All scores", _all_scores(scores, scores_problem)),
@@ -95,9 +99,11 @@ def _missing(text: str) -> str:
     return f'<p class="missing">{html.escape(text)}</p>'
 
 
-def _image(svg: str, description: str) -> str:
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<p><img alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}"></p>'
+def _image(picture: str | bytes, description: str) -> str:
+    """A figure in the page: SVG text, or the bytes of a PNG."""
+    kind, content = ("svg+xml", picture.encode()) if isinstance(picture, str) else ("png", picture)
+    data = base64.b64encode(content).decode()
+    return f'<p><img alt="{html.escape(description)}" src="data:image/{kind};base64,{data}"></p>'
 
 
 def _head(config: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
@@ -107,12 +113,19 @@ def _head(config: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     facts += [f"seed {config['seed']}"] if "seed" in config else []
     facts.append("finished" if scores else "not finished")
     text = f'<p class="quiet">{html.escape(", ".join(facts))}</p>\n'
-    if data.get("source") == "painter":
+    if "painter" in _sources(data):
         text += (
             '<p class="synthetic">The pictures are synthetic (the embedded face painter). These numbers show that the '
             "program works; they are no evidence about real faces or about any paper.</p>\n"
         )
     return text
+
+
+def _sources(data: Mapping[str, Any]) -> set[str]:
+    """The data set's name, and those of the sets that it is made of."""
+    options = data.get("options")
+    parts = options.get("sources") if isinstance(options, Mapping) else None
+    return {data.get("source", ""), *(part["source"] for part in parts or () if isinstance(part, Mapping))}
 
 
 def _scores(scores: Mapping[str, Any], problem: str) -> str:
@@ -151,6 +164,21 @@ def _confusion(scores: Mapping[str, Any], problem: str, workdir: pathlib.Path) -
         parts.append(f"<h3>{html.escape(target)}</h3>")
         parts.append(_image(figures.confusion_matrix(matrix, classes), f"Confusion matrix of the student: {target}"))
     return "\n".join(parts)
+
+
+def _pictures(workdir: pathlib.Path) -> list[tuple[str, str]]:
+    """The section of the run's PNG pictures; none for runs that made none."""
+    described = {
+        observations.SIMILARITY: "Similarity of examples to each other: the best teacher, and the student",
+        observations.REPRESENTATIONS: "Teachers' features in two dimensions (principal components)",
+    }
+    parts = [
+        f"<h3>{html.escape(text)}</h3>" + _image((workdir / name).read_bytes(), text)
+        for name, text in described.items()
+        if (workdir / name).exists()
+    ]
+    note = '<p class="quiet">A few fixed examples of the validation split, in the evaluation view.</p>'
+    return [("Representations", "\n".join([*parts, note]))] if parts else []
 
 
 def _class_names(target: str, values: Mapping[str, Any], count: int, workdir: pathlib.Path) -> list[str]:

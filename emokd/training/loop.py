@@ -19,6 +19,7 @@ from emokd.config import duration
 from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.phase import Phase, Recipe, Tree
+from emokd.reporting import observations
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
@@ -77,6 +78,9 @@ class _Run:
         self.streams = Streams(config, self.mesh, job.attach)
         heads = recipe.networks["student"].heads if recipe.networks else ()
         self.predict = evaluation.create_predict(recipe.predict, heads, self.mesh)
+        if recipe.observe is not None:
+            self.ask = jax.jit(recipe.observe, out_shardings=replicated(self.mesh))
+            self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.best = Best()
         self.weights: dict[str, dict] = {}
@@ -132,6 +136,8 @@ class _Run:
         stream = self.streams.training(self.job.splits["train"], extra, index)
         if step == start:
             self.begin(phase)
+            if phase.scored:
+                self.observe(phase, step)
         else:
             self.checkpoints.restore_iterator(step, stream)
         batch = next(stream)
@@ -155,6 +161,8 @@ class _Run:
                 if end or (step - start) % every == 0:
                     metrics["loss"].block_until_ready()  # so that steps still under way count as training time
                     with self.progress.pause():
+                        if end or phase.scored:
+                            self.observe(phase, step)
                         self.evaluate_and_save(phase, step, stream)
                 if not end:
                     batch = next(stream)
@@ -234,6 +242,19 @@ class _Run:
             self.progress.note(f"validation {self.config.select.metric} {score:.4f} (best {self.best.score:.4f})")
         self.checkpoints.save(self.state, stream, self.best, score)
 
+    def observe(self, phase: Phase, step: int) -> None:
+        """Stores what the networks make of a few fixed examples, for the report's pictures."""
+        if self.recipe.observe is None:
+            return
+        with jax.transfer_guard("allow"):
+            (batch,) = self.streams.evaluation(self.observed)
+            found = jax.device_get(self.ask(self.state.params, self.state.stats, self.constants, batch))
+            targets = {name: evaluation.fetch(batch[name]) for name in observations.TARGETS if name in batch}
+            rows = evaluation.fetch(batch["mask"])
+        if jax.process_index() == 0:
+            arrays = {name: np.asarray(values)[rows] for name, values in {**found, **targets}.items()}
+            observations.write(self.workdir, phase.name, step, arrays, self.classes.get("expression", ()))
+
     def split_scores(self, split: str) -> dict:
         with jax.transfer_guard("allow"):
             predictions, columns = evaluation.collect(
@@ -297,6 +318,12 @@ class _Run:
             temporary = self.workdir / f".{name}.tmp"
             temporary.write_text(json.dumps(content, indent=2))
             temporary.replace(self.workdir / name)
+
+
+def few_examples(examples: Examples, batch_size: int) -> Examples:
+    """A fixed sample of no more than a batch: the examples of lowest id, which is a hash, in their order."""
+    count = min(len(examples), batch_size, observations.EXAMPLES)
+    return examples.select(np.sort(np.argsort(examples.ids, kind="stable")[:count]))
 
 
 def flatten(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:

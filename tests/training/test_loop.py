@@ -99,6 +99,75 @@ def test_an_epoch_picked_on_the_test_split_is_marked(recipe, config, splits, tmp
     assert scores["student"]["expression"]["accuracy"] == pytest.approx(scores["validation"]["best"])
 
 
+def with_observer(recipe: Recipe) -> Recipe:
+    """The recipe, showing its student's features."""
+
+    def observe(params, stats, constants, batch):
+        return {"student": batch["x"] @ params["backbone"]["w"]}
+
+    return dataclasses.replace(recipe, observe=observe)
+
+
+def seldom(config):
+    config.evaluation.every_steps = 2
+    config.select.which = "last"
+    return config
+
+
+def observed(workdir):
+    return {path.stem: dict(np.load(path)) for path in sorted((workdir / "observations").iterdir())}
+
+
+def losses(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory, fresh):
+    """A run that is observed."""
+    workdir = tmp_path_factory.mktemp("watched") / "run"
+    recipe, config, splits = fresh()
+    return workdir, run(with_observer(recipe), seldom(config), splits, workdir)[0]
+
+
+def test_a_few_fixed_examples_are_observed(splits, whole, watched):
+    workdir, state = watched
+    found = observed(workdir)
+    # Phases that are scored: at their beginning and at every evaluation; the first one is not: at its end.
+    assert [*found] == [
+        *("classify-00000004", "classify-00000006", "classify-00000007", "distill-00000004"),
+        *("finetune-00000007", "finetune-00000009", "finetune-00000010"),
+    ]
+    validation = splits["validation"]  # of 11 examples, fewer than a batch
+    x = np.stack([validation.inputs["x"](i) for i in range(11)])
+    np.testing.assert_allclose(found["finetune-00000010"]["student"], x @ state.params["backbone"]["w"], rtol=1e-5)
+    np.testing.assert_array_equal(found["finetune-00000010"]["expression"], validation.columns["expression"])
+    assert found["finetune-00000010"]["classes"].tolist() == ["a", "b", "c"]
+    same = lambda a, b: (found[a]["student"] == found[b]["student"]).all()  # noqa: E731
+    assert same("distill-00000004", "classify-00000004")  # between the two nothing happens
+    assert same("classify-00000007", "finetune-00000007") and not same("finetune-00000007", "finetune-00000009")
+    # To be watched changes nothing, and who is not watched has no observations.
+    assert losses(workdir) == losses(whole[0])
+    assert not (whole[0] / "observations").exists()
+
+
+def test_the_examples_observed_are_those_of_lowest_id(splits):
+    few = loop.few_examples(splits["train"], 5)
+    ids = splits["train"].ids
+    assert sorted(few.ids.tolist()) == sorted(ids.tolist())[:5]
+    assert [splits["train"].keys.index(key) for key in few.keys] == sorted(np.argsort(ids)[:5].tolist())
+
+
+def test_a_killed_run_has_the_same_observations_when_continued(recipe, config, splits, watched, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8)
+        with pytest.raises(Killed):
+            run(with_observer(recipe), seldom(config), splits, tmp_path / "run")
+    run(with_observer(recipe), seldom(config), splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, observed(tmp_path / "run"), observed(watched[0]))
+
+
 def test_speed_and_memory_are_reported(recipe, config, splits, tmp_path):
     run(recipe, config, splits, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,195 @@
+"""What a run's networks made of a few fixed examples over training: kept as arrays, drawn as pictures.
+
+An observation is `observations/PHASE-STEP.npz` in the run's folder. Its arrays have a row for each example:
+
+    student         the student's features
+    teacher/NAME    a teacher's, as it teaches them; NaN where it cannot see the example
+    before/NAME     what its alignment makes them of, where there is one
+    error/NAME      how wrong it is about the example, if it is one of those that teach; NaN where that is unknown
+
+and the targets among TARGETS that the data has; `classes` names the expressions. The pictures are MT-PKDOT's figures
+4 and 5: who resembles whom in the eyes of teacher and student, and the teachers' features in two dimensions.
+"""
+
+import dataclasses
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from emokd.errors import InputError
+from emokd.reporting import figures
+
+FOLDER = "observations"
+TARGETS = ("expression", "votes", "valence_arousal")
+EXAMPLES = 128
+"""Examples that are observed, at most."""
+
+SIMILARITY = "similarity.png"
+REPRESENTATIONS = "representations.png"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observation:
+    """One observation.
+
+    Attributes:
+      phase: the phase it was made in.
+      step: the global step.
+      arrays: as above, without `classes`.
+      classes: names of the expressions; empty where there are none.
+    """
+
+    phase: str
+    step: int
+    arrays: Mapping[str, np.ndarray]
+    classes: tuple[str, ...]
+
+    def named(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays `prefix/NAME` by NAME."""
+        return {n.removeprefix(f"{prefix}/"): values for n, values in self.arrays.items() if n.startswith(f"{prefix}/")}
+
+    @property
+    def labels(self) -> Float[np.ndarray, " N"]:
+        """The class of each example (of votes, the majority's) or, without classes, its valence; NaN for neither."""
+        if "votes" in self.arrays:
+            votes = self.arrays["votes"]
+            return np.where(votes.sum(1) > 0, votes.argmax(1), np.nan)
+        if "expression" in self.arrays:
+            ids = self.arrays["expression"].astype(float)
+            return np.where(ids >= 0, ids, np.nan)
+        return np.asarray(self.arrays["valence_arousal"][:, 0], float)
+
+    @property
+    def best_teacher(self) -> str | None:
+        """The teacher of least mean error among those that teach, or None."""
+        errors = {name: values[np.isfinite(values)] for name, values in self.named("error").items()}
+        means = {name: values.mean() for name, values in errors.items() if len(values)}
+        return min(means, key=lambda name: means[name]) if means else None
+
+
+def write(
+    workdir: pathlib.Path, phase: str, step: int, arrays: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> pathlib.Path:
+    """Stores an observation, whole or not at all, and returns its path; one of the same phase and step is replaced."""
+    folder = workdir / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{phase}-{step:08d}.npz"
+    temporary = folder / f".{path.name}.tmp"
+    stored: dict[str, Any] = {**arrays, "classes": np.array(classes, str)}
+    with temporary.open("wb") as file:
+        np.savez(file, **stored)
+    temporary.replace(path)
+    return path
+
+
+def read(workdir: pathlib.Path) -> list[Observation]:
+    """The observations of a run in the order of their steps.
+
+    Raises:
+      InputError: a file is none.
+    """
+    found = []
+    for path in (workdir / FOLDER).glob("*.npz"):
+        phase, _, step = path.stem.rpartition("-")
+        try:
+            with path.open("rb") as file, np.load(file) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            found.append(Observation(phase, int(step), arrays, tuple(map(str, arrays.pop("classes")))))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is no observation of a run ({error}). Remove it.") from error
+    return sorted(found, key=lambda observation: (observation.step, observation.phase))
+
+
+def write_pictures(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Draws the pictures that a run's observations allow, as PNG in its folder, and returns their paths."""
+    observations = read(workdir)
+    if not observations:
+        return []
+    drawn = {SIMILARITY: draw_similarity(observations), REPRESENTATIONS: draw_representations(observations[-1])}
+    written = []
+    for name, picture in drawn.items():
+        if picture:
+            temporary = workdir / f".{name}.tmp"
+            temporary.write_bytes(picture)
+            written.append(temporary.replace(workdir / name))
+    return written
+
+
+def draw_similarity(observations: Sequence[Observation]) -> bytes:
+    """Similarity matrices of the best teacher and the student: first, middle and last in the last phase; empty if none.
+
+    Examples are in the order of their labels; those that the teacher cannot see are left out.
+    """
+    last = [o for o in observations if o.phase == observations[-1].phase]
+    columns = []
+    for observation in [last[i] for i in sorted({0, (len(last) - 1) // 2, len(last) - 1})]:
+        teacher = observation.best_teacher
+        if teacher is None or "student" not in observation.arrays:
+            continue
+        theirs, own = observation.arrays[f"teacher/{teacher}"], observation.arrays["student"]
+        seen = np.isfinite(theirs).all(1) & np.isfinite(own).all(1)
+        rows = [i for i in by_label(observation.labels) if seen[i]]
+        if len(rows) > 1:
+            titles = (f"step {observation.step}: teacher {teacher}", "student")
+            matrices = (similarities(theirs[rows]), similarities(own[rows]))
+            columns.append(figures.SimilarityColumn(titles, matrices, observation.labels[rows]))
+    return figures.similarity(columns, observations[-1].classes) if columns else b""
+
+
+def draw_representations(observation: Observation) -> bytes:
+    """The teachers' features before and after alignment, in two dimensions; empty where there are none."""
+    after, before = observation.named("teacher"), observation.named("before")
+    panels = []
+    if before:
+        # What is not aligned, the joint features that the others are brought near, is in both.
+        panels += [("before alignment", part) for part in _by_width({**after, **before})]
+    panels += [("after alignment" if before else "teachers", part) for part in _by_width(after)]
+    projected = [(title, project(part)) for title, part in panels]
+    return figures.representations(projected, observation.labels, observation.classes) if projected else b""
+
+
+def by_label(labels: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    """The order of examples by label, equal ones as they were, those without a label last."""
+    return np.argsort(labels, kind="stable")  # NumPy sorts NaN last
+
+
+def similarities(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N N"]:
+    """The cosine of each pair of rows; 0 with a row of zeros."""
+    directions = _directions(features)
+    return directions @ directions.T
+
+
+def project(sets: Mapping[str, Float[np.ndarray, "N D"]]) -> dict[str, Float[np.ndarray, "N 2"]]:
+    """The first two principal components of all sets' rows together, each row at length 1, since cosines align them.
+
+    The sign of a component is such that its largest loading is positive. Rows that are not finite stay NaN.
+    """
+    directions = {name: _directions(rows) for name, rows in sets.items()}
+    rows = np.concatenate(list(directions.values()))
+    rows = rows[np.isfinite(rows).all(1)]
+    if not len(rows):
+        return {name: np.full((len(values), 2), np.nan) for name, values in directions.items()}
+    mean = rows.mean(0)
+    _, _, axes = np.linalg.svd(rows - mean, full_matrices=False)
+    axes = np.concatenate([axes[:2], np.zeros((max(2 - len(axes), 0), rows.shape[1]))])
+    largest = np.abs(axes).argmax(1)
+    axes = axes * np.where(axes[[0, 1], largest] < 0, -1.0, 1.0)[:, None]
+    return {name: (values - mean) @ axes.T for name, values in directions.items()}
+
+
+def _directions(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, np.float64)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(lengths == 0, 1.0, lengths)
+
+
+def _by_width(sets: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Sets that share a space: those of the same number of columns."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    for name, rows in sets.items():
+        found.setdefault(rows.shape[1], {})[name] = rows
+    return list(found.values())
