@@ -72,7 +72,7 @@ def split(
       seed: another seed gives another division.
       folds: number of folds, 0 for none.
       fold: which of them, or which group, is the test set.
-      leave_one_group_out: each group is a fold; `folds` stays 0.
+      leave_one_group_out: each group is a fold; `folds` stays 0. Validation is of whole groups then, too.
       use_prescribed: False ignores the splits that the set prescribes.
       by_group: keep each of `examples.groups` in one split, where there are groups.
       keep_leaks: do not leave out duplicates across prescribed splits, or of the group left out.
@@ -89,7 +89,7 @@ def split(
     """
     shares = _check_fractions(fractions)
     prescribed = use_prescribed and examples.splits is not None
-    grouped = by_group and examples.groups is not None
+    grouped = (by_group or leave_one_group_out) and examples.groups is not None
     check_folds(examples, folds, fold, leave_one_group_out, prescribed, grouped)
     if validation_is_test:
         shares = _without_validation(shares)
