@@ -44,7 +44,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     """The recipe for a configuration and a task; encoders may start from the weights in `models`, by modality.
 
     Raises:
-      InputError: a modality is not in the data, all or none are privileged, the batch is no larger than the number of
+      InputError: a modality is not in the data, all are privileged, the batch is no larger than the number of
         anchors, or an option is unknown or outside its range.
     """
     heads = common.joint_heads(task)
@@ -174,7 +174,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         drop_key, key = jax.random.split(key)
         rows = batch["mask"]
         keep = modalities.drop(drop_key, rows.shape[0], len(visible), config.modality_dropout)
-        signals, moved = ask_student(params, stats, batch, view, train=True, key=key, keep=keep)
+        # Encoders that rest keep their BatchNorm statistics.
+        train = config.encoder_multiplier > 0
+        signals, moved = ask_student(params, stats, batch, view, train=train, key=key, keep=keep)
         terms = task_terms("student", signals, batch, rows, weights.task)
         metrics = _accuracy("student", signals, batch)
         stats = {**stats, "student": moved}
@@ -184,7 +186,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         known = [rows if name == JOINT else has(name, batch) for name in pool]
         losses, measured = imitation(signals.features, [answers[name].features for name in pool], known)
         metrics |= measured
-        evidence = _evidence([answers[name] for name in pool], batch, heads)
+        evidence = _evidence([answers[name] for name in pool], known, batch, heads)
         return Outcome(terms, stats, losses, rows, jax.lax.stop_gradient(evidence), metrics)
 
     def teacher_answers(params, stats, batch, view) -> dict[str, Signals]:
@@ -347,13 +349,12 @@ def _create_phases(
     }
     phases = []
     for name, groups in learns.items():
-        moving = {group: multiplier for group, multiplier in groups.items() if multiplier}
         phase = common.create_phase(
             name,
             config.phases[name],
             task,
             objectives[name],
-            moving,
+            groups,
             prepare=prepare.get(name),
             scored=name == "student",
             remark=modalities.transport_remark if name == "student" else None,
@@ -388,15 +389,19 @@ def _imagine(name: str, imagination: Signals, modality: str, true: Array, rows: 
     return DISTANCES[name](token, true)
 
 
-def _evidence(answers: list[Signals], batch: Batch, heads: Mapping[str, int]) -> dict[str, Array]:
-    """What the weighting may ask: logits and labels; without expressions, squared errors of valence and arousal."""
+def _evidence(answers: list[Signals], known: list[Array], batch: Batch, heads: Mapping[str, int]) -> dict[str, Array]:
+    """What the weighting may ask: logits and labels; without expressions, squared errors of valence and arousal.
+
+    A teacher whose modality an example lacks knows nothing of it: all classes alike, or the middle of the scale.
+    """
+
+    def told(name):
+        values = (jnp.where(rows[:, None], getattr(a, name), 0.0) for a, rows in zip(answers, known, strict=True))
+        return jnp.stack(list(values), axis=1)
+
     if "expression" in heads:
-        return {
-            "teacher_logits": jnp.stack([answer.logits for answer in answers], axis=1),
-            "labels": common.targets(batch)[0],
-        }
-    target = batch["valence_arousal"]
-    return {"errors": jnp.stack([((answer.valence_arousal - target) ** 2).sum(-1) for answer in answers], axis=1)}
+        return {"teacher_logits": told("logits"), "labels": common.targets(batch)[0]}
+    return {"errors": ((told("valence_arousal") - batch["valence_arousal"][:, None]) ** 2).sum(-1)}
 
 
 def _error(answer: Signals, batch: Batch, heads: Mapping[str, int]) -> Float[Array, " B"]:
