@@ -9,6 +9,7 @@ import dataclasses
 import socket
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -84,7 +85,7 @@ def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
         _check_address(processes, join_seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
-    seconds = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
+    seconds: dict[str, Any] = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
     if processes.coordinator is None:
         try:
             jax.distributed.initialize(**seconds)
