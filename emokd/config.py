@@ -268,6 +268,21 @@ def differing_keys(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -
     return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key, absent) != theirs.get(key, absent))
 
 
+def with_missing(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration with those keys of its sections that only `defaults` has.
+
+    Durations are left alone, because one of their units is enough; so are sections that `config` does not have.
+    """
+    filled = ml_collections.ConfigDict(config, convert_dict=True)
+    with filled.unlocked():
+        for key, value in defaults.items():
+            if isinstance(value, ml_collections.ConfigDict) and isinstance(config.get(key), ml_collections.ConfigDict):
+                filled[key] = with_missing(config[key], value)
+            elif key not in config and not key.endswith(tuple(f"_{unit}" for unit in UNITS)):
+                filled[key] = value
+    return filled
+
+
 def to_json(config: ml_collections.ConfigDict) -> str:
     """The configuration as JSON, indented, keys sorted; `from_json` reads it back.
 

@@ -96,9 +96,12 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         if jax.process_index() == 0:
             write_atomically(path, configuration.to_json(config))
         return
+    # A key that came with a newer emokd was at its default then.
+    known = recipes.find(config.recipe).default_config()
+    stored = configuration.with_missing(configuration.from_json(path.read_text()), known)
     differing = [
         key
-        for key in configuration.differing_keys(config, configuration.from_json(path.read_text()))
+        for key in configuration.differing_keys(configuration.with_missing(config, known), stored)
         if not key.startswith(OPERATIONAL)
     ]
     if differing:

@@ -146,6 +146,17 @@ def test_a_folder_without_pictures_is_said_so(tmp_path):
         find_pictures([str(tmp_path)])
 
 
+def test_a_run_of_an_older_emokd_without_a_newer_key_is_continued(tmp_path):
+    config = make_config({})
+    job.claim(tmp_path, config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["data"]["split"]["by_group"], stored["distance"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    job.claim(tmp_path, config)
+    with pytest.raises(InputError, match="these keys differ: data.split.by_group"):
+        job.claim(tmp_path, configuration.locked(config, {"data.split.by_group": True}))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])
 def test_live_and_cached_teachers_give_the_same_run(teachers, tmp_path, dtype, tolerance):
     changes = {"data.views": 2, "cache.dtype": dtype}
