@@ -4,8 +4,9 @@ Paper: Cladiere et al., Visual emotion analysis using skill-based multi-teacher 
 The data is synthetic (the embedded painter): it shows the whole machine at work and proves nothing about the paper.
 
 Command:  python -m emokd.train --config=configs/smkd/quickstart.py --workdir=runs/quickstart
-Expected: the student close to the expression teacher, which far outweighs the other two; no figures measured yet.
-Hardware: 2 CPU cores. Time: meant to stay under 5 minutes, `:small` under 2; not measured yet in this form.
+Expected: the student close to the expression teacher, which far outweighs the other two (accuracy .488 and .447 in one
+run of 2026-11-24 at commit 77be102).
+Hardware: 2 CPU cores. Time: 2 min 48 s there, with everything to compile.
 """
 
 from emokd import defaults
