@@ -27,7 +27,8 @@ STEPS = 2
 STOPPED = STEPS + 1
 """The step after which the power fails: inside the second phase."""
 
-# One teacher from a file, one trained in the run; splits that fill no whole number of batches.
+# Splits that fill no whole number of batches. Plain gradient descent: Adam's first steps have the size of the learning
+# rate however small the gradient is, and would make of another order of sums another run.
 EXPERIMENT = f"""
 from emokd import defaults
 from emokd.recipes import smkd
@@ -41,8 +42,9 @@ def get_config():
     config.data.canvas = {SIZE}
     config.data.num_threads = 1
     config.student = defaults.network("basic_cnn", size={SIZE}, width=2)
-    config.teachers.one = defaults.teacher(checkpoint="TEACHER")
-    config.teachers.two = defaults.teacher("basic_cnn", task="identity", size={SIZE}, width=2)
+    config.optimizer.name = "sgd"
+    for name in ("one", "two"):
+        config.teachers[name] = defaults.teacher(checkpoint=f"FOLDER/teachers/{{name}}")
     for name in config.phases:
         config.phases[name] = defaults.phase(steps={STEPS}, learning_rate=1e-2, warmup_percent=0.0)
     config.evaluation = defaults.every(steps=1)
@@ -78,9 +80,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     options = {"width": 3, "size": SIZE}
     spec = NetworkSpec("basic_cnn", options, {"pretrained": 5}, preprocessing=Preprocessing(SIZE))
-    params, stats = functional(spec).init(jax.random.key(1))
-    model_folder.save_model(folder / "teacher", spec, params, stats, {"source": "test"})
-    (folder / "experiment.py").write_text(EXPERIMENT.replace("TEACHER", str(folder / "teacher")))
+    for seed, name in enumerate(("one", "two")):
+        params, stats = functional(spec).init(jax.random.key(seed))
+        model_folder.save_model(folder / "teachers" / name, spec, params, stats, {"source": "test"})
+    (folder / "experiment.py").write_text(EXPERIMENT.replace("FOLDER", str(folder)))
     (folder / "until_stopped.py").write_text(UNTIL_STOPPED)
     return folder
 
@@ -131,7 +134,7 @@ def two(folder):
 def test_two_processes_train_as_one(folder, alone, two):
     assert two.returncode == 0, two.stderr[-4000:]
     ours, theirs = losses(folder / "two"), losses(folder / "alone")
-    assert len(theirs) == STEPS * len(load(folder, 4).phases)
+    assert [step for step, _ in theirs] == list(range(1, 4 * STEPS + 1))  # probe, distill, classify, finetune
     assert_close(ours, theirs)
 
 
@@ -150,8 +153,9 @@ def test_two_processes_evaluate_as_one(folder, alone, two):
     ]
     answers = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0, 0], answers[0][1][-4000:]
-    assert answers[1][0] == ""
-    assert_close(json.loads(answers[0][0])["expression"], alone["student"]["expression"])
+    first, second = (without_gloo(answer) for answer, _ in answers)
+    assert second == ""
+    assert_close(json.loads(first)["expression"], alone["student"]["expression"])
 
 
 def test_a_run_of_two_processes_continues_in_one(folder, alone):
@@ -165,6 +169,11 @@ def test_a_run_of_two_processes_continues_in_one(folder, alone):
     scores = job.train(load(folder, 2), folder / "stopped")
     assert_close(losses(folder / "stopped"), losses(folder / "alone"))
     assert_close(comparable(scores), comparable(alone))
+
+
+def without_gloo(output: str) -> str:
+    """What a process prints, but for what the library of CPU collectives says of its connections."""
+    return "".join(line for line in output.splitlines(keepends=True) if not line.startswith("[Gloo]"))
 
 
 def free_address() -> str:
