@@ -97,7 +97,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             write_atomically(path, configuration.to_json(config))
         return
     # A key that came with a newer emokd was at its default then.
-    known = recipes.find(config.recipe).default_config()
+    known = recipes.find(config.recipe).default_config() if "recipe" in config else ml_collections.ConfigDict()
     stored = configuration.with_missing(configuration.from_json(path.read_text()), known)
     differing = [
         key
