@@ -57,8 +57,8 @@ def scoreboard(scores: Mapping[str, Any]) -> str:
 
 
 def scoreboard_tables(scores: Mapping[str, Any]) -> list[Table]:
-    """The scoreboard's tables: the scores, then the teachers' weights in each phase that had any."""
-    return [score_table(scores), *weight_tables(scores.get("weights") or {})]
+    """The scoreboard's tables: the scores, those with fewer modalities, the teachers' weights in phases that had any."""
+    return [score_table(scores), *variant_tables(scores), *weight_tables(scores.get("weights") or {})]
 
 
 def score_table(scores: Mapping[str, Any]) -> Table:
@@ -84,6 +84,18 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     if scores.get("selected_on") == "test":
         notes.append("The test split itself picked the epoch: these scores are optimistic.")
     return Table(header, rows, title=f"Scores: {where}, one run", notes=notes)
+
+
+def variant_tables(scores: Mapping[str, Any]) -> list[Table]:
+    """The headline scores of networks that were given some of their modalities only; no table where there are none."""
+    found = {name: headline_scores(entry) for name, entry in (scores.get("variants") or {}).items()}
+    columns = list(dict.fromkeys(column for values in found.values() for column in values))
+    if not columns:
+        return []
+    several = len({column.split(".")[0] for column in columns} - {"valence_arousal"}) > 1
+    header = ["", *(column_name(column, with_target=several) for column in columns)]
+    rows = [[name, *(score_text(values.get(column)) for column in columns)] for name, values in found.items()]
+    return [Table(header, rows, title="With the modalities in brackets alone")]
 
 
 def comparisons(found: Mapping[str, Mapping[str, float]], with_target: bool) -> list[str]:

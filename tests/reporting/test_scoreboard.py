@@ -143,3 +143,12 @@ def test_table_cells_cannot_break_out():
 )
 def test_count_text(number, text):
     assert count_text(number) == text
+
+
+def test_networks_with_fewer_modalities_have_a_table_of_their_own():
+    variants = {"joint(face)": {"expression": {"accuracy": 0.625, "macro_f1": 0.5}}, "joint(voice)": {}}
+    text = scoreboard({**SCORES, "variants": variants})
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert ["joint(face)", "0.6250", "0.5000"] in rows
+    assert "With the modalities in brackets alone" in text
+    assert "brackets" not in scoreboard(SCORES) + scoreboard({**SCORES, "variants": {}})
