@@ -57,7 +57,7 @@ def scoreboard(scores: Mapping[str, Any]) -> str:
 
 
 def scoreboard_tables(scores: Mapping[str, Any]) -> list[Table]:
-    """The scoreboard's tables: the scores, those with fewer modalities, the teachers' weights in phases that had any."""
+    """The scoreboard's tables: scores, scores with fewer modalities, the teachers' weights in each phase."""
     return [score_table(scores), *variant_tables(scores), *weight_tables(scores.get("weights") or {})]
 
 
