@@ -96,9 +96,7 @@ def main(argv: list[str]) -> None:
     if not all(batch.isdigit() and int(batch) for batch in BATCHES.value):
         raise InputError(f"--batches={','.join(BATCHES.value)}: give whole numbers above 0, such as 1,8,32.")
     batches = [int(batch) for batch in BATCHES.value]
-    costs = {
-        name: describe(NetworkSpec(name, heads={"expression": 8, "valence_arousal": 2})) for name in NETWORKS.value
-    }
+    costs = {name: describe(create_spec(name)) for name in NETWORKS.value}
     found = measure(NETWORKS.value, batches, Rule(WARMUP.value, STEPS.value))
     columns = [f"{what}, batch {batch}" for batch in batches for what in ("ms/image", "ratio")]
     rows = []
