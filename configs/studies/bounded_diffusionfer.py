@@ -7,7 +7,7 @@ Commands (with EMOKD_DATA set; the argument is the student, `mobilenet` from Ima
       --config.data.split.fold=$fold --workdir=runs/teachers/diffusionfer/fold$fold; done
   python -m emokd.study --config=configs/studies/bounded_diffusionfer.py:mobilenet
       --workdir=runs/studies/bounded_diffusionfer_mobilenet
-Expected: see docs/results/bounded_diffusionfer.md. Hardware: 2 CPU cores.
+Expected: not measured yet. Hardware: 2 CPU cores.
 """
 
 from emokd.config import check_argument

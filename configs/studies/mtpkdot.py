@@ -6,7 +6,7 @@ come with every variant. Five seeds are the five folds.
 Arguments: `ravdess` (actor-disjoint folds), `vreed` (folds of trials), `small` (`ravdess` in a few steps, two seeds).
 
 Command:  python -m emokd.study --config=configs/studies/mtpkdot.py:ravdess --workdir=runs/studies/mtpkdot_ravdess
-Expected: see docs/results/mtpkdot.md. Hardware: 2 CPU cores. Time: not measured on an idle machine.
+Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured on an idle machine.
 """
 
 from emokd.config import check_argument

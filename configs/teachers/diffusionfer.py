@@ -4,7 +4,7 @@ Data: DiffusionFER (synthetic faces), no prescribed split: five folds, `--config
 Weights: the ImageNet EfficientNet-Lite0 (weights/efficientnet-lite0-57934424.pth under EMOKD_DATA).
 
 Command:  python -m emokd.train --config=configs/teachers/diffusionfer.py --workdir=runs/teachers/diffusionfer/fold0
-Expected: see docs/results/bounded_diffusionfer.md.
+Expected: not measured yet.
 Hardware: 2 CPU cores. Time: not measured on an idle machine; `:small` is a few steps.
 """
 
