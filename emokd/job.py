@@ -96,19 +96,27 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         if jax.process_index() == 0:
             write_atomically(path, configuration.to_json(config))
         return
-    # A key that came with a newer emokd was at its default then.
-    known = recipes.find(config.recipe).default_config() if "recipe" in config else ml_collections.ConfigDict()
-    stored = configuration.with_missing(configuration.from_json(path.read_text()), known)
+    stored = read_config(path)
     differing = [
-        key
-        for key in configuration.differing_keys(configuration.with_missing(config, known), stored)
-        if not key.startswith(OPERATIONAL)
+        key for key in configuration.differing_keys(with_defaults(config), stored) if not key.startswith(OPERATIONAL)
     ]
     if differing:
         raise InputError(
             f"{workdir} holds a run of another configuration; these keys differ: {excerpt(differing)}. "
             f"Use another --workdir, or the configuration in {path}."
         )
+
+
+def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """A run's configuration; a key that came with a newer emokd was at its default then."""
+    return with_defaults(configuration.from_json(path.read_text()))
+
+
+def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration with what its recipe reads and it lacks, at the defaults."""
+    if "recipe" not in config:
+        return config
+    return configuration.with_missing(config, recipes.find(config.recipe).default_config())
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -135,9 +143,8 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
         fold=section.fold,
         by_group=section.by_group,
         use_prescribed=section.use_prescribed,
-        # Runs of earlier versions lack these.
-        leave_one_group_out=section.get("leave_one_group_out", False),
-        validation_is_test=section.get("validation_is_test", False),
+        leave_one_group_out=section.leave_one_group_out,
+        validation_is_test=section.validation_is_test,
     )
     return sources.finish(data.source, parts, data.options)
 
@@ -353,7 +360,7 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
         raise InputError(f"{workdir} holds no run: there is no {path}.")
     if not (workdir / "student").exists():
         raise InputError(f"{workdir} holds no student yet; finish the run with python -m emokd.train first.")
-    config = configuration.from_json(path.read_text())
+    config = read_config(path)
     model = model_folder.load_trained(workdir / "student")
     parts = load_splits(config)
     found, expected = model.spec.classes, parts[split].classes

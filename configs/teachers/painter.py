@@ -6,6 +6,7 @@ Command:  python -m emokd.train --config=configs/teachers/painter.py --workdir=r
 Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured yet; `:small` is 10 steps.
 """
 
+from emokd import config as configuration
 from emokd import defaults
 from emokd.config import check_argument
 from emokd.recipes import supervised
@@ -17,17 +18,7 @@ def get_config(arg=""):
     small = arg == "small"
     config = supervised.default_config()
     config.batch_size = 64
-    config.data.source = "painter"
-    config.data.options = {
-        "size": 48,
-        "train": 384 if small else 1280,
-        "validation": 128 if small else 384,
-        "test": 128 if small else 1024,
-        "seed": 0,
-    }
-    config.data.canvas = 48
-    config.data.in_memory = True
-    config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1)})
+    config.data = configuration.load("configs/smkd/quickstart.py" + (":small" if small else "")).data
     config.targets = ("expression", "valence_arousal")
     config.affect_loss = "ccc"
     config.student = defaults.network("basic_cnn", size=48, width=24)
