@@ -3,7 +3,8 @@
 Every method has the same number of optimiser steps on the same pictures; "supervised" spends them all on labels.
 The teachers' features are cached, so that the study asks them once: eight views of each picture and the whole one.
 
-Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights):
+Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights;
+`small` is `basic` with three methods, one seed and three steps per phase):
   python -m emokd.train --config=configs/teachers/oasis.py --workdir=runs/teachers/oasis
   python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
   python -m emokd.cache_teachers --config=configs/studies/smkd_fi_job.py:basic_with_extra --output=runs/cache/fi
@@ -17,6 +18,8 @@ from emokd.study_plan import define
 
 # Total steps of the job; see smkd_fi_job.py.
 STEPS = {"basic": 192, "mobilenet": 112, "small": 9}
+
+SMALL = ("supervised", "uniform", "relevance")
 
 
 def get_config(arg="basic"):
@@ -43,8 +46,8 @@ def get_config(arg="basic"):
     return define(
         title=f"SMKD on the FI sample, student {arg}",
         base=base,
-        variants=variants,
-        seeds=(0, 1) if arg == "small" else (0, 1, 2, 3, 4),
+        variants={name: variants[name] for name in (SMALL if arg == "small" else variants)},
+        seeds=(0,) if arg == "small" else (0, 1, 2, 3, 4),
         per_seed=("seed", "data.split.fold"),
         metric="student.expression.accuracy",
         baseline=("supervised", "uniform"),
