@@ -26,7 +26,9 @@ def run(recipe: str) -> ConfigDict:
             "evaluation": every(epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
             "cache": {"dir": "", "dtype": "float16"},  # cached teacher features, from cache_teachers; empty: live
-            "checkpoint": {"keep": 2},
+            # The last few are kept, and the best. One sooner than `min_seconds` after the one before is left out,
+            # unless it is the best so far or the run's last.
+            "checkpoint": {"keep": 2, "min_seconds": 10.0},
             "log": {"every_steps": 10},
         }
     )

@@ -3,7 +3,8 @@
     python -m emokd.study --config=configs/studies/weighting.py --workdir=runs/weighting [--only=a,b] [--list]
 
 Run again, it reads what is finished and goes on with the rest. `results.csv` and `table.md` in the workdir are
-rewritten after every run; the runs themselves are ordinary workdirs under `runs/<variant>/seed<seed>`.
+rewritten after every run; the runs themselves are ordinary workdirs under `runs/<variant>/seed<seed>`,
+in a study with folds `runs/<variant>/seed<seed>/fold<fold>`.
 """
 
 import gc
@@ -82,12 +83,12 @@ def run_study(
 def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[[], float]) -> None:
     folder = folder_of(workdir, planned)
     fresh = not folder.exists() or not any(folder.iterdir())
-    logging.info("Study: variant %s, seed %d, in %s.", planned.variant, planned.seed, folder)
+    logging.info("Study: variant %s, %s, in %s.", planned.variant, place_text(planned), folder)
     began = clock()
     try:
         train(planned.config, str(folder))
     except InputError as error:
-        raise InputError(f"Variant {planned.variant}, seed {planned.seed}, in {folder}: {error}") from error
+        raise InputError(f"Variant {planned.variant}, {place_text(planned)}, in {folder}: {error}") from error
     seconds = clock() - began
     facts = provenance()
     # The time of a run that was interrupted is not known: its first part was never written down.
@@ -97,7 +98,13 @@ def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[
 
 def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:
     """The run's own workdir."""
-    return workdir / "runs" / planned.variant / f"seed{planned.seed}"
+    folder = workdir / "runs" / planned.variant / f"seed{planned.seed}"
+    return folder if planned.fold is None else folder / f"fold{planned.fold}"
+
+
+def place_text(planned: Run) -> str:
+    """Its seed and, where there are folds, its fold."""
+    return f"seed {planned.seed}" + ("" if planned.fold is None else f", fold {planned.fold}")
 
 
 def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
@@ -112,7 +119,9 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
         if (folder / "scores.json").exists():
             record = _read(folder / RECORD) if (folder / RECORD).exists() else {}
             scores = _read(folder / "scores.json")
-            found.append(Result(planned.variant, planned.seed, scores, record.pop("seconds", None), record))
+            found.append(
+                Result(planned.variant, planned.seed, planned.fold, scores, record.pop("seconds", None), record)
+            )
     return found
 
 
@@ -138,6 +147,7 @@ def write_results(study: Study, workdir: pathlib.Path) -> str:
         title=study.title,
         metric=study.metric,
         per_seed=study.per_seed,
+        per_fold=study.per_fold,
         baselines=study.baselines,
         planned=len(study.runs),
         synthetic=any(_source(planned.config) == "painter" for planned in study.runs),
@@ -176,8 +186,8 @@ def list_runs(study: Study, workdir: pathlib.Path, only: Sequence[str] = ()) -> 
         folder = folder_of(workdir, planned)
         begun = "begun" if folder.exists() and any(folder.iterdir()) else "to do"
         state = "done" if (folder / "scores.json").exists() else begun
-        rows.append([planned.variant, str(planned.seed), state])
-    return Table(["variant", "seed", "state"], rows).markdown()
+        rows.append([planned.variant, place_text(planned), state])
+    return Table(["variant", "run", "state"], rows).markdown()
 
 
 def main(argv: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Studies: variants of an experiment times seeds, as a configuration and as a list of runs."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ Changes = Mapping[str, Any]
 BASE = "base"
 """Among a variant's changes, this key replaces the study's base configuration file; it comes first."""
 
-KEYS = ("title", "base", "variants", "seeds", "per_seed", "metric", "baseline")
+KEYS = ("title", "base", "variants", "seeds", "per_seed", "folds", "per_fold", "metric", "baseline")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,11 +27,13 @@ class Run:
       variant: its variant's name.
       seed: its seed.
       config: its resolved configuration.
+      fold: its fold, or None where the study has none.
     """
 
     variant: str
     seed: int
     config: ml_collections.ConfigDict
+    fold: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,13 +44,15 @@ class Study:
       title: its heading.
       metric: dotted name of a number in scores.json, such as "student.expression.accuracy".
       per_seed: the keys that a seed sets.
+      per_fold: the keys that a fold sets; none where the study has no folds.
       baselines: for each variant, those it is compared with.
-      runs: all of them, seed by seed, so that an unfinished study has whole comparisons.
+      runs: all of them, seed by seed and fold by fold, so that an unfinished study has whole comparisons.
     """
 
     title: str
     metric: str
     per_seed: tuple[str, ...]
+    per_fold: tuple[str, ...]
     baselines: Mapping[str, tuple[str, ...]]
     runs: Sequence[Run]
 
@@ -65,6 +70,8 @@ def define(
     metric: str,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     per_seed: Sequence[str] = ("seed",),
+    folds: Sequence[int] = (),
+    per_fold: Sequence[str] = (),
     baseline: str | Sequence[str] | Mapping[str, str | Sequence[str]] = (),
 ) -> ml_collections.ConfigDict:
     """A study's configuration, for the `get_config` of a file under configs/studies.
@@ -76,7 +83,9 @@ def define(
         {"uniform": {"weighting.chain": ("uniform",)}}. The key "base" names another file to change.
       metric: dotted name of a number in scores.json, such as "student.expression.accuracy".
       seeds: one run of every variant for each.
-      per_seed: dotted keys set to the seed, such as "seed" and "data.split.fold".
+      per_seed: dotted keys set to the seed, such as "seed"; with "data.split.fold" among them each seed is a fold.
+      folds: test folds; every variant has a run for each seed and each fold.
+      per_fold: dotted keys set to the fold, such as "data.split.fold".
       baseline: whom the variants are compared with, in pairs of the same seed: one or more variants for
         all, or for each variant its own.
     """
@@ -88,6 +97,8 @@ def define(
             "variants": tuple((name, tuple(changes.items())) for name, changes in variants.items()),
             "seeds": tuple(seeds),
             "per_seed": tuple(per_seed),
+            "folds": tuple(folds),
+            "per_fold": tuple(per_fold),
             "metric": metric,
             "baseline": dict(baseline) if isinstance(baseline, Mapping) else _names(baseline),
         }
@@ -121,12 +132,20 @@ def create_study(config: ml_collections.ConfigDict) -> Study:
             raise InputError(f"The study has no {key!r}: write its configuration with emokd.study_plan.define.")
         if key not in KEYS:
             raise InputError(f"A study has no key {key!r}.{nearest(key, KEYS)}")
-    if not config.seeds or any(isinstance(seed, bool) or not isinstance(seed, int) for seed in config.seeds):
-        raise InputError(f"The study's seeds must be whole numbers, at least one, not {config.seeds!r}.")
-    if len(set(config.seeds)) != len(config.seeds):
-        raise InputError(f"The study names a seed twice: {config.seeds!r}.")
-    if not config.per_seed:
-        raise InputError("The study's per_seed is empty: name the keys that a seed sets, such as ('seed',).")
+    if not config.seeds:
+        raise InputError("The study has no seeds: give at least one.")
+    for name, values, keys in (
+        ("seed", config.seeds, config.per_seed),
+        ("fold", config.folds, config.per_fold),
+    ):
+        if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
+            raise InputError(f"The study's {name}s must be whole numbers, not {values!r}.")
+        if len(set(values)) != len(values):
+            raise InputError(f"The study names a {name} twice: {values!r}.")
+        if bool(values) != bool(keys):
+            raise InputError(
+                f"The study has {name}s {values!r} and per_{name} {keys!r}: the second names the keys a {name} sets."
+            )
     if not config.variants:
         raise InputError("The study has no variants.")
     try:
@@ -138,18 +157,19 @@ def create_study(config: ml_collections.ConfigDict) -> Study:
             raise InputError(f"Variant {name!r} names a folder: use letters, digits, '_', '+', '=' and '-'.")
     bases: dict[str, ml_collections.ConfigDict] = {}
     runs = []
-    for seed in config.seeds:
-        for name, given in variants.items():
-            changes = {key: value for key, value in given.items() if key != BASE}
-            base = given.get(BASE, config.base)
-            if base not in bases:
-                bases[base] = configuration.load(base)
-            try:
-                resolved = configuration.locked(bases[base], {**changes, **dict.fromkeys(config.per_seed, seed)})
-            except InputError as error:
-                raise InputError(f"Variant {name!r} of {base}: {error}") from error
-            runs.append(Run(name, seed, resolved))
-    return Study(config.title, config.metric, tuple(config.per_seed), _baselines(config.baseline, list(variants)), runs)
+    for seed, fold, (name, given) in itertools.product(config.seeds, config.folds or (None,), variants.items()):
+        changes = {key: value for key, value in given.items() if key != BASE}
+        base = given.get(BASE, config.base)
+        if base not in bases:
+            bases[base] = configuration.load(base)
+        places = {**dict.fromkeys(config.per_seed, seed), **dict.fromkeys(config.per_fold, fold)}
+        try:
+            resolved = configuration.locked(bases[base], {**changes, **places})
+        except InputError as error:
+            raise InputError(f"Variant {name!r} of {base}: {error}") from error
+        runs.append(Run(name, seed, resolved, fold))
+    baselines = _baselines(config.baseline, list(variants))
+    return Study(config.title, config.metric, tuple(config.per_seed), tuple(config.per_fold), baselines, runs)
 
 
 def _baselines(given: Any, variants: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -32,7 +32,9 @@ ALLOWED = {
         "losses", "weighting", "models", "data.augment",
     ),
     "reporting": ("errors", "metrics", "statistics"),
-    "training": ("errors", "signals", "config", "phase", "metrics", "data", "reporting", "weights"),
+    "training": (
+        "errors", "signals", "config", "distributed", "phase", "metrics", "data", "reporting", "weights",
+    ),
     # Above the job, as a command is.
     "benchmarking": (
         "errors", "signals", "config", "phase", "models", "weights", "recipes", "training", "reporting", "job",

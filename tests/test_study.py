@@ -111,6 +111,30 @@ def test_known_scores_give_the_known_table(tmp_path, base):
     assert (tmp_path / "out" / "table.md").read_text() == table
 
 
+def test_a_grid_of_seeds_and_folds_has_intervals_over_folds(tmp_path, base):
+    study = make_study(base, seeds=(0, 1), per_seed=("seed",), folds=(0, 1, 2), per_fold=("data.fold",))
+    values = {"none": lambda c: 0.5, "kd": lambda c: 0.5 + 0.125 * c.data.fold + 0.25 * c.seed}
+    train = FakeTrain(score=lambda config: values[config.method](config))
+    table = run_study(study, tmp_path / "out", train=train, clock=FakeClock())
+    assert train.calls[:4] == [("none", 0, 0), ("kd", 0, 0), ("none", 0, 1), ("kd", 0, 1)]
+    assert (tmp_path / "out" / "runs" / "kd" / "seed1" / "fold2" / "scores.json").exists()
+    # Means over the two seeds: 0.625, 0.75, 0.875; six runs, but three folds.
+    half = stats.t.ppf(0.975, 2) * 0.125 / math.sqrt(3)
+    assert row_of(table, "kd")[:3] == ["0.7500", f"{0.75 - half:.4f} to {0.75 + half:.4f}", "3"]
+    assert row_of(table, "kd minus none") == ["+0.2500", f"{0.25 - half:+.4f} to {0.25 + half:+.4f}", "3"]
+    assert "12 of 12 finished" in table and "a fold data.fold" in table and "fewer than 5 folds" in table
+    assert list_runs(study, tmp_path / "out").count("done") == 12
+
+
+def test_pairs_are_of_the_same_seed_and_fold(tmp_path, base):
+    study = make_study(base, seeds=(0, 1), per_seed=("seed",), folds=(0, 1), per_fold=("data.fold",))
+    missing = lambda c: c.method == "kd" and (c.seed, c.data.fold) == (1, 0)  # noqa: E731
+    train = FakeTrain(score=lambda c: math.nan if missing(c) else 0.5 * c.seed)
+    table = run_study(study, tmp_path / "out", train=train)
+    assert row_of(table, "kd minus none")[0] == "+0.0000"  # were seed 1 of fold 0 counted for "none", it would not be
+    assert "kd seed 1, fold 0" in table
+
+
 def test_the_header_says_where_the_numbers_come_from(tmp_path, base, monkeypatch):
     monkeypatch.setattr("sys.argv", ["study.py", "--config=a b.py"])
     table = run_study(make_study(base, seeds=(0,)), tmp_path / "out", train=FakeTrain())
@@ -196,10 +220,10 @@ def test_list_says_what_is_done(tmp_path, base):
     with pytest.raises(InputError):
         run_study(study, tmp_path / "out", train=FakeTrain(failing={("kd", 0)}))
     assert [tuple(row) for row in cells(list_runs(study, tmp_path / "out"))[2:]] == [
-        ("none", "0", "done"),
-        ("kd", "0", "begun"),
-        ("none", "1", "to do"),
-        ("kd", "1", "to do"),
+        ("none", "seed 0", "done"),
+        ("kd", "seed 0", "begun"),
+        ("none", "seed 1", "to do"),
+        ("kd", "seed 1", "to do"),
     ]
     assert len(cells(list_runs(study, tmp_path / "out", ["kd"]))) == 4
 
@@ -269,7 +293,10 @@ def test_durations_may_change_their_unit(base):
         ({"variants": {"kd": {"metod": "kd"}}, "baseline": ()}, r"Variant 'kd'.*'metod'.*Did you mean 'method'"),
         ({"variants": {"kd": {"strength": "x"}}, "baseline": ()}, r"Variant 'kd'.*strength"),
         ({"per_seed": ("sed",)}, r"Did you mean 'seed'"),
-        ({"per_seed": ()}, r"per_seed is empty"),
+        ({"per_seed": ()}, r"per_seed \(\): the second names the keys"),
+        ({"folds": (0, 1)}, r"folds \(0, 1\) and per_fold \(\)"),
+        ({"per_fold": ("data.fold",)}, r"folds \(\) and per_fold"),
+        ({"folds": (0, 0), "per_fold": ("data.fold",)}, r"a fold twice"),
         ({"baseline": "nome"}, r"no variant 'nome'\. Did you mean 'none'"),
         ({"baseline": {"kd": "nome"}}, r"Did you mean 'none'"),
         ({"baseline": {"kdd": "none"}}, r"Did you mean 'kd'"),
@@ -307,11 +334,11 @@ def test_the_estimate_prefers_the_variant_s_own_times(tmp_path, base):
 
 def test_an_empty_study_has_a_table_too():
     text = study_table(
-        [], title="t", metric="m", per_seed=("seed",), baselines={"a": ("b",)}, planned=2, synthetic=False,
+        [], title="t", metric="m", per_seed=("seed",), per_fold=(), baselines={"a": ("b",)}, planned=2, synthetic=False,
         command="c", date="d",
     )  # fmt: skip
     assert "0 of 2 finished" in text and cells(text) == []
-    assert results_csv([]).startswith("variant,seed,seconds,")
+    assert results_csv([]).startswith("variant,seed,fold,seconds,")
 
 
 def test_the_command_lists_and_runs(tmp_path, base, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """What each part of MT-PKDOT is worth on feature tables: the papers' order of methods, and their switches.
 
 One run gives the modalities alone, the joint teacher and a student, so the first three columns of the papers' tables
-come with every variant. Five seeds are the five folds.
+come with every variant. Five seeds on each of five folds.
 
 Arguments: `ravdess` (actor-disjoint folds), `vreed` (folds of trials), `small` (`ravdess` in a few
 steps, two methods, one seed).
@@ -44,7 +44,8 @@ def get_config(arg="ravdess"):
         base=f"configs/mtpkdot/{data}.py" + (":small" if arg == "small" else ""),
         variants={name: variants[name] for name in (SMALL if arg == "small" else variants)},
         seeds=(0,) if arg == "small" else (0, 1, 2, 3, 4),
-        per_seed=("seed", "data.split.fold" if data == "vreed" else "data.options.fold"),
+        folds=(0,) if arg == "small" else (0, 1, 2, 3, 4),
+        per_fold=("data.split.fold" if data == "vreed" else "data.options.fold",),
         metric="student.expression.accuracy",
         baseline=("no_privilege", "mtpkdot"),
     )

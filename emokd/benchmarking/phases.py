@@ -100,7 +100,8 @@ class _Bench:
             out_shardings=replicated(self.mesh),
         )
         classes = len(job.splits["train"].classes.get("expression", ()))
-        self.state = jax.jit(lambda: create_state(recipe, config, classes), out_shardings=replicated(self.mesh))()
+        create = functools.partial(create_state, recipe, config, classes)
+        self.state = jax.jit(create, out_shardings=replicated(self.mesh))(jax.random.key(config.seed))
 
     def one_phase(self, phase: Phase, index: int, trace: pathlib.Path | None, peak: dict[str, Any]) -> dict[str, Any]:
         batches = create_batches(self.job, index, self.data, self.mesh)

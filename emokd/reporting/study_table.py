@@ -24,6 +24,7 @@ class Result:
     Attributes:
       variant: its variant.
       seed: its seed.
+      fold: its fold; None in a study without folds.
       scores: the content of its scores.json.
       seconds: how long it took; None where that is not known, because it was interrupted and continued.
       facts: commit, date, machine and versions of the run; empty where it was not made by the study.
@@ -31,9 +32,20 @@ class Result:
 
     variant: str
     seed: int
+    fold: int | None
     scores: Mapping[str, Any]
     seconds: float | None
     facts: Mapping[str, str]
+
+    @property
+    def unit(self) -> int:
+        """What intervals count as independent: the fold, whose test examples no other shares, else the seed."""
+        return self.seed if self.fold is None else self.fold
+
+    @property
+    def place(self) -> str:
+        """Its seed and fold, in words."""
+        return f"seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
     def value(self, name: str) -> float | None:
         """The number of this dotted name; None where there is none or it is not finite."""
@@ -42,17 +54,18 @@ class Result:
 
 
 def results_csv(results: Sequence[Result]) -> str:
-    """One row per run: variant, seed, seconds, where it was made, and every number of its scores by dotted name."""
+    """One row per run: variant, seed, fold, seconds, where it was made, every number of its scores by dotted name."""
     flat = [flatten_scores(result.scores) for result in results]
     names = list(dict.fromkeys(name for scores in flat for name in scores))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "seed", "seconds", *RUN_FACTS, *names])
+    writer.writerow(["variant", "seed", "fold", "seconds", *RUN_FACTS, *names])
     for result, scores in zip(results, flat, strict=True):
         seconds = "" if result.seconds is None else f"{result.seconds:.1f}"
         facts = [result.facts.get(fact, "") for fact in RUN_FACTS]
         numbers = [repr(scores[name]) if name in scores else "" for name in names]
-        writer.writerow([result.variant, result.seed, seconds, *facts, *numbers])
+        fold = "" if result.fold is None else result.fold
+        writer.writerow([result.variant, result.seed, fold, seconds, *facts, *numbers])
     return text.getvalue()
 
 
@@ -62,6 +75,7 @@ def study_table(
     title: str,
     metric: str,
     per_seed: Sequence[str],
+    per_fold: Sequence[str],
     baselines: Mapping[str, Sequence[str]],
     planned: int,
     synthetic: bool,
@@ -75,6 +89,7 @@ def study_table(
       title: the heading.
       metric: dotted name of the number compared.
       per_seed: what a seed sets.
+      per_fold: what a fold sets; empty in a study without folds.
       baselines: for each variant, those it is compared with.
       planned: how many runs the study has.
       synthetic: whether any of it was run on the face painter.
@@ -88,7 +103,7 @@ def study_table(
         flat = flatten_scores(result.scores)
         if metric not in flat:
             raise InputError(
-                f"The study's metric is {metric!r}, but the scores of {result.variant}, seed {result.seed} have no "
+                f"The study's metric is {metric!r}, but the scores of {result.variant}, {result.place} have no "
                 f"such number.{nearest(metric, flat)}"
             )
     blocks = [f"# {title}"]
@@ -100,7 +115,7 @@ def study_table(
         differences = _differences(results, metric, baselines)
         if differences.rows:
             blocks.append(differences.markdown())
-    blocks.append("\n\n".join(_notes(results, metric, per_seed)))
+    blocks.append("\n\n".join(_notes(results, metric, per_seed, per_fold)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -132,7 +147,7 @@ def _counted(found: Mapping[str, int]) -> str:
 def _means(results: Sequence[Result], metric: str) -> Table:
     rows = []
     for variant, group in _by_variant(results).items():
-        values = [value for value in (result.value(metric) for result in group) if value is not None]
+        values = [*_unit_means(_values(group, metric)).values()]
         student = group[0].scores.get("student") or {}
         seconds = [result.seconds for result in group if result.seconds is not None]
         rows.append(
@@ -160,15 +175,14 @@ def _teachers(results: Sequence[Result], metric: str) -> list[tuple[str, list[fl
     for variant, group in by_variant.items():
         names = dict.fromkeys(name for result in group for name in result.scores.get("teachers") or {})
         for name in names:
-            values = tuple((result.seed, result.value(f"teachers.{name}.{rest}")) for result in group)
-            values = tuple((seed, value) for seed, value in values if value is not None)
+            values = tuple(_values(group, f"teachers.{name}.{rest}").items())
             if values:
                 entry = next(teachers[name] for r in group if name in (teachers := r.scores.get("teachers") or {}))
                 groups.setdefault((name, values), ([], entry))[0].append(variant)
     rows = []
     for (name, values), (variants, entry) in groups.items():
         where = "" if len(variants) == len(by_variant) else f" ({', '.join(variants)})"
-        rows.append((f"teacher {name}{where}", [value for _, value in values], entry))
+        rows.append((f"teacher {name}{where}", [*_unit_means(dict(values)).values()], entry))
     return rows
 
 
@@ -177,16 +191,29 @@ def _differences(results: Sequence[Result], metric: str, baselines: Mapping[str,
     rows = []
     for variant, others in baselines.items():
         for other in others:
-            ours, theirs = _values(groups.get(variant, ()), metric), _values(groups.get(other, ()), metric)
-            seeds = [seed for seed in ours if seed in theirs]
-            pair = paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]) if seeds else None
+            found = [_values(groups.get(name, ()), metric) for name in (variant, other)]
+            both = found[0].keys() & found[1].keys()
+            ours, theirs = (_unit_means({run: values[run] for run in values if run in both}) for values in found)
+            pair = paired_difference([*ours.values()], [theirs[unit] for unit in ours]) if both else None
             rows.append([f"{variant} minus {other}", *_interval_cells(pair, signed=True)])
-    return Table(["paired by seed", "mean difference", "95% interval", "n"], rows)
+    return Table(["paired by run", "mean difference", "95% interval", "n"], rows)
 
 
-def _values(group: Sequence[Result], metric: str) -> dict[int, float]:
-    found = ((result.seed, result.value(metric)) for result in group)
-    return {seed: value for seed, value in found if value is not None}
+Place = tuple[int, int]
+"""(unit, seed) of a run."""
+
+
+def _values(group: Sequence[Result], metric: str) -> dict[Place, float]:
+    found = (((result.unit, result.seed), result.value(metric)) for result in group)
+    return {run: value for run, value in found if value is not None}
+
+
+def _unit_means(values: Mapping[Place, float]) -> dict[int, float]:
+    """The mean over the seeds of each fold; without folds every seed's own value."""
+    units: dict[int, list[float]] = {}
+    for (unit, _), value in values.items():
+        units.setdefault(unit, []).append(value)
+    return {unit: statistics.mean(found) for unit, found in units.items()}
 
 
 def _by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -204,15 +231,22 @@ def _interval_cells(interval: Interval | None, *, signed: bool = False) -> list[
     return [f"{interval.mean:{form}}", ends, str(interval.n)]
 
 
-def _notes(results: Sequence[Result], metric: str, per_seed: Sequence[str]) -> list[str]:
-    notes = [
-        f"Intervals are Student's t over seeds. A seed sets {', '.join(per_seed)}; an interval covers the variation "
-        "that this causes and no other."
-    ]
-    lost = [f"{result.variant} seed {result.seed}" for result in results if result.value(metric) is None]
+def _notes(results: Sequence[Result], metric: str, per_seed: Sequence[str], per_fold: Sequence[str]) -> list[str]:
+    if per_fold:
+        notes = [
+            "Intervals are Student's t over folds (n), each the mean over its seeds: runs of one fold share their test "
+            f"examples and are not independent. A seed sets {', '.join(per_seed)}, a fold {', '.join(per_fold)}. The "
+            "folds' training sets overlap, which an interval does not cover."
+        ]
+    else:
+        notes = [
+            f"Intervals are Student's t over seeds. A seed sets {', '.join(per_seed)}; an interval covers the "
+            "variation that this causes and no other."
+        ]
+    lost = [f"{result.variant} {result.place}" for result in results if result.value(metric) is None]
     if lost:
         notes.append(f"Left out because the metric is not finite: {', '.join(lost)}.")
-    counts = [len(group) for group in _by_variant(results).values()]
+    counts = [len({result.unit for result in group}) for group in _by_variant(results).values()]
     if counts and min(counts) < 5:
-        notes.append("Some variants have fewer than 5 seeds: too few to compare them.")
+        notes.append(f"Some variants have fewer than 5 {'folds' if per_fold else 'seeds'}: too few to compare them.")
     return notes

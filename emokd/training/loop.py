@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import pathlib
 import resource
@@ -17,6 +18,7 @@ from absl import logging
 
 from emokd.config import duration
 from emokd.data.examples import Examples
+from emokd.distributed import agreed
 from emokd.errors import InputError
 from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting import observations
@@ -82,6 +84,7 @@ class _Run:
             self.ask = jax.jit(recipe.observe, out_shardings=replicated(self.mesh))
             self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        self.saved = float("-inf")
         self.best = Best()
         self.weights: dict[str, dict] = {}
         self.remarked: set[str] = set()
@@ -106,13 +109,13 @@ class _Run:
     def initial_state(self) -> State:
         """The last checkpoint's state, or a fresh one; born on its sharding either way."""
         count = len(self.classes.get("expression", ()))
-        create = jax.jit(lambda: create_state(self.recipe, self.config, count), out_shardings=replicated(self.mesh))
+        create = functools.partial(create_state, self.recipe, self.config, count)
+        key = jax.random.key(self.config.seed)  # an argument, so that all seeds share a compiled program
         latest = self.checkpoints.latest()
         if latest is None:
-            return create()
-        state, self.best = self.checkpoints.restore(
-            latest, abstract_like(jax.eval_shape(create), replicated(self.mesh))
-        )
+            return jax.jit(create, out_shardings=replicated(self.mesh))(key)
+        abstract = abstract_like(jax.eval_shape(create, key), replicated(self.mesh))
+        state, self.best = self.checkpoints.restore(latest, abstract)
         logging.info("Continuing from step %d.", latest)
         return state
 
@@ -240,7 +243,11 @@ class _Run:
             self.best = self.best.improved(step, score)
             self.log.write(step, phase.name, flatten(scores["student"], "validation"))
             self.progress.note(f"validation {self.config.select.metric} {score:.4f} (best {self.best.score:.4f})")
-        self.checkpoints.save(self.state, stream, self.best, score)
+        last = step == self.recipe.starts()[-1]
+        waited = time.monotonic() - self.saved >= self.config.checkpoint.min_seconds
+        if agreed(last or self.best.step == step or waited):
+            self.checkpoints.save(self.state, stream, self.best, score)
+            self.saved = time.monotonic()
 
     def observe(self, phase: Phase, step: int) -> None:
         """Stores what the networks make of a few fixed examples, for the report's pictures."""

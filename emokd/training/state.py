@@ -44,13 +44,18 @@ def empty_tally(classes: int, teachers: int) -> Tree:
     }
 
 
-def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int) -> State:
+def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int, key: Array) -> State:
     """The state at step 0; traceable, so that it can be born sharded under `jit`.
+
+    Args:
+      recipe: what is trained.
+      config: the run's configuration.
+      classes: how many expressions there are.
+      key: root of all randomness of the run, `jax.random.key(config.seed)`.
 
     Raises:
       InputError: a parameter belongs to no group or to several.
     """
-    key = jax.random.key(config.seed)
     init_key, step_key = jax.random.split(key)
     params, stats = recipe.init(init_key)
     labels = label_parameters(params, recipe.groups)

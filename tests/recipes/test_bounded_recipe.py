@@ -74,7 +74,7 @@ def test_the_total_is_the_papers_formula(examples):
     config.data.augment.update({"brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
     config.phases.head.enabled = True  # evaluation mode, so that the student's outputs can be had from outside
     recipe = build(config, {"one": model}, data)
-    state, batch = create_state(recipe, config, len(classes)), first_batch(data, config)
+    state, batch = create_state(recipe, config, len(classes), jax.random.key(config.seed)), first_batch(data, config)
 
     pixels = render(batch["image"], centre_views(8), SIZE)
     own = functional(recipe.student_spec)(
@@ -111,7 +111,7 @@ def test_without_soft_targets_and_bound_the_teacher_is_not_even_asked(examples):
     config = make_config("one")
     config.soft_targets.alpha, config.bound.nu = 0.0, 0.0
     recipe = build(config, {"one": make_teacher(data.classes["expression"])}, data)
-    state, batch = create_state(recipe, config, 8), first_batch(data, config)
+    state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
     nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), recipe.constants)
     outcome = recipe.phases[0].objective(state.params, state.stats, nan, batch, jax.random.key(0))
     assert outcome.teacher_losses is None
@@ -123,7 +123,7 @@ def test_a_teacher_of_valence_and_arousal_alone_bounds_and_does_not_classify(exa
     data = faces(examples)
     config = make_config("one")
     recipe = build(config, {"one": make_teacher((), heads=("valence_arousal",))}, data)
-    state, batch = create_state(recipe, config, 8), first_batch(data, config)
+    state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
     outcome = recipe.phases[0].objective(state.params, state.stats, recipe.constants, batch, jax.random.key(0))
     assert outcome.terms["expression"].coefficient == 1.0  # nobody's soft targets share the weight
     unlabelled = np.isnan(np.asarray(batch["valence_arousal"])).any(-1)
@@ -171,7 +171,7 @@ def test_balanced_class_weights_make_every_class_count_alike(examples):
     config.class_weights = "balanced"
     counts = (10.0, 5.0, 1.0, 2.0, 4.0, 8.0, 0.0, 2.0)
     recipe = build(config, {}, data, counts)
-    state, batch = create_state(recipe, config, 8), first_batch(data, config)
+    state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
     plain = build(make_config(), {}, data)
     key = jax.random.key(0)
     weighted, unweighted = (
@@ -188,7 +188,7 @@ def test_mirrored_evaluation_averages_valence_and_arousal_only(examples):
     config = make_config("one")
     config.mirror = True
     recipe = build(config, {"one": model}, data)
-    state, batch = create_state(recipe, config, 8), first_batch(data, config)
+    state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
     found = recipe.predict(state.params, state.stats, recipe.constants, batch)["one"]
     pixels = np.asarray(batch["image"], np.float32) / 255
 

@@ -70,7 +70,7 @@ def build(config, examples):
 
 
 def initial(recipe, config, classes=3):
-    return jax.jit(lambda: create_state(recipe, config, classes))()
+    return jax.jit(lambda: create_state(recipe, config, classes, jax.random.key(config.seed)))()
 
 
 def batches(examples, config, count=1):
@@ -255,7 +255,7 @@ def test_the_relatives_are_the_same_recipe_with_other_settings(changes, names):
     recipe = build(config, examples)
     if names:
         assert [phase.name for phase in recipe.phases] == names
-    state = jax.eval_shape(lambda: create_state(recipe, config, 3))
+    state = jax.eval_shape(lambda: create_state(recipe, config, 3, jax.random.key(config.seed)))
     (batch,) = batches(examples, config)
     outcome = jax.eval_shape(recipe.phases[-1].objective, state.params, state.stats, {}, batch, jax.random.key(0))
     if "phases.teach.enabled" in changes:

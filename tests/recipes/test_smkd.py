@@ -36,7 +36,7 @@ def run_phases(config, models, examples):
     """The state after each phase, by name, and the state before the first."""
     recipe = build(config, models, examples)
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    state = create_state(recipe, config, CLASSES)
+    state = create_state(recipe, config, CLASSES, jax.random.key(config.seed))
     after = {"start": jax.device_get(dataclasses.replace(state, key=jax.random.key_data(state.key)))}
     whole = [
         jax.tree.map(jnp.asarray, b)
@@ -157,7 +157,7 @@ def test_extract_gives_the_student_alone(finished):
 
 def flops(recipe, config, phase, batch):
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    state = create_state(recipe, config, CLASSES)
+    state = create_state(recipe, config, CLASSES, jax.random.key(config.seed))
     return step.lower(state, recipe.constants, batch, phase=phase).compile().cost_analysis()["flops"]
 
 
@@ -186,7 +186,7 @@ def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
     batch, results = next(stream), []
     for devices in (1, 8):
         mesh = create_mesh(devices)
-        state = jax.device_put(create_state(recipe, config, CLASSES), replicated(mesh))
+        state = jax.device_put(create_state(recipe, config, CLASSES, jax.random.key(config.seed)), replicated(mesh))
         compute = jax.jit(lambda s, c, b: gradients(recipe, recipe.phases[1], parameter_labels(recipe), s, c, b)[:2])
         grads, outcome = compute(state, jax.device_put(recipe.constants, replicated(mesh)), put_batch(batch, mesh))
         results.append(jax.device_get((grads, outcome.teacher_losses, outcome.stats)))
@@ -253,7 +253,7 @@ def test_misspelt_options_name_the_nearest(config, models, examples, key, value,
 
 def test_unlabelled_rows_count_in_imitation_only(config, models, examples):
     recipe = build(config, models, examples)
-    state = create_state(recipe, config, CLASSES)
+    state = create_state(recipe, config, CLASSES, jax.random.key(config.seed))
     (batch,) = batches_of(examples, config, 1)
     batch = {**batch, "expression": batch["expression"].at[:4].set(-1)}
     for index, name in enumerate(("probe", "distill", "classify")):

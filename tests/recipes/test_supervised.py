@@ -43,7 +43,7 @@ def test_one_head_per_target_and_each_learns(examples):
     recipe = build(config, examples)
     assert recipe.student_spec.heads == {"expression": 8, "valence_arousal": 2, "scene": 8}
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    before = create_state(recipe, config, 8)
+    before = create_state(recipe, config, 8, jax.random.key(config.seed))
     after, metrics = step(before, {}, first_batch(examples, config), phase=0)
     assert {"loss/expression", "loss/valence_arousal", "loss/scene", "accuracy/scene"} <= set(metrics)
     total = sum(metrics[f"loss/{t}"] for t in config.targets)
@@ -57,7 +57,7 @@ def test_the_head_phase_leaves_the_backbone_alone(examples):
     config = make_config(("expression",))
     recipe = build(config, examples)
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    before = create_state(recipe, config, 8)
+    before = create_state(recipe, config, 8, jax.random.key(config.seed))
     after, _ = step(before, {}, first_batch(examples, config), phase=0)
     for old, new in zip(
         jax.tree.leaves((before.params["student"]["backbone"], before.stats)),
@@ -77,7 +77,7 @@ def test_unlabelled_valence_and_votes_do_not_count(examples):
     mixed = dataclasses.replace(examples, columns=columns, classes={"expression": examples.classes["expression"]})
     config = make_config(("expression", "valence_arousal"))
     recipe = build(config, mixed)
-    state = create_state(recipe, config, 8)
+    state = create_state(recipe, config, 8, jax.random.key(config.seed))
     outcome = recipe.phases[1].objective(state.params, state.stats, {}, first_batch(mixed, config), jax.random.key(0))
     expression, valence = outcome.terms["expression"], outcome.terms["valence_arousal"]
     np.testing.assert_array_equal(np.asarray(expression.rows), ~np.asarray(valence.rows))

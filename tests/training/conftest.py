@@ -92,6 +92,7 @@ def make_config() -> ml_collections.ConfigDict:
     config.data.num_threads = 1
     config.evaluation = ml_collections.ConfigDict({"every_steps": 1})
     config.log.every_steps = 1
+    config.checkpoint.min_seconds = 0.0
     return config
 
 

@@ -74,6 +74,17 @@ def test_a_finished_run_is_not_run_again(recipe, config, splits, tmp_path, monke
     assert first[1] == second[1]
 
 
+def test_checkpoints_too_close_in_time_are_left_out_but_for_the_best_and_the_last(recipe, config, splits, tmp_path):
+    config.checkpoint.update({"min_seconds": 1000.0, "keep": 100})
+    _, scores = run(recipe, config, splits, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    scored = [(r["step"], r["validation/expression/accuracy"]) for r in rows if "validation/expression/accuracy" in r]
+    best_so_far = {step for i, (step, score) in enumerate(scored) if score >= max(s for _, s in scored[: i + 1])}
+    found = {int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir() if folder.name.isdecimal()}
+    assert found == {1, 10} | best_so_far  # the first is due: there is none before it
+    assert scores["selected_step"] == max(best_so_far)
+
+
 def test_the_best_validation_score_is_kept(recipe, config, splits, tmp_path):
     _, scores = run(recipe, config, splits, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

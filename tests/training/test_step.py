@@ -21,7 +21,7 @@ def assert_same(a, b):
 
 
 def test_cotangent_of_weights_is_the_gradient_of_the_weighted_loss(recipe, config, batch):
-    state = create_state(recipe, config, 3)
+    state = create_state(recipe, config, 3, jax.random.key(config.seed))
     grads, outcome, weights, _ = gradients(
         recipe, recipe.phases[0], parameter_labels(recipe), state, recipe.constants, batch
     )
@@ -48,7 +48,7 @@ def test_cotangent_of_weights_is_the_gradient_of_the_weighted_loss(recipe, confi
 )
 def test_frozen_groups_do_not_move_and_their_moments_are_held(recipe, config, batch, phase, frozen, moving):
     step = compiled_step(recipe, config)
-    state = create_state(recipe, config, 3)
+    state = create_state(recipe, config, 3, jax.random.key(config.seed))
     for _ in range(3):
         new, _ = step(state, recipe.constants, batch, phase=phase)
         for name in frozen:
@@ -62,7 +62,7 @@ def test_frozen_groups_do_not_move_and_their_moments_are_held(recipe, config, ba
 
 def test_optimizer_tree_is_the_same_in_every_phase(recipe, config, batch):
     step = compiled_step(recipe, config)
-    state = create_state(recipe, config, 3)
+    state = create_state(recipe, config, 3, jax.random.key(config.seed))
     structures = {str(jax.tree.structure(state))}
     for phase in range(3):
         state, _ = step(state, recipe.constants, batch, phase=phase)
@@ -72,7 +72,7 @@ def test_optimizer_tree_is_the_same_in_every_phase(recipe, config, batch):
 
 def test_one_compilation_per_phase(recipe, config, batch):
     step = compiled_step(recipe, config)
-    state = create_state(recipe, config, 3)
+    state = create_state(recipe, config, 3, jax.random.key(config.seed))
     for phase in (0, 1, 2):
         for _ in range(3):
             state, _ = step(state, recipe.constants, batch, phase=phase)
@@ -81,7 +81,7 @@ def test_one_compilation_per_phase(recipe, config, batch):
 
 def test_padding_rows_change_nothing(recipe, config, batch):
     step = compiled_step(recipe, config)
-    state = create_state(recipe, config, 3)
+    state = create_state(recipe, config, 3, jax.random.key(config.seed))
     poisoned = {**batch, "expression": batch["expression"].at[13:].set(0), "x": batch["x"]}
     first, _ = step(state, recipe.constants, batch, phase=1)
     second, _ = step(state, recipe.constants, poisoned, phase=1)
@@ -94,7 +94,7 @@ def test_one_and_eight_devices_agree(recipe, config, batch):
     results = []
     for devices in (1, 8):
         mesh = create_mesh(devices)
-        state = jax.device_put(create_state(recipe, config, 3), replicated(mesh))
+        state = jax.device_put(create_state(recipe, config, 3, jax.random.key(config.seed)), replicated(mesh))
         constants = jax.device_put(recipe.constants, replicated(mesh))
         rows = put_batch({k: np.asarray(v) for k, v in batch.items()}, mesh)
         metrics = None
@@ -106,7 +106,9 @@ def test_one_and_eight_devices_agree(recipe, config, batch):
 
 def test_tally_sums_weights_by_class(recipe, config, batch):
     step = compiled_step(recipe, config)
-    state, metrics = step(create_state(recipe, config, 3), recipe.constants, batch, phase=0)
+    state, metrics = step(
+        create_state(recipe, config, 3, jax.random.key(config.seed)), recipe.constants, batch, phase=0
+    )
     labels = np.asarray(batch["expression"])[:13]
     np.testing.assert_array_equal(state.tally["rows"], [*np.bincount(labels, minlength=3), 0])
     # Relevance gives each example weights that sum to one.
