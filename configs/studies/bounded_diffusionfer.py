@@ -17,8 +17,8 @@ from emokd.study_plan import define
 LENGTH = {
     "teachers.faces.train": "",
     "teachers.faces.checkpoint": "runs/teachers/diffusionfer/fold{fold}/student",
-    "phases.distill.duration_epochs": 3.0,
-    "evaluation.every_epochs": 1.0,
+    "phases.distill.duration_epochs": 8.0,
+    "evaluation.every_epochs": 2.0,
 }
 
 
