@@ -25,9 +25,9 @@ def get_config(arg=""):
     config.data.split.update({"folds": 5, "validation": 0.1})
     config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1)})
     config.targets = ("expression", "valence_arousal")
-    config.affect_loss = "ccc"
+    config.affect_loss = "smooth_l1"
     config.backbone_multiplier = 0.3
     config.student = defaults.network("efficientnet_lite0", size=64)
     config.student.init = "weights/efficientnet-lite0-57934424.pth"
-    config.phases.train = defaults.phase(**({"steps": 3} if small else {"epochs": 5}), learning_rate=2e-3)
+    config.phases.train = defaults.phase(**({"steps": 3} if small else {"epochs": 12}), learning_rate=2e-3)
     return config
