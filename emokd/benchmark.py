@@ -14,7 +14,7 @@ from emokd.benchmarking.batches import KINDS
 from emokd.benchmarking.phases import benchmark
 from emokd.benchmarking.timing import Rule
 from emokd.command import run
-from emokd.job import write_atomically
+from emokd.workdir import write_atomically
 
 CONFIG = configuration.define_config_flag()
 DATA = flags.DEFINE_enum("data", "real", KINDS, "Batches as training reads them, or one random batch on the device.")

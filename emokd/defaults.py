@@ -9,6 +9,7 @@ def run(recipe: str) -> ConfigDict:
         {
             "recipe": recipe,
             "seed": 0,
+            "start_from": "",  # a finished run: begin with its parameters, and leave out the phases that it has done
             "batch_size": 64,
             "devices": 0,  # how many of the devices to use; 0 for all
             "data": data(),

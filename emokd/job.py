@@ -15,13 +15,13 @@ import numpy as np
 from absl import logging
 
 from emokd import config as configuration
-from emokd import recipes
+from emokd import predecessor, recipes
 from emokd.data import sources, splits, teacher_cache
 from emokd.data.augment import centre_views
 from emokd.data.examples import Examples
 from emokd.data.teacher_cache import CENTRE, TeacherCache
 from emokd.distributed import together
-from emokd.errors import InputError, excerpt
+from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
 from emokd.recipes.common import Task, average_affect, see
@@ -33,15 +33,18 @@ from emokd.training.loop import Job
 from emokd.training.sharding import create_mesh, replicated
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
-
-# Keys that change how a run works, not what it computes: they may differ when it is continued.
-OPERATIONAL = ("log.", "data.num_threads", "data.dir", "data.extra.dir", "data.in_memory", "devices", "checkpoint.")
+from emokd.workdir import claim, read_config, write_atomically
 
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict:
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, report: bool = True) -> dict:
     """Runs the job in `workdir`, continuing it if it has begun; returns the scores, also in `scores.json`.
+
+    Args:
+      config: the resolved configuration.
+      workdir: the run's folder.
+      report: write `report.html` at the end; `python -m emokd.report` does it later.
 
     Raises:
       InputError: the input is wrong, or `workdir` holds a run of another configuration.
@@ -64,7 +67,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
         write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
-        write_report(workdir)
+        if report:
+            write_report(workdir)
     together("run finished")  # before another process reads the student, or leaves
     return scores
 
@@ -86,44 +90,6 @@ def teacher_trainer(workdir: pathlib.Path, data: ml_collections.ConfigDict) -> T
         return folder / "student"
 
     return train_teacher
-
-
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes `workdir` this configuration's, or raises InputError naming the keys in which the run there differs."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / "config.json"
-    if not path.exists():
-        if jax.process_index() == 0:
-            write_atomically(path, configuration.to_json(config))
-        return
-    stored = read_config(path)
-    differing = [
-        key for key in configuration.differing_keys(with_defaults(config), stored) if not key.startswith(OPERATIONAL)
-    ]
-    if differing:
-        raise InputError(
-            f"{workdir} holds a run of another configuration; these keys differ: {excerpt(differing)}. "
-            f"Use another --workdir, or the configuration in {path}."
-        )
-
-
-def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
-    """A run's configuration; a key that came with a newer emokd was at its default then."""
-    return with_defaults(configuration.from_json(path.read_text()))
-
-
-def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration with what its recipe reads and it lacks, at the defaults."""
-    if "recipe" not in config:
-        return config
-    return configuration.with_missing(config, recipes.find(config.recipe).default_config())
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
@@ -187,9 +153,11 @@ def _create_job(
         inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
     )
     models = load_models(config, train_teacher)
-    recipe = recipes.find(config.recipe).build(config, task, models)
+    recipe, begin = recipes.find(config.recipe).build(config, task, models), None
+    if config.start_from:
+        recipe, begin = predecessor.continue_from(pathlib.Path(config.start_from), recipe)
     attach = open_cache(config, models, parts, extra).attach if cached else dict
-    return Job(config, recipe, parts, extra, attach), models
+    return Job(config, recipe, parts, extra, attach, begin), models
 
 
 def class_counts(examples: Examples) -> tuple[float, ...]:

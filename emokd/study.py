@@ -7,6 +7,7 @@ rewritten after every run; the runs themselves are ordinary workdirs under `runs
 in a study with folds `runs/<variant>/seed<seed>/fold<fold>`.
 """
 
+import functools
 import gc
 import json
 import pathlib
@@ -19,14 +20,16 @@ import ml_collections
 from absl import flags, logging
 
 from emokd import config as configuration
+from emokd import study_plan
 from emokd.command import run
 from emokd.errors import InputError
-from emokd.job import claim, train, write_atomically
+from emokd.job import train
 from emokd.reporting.progress import duration_text
 from emokd.reporting.provenance import provenance
 from emokd.reporting.study_table import Result, results_csv, study_table
 from emokd.reporting.table import Table
 from emokd.study_plan import Run, Study, check_variants, create_study
+from emokd.workdir import claim, write_atomically
 
 CONFIG = configuration.define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and their table.", required=True)
@@ -98,8 +101,7 @@ def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[
 
 def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:
     """The run's own workdir."""
-    folder = workdir / "runs" / planned.variant / f"seed{planned.seed}"
-    return folder if planned.fold is None else folder / f"fold{planned.fold}"
+    return study_plan.folder_of(workdir, planned.variant, planned.seed, planned.fold)
 
 
 def place_text(planned: Run) -> str:
@@ -143,13 +145,13 @@ def write_results(study: Study, workdir: pathlib.Path) -> str:
     write_atomically(workdir / "results.csv", results_csv(results))
     here = provenance()
     table = study_table(
-        results,
+        [result for result in results if result.variant not in study.support],
         title=study.title,
         metric=study.metric,
         per_seed=study.per_seed,
         per_fold=study.per_fold,
         baselines=study.baselines,
-        planned=len(study.runs),
+        planned=sum(planned.variant not in study.support for planned in study.runs),
         synthetic=any(_source(planned.config) == "painter" for planned in study.runs),
         command=here["command"],
         date=here["date"],
@@ -193,11 +195,12 @@ def list_runs(study: Study, workdir: pathlib.Path, only: Sequence[str] = ()) -> 
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    study, workdir = create_study(CONFIG.value), pathlib.Path(WORKDIR.value)
+    workdir = pathlib.Path(WORKDIR.value)
+    study = create_study(CONFIG.value, workdir)
     if LIST.value:
         print(list_runs(study, workdir, ONLY.value))
     else:
-        print(run_study(study, workdir, train=train, only=ONLY.value))
+        print(run_study(study, workdir, train=functools.partial(train, report=False), only=ONLY.value))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Studies: variants of an experiment times seeds, as a configuration and as a list of runs."""
 
 import dataclasses
+import functools
 import itertools
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -16,7 +18,7 @@ Changes = Mapping[str, Any]
 BASE = "base"
 """Among a variant's changes, this key replaces the study's base configuration file; it comes first."""
 
-KEYS = ("title", "base", "variants", "seeds", "per_seed", "folds", "per_fold", "metric", "baseline")
+KEYS = ("title", "base", "variants", "seeds", "per_seed", "folds", "per_fold", "metric", "baseline", "support")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Study:
       per_seed: the keys that a seed sets.
       per_fold: the keys that a fold sets; none where the study has no folds.
       baselines: for each variant, those it is compared with.
+      support: variants that others build on, which the table leaves out.
       runs: all of them, seed by seed and fold by fold, so that an unfinished study has whole comparisons.
     """
 
@@ -54,6 +57,7 @@ class Study:
     per_seed: tuple[str, ...]
     per_fold: tuple[str, ...]
     baselines: Mapping[str, tuple[str, ...]]
+    support: tuple[str, ...]
     runs: Sequence[Run]
 
     @property
@@ -73,6 +77,7 @@ def define(
     folds: Sequence[int] = (),
     per_fold: Sequence[str] = (),
     baseline: str | Sequence[str] | Mapping[str, str | Sequence[str]] = (),
+    support: Sequence[str] = (),
 ) -> ml_collections.ConfigDict:
     """A study's configuration, for the `get_config` of a file under configs/studies.
 
@@ -80,7 +85,8 @@ def define(
       title: stands above the table.
       base: a configuration file, with its argument: "configs/smkd/fi.py:small".
       variants: changes by dotted key for each variant's name, as on the command line:
-        {"uniform": {"weighting.chain": ("uniform",)}}. The key "base" names another file to change.
+        {"uniform": {"weighting.chain": ("uniform",)}}. The key "base" names another file to change. In a text
+        "{run:NAME}" stands for the folder of variant NAME's run of the same seed and fold, which comes first.
       metric: dotted name of a number in scores.json, such as "student.expression.accuracy".
       seeds: one run of every variant for each.
       per_seed: dotted keys set to the seed, such as "seed"; with "data.split.fold" among them each seed is a fold.
@@ -88,6 +94,7 @@ def define(
       per_fold: dotted keys set to the fold, such as "data.split.fold".
       baseline: whom the variants are compared with, in pairs of the same seed: one or more variants for
         all, or for each variant its own.
+      support: variants that are only there for others to build on, such as teachers; the table leaves them out.
     """
     return ml_collections.ConfigDict(
         {
@@ -101,6 +108,7 @@ def define(
             "per_fold": tuple(per_fold),
             "metric": metric,
             "baseline": dict(baseline) if isinstance(baseline, Mapping) else _names(baseline),
+            "support": tuple(support),
         }
     )
 
@@ -121,8 +129,12 @@ def product(*axes: Mapping[str, Changes]) -> dict[str, dict[str, Any]]:
     return variants
 
 
-def create_study(config: ml_collections.ConfigDict) -> Study:
+def create_study(config: ml_collections.ConfigDict, workdir: pathlib.Path = pathlib.Path()) -> Study:
     """Checks a study's configuration and resolves the configuration of every run.
+
+    Args:
+      config: made by `define`.
+      workdir: the study's folder.
 
     Raises:
       InputError: a part is missing or wrong, a changed key does not exist, or a baseline is no variant.
@@ -162,14 +174,48 @@ def create_study(config: ml_collections.ConfigDict) -> Study:
         base = given.get(BASE, config.base)
         if base not in bases:
             bases[base] = configuration.load(base)
+        folder = functools.partial(folder_of, workdir, seed=seed, fold=fold)
+        changes = _with_folders(changes, name, list(variants), folder)
         places = {**dict.fromkeys(config.per_seed, seed), **dict.fromkeys(config.per_fold, fold)}
         try:
             resolved = configuration.locked(bases[base], {**changes, **places})
         except InputError as error:
             raise InputError(f"Variant {name!r} of {base}: {error}") from error
         runs.append(Run(name, seed, resolved, fold))
-    baselines = _baselines(config.baseline, list(variants))
-    return Study(config.title, config.metric, tuple(config.per_seed), tuple(config.per_fold), baselines, runs)
+    check_variants(config.support, list(variants))
+    return Study(
+        title=config.title,
+        metric=config.metric,
+        per_seed=tuple(config.per_seed),
+        per_fold=tuple(config.per_fold),
+        baselines=_baselines(config.baseline, [name for name in variants if name not in config.support]),
+        support=tuple(config.support),
+        runs=runs,
+    )
+
+
+def folder_of(workdir: pathlib.Path, variant: str, seed: int, fold: int | None) -> pathlib.Path:
+    """The folder of a run in a study's."""
+    folder = workdir / "runs" / variant / f"seed{seed}"
+    return folder if fold is None else folder / f"fold{fold}"
+
+
+def _with_folders(
+    changes: Changes, name: str, variants: Sequence[str], folder: Callable[[str], pathlib.Path]
+) -> dict[str, Any]:
+    """The changes with "{run:NAME}" replaced by that variant's folder."""
+
+    def replace(match: re.Match) -> str:
+        other = match.group(1)
+        check_variants([other], variants)
+        if variants.index(other) >= variants.index(name):
+            raise InputError(f"Variant {name!r} builds on {other!r}, which must come before it.")
+        return str(folder(other))
+
+    return {
+        key: re.sub(r"\{run:([^}]*)\}", replace, value) if isinstance(value, str) else value
+        for key, value in changes.items()
+    }
 
 
 def _baselines(given: Any, variants: Sequence[str]) -> dict[str, tuple[str, ...]]:

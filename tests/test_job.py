@@ -20,6 +20,7 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import smkd
 from emokd.reporting.metrics_log import read_metrics
 from emokd.weights import model_folder
+from emokd.workdir import claim
 
 SIZE = 16
 
@@ -148,13 +149,13 @@ def test_a_folder_without_pictures_is_said_so(tmp_path):
 
 def test_a_run_of_an_older_emokd_without_a_newer_key_is_continued(tmp_path):
     config = make_config({})
-    job.claim(tmp_path, config)
+    claim(tmp_path, config)
     stored = json.loads((tmp_path / "config.json").read_text())
     del stored["data"]["split"]["by_group"], stored["distance"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
-    job.claim(tmp_path, config)
+    claim(tmp_path, config)
     with pytest.raises(InputError, match="these keys differ: data.split.by_group"):
-        job.claim(tmp_path, configuration.locked(config, {"data.split.by_group": True}))
+        claim(tmp_path, configuration.locked(config, {"data.split.by_group": True}))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])

@@ -35,6 +35,7 @@ ALLOWED = {
     "training": (
         "errors", "signals", "config", "distributed", "phase", "metrics", "data", "reporting", "weights",
     ),
+    "workdir": ("errors", "config", "recipes"),
     # Above the job, as a command is.
     "benchmarking": (
         "errors", "signals", "config", "phase", "models", "weights", "recipes", "training", "reporting", "job",

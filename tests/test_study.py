@@ -135,6 +135,27 @@ def test_pairs_are_of_the_same_seed_and_fold(tmp_path, base):
     assert "kd seed 1, fold 0" in table
 
 
+def test_variants_build_on_others_that_the_table_leaves_out(tmp_path, base):
+    variants = {"big": {"method": "none"}, "small": {"method": "kd", "data.source": "{run:big}"}}
+    study = create_study(
+        define(
+            title="t", base=base, variants=variants, metric="student.expression.accuracy", seeds=(0, 1),
+            baseline="small", support=("big",),
+        ),
+        tmp_path / "out",
+    )  # fmt: skip
+    assert [run.config.data.source for run in study.runs if run.variant == "small"] == [
+        str(tmp_path / "out" / "runs" / "big" / f"seed{seed}") for seed in (0, 1)
+    ]
+    table = run_study(study, tmp_path / "out", train=FakeTrain())
+    assert "2 of 2 finished" in table and [row[0] for row in cells(table) if row[0] in variants] == ["small"]
+    assert len(list(csv.DictReader(io.StringIO((tmp_path / "out" / "results.csv").read_text())))) == 4
+    with pytest.raises(InputError, match=r"'small' builds on 'big', which must come before it"):
+        make_study(base, variants=dict(reversed(variants.items())), baseline=())
+    with pytest.raises(InputError, match=r"no variant 'bgi'. Did you mean 'big'"):
+        make_study(base, variants={**variants, "small": {"data.source": "{run:bgi}"}}, baseline=())
+
+
 def test_the_header_says_where_the_numbers_come_from(tmp_path, base, monkeypatch):
     monkeypatch.setattr("sys.argv", ["study.py", "--config=a b.py"])
     table = run_study(make_study(base, seeds=(0,)), tmp_path / "out", train=FakeTrain())

@@ -24,9 +24,9 @@ def get_config(arg=""):
     config.data.options = {"fold": 0}
     config.data.split.update({"validation": 0.1, "by_group": True})
     for name, privileged in (("action_units", False), ("mfcc", True), ("wav2vec2_logits", True)):
-        config.modalities[name] = defaults.modality(f"features/{name}", "mlp", privileged=privileged, widths=(128, 128))
-    config.width, config.adapter_width = 128, 64
-    config.hallucination.options = {"encoder": (256, 128, 64), "decoder": (128, 256)}
+        config.modalities[name] = defaults.modality(f"features/{name}", "mlp", privileged=privileged, widths=(128, 64))
+    config.width, config.adapter_width = 64, 32
+    config.hallucination.options = {"encoder": (128, 64), "decoder": (128,)}
     config.dropout = 0.3
     config.optimizer.weight_decay = 1e-2
     epochs = (lambda n: {"steps": 3}) if small else (lambda n: {"epochs": n})

@@ -29,5 +29,5 @@ def get_config(arg=""):
                 f"features/{name}", "mlp", privileged=privileged, widths=(64, 64)
             )
         config.width, config.adapter_width = 64, 32
-        config.hallucination.options = {"encoder": (128, 64, 32), "decoder": (64, 128)}
+        config.hallucination.options = {"encoder": (64, 32), "decoder": (64,)}
     return config

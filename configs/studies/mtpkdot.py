@@ -1,7 +1,8 @@
 """What each part of MT-PKDOT is worth on feature tables: the papers' order of methods, and their switches.
 
-One run gives the modalities alone, the joint teacher and a student, so the first three columns of the papers' tables
-come with every variant. Five seeds on each of five folds.
+Five seeds on each of five folds. The students of one seed and fold have the same teachers: `teachers` trains them,
+`aligned` goes on from there, and the variants begin with one or the other (`start_from`). The table has the teachers'
+scores too: each modality alone, and the joint one.
 
 Arguments: `ravdess` (actor-disjoint folds), `vreed` (folds of trials), `small` (`ravdess` in a few
 steps, two methods, one seed).
@@ -15,7 +16,8 @@ from emokd.study_plan import define
 
 TITLES = {"ravdess": "MT-PKDOT on RAVDESS's features", "vreed": "MT-PKDOT on VREED's features"}
 
-SMALL = ("no_privilege", "mtpkdot")
+SUPPORT = ("teachers", "aligned")
+SMALL = (*SUPPORT, "no_privilege", "mtpkdot")
 
 
 def get_config(arg="ravdess"):
@@ -23,21 +25,25 @@ def get_config(arg="ravdess"):
     check_argument(arg, ("ravdess", "vreed", "small"))
     data = "ravdess" if arg == "small" else arg
     no_teachers = {f"phases.{name}.enabled": False for name in ("teach", "joint", "hallucinate", "align")}
-    joint = {"pool": "joint", "objective.centroid": 0.0, "phases.align.enabled": False}
+    joint = {"start_from": "{run:teachers}", "pool": "joint", "objective.centroid": 0.0, "phases.align.enabled": False}
+    aligned = {"start_from": "{run:aligned}"}
+    no_student = {"phases.student.enabled": False}
     variants = {
+        "teachers": {"phases.align.enabled": False, **no_student},
+        "aligned": {"start_from": "{run:teachers}", **no_student},
         "no_privilege": {**no_teachers, "objective.task": 1.0},
         "pkd": {**joint, "objective.task": 1.0, "objective.transport": 0.0, "objective.features": 0.6},
         "pkdot": {**joint, "objective.task": 1.0, "objective.transport": 0.6},
-        "mtpkdot": {},
-        "no_alignment": {"phases.align.enabled": False},
-        "no_centroid": {"objective.centroid": 0.0},
-        "joint_teacher_alone": {"pool": "joint"},
+        "mtpkdot": aligned,
+        "no_alignment": {"start_from": "{run:teachers}", "phases.align.enabled": False},
+        "no_centroid": {**aligned, "objective.centroid": 0.0},
+        "joint_teacher_alone": {**aligned, "pool": "joint"},
         "no_hallucination": {"phases.hallucinate.enabled": False},
-        "anchors_most": {"structure.anchors": "most"},
-        "anchors_all": {"structure.anchors": "all"},
-        "geomloss": {"structure.solver": "geomloss"},
-        "uniform": {"weighting": ({"name": "uniform"},)},
-        "per_sample": {"weighting": ({"name": "most_confident", "per": "sample"},)},
+        "anchors_most": {**aligned, "structure.anchors": "most"},
+        "anchors_all": {**aligned, "structure.anchors": "all"},
+        "geomloss": {**aligned, "structure.solver": "geomloss"},
+        "uniform": {**aligned, "weighting": ({"name": "uniform"},)},
+        "per_sample": {**aligned, "weighting": ({"name": "most_confident", "per": "sample"},)},
     }
     return define(
         title=TITLES[data],
@@ -48,4 +54,5 @@ def get_config(arg="ravdess"):
         per_fold=("data.split.fold" if data == "vreed" else "data.options.fold",),
         metric="student.expression.accuracy",
         baseline=("no_privilege", "mtpkdot"),
+        support=SUPPORT,
     )

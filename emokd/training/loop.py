@@ -42,6 +42,7 @@ class Job:
       splits: "train", "validation" and "test" examples.
       extra: unlabelled examples that phases with data="all" read as well, or None.
       attach: adds cached teacher features to a host batch; the identity where nothing is cached.
+      begin: parameters and statistics of another run to begin with, or None for fresh ones.
     """
 
     config: ml_collections.ConfigDict
@@ -49,6 +50,7 @@ class Job:
     splits: Mapping[str, Examples]
     extra: Examples | None
     attach: Attach = dict
+    begin: tuple[Tree, Tree] | None = None
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
@@ -113,7 +115,11 @@ class _Run:
         key = jax.random.key(self.config.seed)  # an argument, so that all seeds share a compiled program
         latest = self.checkpoints.latest()
         if latest is None:
-            return jax.jit(create, out_shardings=replicated(self.mesh))(key)
+            state = jax.jit(create, out_shardings=replicated(self.mesh))(key)
+            if self.job.begin is None:
+                return state
+            params, stats = jax.device_put(self.job.begin, replicated(self.mesh))
+            return dataclasses.replace(state, params=params, stats=stats)
         abstract = abstract_like(jax.eval_shape(create, key), replicated(self.mesh))
         state, self.best = self.checkpoints.restore(latest, abstract)
         logging.info("Continuing from step %d.", latest)
