@@ -7,11 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from emokd.data.face_crop import LANDMARK_SCALE, Box, crop_box
+from emokd.data.face_crop import CROPS, LANDMARK_SCALE, Box, crop_box
 from emokd.errors import InputError
-
-CROPS = ("landmarks", "box")
-"""Which training pictures a crop is to be like; see `FaceCropper`."""
 
 # [ours] The box of the 68 landmarks (brows to chin, ear to ear) in units of YuNet's box, median over 200 pictures of
 # DiffusionFER with another landmark detector: x 0.00 to 0.99, y 0.25 to 0.98. It lacks the forehead.

@@ -65,6 +65,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, rep
     params, stats = job.recipe.extract(*jax.device_get((state.params, state.stats)))
     if jax.process_index() == 0:
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
+        origin["face_crop"] = job.splits["train"].face_crop
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
         write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
         if report:

@@ -10,8 +10,9 @@ import sys
 from absl import flags
 
 from emokd.command import run
+from emokd.data.face_crop import CROPS
 from emokd.errors import InputError
-from emokd.faces import CROPS, FaceCropper, YuNet
+from emokd.faces import FaceCropper, YuNet
 from emokd.inference import Predictor, find_pictures
 from emokd.video import predict_video
 from emokd.weights import model_folder
@@ -22,7 +23,7 @@ CANVAS = flags.DEFINE_integer("canvas", 0, "Side of the square that pictures are
 FIT = flags.DEFINE_enum("fit", "", ["", "crop", "squash", "pad"], "How they become squares; empty: as in training.")
 FACES = flags.DEFINE_bool("faces", False, "Find faces and answer for each; off: the pictures are crops already.")
 FACE_CROP = flags.DEFINE_enum(
-    "face_crop", "landmarks", CROPS, "As the training's faces were cropped: by landmarks, or by a detector's box."
+    "face_crop", "", ["", *CROPS], "How faces are cut out: around landmarks, or just the face; empty: as in training."
 )
 VIDEO = flags.DEFINE_string("video", None, "A video instead of pictures; with --faces, the largest face counts.")
 OUTPUT = flags.DEFINE_string("output", None, "The folder for --video's table and annotated video.")
@@ -38,8 +39,9 @@ def main(argv: list[str]) -> None:
     """
     _check_flags(argv[1:])
     files = [] if VIDEO.value else find_pictures(argv[1:])
-    cropper = FaceCropper(YuNet(second_look=not VIDEO.value), FACE_CROP.value) if FACES.value else None
     model, seen_as = model_folder.load_with_canvas(MODEL.value)
+    crop = FACE_CROP.value or seen_as.face_crop
+    cropper = FaceCropper(YuNet(second_look=not VIDEO.value), crop) if FACES.value else None
     predictor = Predictor(
         model, canvas=CANVAS.value or seen_as.canvas, fit=FIT.value or seen_as.fit, batch_size=BATCH_SIZE.value
     )

@@ -124,7 +124,7 @@ def test_predict_agrees_with_the_network(finished, tmp_path):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     model, seen_as = model_folder.load_with_canvas(workdir / "student")
-    assert (seen_as.canvas, seen_as.fit) == (SIZE, "crop")
+    assert seen_as == model_folder.SeenAs(SIZE, "crop", "landmarks")
     predictor = Predictor(model, canvas=seen_as.canvas, fit=seen_as.fit, batch_size=2)
     records = list(predictor.predict(find_pictures([str(tmp_path)])))
     assert [pathlib.Path(r["file"]).name for r in records] == ["0.png", "1.png", "2.png", "broken.png"]

@@ -32,6 +32,8 @@ class Examples:
       splits: the split that the data set itself prescribes for each example, or None; empty where a part of a
         combined set prescribes none.
       groups: subject (or video) of each example, for subject-disjoint folds, or None.
+      face_crop: how the pictures' faces were cut out, one of `face_crop.CROPS`, or "" where they are no faces or it
+        is not known; what a model of them is shown must be cut likewise.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Examples:
     content: Callable[[int], str]
     splits: np.ndarray | None = None
     groups: np.ndarray | None = None
+    face_crop: str = ""
 
     def __post_init__(self):
         if not self.keys:

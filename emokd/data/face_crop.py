@@ -14,6 +14,9 @@ from emokd.errors import InputError
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the picture; may reach beyond it."""
 
+CROPS = ("landmarks", "box")
+"""How pictures of faces were cut out: generously around their landmarks, or as a square that just holds the face."""
+
 LANDMARK_SCALE = 0.909
 """Side of EmoNet's crop over width plus height of the landmarks' box."""
 
@@ -118,7 +121,8 @@ def with_crops(examples: Examples, box: Callable[[int], Box], scale: float = LAN
         except InputError as error:
             raise DecodeError(f"{examples.name}, {examples.keys[i]}: {error}") from error
 
-    return dataclasses.replace(examples, inputs={**examples.inputs, "image": cut})
+    inputs = {**examples.inputs, "image": cut}
+    return dataclasses.replace(examples, inputs=inputs, face_crop="landmarks" if scale == LANDMARK_SCALE else "box")
 
 
 def _round(value: float) -> int:

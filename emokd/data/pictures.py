@@ -21,6 +21,7 @@ def picture_examples(
     options: Mapping,
     splits: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    face_crop: str = "",
 ) -> Examples:
     """Makes Examples of pictures; their keys are the file names. Nothing is decoded before it is asked for.
 
@@ -34,6 +35,7 @@ def picture_examples(
         set it to the canvas size for speed.
       splits: the prescribed split of each example.
       groups: the subject of each example.
+      face_crop: how faces were cut out, as in Examples.
     """
     min_side = int(options.get("min_side", 0) or 0)
 
@@ -49,6 +51,7 @@ def picture_examples(
         content=files.contents(names),
         splits=None if splits is None else np.array(splits),
         groups=None if groups is None else np.array(groups),
+        face_crop=face_crop,
     )
 
 

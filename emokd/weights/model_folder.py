@@ -43,10 +43,12 @@ class SeenAs:
     Attributes:
       canvas: side of the stored square, pixels.
       fit: "crop", "squash" or "pad".
+      face_crop: how faces were cut out, "landmarks" or "box".
     """
 
     canvas: int
     fit: str
+    face_crop: str
 
 
 def save_model(
@@ -139,18 +141,19 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
 def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     """Reads a model folder, and how its training made pictures into squares.
 
-    That is known of a student, from the configuration in its provenance. Imported weights are shown pictures cropped
-    to the network's own size.
+    That is known of a student, from its provenance. Imported weights are shown pictures cropped to the network's own
+    size, and faces cut out around their landmarks.
 
     Raises:
       InputError: as `load_model`.
     """
     model = require_pictures(load_trained(folder), str(folder))
-    config = _read_description(pathlib.Path(folder))["provenance"].get("config")
-    if not config:
-        return model, SeenAs(model.spec.preprocessing.size, "crop")
-    data = json.loads(config)["data"]
-    return model, SeenAs(data["canvas"], data["fit"])
+    provenance = _read_description(pathlib.Path(folder))["provenance"]
+    crop = provenance.get("face_crop") or "landmarks"
+    if not provenance.get("config"):
+        return model, SeenAs(model.spec.preprocessing.size, "crop", crop)
+    data = json.loads(provenance["config"])["data"]
+    return model, SeenAs(data["canvas"], data["fit"], crop)
 
 
 def model_hash(folder: str | pathlib.Path) -> str:

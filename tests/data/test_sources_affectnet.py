@@ -112,6 +112,8 @@ def test_2017_crops(tmp_path):
     # Box 20, 16 to 40, 36: side 36.36, centre 30, 26.
     np.testing.assert_array_equal(by_landmarks, whole[8:44, 12:48])
     by_face = affectnet.load(directory, {"crop": "face"}).inputs["image"](2)
+    crops = {crop: affectnet.load(directory, {"crop": crop}).face_crop for crop in ("landmarks", "face", "none")}
+    assert crops == {"landmarks": "landmarks", "face": "box", "none": ""}
     np.testing.assert_array_equal(by_face, whole[5:35, 10:40])
     np.testing.assert_array_equal(affectnet.load(directory, {"crop": "none"}).inputs["image"](2), whole)
 

@@ -189,6 +189,7 @@ def test_ferplus_and_diffusionfer(data_directory):
     examples = load(*parts, min_side=48)
     alone = [sources.load(part["source"], part["dir"], part.get("options", {}), 48) for part in parts]
     assert len(examples) == sum(map(len, alone))
+    assert examples.face_crop == "box"
     assert len(examples.classes["expression"]) == 8
     names = np.array(examples.classes["expression"])[examples.columns["expression"]]
     own = [np.array(part.classes["expression"])[part.columns["expression"]] for part in alone]

@@ -78,11 +78,11 @@ def test_hash_and_origin(folder):
 
 
 def test_a_student_knows_how_it_saw_pictures(folder, tmp_path):
-    assert load_with_canvas(folder)[1] == SeenAs(16, "crop")
+    assert load_with_canvas(folder)[1] == SeenAs(16, "crop", "landmarks")
     config = json.dumps({"data": {"canvas": 40, "fit": "pad"}})
-    save_model(tmp_path / "student", SPEC, *make_trees(), {"config": config})
+    save_model(tmp_path / "student", SPEC, *make_trees(), {"config": config, "face_crop": "box"})
     model, seen_as = load_with_canvas(tmp_path / "student")
-    assert seen_as == SeenAs(40, "pad")
+    assert seen_as == SeenAs(40, "pad", "box")
     assert model.spec == SPEC
 
 

@@ -75,6 +75,7 @@ def load(directory: str, options: Mapping) -> Examples:
         {"expression": selection.classes},
         options if crop == "none" else {},
         splits=[splits[i] for i in kept],
+        face_crop="box",
     )
     return examples if crop == "none" else with_crops(examples, _boxes(files, [landmarks[i] for i in kept]))
 

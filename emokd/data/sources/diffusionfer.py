@@ -38,7 +38,8 @@ def load(directory: str, options: Mapping) -> Examples:
             [[row.number("valence", -1, 1), row.number("arousal", -1, 1)] for row in rows], np.float32
         ),
     }
-    return picture_examples("diffusionfer", files, names, columns, {"expression": CLASSES}, options)
+    classes = {"expression": CLASSES}
+    return picture_examples("diffusionfer", files, names, columns, classes, options, face_crop="box")
 
 
 def _code(row: Row) -> int:

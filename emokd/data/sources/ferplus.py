@@ -88,7 +88,8 @@ def load(directory: str, options: Mapping) -> Examples:
         columns = {"expression": distributions.argmax(axis=1).astype(np.int32)}
     else:
         columns = {"votes": distributions}
-    return picture_examples("ferplus", files, names, columns, {"expression": ORDERS[order]}, options, splits=splits)
+    classes = {"expression": ORDERS[order]}
+    return picture_examples("ferplus", files, names, columns, classes, options, splits=splits, face_crop="box")
 
 
 def distribution(votes: Float[np.ndarray, "10"], protocol: str) -> Float[np.ndarray, "8"] | None:

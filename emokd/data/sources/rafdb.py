@@ -45,7 +45,8 @@ def load(directory: str, options: Mapping) -> Examples:
     names = find_pictures(files, rows, "picture")
     report_unused("rafdb", files, names)
     columns = {"expression": np.array(labels, np.int32)}
-    return picture_examples("rafdb", files, names, columns, {"expression": classes}, options, splits=splits)
+    heads = {"expression": classes}
+    return picture_examples("rafdb", files, names, columns, heads, options, splits=splits, face_crop="box")
 
 
 def _read_list(path: str) -> list[Row]:
