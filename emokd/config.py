@@ -169,7 +169,7 @@ def check_key(config: ml_collections.ConfigDict, key: str) -> None:
 
 def _namesake(config: ml_collections.ConfigDict, name: str) -> str:
     """The hint for a key that exists, but in another section."""
-    elsewhere = [f"config.{key}" for key, _ in _leaves(config) if key.split(".")[-1] == name]
+    elsewhere = [f"config.{key}" for key, _ in leaves(config) if key.split(".")[-1] == name]
     return f" Did you mean {excerpt(elsewhere, 3)}?" if elsewhere else ""
 
 
@@ -253,7 +253,7 @@ def locked(
 
 def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> list[str]:
     """What `config` changes, one line "key: default -> value" for each key, sorted; "(absent)" where one has no key."""
-    ours, theirs = dict(_leaves(config)), dict(_leaves(default))
+    ours, theirs = dict(leaves(config)), dict(leaves(default))
 
     def shown(leaves, key):
         return repr(leaves[key]) if key in leaves else "(absent)"
@@ -263,7 +263,7 @@ def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) 
 
 def differing_keys(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> list[str]:
     """Dotted keys whose values differ or that only one of the two has, sorted."""
-    ours, theirs = dict(_leaves(a)), dict(_leaves(b))
+    ours, theirs = dict(leaves(a)), dict(leaves(b))
     absent = object()
     return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key, absent) != theirs.get(key, absent))
 
@@ -289,7 +289,7 @@ def to_json(config: ml_collections.ConfigDict) -> str:
     Raises:
       InputError: a value is not a number, text, bool, None or a tuple of these; its key is named.
     """
-    for key, value in _leaves(config):
+    for key, value in leaves(config):
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -314,12 +314,12 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(_tuples(values)).lock()
 
 
-def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and values in order; lists as tuples, an empty section as {}."""
     for name, value in config.items():
         key = f"{prefix}{name}"
         if isinstance(value, ml_collections.ConfigDict) and len(value):
-            yield from _leaves(value, f"{key}.")
+            yield from leaves(value, f"{key}.")
         else:
             yield key, {} if isinstance(value, ml_collections.ConfigDict) else _tuples(value)
 

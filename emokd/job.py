@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 import ml_collections
@@ -30,21 +30,29 @@ from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
+from emokd.training.programs import Programs
 from emokd.training.sharding import create_mesh, replicated
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
-from emokd.workdir import claim, read_config, write_atomically
+from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, report: bool = True) -> dict:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    report: bool = True,
+    shared: dict[str, Programs] | None = None,
+) -> dict:
     """Runs the job in `workdir`, continuing it if it has begun; returns the scores, also in `scores.json`.
 
     Args:
       config: the resolved configuration.
       workdir: the run's folder.
       report: write `report.html` at the end; `python -m emokd.report` does it later.
+      shared: programs of runs in this process, to use again and to add to.
 
     Raises:
       InputError: the input is wrong, or `workdir` holds a run of another configuration.
@@ -55,7 +63,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, rep
         logging.info("%s is done already.", workdir)
         return json.loads((workdir / "scores.json").read_text())
 
-    job = create_job(config, teacher_trainer(workdir, config.data))
+    job = create_job(config, teacher_trainer(workdir, config.data), shared)
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         if name in job.recipe.networks:
@@ -121,21 +129,25 @@ def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
     return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas)
 
 
-def create_job(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> Job:
+def create_job(
+    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, shared: dict[str, Programs] | None = None
+) -> Job:
     """Everything that training needs, with teachers read from the cache where the configuration names one.
 
     Args:
       config: the resolved configuration.
       train_teacher: (configuration file, teacher's name) -> model folder; trains a teacher that has no weights.
+      shared: programs that may be used again; what is new is added.
 
     Raises:
       InputError: data, models or options are wrong, or the batch is larger than the training split.
     """
-    return _create_job(config, train_teacher, cached=bool(config.cache.dir))[0]
+    shared = {} if shared is None else shared
+    return _create_job(config, train_teacher, cached=bool(config.cache.dir), shared=shared)[0]
 
 
 def _create_job(
-    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, cached: bool
+    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, cached: bool, shared: dict[str, Programs]
 ) -> tuple[Job, dict[str, TrainedModel]]:
     parts = load_splits(config)
     train_split = parts["train"]
@@ -154,11 +166,37 @@ def _create_job(
         inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
     )
     models = load_models(config, train_teacher)
-    recipe, begin = recipes.find(config.recipe).build(config, task, models), None
-    if config.start_from:
-        recipe, begin = predecessor.continue_from(pathlib.Path(config.start_from), recipe)
+    start = pathlib.Path(config.start_from) if config.start_from else None
+    done = predecessor.phases_done(start) if start else set()
+    key = program_key(config, task, models, done)
+    if key not in shared:
+        recipe = recipes.find(config.recipe).build(config, task, models)
+        if start:
+            recipe = predecessor.without(recipe, done, start)
+        shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
+    programs = shared[key]
+    begin = predecessor.load(start, programs.abstract) if start else None
     attach = open_cache(config, models, parts, extra).attach if cached else dict
-    return Job(config, recipe, parts, extra, attach, begin), models
+    return Job(config, programs.recipe, parts, extra, attach, begin, programs), models
+
+
+def program_key(
+    config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel], done: Collection[str]
+) -> str:
+    """What decides a run's recipe and programs: everything but its seed, which examples it has, and how it is logged.
+
+    Args:
+      config: the run's configuration.
+      task: the facts of its data.
+      models: what it reads from files.
+      done: phases that it leaves out.
+    """
+    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", "evaluation.", "select.")
+    kept = {
+        name: value for name, value in configuration.leaves(config) if name == "devices" or not name.startswith(aside)
+    }
+    origins = {name: model.origin for name, model in models.items()}
+    return json.dumps([kept, dataclasses.asdict(task), origins, sorted(done)], default=str, sort_keys=True)
 
 
 def class_counts(examples: Examples) -> tuple[float, ...]:
@@ -180,7 +218,7 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     Raises:
       InputError: there is no frozen teacher, views are not limited, or `folder` holds another cache.
     """
-    job, models = _create_job(config, train_teacher, cached=False)
+    job, models = _create_job(config, train_teacher, cached=False, shared={})
     distinct = {part.keys[0]: part for part in job.splits.values()}  # validation may be the test split
     parts = [*distinct.values(), *([job.extra] if job.extra else [])]
     key = cache_key(config, models, job.splits, job.extra)

@@ -6,7 +6,7 @@ others name its folder in `config.start_from`.
 
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Collection
 
 import jax
 import numpy as np
@@ -15,26 +15,19 @@ from absl import logging
 
 from emokd.errors import InputError, excerpt
 from emokd.phase import Recipe, Tree, path_string
+from emokd.training.state import State
 from emokd.workdir import read_config
 
 Begin = tuple[Tree, Tree]
 """Parameters and statistics, on the host."""
 
 
-def continue_from(folder: pathlib.Path, recipe: Recipe) -> tuple[Recipe, Begin]:
-    """The recipe without the phases that the run in `folder` has done, and what they left.
-
-    The phases left out are those of the same name, however long they were there. A run that itself began with another
-    one has done that one's phases too.
-
-    Args:
-      folder: a finished run's.
-      recipe: the new run's.
+def without(recipe: Recipe, done: Collection[str], folder: pathlib.Path) -> Recipe:
+    """The recipe without the phases of these names, however long they were.
 
     Raises:
-      InputError: there is no finished run, it has done every phase, or its networks are others.
+      InputError: none is left.
     """
-    done = phases_done(folder)
     phases = [phase for phase in recipe.phases if phase.name not in done]
     if not phases:
         raise InputError(
@@ -42,14 +35,11 @@ def continue_from(folder: pathlib.Path, recipe: Recipe) -> tuple[Recipe, Begin]:
             f"({', '.join(phase.name for phase in recipe.phases)}). Train it with those to repeat disabled, such as "
             f"--config.phases.{recipe.phases[-1].name}.enabled=False."
         )
-    abstract = jax.eval_shape(recipe.init, jax.random.key(0))
-    params, stats = adopt(_last_checkpoint(folder), abstract, folder)
-    logging.info("Beginning with what %s has learnt in %s.", folder, ", ".join(sorted(done)))
-    return dataclasses.replace(recipe, phases=phases), (params, stats)
+    return dataclasses.replace(recipe, phases=phases)
 
 
 def phases_done(folder: pathlib.Path) -> set[str]:
-    """Names of the phases that the finished run in `folder` has done, those it began with included.
+    """Names of the phases that the finished run in `folder` has done, and the run that it began with.
 
     Raises:
       InputError: there is no finished run.
@@ -63,6 +53,20 @@ def phases_done(folder: pathlib.Path) -> set[str]:
     return earlier | {name for name, phase in config.phases.items() if phase.enabled}
 
 
+def load(folder: pathlib.Path, abstract: State) -> Begin:
+    """Parameters and statistics at the end of the run in `folder`.
+
+    Args:
+      folder: a finished run's.
+      abstract: shapes of the new run's state.
+
+    Raises:
+      InputError: its checkpoints are gone, or its networks are others.
+    """
+    logging.info("Beginning with what has been learnt in %s.", folder)
+    return adopt(_last_checkpoint(folder), abstract, folder)
+
+
 def _last_checkpoint(folder: pathlib.Path) -> Tree:
     with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
         step = manager.latest_step()
@@ -72,19 +76,19 @@ def _last_checkpoint(folder: pathlib.Path) -> Tree:
     return target["state"]
 
 
-def adopt(found: Tree, abstract: Any, folder: pathlib.Path) -> Begin:
+def adopt(found: Tree, abstract: State, folder: pathlib.Path) -> Begin:
     """The stored parameters and statistics, checked against the new run's.
 
     Args:
       found: {"params", "stats"} of the checkpoint.
-      abstract: (params, stats) of the new run, with shapes.
+      abstract: shapes of the new run's state.
       folder: for the message.
 
     Raises:
       InputError: paths or shapes differ; the first few are named.
     """
     stored = {"params": found["params"], "stats": found["stats"]}
-    wanted = {"params": abstract[0], "stats": abstract[1]}
+    wanted = {"params": abstract.params, "stats": abstract.stats}
     ours, theirs = _shapes(wanted), _shapes(stored)
     problems = [f"{name} is missing there" for name in ours if name not in theirs]
     problems += [f"{name} is there alone" for name in theirs if name not in ours]

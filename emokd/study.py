@@ -200,7 +200,7 @@ def main(argv: list[str]) -> None:
     if LIST.value:
         print(list_runs(study, workdir, ONLY.value))
     else:
-        print(run_study(study, workdir, train=functools.partial(train, report=False), only=ONLY.value))
+        print(run_study(study, workdir, train=functools.partial(train, report=False, shared={}), only=ONLY.value))
 
 
 if __name__ == "__main__":

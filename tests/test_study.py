@@ -59,7 +59,7 @@ class FakeTrain:
     def __init__(self, failing=(), score=lambda config: ACCURACY[config.method][config.seed]):
         self.calls, self.failing, self.score = [], failing, score
 
-    def __call__(self, config, workdir):
+    def __call__(self, config, workdir, **options):
         folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(to_json(config))
@@ -273,7 +273,7 @@ def test_scores_cut_off_are_an_input_error_with_file_and_line(tmp_path, base):
 
 def test_teachers_that_differ_between_variants_have_their_own_rows(tmp_path, base):
     class OwnTeachers(FakeTrain):
-        def __call__(self, config, workdir):
+        def __call__(self, config, workdir, **options):
             scores = super().__call__(config, workdir)
             scores["teachers"]["big"]["expression"]["accuracy"] = 0.25 if config.method == "kd" else 0.75
             (pathlib.Path(workdir) / "scores.json").write_text(json.dumps(scores))

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import json
 import pathlib
 import resource
@@ -26,9 +25,9 @@ from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
 from emokd.training.checkpoints import Best, Checkpoints, abstract_like
-from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, replicated
-from emokd.training.state import State, create_state
-from emokd.training.step import create_train_step, parameter_labels
+from emokd.training.programs import Programs
+from emokd.training.sharding import check_batch_size, replicated
+from emokd.training.state import State
 from emokd.training.streams import Attach, Streams
 
 
@@ -43,6 +42,7 @@ class Job:
       extra: unlabelled examples that phases with data="all" read as well, or None.
       attach: adds cached teacher features to a host batch; the identity where nothing is cached.
       begin: parameters and statistics of another run to begin with, or None for fresh ones.
+      programs: what the recipe compiles to, where another run of this process has it already.
     """
 
     config: ml_collections.ConfigDict
@@ -51,6 +51,7 @@ class Job:
     extra: Examples | None
     attach: Attach = dict
     begin: tuple[Tree, Tree] | None = None
+    programs: Programs | None = None
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
@@ -75,28 +76,18 @@ class _Run:
     def __init__(self, job: Job, workdir: pathlib.Path):
         config, recipe = job.config, job.recipe
         self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
-        self.mesh = create_mesh(config.devices)
-        check_batch_size(config.batch_size, self.mesh)
         self.classes = job.splits["train"].classes
+        self.programs = job.programs or Programs(recipe, config, len(self.classes.get("expression", ())))
+        self.mesh = self.programs.mesh
+        check_batch_size(config.batch_size, self.mesh)
         self.constants = jax.device_put(recipe.constants, replicated(self.mesh))
         self.streams = Streams(config, self.mesh, job.attach)
-        heads = recipe.networks["student"].heads if recipe.networks else ()
-        self.predict = evaluation.create_predict(recipe.predict, heads, self.mesh)
-        if recipe.observe is not None:
-            self.ask = jax.jit(recipe.observe, out_shardings=replicated(self.mesh))
-            self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
+        self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.saved = float("-inf")
         self.best = Best()
         self.weights: dict[str, dict] = {}
         self.remarked: set[str] = set()
-        labels = parameter_labels(recipe)
-        self.train_step = jax.jit(
-            create_train_step(recipe, config, labels),
-            static_argnames="phase",
-            donate_argnames="state",
-            out_shardings=replicated(self.mesh),
-        )
         self.state = self.initial_state()
         self.log = MetricsLog(workdir, resume_step=int(self.state.step))
         self.progress = Progress(
@@ -110,17 +101,14 @@ class _Run:
 
     def initial_state(self) -> State:
         """The last checkpoint's state, or a fresh one; born on its sharding either way."""
-        count = len(self.classes.get("expression", ()))
-        create = functools.partial(create_state, self.recipe, self.config, count)
-        key = jax.random.key(self.config.seed)  # an argument, so that all seeds share a compiled program
         latest = self.checkpoints.latest()
         if latest is None:
-            state = jax.jit(create, out_shardings=replicated(self.mesh))(key)
+            state = self.programs.create(jax.random.key(self.config.seed))
             if self.job.begin is None:
                 return state
             params, stats = jax.device_put(self.job.begin, replicated(self.mesh))
             return dataclasses.replace(state, params=params, stats=stats)
-        abstract = abstract_like(jax.eval_shape(create, key), replicated(self.mesh))
+        abstract = abstract_like(self.programs.abstract, replicated(self.mesh))
         state, self.best = self.checkpoints.restore(latest, abstract)
         logging.info("Continuing from step %d.", latest)
         return state
@@ -193,11 +181,8 @@ class _Run:
 
     def compile(self, phase: Phase, index: int, batch: Tree) -> Callable:
         """Compiles the phase's step; its time, FLOPs and memory go to the log."""
-        sharding = batch_sharding(self.mesh)
-        abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
         begun = time.perf_counter()
-        with jax.set_mesh(self.mesh):  # so that an objective may ask for arrays gathered over it
-            compiled = self.train_step.lower(self.state, self.constants, abstract, phase=index).compile()
+        compiled = self.programs.step(index, self.state, self.constants, batch)
         seconds = time.perf_counter() - begun
         memory = compiled.memory_analysis()
         cost = compiled.cost_analysis() or {}
@@ -257,11 +242,11 @@ class _Run:
 
     def observe(self, phase: Phase, step: int) -> None:
         """Stores what the networks make of a few fixed examples, for the report's pictures."""
-        if self.recipe.observe is None:
+        if self.programs.observe is None:
             return
         with jax.transfer_guard("allow"):
             (batch,) = self.streams.evaluation(self.observed)
-            found = jax.device_get(self.ask(self.state.params, self.state.stats, self.constants, batch))
+            found = jax.device_get(self.programs.observe(self.state.params, self.state.stats, self.constants, batch))
             targets = {name: evaluation.fetch(batch[name]) for name in observations.TARGETS if name in batch}
             rows = evaluation.fetch(batch["mask"])
         if jax.process_index() == 0:
@@ -271,7 +256,7 @@ class _Run:
     def split_scores(self, split: str) -> dict:
         with jax.transfer_guard("allow"):
             predictions, columns = evaluation.collect(
-                self.predict,
+                self.programs.predict,
                 self.state.params,
                 self.state.stats,
                 self.constants,

@@ -1,0 +1,71 @@
+"""Runs of one process that differ in seed and data alone share their compiled programs."""
+
+import jax
+import numpy as np
+import pytest
+
+from emokd import config as configuration
+from emokd import defaults, job
+from emokd.benchmarking.compilations import count_compilations
+from emokd.recipes import supervised
+from emokd.reporting.metrics_log import read_metrics
+from emokd.weights import model_folder
+
+SIZE = 16
+
+
+def make_config(**changes):
+    config = supervised.default_config()
+    config.batch_size = 8
+    config.data.source = "painter"
+    config.data.options = {"size": SIZE, "train": 24, "validation": 9, "test": 11, "seed": 0}
+    config.data.canvas = SIZE
+    config.data.num_threads = 1
+    config.student = defaults.network("basic_cnn", size=SIZE, width=2)
+    config.phases.train = defaults.phase(steps=3, learning_rate=1e-2)
+    config.evaluation = defaults.every(steps=3)
+    config.log.every_steps = 1
+    return configuration.locked(config, changes)
+
+
+def losses(workdir):
+    return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """The programs of a run with seed 0."""
+    shared = {}
+    job.train(make_config(), tmp_path_factory.mktemp("first") / "run", report=False, shared=shared)
+    return shared
+
+
+def test_another_seed_compiles_nothing_and_has_the_same_result_as_alone(first, tmp_path):
+    with count_compilations() as compiled:
+        job.train(make_config(seed=1), tmp_path / "shared", report=False, shared=first)
+    assert compiled == []
+    job.train(make_config(seed=1), tmp_path / "alone", report=False)
+    assert losses(tmp_path / "shared") == losses(tmp_path / "alone")
+    params = [model_folder.load_trained(tmp_path / name / "student").params for name in ("shared", "alone")]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"seed": 3}, True),
+        ({"log.every_steps": 2, "evaluation.every_steps": 1}, True),
+        ({"data.split.seed": 1}, True),
+        ({"phases.train.learning_rate": 1e-3}, False),
+        ({"optimizer.weight_decay": 0.5}, False),
+        ({"data.view_seed": 1}, False),
+        ({"data.augment.flip": 0.0}, False),
+        ({"student.options.width": 3}, False),
+        ({"devices": 1}, False),
+        ({"batch_size": 16}, False),
+    ],
+)
+def test_what_changes_the_programs_and_what_does_not(first, changes, same):
+    shared = dict(first)
+    job.create_job(make_config(**changes), train_teacher=None, shared=shared)
+    assert (shared.keys() == first.keys()) is same
