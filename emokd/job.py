@@ -175,7 +175,7 @@ def _create_job(
             recipe = predecessor.without(recipe, done, start)
         shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
     programs = shared[key]
-    begin = predecessor.load(start, programs.abstract) if start else None
+    begin = predecessor.load(start, programs.abstract, replicated(programs.mesh)) if start else None
     attach = open_cache(config, models, parts, extra).attach if cached else dict
     return Job(config, programs.recipe, parts, extra, attach, begin, programs), models
 

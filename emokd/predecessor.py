@@ -9,17 +9,17 @@ import pathlib
 from collections.abc import Collection
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
 from emokd.errors import InputError, excerpt
 from emokd.phase import Recipe, Tree, path_string
+from emokd.training.checkpoints import read_weights
 from emokd.training.state import State
 from emokd.workdir import read_config
 
 Begin = tuple[Tree, Tree]
-"""Parameters and statistics, on the host."""
+"""Parameters and statistics."""
 
 
 def without(recipe: Recipe, done: Collection[str], folder: pathlib.Path) -> Recipe:
@@ -53,59 +53,54 @@ def phases_done(folder: pathlib.Path) -> set[str]:
     return earlier | {name for name, phase in config.phases.items() if phase.enabled}
 
 
-def load(folder: pathlib.Path, abstract: State) -> Begin:
+def load(folder: pathlib.Path, abstract: State, sharding: jax.sharding.Sharding) -> Begin:
     """Parameters and statistics at the end of the run in `folder`.
 
     Args:
       folder: a finished run's.
       abstract: shapes of the new run's state.
+      sharding: where they are wanted.
 
     Raises:
-      InputError: its checkpoints are gone, or its networks are others.
+      InputError: its checkpoints are gone, or its networks are others; the first few differences are named.
     """
-    logging.info("Beginning with what has been learnt in %s.", folder)
-    return adopt(_last_checkpoint(folder), abstract, folder)
-
-
-def _last_checkpoint(folder: pathlib.Path) -> Tree:
     with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
         step = manager.latest_step()
-        if step is None:
-            raise InputError(f"config.start_from is {folder}, but its checkpoints are gone.")
-        target = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-    return target["state"]
-
-
-def adopt(found: Tree, abstract: State, folder: pathlib.Path) -> Begin:
-    """The stored parameters and statistics, checked against the new run's.
-
-    Args:
-      found: {"params", "stats"} of the checkpoint.
-      abstract: shapes of the new run's state.
-      folder: for the message.
-
-    Raises:
-      InputError: paths or shapes differ; the first few are named.
-    """
-    stored = {"params": found["params"], "stats": found["stats"]}
-    wanted = {"params": abstract.params, "stats": abstract.stats}
-    ours, theirs = _shapes(wanted), _shapes(stored)
-    problems = [f"{name} is missing there" for name in ours if name not in theirs]
-    problems += [f"{name} is there alone" for name in theirs if name not in ours]
-    problems += [
-        f"{name} is {theirs[name]} there, {ours[name]} here"
-        for name in ours
-        if name in theirs and ours[name] != theirs[name]
-    ]
-    if problems:
+    if step is None:
+        raise InputError(f"config.start_from is {folder}, but its checkpoints are gone.")
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        {"params": abstract.params, "stats": abstract.stats},
+    )
+    path = (folder / "checkpoints").absolute()
+    try:
+        found = read_weights(path, step, wanted)
+    except (KeyError, ValueError) as error:
+        differences = compare_shapes(wanted, stored_shapes(path, step))
         raise InputError(
-            f"config.start_from: the networks of {folder} are not those of this run: {excerpt(problems)}. "
+            f"config.start_from: the networks of {folder} are not those of this run: {excerpt(differences)}. "
             "Give both the same modalities, teachers, widths and classes."
-        )
-    values = {path_string(path): np.asarray(value) for path, value in jax.tree_util.tree_leaves_with_path(stored)}
-    filled = jax.tree_util.tree_map_with_path(lambda path, _: values[path_string(path)], wanted)
-    return filled["params"], filled["stats"]
+        ) from error
+    logging.info("Beginning with what has been learnt in %s.", folder)
+    return found["params"], found["stats"]
+
+
+def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
+    """In words, what of `wanted` is not in `stored` or has another shape there."""
+    ours, theirs = _shapes(wanted), _shapes(stored)
+    return [
+        f"{name} is {theirs.get(name, 'missing')} there, {shape} here"
+        for name, shape in ours.items()
+        if theirs.get(name) != shape
+    ]
+
+
+def stored_shapes(folder: pathlib.Path, step: int) -> Tree:
+    """What a checkpoint's state holds; its leaves have shapes."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        return reader.metadata(folder / str(step) / "state").item_metadata.tree
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    return {path_string(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return {path_string(path): tuple(leaf.shape) for path, leaf in leaves}

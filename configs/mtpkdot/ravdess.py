@@ -34,6 +34,6 @@ def get_config(arg=""):
     config.phases.joint = defaults.phase(**epochs(6), learning_rate=1e-3)
     config.phases.hallucinate = defaults.phase(**epochs(10), learning_rate=1e-3)
     config.phases.align = defaults.phase(**epochs(6), learning_rate=2e-3)
-    config.phases.student = defaults.phase(**epochs(15), learning_rate=5e-4)
-    config.evaluation = defaults.every(percent=20)
+    config.phases.student = defaults.phase(**epochs(8), learning_rate=1e-3)
+    config.evaluation = defaults.every(percent=25)
     return config

@@ -8,9 +8,11 @@ from typing import Any
 import grain
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from emokd.errors import InputError
+from emokd.phase import Tree
 from emokd.training.state import State
 
 
@@ -88,6 +90,14 @@ class Checkpoints:
             ) from error
         return found["state"], Best(**found["best"])
 
+    def restore_weights(self, step: int, state: State) -> State:
+        """`state` with the parameters and statistics of a step, on its own shardings; the rest is not read."""
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            {"params": state.params, "stats": state.stats},
+        )
+        return dataclasses.replace(state, **read_weights(self._manager.directory, step, abstract))
+
     def restore_iterator(self, step: int, iterator: Any) -> None:
         """Puts a fresh data iterator where it was at `step`, however many processes there were.
 
@@ -104,6 +114,25 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and releases the threads."""
         self._manager.close()
+
+
+def read_weights(folder: epath.PathLike, step: int, abstract: Tree) -> Tree:
+    """Some of a checkpoint's state.
+
+    Args:
+      folder: the run's `checkpoints`.
+      step: which one.
+      abstract: shapes of what is wanted, with shardings, such as {"params": ..., "stats": ...}.
+
+    Raises:
+      ValueError: it is not there in these shapes.
+    """
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+        return reader.restore(
+            epath.Path(folder) / str(step) / "state",
+            args=ocp.args.PyTreeRestore(item=abstract, restore_args=arguments, partial_restore=True),
+        )
 
 
 def abstract_like(state: State, sharding: jax.sharding.Sharding) -> State:

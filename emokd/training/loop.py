@@ -122,8 +122,7 @@ class _Run:
                 self.weights.update(self.stored_weights())
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
-            sharded = abstract_like(self.state, replicated(self.mesh))
-            self.state, _ = self.checkpoints.restore(self.best.step, sharded)
+            self.state = self.checkpoints.restore_weights(self.best.step, self.state)
         return self.state, self.scores("test")
 
     def one_phase(self, phase: Phase, index: int, start: int) -> None:
