@@ -30,6 +30,7 @@ from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
+from emokd.training.placement import create_placement, gathering
 from emokd.training.sharding import create_mesh, replicated
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
@@ -62,7 +63,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, rep
             entry |= describe(job.recipe.networks[name])
     scores["data"] = job.splits["train"].name
     scores["provenance"] = provenance()
-    params, stats = job.recipe.extract(*jax.device_get((state.params, state.stats)))
+    params, stats = job.recipe.extract(*jax.tree.map(evaluation.fetch, (state.params, state.stats)))
     if jax.process_index() == 0:
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         origin["face_crop"] = job.splits["train"].face_crop
@@ -151,6 +152,7 @@ def _create_job(
         sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
         batch_size=config.batch_size,
         counts=class_counts(train_split),
+        devices=create_mesh(config.devices, **config.mesh).size,
         inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
     )
     models = load_models(config, train_teacher)
@@ -184,12 +186,14 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     distinct = {part.keys[0]: part for part in job.splits.values()}  # validation may be the test split
     parts = [*distinct.values(), *([job.extra] if job.extra else [])]
     key = cache_key(config, models, job.splits, job.extra)
-    recipe, mesh = job.recipe, create_mesh(config.devices)
+    mesh = create_mesh(config.devices, **config.mesh)
+    placement = create_placement(job.recipe, config, mesh, len(job.splits["train"].classes.get("expression", ())))
+    recipe = gathering(job.recipe, placement)
     if recipe.frozen_features is None or not recipe.constants:
         raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
     streams = Streams(config, mesh)
     compute = jax.jit(recipe.frozen_features, static_argnames="centre", out_shardings=replicated(mesh))
-    constants = jax.device_put(recipe.constants, replicated(mesh))
+    constants = jax.device_put(recipe.constants, placement.constants)
     batches = lambda view: itertools.chain(*(streams.evaluation(part, view) for part in parts))  # noqa: E731
     first = next(batches(CENTRE))
     shapes = jax.eval_shape(functools.partial(recipe.frozen_features, centre=True), constants, first)

@@ -34,6 +34,7 @@ class Task:
       batch_size: the global batch.
       counts: training examples of each class of "expression", fractional where votes are counted.
       inputs: shape of one example of each input that is no picture.
+      devices: over how many devices the batch is split.
     """
 
     classes: Mapping[str, tuple[str, ...]]
@@ -42,6 +43,7 @@ class Task:
     batch_size: int
     counts: tuple[float, ...] = ()
     inputs: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    devices: int = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,6 +172,20 @@ def gather(*arrays: Array) -> tuple[Array, ...]:
     if jax.sharding.get_abstract_mesh().empty:
         return arrays
     return tuple(jax.lax.with_sharding_constraint(array, jax.sharding.PartitionSpec()) for array in arrays)
+
+
+def each_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of each device's own rows, where the step is compiled for a mesh; of all rows elsewhere.
+
+    Args:
+      function: arrays of rows to arrays of rows (in any tree), with nothing in it that differs between devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function
+    rows = jax.sharding.PartitionSpec(mesh.axis_names)
+    # Nothing in it is the same on all devices, which is what the check is for; ott-jax's loops would fail it.
+    return jax.shard_map(function, in_specs=rows, out_specs=rows, check_vma=False)
 
 
 def class_weights(name: str, task: Task) -> tuple[float, ...] | None:

@@ -106,6 +106,6 @@ class Checkpoints:
         self._manager.close()
 
 
-def abstract_like(state: State, sharding: jax.sharding.Sharding) -> State:
-    """Shapes and dtypes of a state on the given sharding, for restoring."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+def abstract_like(state: State, shardings: State) -> State:
+    """Shapes and dtypes of a state on the given shardings, for restoring."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

@@ -26,6 +26,7 @@ from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
 from emokd.training.checkpoints import Best, Checkpoints, abstract_like
+from emokd.training.placement import create_placement, gathering
 from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, replicated
 from emokd.training.state import State, create_state
 from emokd.training.step import create_train_step, parameter_labels
@@ -73,12 +74,14 @@ class _Run:
     """The moving parts of one training run."""
 
     def __init__(self, job: Job, workdir: pathlib.Path):
-        config, recipe = job.config, job.recipe
-        self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
-        self.mesh = create_mesh(config.devices)
+        config = job.config
+        self.mesh = create_mesh(config.devices, **config.mesh)
         check_batch_size(config.batch_size, self.mesh)
         self.classes = job.splits["train"].classes
-        self.constants = jax.device_put(recipe.constants, replicated(self.mesh))
+        self.placement = create_placement(job.recipe, config, self.mesh, len(self.classes.get("expression", ())))
+        recipe = gathering(job.recipe, self.placement)
+        self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
+        self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.streams = Streams(config, self.mesh, job.attach)
         heads = recipe.networks["student"].heads if recipe.networks else ()
         self.predict = evaluation.create_predict(recipe.predict, heads, self.mesh)
@@ -95,7 +98,7 @@ class _Run:
             create_train_step(recipe, config, labels),
             static_argnames="phase",
             donate_argnames="state",
-            out_shardings=replicated(self.mesh),
+            out_shardings=(self.placement.state, replicated(self.mesh)),
         )
         self.state = self.initial_state()
         self.log = MetricsLog(workdir, resume_step=int(self.state.step))
@@ -115,12 +118,12 @@ class _Run:
         key = jax.random.key(self.config.seed)  # an argument, so that all seeds share a compiled program
         latest = self.checkpoints.latest()
         if latest is None:
-            state = jax.jit(create, out_shardings=replicated(self.mesh))(key)
+            state = jax.jit(create, out_shardings=self.placement.state)(key)
             if self.job.begin is None:
                 return state
-            params, stats = jax.device_put(self.job.begin, replicated(self.mesh))
+            params, stats = jax.device_put(self.job.begin, (self.placement.state.params, self.placement.state.stats))
             return dataclasses.replace(state, params=params, stats=stats)
-        abstract = abstract_like(jax.eval_shape(create, key), replicated(self.mesh))
+        abstract = abstract_like(jax.eval_shape(create, key), self.placement.state)
         state, self.best = self.checkpoints.restore(latest, abstract)
         logging.info("Continuing from step %d.", latest)
         return state
@@ -134,7 +137,7 @@ class _Run:
                 self.weights.update(self.stored_weights())
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
-            sharded = abstract_like(self.state, replicated(self.mesh))
+            sharded = abstract_like(self.state, self.placement.state)
             self.state, _ = self.checkpoints.restore(self.best.step, sharded)
         return self.state, self.scores("test")
 
@@ -188,7 +191,7 @@ class _Run:
         tally = jax.tree.map(jnp.zeros_like, state.tally)
         # A copy: the step donates its state, and preparing may have passed leaves through.
         self.state = jax.device_put(
-            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), replicated(self.mesh)
+            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), self.placement.state
         )
 
     def compile(self, phase: Phase, index: int, batch: Tree) -> Callable:
