@@ -167,27 +167,6 @@ def resized(preprocessing: Preprocessing, size: int) -> Preprocessing:
     return dataclasses.replace(preprocessing, size=size)
 
 
-def gather(*arrays: Array) -> tuple[Array, ...]:
-    """The arrays whole on every device, where the step is compiled for a mesh; as they are elsewhere."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return arrays
-    return tuple(jax.lax.with_sharding_constraint(array, jax.sharding.PartitionSpec()) for array in arrays)
-
-
-def each_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of each device's own rows, where the step is compiled for a mesh; of all rows elsewhere.
-
-    Args:
-      function: arrays of rows to arrays of rows (in any tree), with nothing in it that differs between devices.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return function
-    rows = jax.sharding.PartitionSpec(mesh.axis_names)
-    # Nothing in it is the same on all devices, which is what the check is for; ott-jax's loops would fail it.
-    return jax.shard_map(function, in_specs=rows, out_specs=rows, check_vma=False)
-
-
 def class_weights(name: str, task: Task) -> tuple[float, ...] | None:
     """Weights of the expressions in the cross-entropy: none, or balanced (1 / frequency, with mean 1 over examples).
 

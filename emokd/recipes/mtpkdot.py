@@ -30,7 +30,7 @@ from emokd.losses.shapes import check_range
 from emokd.models.multimodal import is_present
 from emokd.models.network import TrainedModel, functional
 from emokd.phase import Batch, Outcome, Phase, Recipe, Term, Tree
-from emokd.recipes import common, modalities
+from emokd.recipes import common, modalities, relations
 from emokd.signals import Signals
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
@@ -184,8 +184,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             return Outcome(terms, stats, metrics=metrics)
         answers = jax.lax.stop_gradient(teacher_answers(params, stats, batch, view))
         known = [rows if name == JOINT else has(name, batch) for name in pool]
-        compare = common.each_device(imitation) if config.structure.local else gathered_imitation
-        losses, measured = compare(signals.features, [answers[name].features for name in pool], known)
+        compare = relations.of_each_device if config.structure.local else relations.of_the_batch
+        theirs = [(answers[name].features, r) for name, r in zip(pool, known, strict=True)]
+        losses, measured = compare(imitation)(signals.features, theirs)
         metrics |= measured
         evidence = _evidence([answers[name] for name in pool], known, batch, heads)
         return Outcome(terms, stats, losses, rows, jax.lax.stop_gradient(evidence), metrics)
@@ -194,13 +195,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         signals, _ = ask_teacher(params, stats, batch, view)
         return {**modality_signals(params, signals), JOINT: signals}
 
-    def gathered_imitation(own, answers, rows):
-        # Every row meets every other one: the batch is gathered once, here, and not inside the solver.
-        own, *gathered = common.gather(own, *answers, *rows)
-        return imitation(own, gathered[: len(pool)], gathered[len(pool) :])
-
-    def imitation(own: Array, answers: list[Array], rows: list[Array]) -> tuple[Float[Array, "B K"], dict[str, Array]]:
+    def imitation(own: Array, theirs: list[tuple[Array, Array]]) -> tuple[Float[Array, "B K"], dict[str, Array]]:
         """Of each teacher: structure by transport, centroids and, for point-to-point distillation, its features."""
+        answers, rows = map(list, zip(*theirs, strict=True))
         total, measured = jnp.zeros((own.shape[0], len(pool)), jnp.float32), {}
         if weights.transport:
             found = transport_of(own, answers, rows)
@@ -390,7 +387,8 @@ def _imagine(name: str, imagination: Signals, modality: str, true: Array, rows: 
     """How far a hallucinated token is from the true one."""
     token = imagination.intermediates[f"token/{modality}"]
     if name == "mmd":
-        return mmd.gaussian_mmd(token, true, mask=rows)
+        compare = relations.of_the_batch(lambda own, theirs: mmd.gaussian_mmd(own, theirs[0], mask=theirs[1]))
+        return compare(token, (true, rows))
     return DISTANCES[name](token, true)
 
 
