@@ -12,6 +12,9 @@ def run(recipe: str) -> ConfigDict:
             "start_from": "",  # a finished run: begin with its parameters, and leave out the phases that it has done
             "batch_size": 64,
             "devices": 0,  # how many of the devices to use; 0 for all
+            "mesh": {"data": 0, "fsdp": 1},  # their axes; 0: what the other one leaves
+            # Rules (pattern, tactic) for parameters in memory, the first match counts; see docs/scaling.md.
+            "sharding": {"state": (), "teachers": (), "min_size": 2**14},
             "data": data(),
             "student": network(),
             "optimizer": {

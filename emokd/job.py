@@ -36,6 +36,9 @@ from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
 from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 
+# Among the operational keys, those on which compiled programs depend.
+PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
+
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
 
 
@@ -70,7 +73,7 @@ def train(
             entry |= describe(job.recipe.networks[name])
     scores["data"] = job.splits["train"].name
     scores["provenance"] = provenance()
-    params, stats = job.recipe.extract(*jax.device_get((state.params, state.stats)))
+    params, stats = job.recipe.extract(*jax.tree.map(evaluation.fetch, (state.params, state.stats)))
     if jax.process_index() == 0:
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         origin["face_crop"] = job.splits["train"].face_crop
@@ -163,6 +166,7 @@ def _create_job(
         sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
         batch_size=config.batch_size,
         counts=class_counts(train_split),
+        devices=create_mesh(config.devices, **config.mesh).size,
         inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
     )
     models = load_models(config, train_teacher)
@@ -175,7 +179,7 @@ def _create_job(
             recipe = predecessor.without(recipe, done, start)
         shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
     programs = shared[key]
-    begin = predecessor.load(start, programs.abstract, replicated(programs.mesh)) if start else None
+    begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     attach = open_cache(config, models, parts, extra).attach if cached else dict
     return Job(config, programs.recipe, parts, extra, attach, begin, programs), models
 
@@ -193,7 +197,9 @@ def program_key(
     """
     aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", "evaluation.", "select.")
     kept = {
-        name: value for name, value in configuration.leaves(config) if name == "devices" or not name.startswith(aside)
+        name: value
+        for name, value in configuration.leaves(config)
+        if name.startswith(PROGRAM_KEYS) or not name.startswith(aside)
     }
     origins = {name: model.origin for name, model in models.items()}
     return json.dumps([kept, dataclasses.asdict(task), origins, sorted(done)], default=str, sort_keys=True)
@@ -222,12 +228,12 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     distinct = {part.keys[0]: part for part in job.splits.values()}  # validation may be the test split
     parts = [*distinct.values(), *([job.extra] if job.extra else [])]
     key = cache_key(config, models, job.splits, job.extra)
-    recipe, mesh = job.recipe, create_mesh(config.devices)
+    recipe, mesh, placement = job.recipe, job.programs.mesh, job.programs.placement
     if recipe.frozen_features is None or not recipe.constants:
         raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
     streams = Streams(config, mesh)
     compute = jax.jit(recipe.frozen_features, static_argnames="centre", out_shardings=replicated(mesh))
-    constants = jax.device_put(recipe.constants, replicated(mesh))
+    constants = jax.device_put(recipe.constants, placement.constants)
     batches = lambda view: itertools.chain(*(streams.evaluation(part, view) for part in parts))  # noqa: E731
     first = next(batches(CENTRE))
     shapes = jax.eval_shape(functools.partial(recipe.frozen_features, centre=True), constants, first)

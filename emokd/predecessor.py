@@ -14,7 +14,7 @@ from absl import logging
 
 from emokd.errors import InputError, excerpt
 from emokd.phase import Recipe, Tree, path_string
-from emokd.training.checkpoints import read_weights
+from emokd.training.checkpoints import abstract_like, read_weights
 from emokd.training.state import State
 from emokd.workdir import read_config
 
@@ -53,13 +53,13 @@ def phases_done(folder: pathlib.Path) -> set[str]:
     return earlier | {name for name, phase in config.phases.items() if phase.enabled}
 
 
-def load(folder: pathlib.Path, abstract: State, sharding: jax.sharding.Sharding) -> Begin:
+def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
     """Parameters and statistics at the end of the run in `folder`.
 
     Args:
       folder: a finished run's.
       abstract: shapes of the new run's state.
-      sharding: where they are wanted.
+      places: shardings of the new run's state.
 
     Raises:
       InputError: its checkpoints are gone, or its networks are others; the first few differences are named.
@@ -68,10 +68,8 @@ def load(folder: pathlib.Path, abstract: State, sharding: jax.sharding.Sharding)
         step = manager.latest_step()
     if step is None:
         raise InputError(f"config.start_from is {folder}, but its checkpoints are gone.")
-    wanted = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        {"params": abstract.params, "stats": abstract.stats},
-    )
+    state = abstract_like(abstract, places)
+    wanted = {"params": state.params, "stats": state.stats}
     path = (folder / "checkpoints").absolute()
     try:
         found = read_weights(path, step, wanted)

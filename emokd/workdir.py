@@ -10,7 +10,17 @@ from emokd import recipes
 from emokd.errors import InputError, excerpt
 
 # Keys that change how a run works, not what it computes: they may differ when it is continued.
-OPERATIONAL = ("log.", "data.num_threads", "data.dir", "data.extra.dir", "data.in_memory", "devices", "checkpoint.")
+OPERATIONAL = (
+    "log.",
+    "data.num_threads",
+    "data.dir",
+    "data.extra.dir",
+    "data.in_memory",
+    "devices",
+    "mesh.",
+    "sharding.",
+    "checkpoint.",
+)
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

@@ -28,8 +28,8 @@ from emokd.models.cost import describe
 from emokd.phase import Phase, Tree
 from emokd.reporting.provenance import provenance
 from emokd.training.loop import Job
-from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, replicated
-from emokd.training.state import State, create_state
+from emokd.training.sharding import batch_sharding, check_batch_size, replicated
+from emokd.training.state import State
 from emokd.training.step import create_train_step, parameter_labels
 
 TRACED_STEPS = 3
@@ -88,20 +88,18 @@ class _Bench:
     def __init__(self, job: Job, data: str, rule: Rule, clock: Clock):
         config, recipe = job.config, job.recipe
         self.job, self.data, self.rule, self.clock = job, data, rule, clock
-        self.mesh = create_mesh(config.devices)
+        self.mesh, self.placement = job.programs.mesh, job.programs.placement
         check_batch_size(config.batch_size, self.mesh)
-        self.constants = jax.device_put(recipe.constants, replicated(self.mesh))
+        self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.labels = parameter_labels(recipe)
         self.function = create_train_step(recipe, config, self.labels)
         self.train_step = jax.jit(
             self.function,
             static_argnames="phase",
             donate_argnames="state",
-            out_shardings=replicated(self.mesh),
+            out_shardings=(self.placement.state, replicated(self.mesh)),
         )
-        classes = len(job.splits["train"].classes.get("expression", ()))
-        create = functools.partial(create_state, recipe, config, classes)
-        self.state = jax.jit(create, out_shardings=replicated(self.mesh))(jax.random.key(config.seed))
+        self.state = job.programs.create(jax.random.key(config.seed))
 
     def one_phase(self, phase: Phase, index: int, trace: pathlib.Path | None, peak: dict[str, Any]) -> dict[str, Any]:
         batches = create_batches(self.job, index, self.data, self.mesh)
@@ -178,7 +176,7 @@ class _Bench:
             state = dataclasses.replace(state, params=params, stats=stats)
         state = dataclasses.replace(state, step=jnp.asarray(self.job.recipe.starts()[index], jnp.int32))
         # A copy: the step donates its state, and preparing may have passed leaves through.
-        self.state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(self.mesh))
+        self.state = jax.device_put(jax.tree.map(jnp.copy, state), self.placement.state)
 
     def take(self, step: Callable, batch: Tree) -> Any:
         """One step; returns what it makes."""

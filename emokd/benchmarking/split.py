@@ -123,7 +123,8 @@ def split_step(step: Step, rule: Rule, clock: Clock = time.perf_counter) -> list
             add(name, "forward and backward", work, out_shardings=replicated(step.mesh))
         else:
             add(name, "forward", work)
-    add("optimiser", "update", _update_part(step), out_shardings=replicated(step.mesh), donate_argnums=(1, 2))
+    places = jax.tree.map(lambda x: x.sharding, (step.state().optimizer, step.state().params))
+    add("optimiser", "update", _update_part(step), out_shardings=places, donate_argnums=(1, 2))
 
     times = interleave(calls, rule, clock)
     whole = times.pop(STEP)

@@ -34,6 +34,7 @@ class Task:
       batch_size: the global batch.
       counts: training examples of each class of "expression", fractional where votes are counted.
       inputs: shape of one example of each input that is no picture.
+      devices: over how many devices the batch is split.
     """
 
     classes: Mapping[str, tuple[str, ...]]
@@ -42,6 +43,7 @@ class Task:
     batch_size: int
     counts: tuple[float, ...] = ()
     inputs: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    devices: int = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,13 +165,6 @@ def joint_heads(task: Task) -> dict[str, int]:
 def resized(preprocessing: Preprocessing, size: int) -> Preprocessing:
     """The same normalisation for pictures of another side."""
     return dataclasses.replace(preprocessing, size=size)
-
-
-def gather(*arrays: Array) -> tuple[Array, ...]:
-    """The arrays whole on every device, where the step is compiled for a mesh; as they are elsewhere."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return arrays
-    return tuple(jax.lax.with_sharding_constraint(array, jax.sharding.PartitionSpec()) for array in arrays)
 
 
 def class_weights(name: str, task: Task) -> tuple[float, ...] | None:

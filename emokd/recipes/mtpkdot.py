@@ -30,7 +30,7 @@ from emokd.losses.shapes import check_range
 from emokd.models.multimodal import is_present
 from emokd.models.network import TrainedModel, functional
 from emokd.phase import Batch, Outcome, Phase, Recipe, Term, Tree
-from emokd.recipes import common, modalities
+from emokd.recipes import common, modalities, relations
 from emokd.signals import Signals
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
@@ -51,7 +51,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     specs = modalities.create_specs(config, task)
     visible = tuple(name for name in specs if not config.modalities[name].privileged)
     privileged = tuple(name for name in specs if config.modalities[name].privileged)
-    _check(config, visible)
+    _check(config, visible, task.devices)
     imagined = privileged if config.phases.hallucinate.enabled else ()
     teacher_spec = modalities.create_network_spec(config, specs, (), heads, task)
     student_spec = modalities.create_network_spec(
@@ -184,7 +184,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             return Outcome(terms, stats, metrics=metrics)
         answers = jax.lax.stop_gradient(teacher_answers(params, stats, batch, view))
         known = [rows if name == JOINT else has(name, batch) for name in pool]
-        losses, measured = imitation(signals.features, [answers[name].features for name in pool], known)
+        compare = relations.of_each_device if config.structure.local else relations.of_the_batch
+        theirs = [(answers[name].features, r) for name, r in zip(pool, known, strict=True)]
+        losses, measured = compare(imitation)(signals.features, theirs)
         metrics |= measured
         evidence = _evidence([answers[name] for name in pool], known, batch, heads)
         return Outcome(terms, stats, losses, rows, jax.lax.stop_gradient(evidence), metrics)
@@ -193,11 +195,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         signals, _ = ask_teacher(params, stats, batch, view)
         return {**modality_signals(params, signals), JOINT: signals}
 
-    def imitation(own: Array, answers: list[Array], rows: list[Array]) -> tuple[Float[Array, "B K"], dict[str, Array]]:
+    def imitation(own: Array, theirs: list[tuple[Array, Array]]) -> tuple[Float[Array, "B K"], dict[str, Array]]:
         """Of each teacher: structure by transport, centroids and, for point-to-point distillation, its features."""
-        # Every row meets every other one: the batch is gathered once, here, and not inside the solver.
-        own, *gathered = common.gather(own, *answers, *rows)
-        answers, rows = gathered[: len(pool)], gathered[len(pool) :]
+        answers, rows = map(list, zip(*theirs, strict=True))
         total, measured = jnp.zeros((own.shape[0], len(pool)), jnp.float32), {}
         if weights.transport:
             found = transport_of(own, answers, rows)
@@ -304,7 +304,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     )
 
 
-def _check(config: ml_collections.ConfigDict, visible: tuple[str, ...]) -> None:
+def _check(config: ml_collections.ConfigDict, visible: tuple[str, ...], devices: int) -> None:
     """Checks the options, and that they fit together."""
     if not visible:
         raise InputError("Every modality is privileged, so the student would see nothing: set one's privileged=False.")
@@ -323,10 +323,12 @@ def _check(config: ml_collections.ConfigDict, visible: tuple[str, ...]) -> None:
     check_range("config.modality_dropout", config.modality_dropout, 0, 1)
     for name, value in config.objective.items():
         check_range(f"config.objective.{name}", value, 0)
-    k = config.structure.k
-    if config.objective.transport and config.structure.anchors != "all" and not 1 <= k < config.batch_size:
+    k, rows, where = config.structure.k, config.batch_size, ""
+    if config.structure.local:
+        rows, where = rows // devices, f" on each of {devices} devices (config.structure.local)"
+    if config.objective.transport and config.structure.anchors != "all" and not 1 <= k < rows:
         raise InputError(
-            f"config.structure.k is {k}, but a batch of {config.batch_size} has {config.batch_size - 1} other examples "
+            f"config.structure.k is {k}, but a batch of {rows}{where} has {rows - 1} other examples "
             "to anchor each one to: lower config.structure.k or raise config.batch_size."
         )
 
@@ -385,7 +387,8 @@ def _imagine(name: str, imagination: Signals, modality: str, true: Array, rows: 
     """How far a hallucinated token is from the true one."""
     token = imagination.intermediates[f"token/{modality}"]
     if name == "mmd":
-        return mmd.gaussian_mmd(token, true, mask=rows)
+        compare = relations.of_the_batch(lambda own, theirs: mmd.gaussian_mmd(own, theirs[0], mask=theirs[1]))
+        return compare(token, (true, rows))
     return DISTANCES[name](token, true)
 
 
@@ -428,6 +431,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.objective = ml_collections.ConfigDict({"task": 0.8, "transport": 0.2, "centroid": 0.2, "features": 0.0})
     config.distance = "mse"  # of `features`, point-to-point distillation; or cosine
     config.structure = ml_collections.ConfigDict({"anchors": "least", "k": 30, "blur": 0.1, "solver": "converged"})
+    config.structure.local = False  # of each device's rows alone [ours]
     config.pool = "all"  # or joint: PKDOT's one teacher
     config.weighting = ({"name": "most_confident", "per": "batch"},)
     config.student_encoders = "teacher"  # where they start; or fresh [ours]

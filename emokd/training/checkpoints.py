@@ -135,6 +135,6 @@ def read_weights(folder: epath.PathLike, step: int, abstract: Tree) -> Tree:
         )
 
 
-def abstract_like(state: State, sharding: jax.sharding.Sharding) -> State:
-    """Shapes and dtypes of a state on the given sharding, for restoring."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+def abstract_like(state: State, shardings: State) -> State:
+    """Shapes and dtypes of a state on the given shardings, for restoring."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

@@ -26,7 +26,7 @@ from emokd.reporting.progress import Progress
 from emokd.training import evaluation
 from emokd.training.checkpoints import Best, Checkpoints, abstract_like
 from emokd.training.programs import Programs
-from emokd.training.sharding import check_batch_size, replicated
+from emokd.training.sharding import check_batch_size
 from emokd.training.state import State
 from emokd.training.streams import Attach, Streams
 
@@ -74,13 +74,13 @@ class _Run:
     """The moving parts of one training run."""
 
     def __init__(self, job: Job, workdir: pathlib.Path):
-        config, recipe = job.config, job.recipe
-        self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
+        config = job.config
         self.classes = job.splits["train"].classes
-        self.programs = job.programs or Programs(recipe, config, len(self.classes.get("expression", ())))
-        self.mesh = self.programs.mesh
+        self.programs = job.programs or Programs(job.recipe, config, len(self.classes.get("expression", ())))
+        recipe, self.mesh, self.placement = self.programs.recipe, self.programs.mesh, self.programs.placement
+        self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
         check_batch_size(config.batch_size, self.mesh)
-        self.constants = jax.device_put(recipe.constants, replicated(self.mesh))
+        self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.streams = Streams(config, self.mesh, job.attach)
         self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
@@ -106,9 +106,9 @@ class _Run:
             state = self.programs.create(jax.random.key(self.config.seed))
             if self.job.begin is None:
                 return state
-            params, stats = jax.device_put(self.job.begin, replicated(self.mesh))
+            params, stats = self.job.begin
             return dataclasses.replace(state, params=params, stats=stats)
-        abstract = abstract_like(self.programs.abstract, replicated(self.mesh))
+        abstract = abstract_like(self.programs.abstract, self.placement.state)
         state, self.best = self.checkpoints.restore(latest, abstract)
         logging.info("Continuing from step %d.", latest)
         return state
@@ -175,7 +175,7 @@ class _Run:
         tally = jax.tree.map(jnp.zeros_like, state.tally)
         # A copy: the step donates its state, and preparing may have passed leaves through.
         self.state = jax.device_put(
-            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), replicated(self.mesh)
+            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), self.placement.state
         )
 
     def compile(self, phase: Phase, index: int, batch: Tree) -> Callable:

@@ -8,6 +8,7 @@ import ml_collections
 
 from emokd.phase import Batch, Recipe, Tree
 from emokd.training import evaluation
+from emokd.training.placement import create_placement, gathering
 from emokd.training.sharding import batch_sharding, create_mesh, replicated
 from emokd.training.state import State, create_state
 from emokd.training.step import create_train_step, parameter_labels
@@ -17,8 +18,9 @@ class Programs:
     """A recipe's compiled programs on its mesh. Nothing is compiled before it is asked for.
 
     Attributes:
-      recipe: the recipe.
+      recipe: the recipe, gathering what is split.
       mesh: the devices.
+      placement: where state and constants live.
       create: key -> the state at step 0, born where it belongs.
       predict: (params, stats, constants, batch) -> what is scored.
       observe: (params, stats, constants, batch) -> what the report draws, or None.
@@ -32,9 +34,12 @@ class Programs:
           config: the run's configuration; its seed is not among what is taken.
           classes: how many expressions there are.
         """
-        self.recipe, self.mesh = recipe, create_mesh(config.devices)
+        self.mesh = create_mesh(config.devices, **config.mesh)
+        self.placement = create_placement(recipe, config, self.mesh, classes)
+        self.recipe = recipe = gathering(recipe, self.placement)
         everywhere = replicated(self.mesh)
-        self.create = jax.jit(functools.partial(create_state, recipe, config, classes), out_shardings=everywhere)
+        create = functools.partial(create_state, recipe, config, classes)
+        self.create = jax.jit(create, out_shardings=self.placement.state)
         heads = recipe.networks["student"].heads if recipe.networks else ()
         self.predict = evaluation.create_predict(recipe.predict, heads, self.mesh)
         self.observe = jax.jit(recipe.observe, out_shardings=everywhere) if recipe.observe else None
@@ -42,7 +47,7 @@ class Programs:
             create_train_step(recipe, config, parameter_labels(recipe)),
             static_argnames="phase",
             donate_argnames="state",
-            out_shardings=everywhere,
+            out_shardings=(self.placement.state, everywhere),
         )
         self._steps: dict[Any, Any] = {}
 

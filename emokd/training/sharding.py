@@ -1,5 +1,6 @@
-"""Where arrays live: a mesh with a `data` axis, replicated state, batches split over it."""
+"""The devices: a mesh with the axes `data` and `fsdp`, and batches split over both of them."""
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -8,12 +9,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from emokd.errors import InputError
 
+AXES = ("data", "fsdp")
+"""Batches are split over both, so that `fsdp` adds no copy of the work; parameters over the second, where asked for."""
 
-def create_mesh(devices: int = 0) -> Mesh:
-    """A mesh of one axis, `data`, over the first `devices` devices of all processes (0 for all).
+
+def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1) -> Mesh:
+    """A mesh of the axes `data` and `fsdp` over the first `devices` devices of all processes (0 for all).
+
+    Args:
+      devices: how many devices; 0 for all.
+      data: devices along `data`; 0 for what `fsdp` leaves.
+      fsdp: devices along `fsdp`, which share the arrays that `placement` splits; 0 for what `data` leaves.
 
     Raises:
-      InputError: more devices are asked for than there are, or only some of those of several processes.
+      InputError: more devices are asked for than there are, or only some of those of several processes; or the two
+        axes do not make up the devices.
     """
     available = jax.device_count()
     if devices > available:
@@ -24,17 +34,23 @@ def create_mesh(devices: int = 0) -> Mesh:
             f"config.devices is {devices}, but {jax.process_count()} processes share all of their {available} devices; "
             "use 0, or start fewer processes."
         )
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+    shape = (data or count // max(fsdp, 1), fsdp or count // max(data, 1))
+    if min(data, fsdp) < 0 or data == fsdp == 0 or math.prod(shape) != count:
+        raise InputError(
+            f"config.mesh is data={data} and fsdp={fsdp}, which does not make up {count} devices; set config.mesh.data "
+            f"to 0 and config.mesh.fsdp to a divisor of {count}, or config.devices to the number that you want."
+        )
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of state and constants."""
+    """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: rows over the data axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The sharding of a batch: rows over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

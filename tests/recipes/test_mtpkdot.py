@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from emokd import defaults
+from emokd.benchmarking.program import find_collectives
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError
@@ -61,11 +63,10 @@ def make_config():
     return config
 
 
-def build(config, examples):
+def build(config, examples, devices=1):
     inputs = {name: read(0).shape for name, read in examples.inputs.items()}
-    task = Task(
-        examples.classes, tuple(examples.columns), {"labelled": len(examples)}, config.batch_size, inputs=inputs
-    )
+    sizes = {"labelled": len(examples)}
+    task = Task(examples.classes, tuple(examples.columns), sizes, config.batch_size, inputs=inputs, devices=devices)
     return mtpkdot.build(config, task, {})
 
 
@@ -323,6 +324,38 @@ def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
         recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
 
 
+def test_local_structure_is_that_of_each_devices_rows(finished):
+    config, examples, _, after, _ = finished
+    config = ConfigDict(config)
+    config.structure.local, config.structure.k = True, 2
+    recipe, mesh, state = build(config, examples), create_mesh(4), after["student"]
+    (batch,) = whole(examples, config)[:1]
+    answers = jax.jit(recipe.predict)(state.params, state.stats, {}, batch)
+    rows = put_batch({name: np.asarray(values) for name, values in batch.items()}, mesh)
+    with jax.set_mesh(mesh):
+        losses = jax.jit(lambda s, b: recipe.phases[-1].objective(s.params, s.stats, {}, b, s.key).teacher_losses)
+        program = losses.lower(jax.device_put(state, replicated(mesh)), rows).compile()
+    found = np.asarray(program(jax.device_put(state, replicated(mesh)), rows))
+    k = recipe.teachers.index("joint")
+    for start in range(0, 12, 3):
+        own, theirs = (np.asarray(answers[name].features)[start : start + 3] for name in ("student", "joint"))
+        points = structure.clouds(own, theirs, k=2)
+        divergence = transport.sinkhorn_divergence(points.student, points.teacher, blur=0.1, solver="geomloss").values
+        expected = 0.2 * divergence + 0.2 * structure.centroid_distance(own, theirs)
+        np.testing.assert_allclose(found[start : start + 3, k], expected, rtol=1e-4, atol=1e-6)
+    assert "all-gather" not in find_collectives(program.as_text())
+
+
+def test_local_anchors_must_be_among_a_devices_rows():
+    config, examples = make_config(), make_examples()
+    config.structure.local = True
+    with pytest.raises(
+        InputError, match="k is 4, but a batch of 3 on each of 4 devices .config.structure.local. has 2"
+    ):
+        build(config, examples, devices=4)
+    build(config, examples, devices=2)
+
+
 def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
     config, examples, recipe, after, _ = finished
     labels = parameter_labels(recipe)
@@ -336,6 +369,15 @@ def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
             grads, outcome, weights, _ = gradients(recipe, recipe.phases[-1], labels, state, {}, batch)
             return grads["student"], outcome.teacher_losses, weights
 
+        batch = put_batch(host, mesh)
         with jax.set_mesh(mesh):
-            found.append(jax.device_get(jax.jit(compute)(state, put_batch(host, mesh))))
+            compiled = jax.jit(compute).lower(state, batch).compile()
+        found.append(jax.device_get(compiled(state, batch)))
+    # The student's features and all that is compared with them, whole; nothing inside the solver.
+    collectives = find_collectives(compiled.as_text())
+    answers = jax.eval_shape(recipe.predict, state.params, state.stats, {}, batch)
+    widths = sum(answers[name].features.shape[1] + 1 for name in recipe.teachers)  # and a mask each
+    assert collectives["all-gather"] == {"count": 2, "bytes": 4 * 16 * (answers["student"].features.shape[1] + widths)}
+    assert collectives["reduce-scatter"]["count"] == 1
+    assert set(collectives) == {"all-gather", "reduce-scatter", "all-reduce"}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *found)

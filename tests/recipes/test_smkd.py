@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from recipes_setup import build, make_config, make_models
 
+from emokd.benchmarking.program import find_collectives
 from emokd.data import sources
 from emokd.data.augment import centre_views, render
 from emokd.data.pipeline import evaluation_batches, train_batches
@@ -188,8 +189,11 @@ def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
         mesh = create_mesh(devices)
         state = jax.device_put(create_state(recipe, config, CLASSES, jax.random.key(config.seed)), replicated(mesh))
         compute = jax.jit(lambda s, c, b: gradients(recipe, recipe.phases[1], parameter_labels(recipe), s, c, b)[:2])
-        grads, outcome = compute(state, jax.device_put(recipe.constants, replicated(mesh)), put_batch(batch, mesh))
+        arguments = state, jax.device_put(recipe.constants, replicated(mesh)), put_batch(batch, mesh)
+        compiled = compute.lower(*arguments).compile()
+        grads, outcome = compiled(*arguments)
         results.append(jax.device_get((grads, outcome.teacher_losses, outcome.stats)))
+    assert set(find_collectives(compiled.as_text())) == {"all-reduce"}  # of gradients and of BatchNorm's statistics
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), *results)
 
 

@@ -1,4 +1,7 @@
-"""Two processes with two devices each against one process with four: losses, scores, and continuing on fewer."""
+"""Two processes with two devices each against one process with four: losses, scores, and continuing on fewer.
+
+The run that they finish splits its parameters and a teacher over all four devices, the one that is stopped does not.
+"""
 
 import json
 import os
@@ -20,6 +23,12 @@ from emokd.weights import model_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+SPLIT = [
+    "--config.mesh.fsdp=4",
+    "--config.sharding.min_size=16",
+    '--config.sharding.state=((".*", "fsdp"),)',
+    '--config.sharding.teachers=(("one/params/.*", "fsdp"),)',
+]
 ROOT = pathlib.Path(__file__).parents[2]
 SIZE = 16
 STEPS = 2
@@ -127,7 +136,7 @@ def alone(folder):
 def two(folder):
     """What two processes print."""
     command = ["launch/local.sh", "--processes=2", "--devices=2"]
-    command += [f"--config={folder / 'experiment.py'}", f"--workdir={folder / 'two'}"]
+    command += [f"--config={folder / 'experiment.py'}", f"--workdir={folder / 'two'}", *SPLIT]
     return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
 
 
