@@ -1,9 +1,6 @@
 """A training job from its configuration to its scores: data, models, recipe, loop, student."""
 
 import dataclasses
-import functools
-import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -14,24 +11,22 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from emokd import caching, predecessor, recipes
 from emokd import config as configuration
-from emokd import predecessor, recipes
-from emokd.data import sources, splits, teacher_cache
+from emokd.data import sources, splits
 from emokd.data.augment import centre_views
 from emokd.data.examples import Examples
-from emokd.data.teacher_cache import CENTRE, TeacherCache
 from emokd.distributed import together
 from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
 from emokd.recipes.common import Task, average_affect, see
-from emokd.reporting.progress import Progress
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
 from emokd.training.programs import Programs
-from emokd.training.sharding import create_mesh, replicated
+from emokd.training.sharding import create_mesh
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
 from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
@@ -180,8 +175,8 @@ def _create_job(
         shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
     programs = shared[key]
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
-    attach = open_cache(config, models, parts, extra).attach if cached else dict
-    return Job(config, programs.recipe, parts, extra, attach, begin, programs), models
+    job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
+    return (dataclasses.replace(job, attach=caching.open_cache(job, models).attach) if cached else job), models
 
 
 def program_key(
@@ -216,93 +211,18 @@ def class_counts(examples: Examples) -> tuple[float, ...]:
 
 
 def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_teacher: TrainTeacher) -> dict:
-    """Asks every frozen teacher for its features of every example in every view, and stores them in `folder`.
+    """Asks every frozen teacher for its features of every example in every view, see `emokd.caching`.
 
     Returns:
       The cache's key and its size in bytes.
 
     Raises:
-      InputError: there is no frozen teacher, views are not limited, or `folder` holds another cache.
+      InputError: as `create_job` and `caching.write_cache`.
     """
+    # Every process asks on its own devices, so each holds the teachers whole.
+    config = configuration.locked(config, {"sharding.teachers": ()})
     job, models = _create_job(config, train_teacher, cached=False, shared={})
-    distinct = {part.keys[0]: part for part in job.splits.values()}  # validation may be the test split
-    parts = [*distinct.values(), *([job.extra] if job.extra else [])]
-    key = cache_key(config, models, job.splits, job.extra)
-    recipe, mesh, placement = job.recipe, job.programs.mesh, job.programs.placement
-    if recipe.frozen_features is None or not recipe.constants:
-        raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
-    streams = Streams(config, mesh)
-    compute = jax.jit(recipe.frozen_features, static_argnames="centre", out_shardings=replicated(mesh))
-    constants = jax.device_put(recipe.constants, placement.constants)
-    batches = lambda view: itertools.chain(*(streams.evaluation(part, view) for part in parts))  # noqa: E731
-    first = next(batches(CENTRE))
-    shapes = jax.eval_shape(functools.partial(recipe.frozen_features, centre=True), constants, first)
-    widths = {name: features.shape[1] for name, features in shapes.items()}
-    size = teacher_cache.size_in_bytes(key, sum(map(len, parts)), widths)
-    logging.info("The cache will take %.1f MB in %s.", size / 1e6, folder)
-    ids = np.concatenate([part.ids for part in parts])
-    steps = sum(-(-len(part) // config.batch_size) for part in parts) * (key["views"] + 1)
-    progress = Progress([("cache", steps)], batch_size=config.batch_size, devices=mesh.size)
-    progress.begin("cache")
-
-    def features(batch):
-        values = jax.device_get(compute(constants, batch, centre=bool(batch["view"][0] == CENTRE)))
-        progress.step()
-        progress.show({})
-        return values
-
-    teacher_cache.write(folder, key, ids, widths, batches, features)
-    progress.close()
-    return {"key": key, "bytes": size}
-
-
-def open_cache(
-    config: ml_collections.ConfigDict,
-    models: Mapping[str, TrainedModel],
-    parts: Mapping[str, Examples],
-    extra: Examples | None,
-) -> TeacherCache:
-    """The teacher cache of `config.cache.dir`, checked against this run."""
-    return TeacherCache(pathlib.Path(config.cache.dir), cache_key(config, models, parts, extra))
-
-
-def cache_key(
-    config: ml_collections.ConfigDict,
-    models: Mapping[str, TrainedModel],
-    parts: Mapping[str, Examples],
-    extra: Examples | None,
-) -> dict:
-    """What decides the content of a teacher cache: weights, pixels, views, examples (however they are split).
-
-    Raises:
-      InputError: views are not limited, so that no cache could hold them.
-    """
-    data = config.data
-    if data.views < 1:
-        raise InputError(
-            "A teacher cache holds a limited number of views per example: set config.data.views, say to 8."
-        )
-    sources = {"labelled": sorted({key for part in parts.values() for key in part.keys})}
-    if extra:
-        sources["extra"] = sorted(extra.keys)
-    key = {
-        "teachers": {
-            name: {"weights": model.origin, "preprocessing": dataclasses.asdict(model.spec.preprocessing)}
-            for name, model in models.items()
-            if name != "student"
-        },
-        "examples": {
-            name: f"{len(keys)} ({hashlib.sha256(chr(10).join(keys).encode()).hexdigest()[:16]})"
-            for name, keys in sources.items()
-        },
-        "canvas": data.canvas,
-        "fit": data.fit,
-        "augment": data.augment.to_dict(),
-        "views": data.views,
-        "view_seed": data.view_seed,
-        "dtype": config.cache.dtype,
-    }
-    return json.loads(json.dumps(key))
+    return caching.write_cache(job, models, folder)
 
 
 def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> dict[str, TrainedModel]:

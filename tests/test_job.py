@@ -1,4 +1,4 @@
-"""Jobs from configuration to scores: what a run writes, its student in use, cached teachers, what is refused."""
+"""Jobs from configuration to scores: what a run writes, its student in use, what is refused."""
 
 import json
 import pathlib
@@ -18,7 +18,6 @@ from emokd.inference import Predictor, find_pictures
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import smkd
-from emokd.reporting.metrics_log import read_metrics
 from emokd.weights import model_folder
 from emokd.workdir import claim
 
@@ -156,60 +155,6 @@ def test_a_run_of_an_older_emokd_without_a_newer_key_is_continued(tmp_path):
     claim(tmp_path, config)
     with pytest.raises(InputError, match="these keys differ: data.split.by_group"):
         claim(tmp_path, configuration.locked(config, {"data.split.by_group": True}))
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])
-def test_live_and_cached_teachers_give_the_same_run(teachers, tmp_path, dtype, tolerance):
-    changes = {"data.views": 2, "cache.dtype": dtype}
-    live = configuration.locked(make_config(teachers), changes)
-    written = job.write_cache(live, tmp_path / "cache", job.teacher_trainer(tmp_path, live.data))
-    assert written["bytes"] == 44 * 3 * 2 * 24 * (4 if dtype == "float32" else 2)
-    cached = configuration.locked(live, {"cache.dir": str(tmp_path / "cache")})
-    job.train(live, tmp_path / "live")
-    job.train(cached, tmp_path / "cached")
-    losses = []
-    for name in ("live", "cached"):
-        losses.append([row["loss"] for row in read_metrics(tmp_path / name) if "loss" in row])
-    assert len(losses[0]) == 12
-    np.testing.assert_allclose(*losses, rtol=tolerance)
-
-
-def test_a_stale_cache_is_refused_naming_what_changed(teachers, tmp_path):
-    config = configuration.locked(make_config(teachers), {"data.views": 1})
-    job.write_cache(config, tmp_path / "cache", job.teacher_trainer(tmp_path, config.data))
-    stale = configuration.locked(config, {"cache.dir": str(tmp_path / "cache"), "data.augment.flip": 0.1})
-    with pytest.raises(
-        InputError, match=r"is stale; these changed since it was made: augment.flip \(was 0.5, now 0.1\)"
-    ):
-        job.train(stale, tmp_path / "run")
-    other = save_teacher(tmp_path / "other", 7)
-    swapped = configuration.locked(config, {"cache.dir": str(tmp_path / "cache"), "teachers.one.checkpoint": other})
-    with pytest.raises(InputError, match=r"teachers.one.weights \(was one .*, now other"):
-        job.train(swapped, tmp_path / "run2")
-
-
-def test_a_cache_that_is_not_there_is_an_error(teachers, tmp_path):
-    config = configuration.locked(make_config(teachers), {"data.views": 1, "cache.dir": str(tmp_path / "none")})
-    with pytest.raises(InputError, match="holds no finished teacher cache"):
-        job.train(config, tmp_path / "run")
-
-
-def test_a_test_split_that_picks_the_epoch_changes_neither_the_cache_nor_the_fold(teachers):
-    config = configuration.locked(
-        make_config(teachers),
-        {"data.views": 2, "data.options.train": 300, "data.split.use_prescribed": False, "data.split.folds": 2},
-    )
-    changed = configuration.locked(config, {"data.split.validation_is_test": True})
-    honest, optimistic = job.load_splits(config), job.load_splits(changed)
-    assert list(optimistic["validation"].keys) == list(optimistic["test"].keys) == list(honest["test"].keys)
-    keys = [job.cache_key(c, {}, parts, None) for c, parts in ((config, honest), (changed, optimistic))]
-    assert keys[0]["examples"] == keys[1]["examples"]
-
-
-def test_a_cache_needs_a_limited_number_of_views(teachers, tmp_path):
-    with pytest.raises(InputError, match="set config.data.views"):
-        config = make_config(teachers)
-        job.write_cache(config, tmp_path / "cache", job.teacher_trainer(tmp_path, config.data))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,15 @@ def test_local_starts_a_process_for_each_share_of_the_devices(launch):
         assert command[6:] == [sys.executable, "-m", "emokd.train", *TRAIN]
 
 
+def test_local_starts_the_other_commands_that_several_processes_share(launch):
+    for name in ("train", "evaluate", "cache_teachers"):
+        done = launch("local.sh", "--processes=2", f"--command={name}", "--port=5000", "--dry_run", "--config=a.py")
+        assert (done.returncode, done.stderr) == (0, "")
+        for line in done.stdout.splitlines():
+            assert shlex.split(line)[6:] == [sys.executable, "-m", f"emokd.{name}", "--config=a.py"]
+        assert "several_processes=True" in (ROOT / f"emokd/{name}.py").read_text()
+
+
 def test_local_finds_a_free_port_for_all(launch):
     lines = launch("local.sh", "--processes=2", "--dry_run").stdout.splitlines()
     ports = {re.search(r"127\.0\.0\.1:(\d+)", line)[1] for line in lines}
@@ -112,6 +121,7 @@ def test_tpu_pod_sends_the_command_to_every_host(launch):
     [
         (("local.sh", "--config=a.py"), "local.sh: --processes is missing: give --processes=N."),
         (("local.sh", "--processes=none"), "local.sh: --processes is 'none'; give a whole number of 1 or more."),
+        (("local.sh", "--processes=2", "--command=study"), "local.sh: --command is 'study'; give train, evaluate or"),
         (("local.sh", "--processes=2", "--devices=0"), "local.sh: --devices is '0'; give a whole number"),
         (
             ("slurm.sbatch", "--config=a.py"),

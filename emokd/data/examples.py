@@ -61,6 +61,11 @@ class Examples:
         """uint32 [N]: a hash of each key, the same wherever the example appears."""
         return np.array([stable_hash(key) for key in self.keys], np.uint32)
 
+    @property
+    def checks(self) -> np.ndarray:
+        """uint32 [N]: a second hash of each key, which tells apart examples of the same id."""
+        return np.array([stable_hash(key, salt="check") for key in self.keys], np.uint32)
+
     def select(self, indices: np.ndarray) -> "Examples":
         """The examples at `indices`, in that order."""
         indices = np.asarray(indices)

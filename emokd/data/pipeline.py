@@ -17,7 +17,7 @@ from emokd.errors import InputError, nearest
 
 __all__ = ["BadImages", "epoch_order", "evaluation_batches", "to_device", "train_batches"]
 
-RESERVED = ("image", "id", "view", "mask")
+RESERVED = ("image", "id", "check", "view", "mask")
 _PADDING = -1
 
 Batch = dict[str, np.ndarray]
@@ -47,9 +47,9 @@ def train_batches(
     example twice, in two views.
 
     A batch is a dict of arrays with `batch_size / process_count` rows: `image` uint8 [b, canvas, canvas, 3],
-    every column of the examples, every other input under its own name, `id` uint32, `view` int32, and
-    `mask` bool, False where the picture could not be decoded: there the picture is black and the targets
-    are unlabelled.
+    every column of the examples, every other input under its own name, `id` and `check` uint32 (see Examples),
+    `view` int32, and `mask` bool, False where the picture could not be decoded: there the picture is black and the
+    targets are unlabelled.
 
     Args:
       examples: the training split.
@@ -201,7 +201,9 @@ class _RowReader:
         # One more row at the end holds what is unlabelled: index -1 finds it.
         unlabelled = int(self._offsets[-1]) - len(first) + 1
         self._columns = {name: _extended(name, values, unlabelled) for name, values in first.columns.items()}
-        self._ids = np.concatenate([source.ids for source in sources] + [np.zeros(1, np.uint32)])
+        nothing = [np.zeros(1, np.uint32)]
+        self._ids = np.concatenate([source.ids for source in sources] + nothing)
+        self._checks = np.concatenate([source.checks for source in sources] + nothing)
         self._shapes = {
             name: (sample.shape, sample.dtype)
             for name, sample in ((name, np.asarray(read(0))) for name, read in first.inputs.items() if name != "image")
@@ -215,7 +217,7 @@ class _RowReader:
         labels = np.where(mask, indices, _PADDING)
         batch |= {name: values[labels] for name, values in self._columns.items()}
         batch |= {name: self._read_arrays(name, indices) for name in self._shapes}
-        return batch | {"id": self._ids[indices], "view": views, "mask": mask}
+        return batch | {"id": self._ids[indices], "check": self._checks[indices], "view": views, "mask": mask}
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Which source an index belongs to, and its place there."""

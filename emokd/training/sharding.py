@@ -43,6 +43,20 @@ def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:count])
 
 
+def create_local_mesh(devices: int = 0) -> Mesh:
+    """The mesh over this process's devices alone: for work that processes divide without exchanging arrays.
+
+    Raises:
+      InputError: as `create_mesh`.
+    """
+    if jax.process_count() == 1:
+        return create_mesh(devices)
+    create_mesh(devices)  # the same number is refused
+    return jax.make_mesh(
+        (jax.local_device_count(), 1), AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.local_devices()
+    )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

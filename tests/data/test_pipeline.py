@@ -101,7 +101,7 @@ def test_stream_is_a_function_of_seed_epoch_and_index():
 def test_rows_hold_their_pictures_and_targets():
     examples = make(9)
     for batch in take(train(examples, fit="pad"), 3):
-        assert batch.keys() == {"image", "id", "view", "mask", *examples.columns}
+        assert batch.keys() == {"image", "id", "check", "view", "mask", *examples.columns}
         assert batch["image"].shape == (4, SIZE, SIZE, 3) and batch["image"].dtype == np.uint8
         assert [batch[name].dtype for name in ("id", "view", "mask")] == [np.uint32, np.int32, bool]
         assert batch["mask"].all()

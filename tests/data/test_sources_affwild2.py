@@ -158,7 +158,7 @@ def test_affwild2_splits_and_pipeline(template):
     assert set(parts["validation"].groups) == {"7-60-1920x1080"}
     assert set(parts["train"].groups) == {"video1", "video2"}
     batch, _ = evaluation_batches(parts["validation"], batch_size=4, canvas=64, fit="crop")
-    assert batch.keys() == {"video", "audio", "valence_arousal", "id", "view", "mask"}
+    assert batch.keys() == {"video", "audio", "valence_arousal", "id", "check", "view", "mask"}
     assert batch["video"].shape == (4, 3, 8, 8, 3) and batch["video"].dtype == np.uint8
     assert batch["audio"].shape == (4, 6, 18) and np.isnan(batch["audio"]).all()
 

@@ -179,7 +179,7 @@ def test_biovid_finds_duplicates(tree):
 
 def test_biovid_in_the_pipeline(template):
     batch, rest = evaluation_batches(biovid.load(str(template), SMALL), batch_size=3, canvas=64, fit="crop")
-    assert batch.keys() == {"video", "physiology", "expression", "id", "view", "mask"}
+    assert batch.keys() == {"video", "physiology", "expression", "id", "check", "view", "mask"}
     assert batch["video"].shape == (3, 3, 8, 8, 3) and batch["video"].dtype == np.uint8
     assert batch["physiology"].shape == (3, 1536, 1)
     assert rest["mask"].tolist() == [True, False, False]

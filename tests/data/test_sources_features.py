@@ -72,7 +72,7 @@ def test_feature_tables_with_an_absent_modality_and_duplicates(tmp_path):
 def test_examples_without_pictures_pass_through_the_pipeline(tmp_path):
     examples = pickle.loads(cloudpickle.dumps(feature_tables.load(str(tmp_path), tables(tmp_path))))
     first, second = evaluation_batches(examples, batch_size=2, canvas=8, fit="crop")
-    expected = {"features/eye", "physiology", "expression", "valence_arousal", "id", "view", "mask"}
+    expected = {"features/eye", "physiology", "expression", "valence_arousal", "id", "check", "view", "mask"}
     assert first.keys() == second.keys() == expected
     np.testing.assert_array_equal(first["features/eye"], np.float32([[-5, np.nan], [np.nan, 1e-3]]))
     assert second["mask"].tolist() == [True, False]

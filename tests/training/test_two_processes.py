@@ -1,4 +1,4 @@
-"""Two processes with two devices each against one process with four: losses, scores, and continuing on fewer.
+"""Two processes with two devices each against one process with four: losses, scores, caches, continuing on fewer.
 
 The run that they finish splits its parameters and a teacher over all four devices, the one that is stopped does not.
 """
@@ -178,6 +178,19 @@ def test_a_run_of_two_processes_continues_in_one(folder, alone):
     scores = job.train(load(folder, 2), folder / "stopped")
     assert_close(losses(folder / "stopped"), losses(folder / "alone"))
     assert_close(comparable(scores), comparable(alone))
+
+
+def test_two_processes_write_the_teacher_cache_that_one_writes(folder):
+    command = ["launch/local.sh", "--processes=2", "--devices=2", "--command=cache_teachers"]
+    command += [f"--config={folder / 'experiment.py'}", "--config.data.views=2", f"--output={folder / 'shared'}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert without_gloo(done.stdout).count("one, two: 3 views") == 1
+    config = configuration.locked(load(folder, 2), {"data.views": 2})
+    job.write_cache(config, folder / "unshared", job.teacher_trainer(folder, config.data))
+    for name in ("cache.json", "index.npy", "features.npy"):
+        assert (folder / "shared" / name).read_bytes() == (folder / "unshared" / name).read_bytes()
+    assert len(list((folder / "shared").iterdir())) == 3
 
 
 def without_gloo(output: str) -> str:
