@@ -34,6 +34,9 @@ from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 # Among the operational keys, those on which compiled programs depend.
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
 
+MOST_SHARED = 20
+"""How many runs' programs are kept for others; small ones take some 300 MB each on a CPU."""
+
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
 
 
@@ -173,7 +176,9 @@ def _create_job(
         if start:
             recipe = predecessor.without(recipe, done, start)
         shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
-    programs = shared[key]
+    programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
+    while len(shared) > MOST_SHARED:
+        shared.pop(next(iter(shared)))
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
     return (dataclasses.replace(job, attach=caching.open_cache(job, models).attach) if cached else job), models
