@@ -1,6 +1,6 @@
 """Inference of EmoNet and of its students, all in one interleaved run: milliseconds per picture, and ratios to EmoNet.
 
-    python benchmarks/inference.py [--batches=1,8,32] [--steps=20] [--networks=emonet,mobilenet_v2] [--output=FILE]
+    python benchmarks/inference.py [--batches=1,8,32] [--steps=20] [--networks=emonet,mobilenet_v2] [--page=FILE]
 
 Weights are random, which changes no time. Every network has its usual input size. Given are medians over rounds in
 which each network answers once; the first rounds are not counted. Where PyTorch and transformers are installed, their
@@ -9,28 +9,21 @@ MobileNetV2 runs in the same rounds, eager and in channels_last, on as many thre
 
 import dataclasses
 import functools
-import json
-import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from side_by_side import Page, Settings, launch
 
-from emokd.benchmarking.timing import Rule, interleave, ratio
-from emokd.command import run
+from emokd.benchmarking.timing import interleave, ratio
 from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import NetworkSpec, functional
-from emokd.reporting.provenance import provenance
 from emokd.reporting.table import Table
 
 NETWORKS = flags.DEFINE_list("networks", ["emonet", "mobilenet_v2", "efficientformer_l1"], "Networks; the first is 1.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.")
-STEPS = flags.DEFINE_integer("steps", 20, "Rounds that are timed.", lower_bound=1)
-WARMUP = flags.DEFINE_integer("warmup", 3, "Rounds before them.", lower_bound=0)
 TORCH = flags.DEFINE_bool("torch", True, "Also time PyTorch's MobileNetV2, where it is installed.")
-OUTPUT = flags.DEFINE_string("output", "", "Also write the figures as JSON.")
 
 
 def create_spec(name: str) -> NetworkSpec:
@@ -77,12 +70,12 @@ def create_torch_calls(batch: int) -> dict:
     }
 
 
-def measure(names: list[str], batches: list[int], rule: Rule) -> dict[int, dict[str, dict[str, float]]]:
+def measure_batches(names: list[str], batches: list[int], settings: Settings) -> dict[int, dict[str, dict[str, float]]]:
     """By batch size and network: milliseconds per picture, and time relative to the first network's."""
     found: dict[int, dict[str, dict[str, float]]] = {}
     for batch in batches:
         calls = create_calls(names, batch) | (create_torch_calls(batch) if TORCH.value else {})
-        timings = interleave(calls, rule)
+        timings = interleave(calls, settings.rule, rest=settings.rest)
         found[batch] = {
             name: {"ms_per_image": 1e3 * timing.median / batch, "ratio": ratio(timing, timings[names[0]])}
             for name, timing in timings.items()
@@ -90,14 +83,13 @@ def measure(names: list[str], batches: list[int], rule: Rule) -> dict[int, dict[
     return found
 
 
-def main(argv: list[str]) -> None:
-    """The command."""
-    del argv
+def measure(settings: Settings) -> Page:
+    """All networks at all batch sizes."""
     if not all(batch.isdigit() and int(batch) for batch in BATCHES.value):
         raise InputError(f"--batches={','.join(BATCHES.value)}: give whole numbers above 0, such as 1,8,32.")
-    batches = [int(batch) for batch in BATCHES.value]
+    batches = [1] if settings.small else [int(batch) for batch in BATCHES.value]
     costs = {name: describe(create_spec(name)) for name in NETWORKS.value}
-    found = measure(NETWORKS.value, batches, Rule(WARMUP.value, STEPS.value))
+    found = measure_batches(NETWORKS.value, batches, settings)
     columns = [f"{what}, batch {batch}" for batch in batches for what in ("ms/image", "ratio")]
     rows = []
     for name in found[batches[0]]:
@@ -106,12 +98,9 @@ def main(argv: list[str]) -> None:
         macs = f"{cost['macs'] / 1e9:.2f}" if cost else "-"
         parameters = f"{cost['parameters'] / 1e6:.2f}" if cost else "-"
         rows.append([name, parameters, macs, *values])
-    print(Table(["network", "parameters (M)", "MACs (G)", *columns], rows).markdown())
-    facts = {"devices": str(jax.devices()), "precision": str(jnp.float32.dtype), **provenance()}
-    print("\n".join(f"- {key}: {value}" for key, value in facts.items()))
-    if OUTPUT.value:
-        pathlib.Path(OUTPUT.value).write_text(json.dumps({"costs": costs, "batches": found, **facts}, indent=2) + "\n")
+    table = Table(["network", "parameters (M)", "MACs (G)", *columns], rows)
+    return Page("Inference", [table], {"precision": "float32"})
 
 
 if __name__ == "__main__":
-    run(main)
+    launch(measure)

@@ -88,11 +88,23 @@ class Part:
     keep: Callable[[Any], Any] = lambda results: results
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompiledPart:
+    """A part of a step, ready to be timed.
+
+    Attributes:
+      what: is done in it.
+      macs: multiply-accumulates, over all devices.
+      call: does it once and returns its results.
+    """
+
+    what: str
+    macs: int
+    call: Callable[[], Any]
+
+
 def split_step(step: Step, rule: Rule, clock: Clock = time.perf_counter) -> list[dict[str, Any]]:
     """Measures the parts of a step in turn with the step itself.
-
-    The parts are: the views of all networks that run in the phase; each of these networks, forward alone where it
-    rests, forward and backward (of the sum of its answers) where any of it learns; the optimiser's update.
 
     Args:
       step: the step, compiled; called under its mesh.
@@ -100,37 +112,23 @@ def split_step(step: Step, rule: Rule, clock: Clock = time.perf_counter) -> list
       clock: gives seconds.
 
     Returns:
-      For each part, the rest last, {"part", "what", "seconds", "share" of the step, "macs"}; None where it was not
-      measured, or has no meaning.
+      For each part of `create_parts`, the rest last, {"part", "what", "seconds", "share" of the step, "macs"}; None
+      where it was not measured, or has no meaning.
     """
     uses = find_uses(step)
-    calls: dict[str, Callable[[], Any]] = {STEP: step.take}
-    facts: dict[str, dict[str, Any]] = {}
-
-    def add(part: str, what: str, work: Part, **options) -> None:
-        compiled = jax.jit(work.function, **options).lower(*work.arguments()).compile()
-        calls[part] = lambda: work.keep(compiled(*work.arguments()))
-        facts[part] = {"what": what, "macs": count_live_macs(work.function, *work.arguments())}
-
-    found = {name: use for name, use in uses.items() if use is not None}
-    inputs: dict[str, Any] = {}
-    if found:
-        add(VIEWS, "augmentation", _views_part(step, found))
-        inputs = calls[VIEWS]()
-    for name, use in found.items():
-        work = _network_part(step, name, use, inputs[name])
-        if use.learns:
-            add(name, "forward and backward", work, out_shardings=replicated(step.mesh))
-        else:
-            add(name, "forward", work)
-    places = jax.tree.map(lambda x: x.sharding, (step.state().optimizer, step.state().params))
-    add("optimiser", "update", _update_part(step), out_shardings=places, donate_argnums=(1, 2))
-
+    ready = create_parts(step, uses)
+    calls = {STEP: step.take, **{name: part.call for name, part in ready.items()}}
     times = interleave(calls, rule, clock)
     whole = times.pop(STEP)
-    parts = [
-        {"part": part, **facts[part], "seconds": timing.median, "share": ratio(timing, whole)}
-        for part, timing in times.items()
+    parts: list[dict[str, Any]] = [
+        {
+            "part": name,
+            "what": ready[name].what,
+            "macs": ready[name].macs,
+            "seconds": timing.median,
+            "share": ratio(timing, whole),
+        }
+        for name, timing in times.items()
     ]
     missing = {"what": "not measured", "seconds": None, "share": None, "macs": None}
     parts += [{"part": name, **missing} for name, use in uses.items() if use is None]
@@ -139,6 +137,39 @@ def split_step(step: Step, rule: Rule, clock: Clock = time.perf_counter) -> list
         *parts,
         {"part": "rest", "what": REST, "seconds": rest, "share": rest / whole.median, "macs": None},
     ]
+
+
+def create_parts(step: Step, uses: dict[str, Use | None]) -> dict[str, CompiledPart]:
+    """The parts of a step, compiled.
+
+    They are: the views of all networks that run in the phase; each of these networks, forward alone where it rests,
+    forward and backward (of the sum of its answers) where any of it learns; the optimiser's update.
+
+    Args:
+      step: the step, compiled; called under its mesh.
+      uses: what `find_uses` says of its networks.
+    """
+    parts: dict[str, CompiledPart] = {}
+
+    def add(part: str, what: str, work: Part, **options) -> None:
+        compiled = jax.jit(work.function, **options).lower(*work.arguments()).compile()
+        macs = count_live_macs(work.function, *work.arguments())
+        parts[part] = CompiledPart(what, macs, lambda: work.keep(compiled(*work.arguments())))
+
+    found = {name: use for name, use in uses.items() if use is not None}
+    inputs: dict[str, Any] = {}
+    if found:
+        add(VIEWS, "augmentation", _views_part(step, found))
+        inputs = parts[VIEWS].call()
+    for name, use in found.items():
+        work = _network_part(step, name, use, inputs[name])
+        if use.learns:
+            add(name, "forward and backward", work, out_shardings=replicated(step.mesh))
+        else:
+            add(name, "forward", work)
+    places = jax.tree.map(lambda x: x.sharding, (step.state().optimizer, step.state().params))
+    add("optimiser", "update", _update_part(step), out_shardings=places, donate_argnums=(1, 2))
+    return parts
 
 
 STEP, VIEWS = "step", "views"

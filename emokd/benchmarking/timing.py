@@ -60,7 +60,7 @@ class Timing:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], Any]], rule: Rule, clock: Clock = time.perf_counter
+    calls: Mapping[str, Callable[[], Any]], rule: Rule, clock: Clock = time.perf_counter, *, rest: float = 0.0
 ) -> dict[str, Timing]:
     """Times each call once per round, so that whatever slows the machine for a while slows all of them.
 
@@ -68,10 +68,13 @@ def interleave(
       calls: functions of no arguments that dispatch work to the device and return its results.
       rule: rounds of warm-up and rounds that count.
       clock: gives seconds.
+      rest: seconds of real time before each call, not timed, in which other calls' threads come to rest.
     """
     found: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rule.warmup + rule.steps):
         for name, call in calls.items():
+            if rest:
+                time.sleep(rest)
             begun = clock()
             jax.block_until_ready(call())
             seconds = clock() - begun

@@ -42,6 +42,18 @@ def test_calls_take_turns():
     assert order == ["a", "b"] * 3
 
 
+def test_rest_comes_before_every_call_and_is_not_timed(monkeypatch):
+    clock, order = Clock(), []
+
+    def sleep(seconds):
+        order.append(seconds)
+        clock.now += seconds
+
+    monkeypatch.setattr("emokd.benchmarking.timing.time.sleep", sleep)
+    found = interleave({"a": clock.taking(1, 2, 3), "b": clock.taking(4, 5, 6)}, Rule(1, 2), clock, rest=7.0)
+    assert found["a"].seconds == (2, 3) and found["b"].seconds == (5, 6) and order == [7.0] * 6
+
+
 def test_a_ratio_is_the_median_over_rounds():
     # A machine that becomes ten times slower changes no ratio; one bad round changes no median.
     clock = Clock()

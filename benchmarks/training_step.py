@@ -1,0 +1,111 @@
+"""Our side: the step of one phase of a recipe, compiled as training compiles it, on one batch and one device."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array
+from side_by_side import on_accelerator
+
+from emokd.benchmarking.batches import fake_batch
+from emokd.benchmarking.split import Step
+from emokd.phase import Recipe
+from emokd.recipes.common import Task
+from emokd.training.sharding import create_mesh, replicated
+from emokd.training.state import create_state
+from emokd.training.step import create_train_step, parameter_labels
+
+CLASSES = tuple(f"class{i}" for i in range(8))
+COLUMNS = {"expression": ((), np.int32), "id": ((), np.uint32), "view": ((), np.int32), "mask": ((), np.bool_)}
+
+
+class TrainingStep:
+    """A phase's step with a state of its own; each call takes one step.
+
+    Attributes:
+      state: as the last step left it.
+      metrics: of the last step.
+      initial: (params, stats) before the first step, on the host.
+    """
+
+    def __init__(self, recipe: Recipe, config: ml_collections.ConfigDict, phase: str, batch: Mapping[str, Array]):
+        self.recipe, self.config, self.batch = recipe, config, batch
+        self.index = [p.name for p in recipe.phases].index(phase)
+        self.mesh, self.labels = create_mesh(1), parameter_labels(recipe)
+        self.function = create_train_step(recipe, config, self.labels)
+        create = functools.partial(create_state, recipe, config, len(CLASSES))
+        whole = replicated(self.mesh)
+        state = jax.jit(create, out_shardings=whole)(jax.random.key(config.seed))
+        # A copy: on CPU the host's view would be of memory that the step takes over.
+        self.initial = jax.tree.map(np.array, (state.params, state.stats))
+        step = jnp.asarray(recipe.starts()[self.index], jnp.int32)
+        self.state = jax.device_put(dataclasses.replace(state, step=step), whole)
+        self.constants = jax.device_put(recipe.constants, whole)
+        self.metrics: dict[str, Array] = {}
+
+    @functools.cached_property
+    def compiled(self) -> jax.stages.Compiled:
+        """The program, as training compiles it."""
+        step = jax.jit(
+            self.function, static_argnames="phase", donate_argnames="state", out_shardings=replicated(self.mesh)
+        )
+        with jax.set_mesh(self.mesh):
+            return step.lower(self.state, self.constants, self.batch, phase=self.index).compile()
+
+    def __call__(self) -> Any:
+        self.state, self.metrics = self.compiled(self.state, self.constants, self.batch)
+        return self.state, self.metrics
+
+    def as_step(self) -> Step:
+        """What `emokd.benchmarking.split` takes apart."""
+        phase = self.recipe.phases[self.index]
+        return Step(
+            recipe=self.recipe,
+            config=self.config,
+            phase=phase,
+            labels=self.labels,
+            mesh=self.mesh,
+            take=self,
+            state=lambda: self.state,
+            constants=self.constants,
+            batch=self.batch,
+        )
+
+
+def create_task(batch_size: int, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Task:
+    """A task of eight expressions, with examples enough for any schedule."""
+    sizes = {name: 1000 * batch_size for name in ("labelled", "all")}
+    return Task({"expression": CLASSES}, ("expression",), sizes, batch_size, inputs=inputs or {})
+
+
+def random_batch(batch_size: int, **inputs: tuple[tuple[int, ...], Any]) -> dict[str, Array]:
+    """A batch of labelled examples with these inputs, each a (shape of one example, dtype), on one device."""
+    like = {
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+        for name, (shape, dtype) in {**COLUMNS, **inputs}.items()
+    }
+    return fake_batch(like, {"expression": CLASSES}, create_mesh(1))
+
+
+def as_they_are(config: ml_collections.ConfigDict) -> None:
+    """Pictures are seen whole and unchanged, so that a side that is given them rendered computes the same loss."""
+    neutral = {"crop_area": (1.0, 1.0), "aspect": (1.0, 1.0)}
+    neutral |= dict.fromkeys(("flip", "brightness", "contrast", "saturation", "hue", "erase"), 0.0)
+    config.data.augment.update(neutral)
+
+
+def as_compared(config: ml_collections.ConfigDict) -> None:
+    """What the other sides run: Adam without weight decay and clipping; networks in bfloat16 on an accelerator."""
+    config.optimizer.update({"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0})
+    if on_accelerator():
+        config.precision = "bfloat16"
+
+
+def seen(images: Array, spec: Any) -> np.ndarray:
+    """Pictures uint8 [B, S, S, 3] as a network of that size sees them: float32, normalised."""
+    return np.asarray(spec.preprocessing(images.astype(jnp.float32) / 255))
