@@ -34,7 +34,7 @@ from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 # Among the operational keys, those on which compiled programs depend.
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
 
-MOST_SHARED = 20
+MOST_SHARED = 40
 """How many runs' programs are kept for others; small ones take some 300 MB each on a CPU."""
 
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]

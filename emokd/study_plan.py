@@ -49,7 +49,7 @@ class Study:
       per_fold: the keys that a fold sets; none where the study has no folds.
       baselines: for each variant, those it is compared with.
       support: variants that others build on, which the table leaves out.
-      runs: all of them, fold by fold and seed by seed, so that an unfinished study has whole comparisons.
+      runs: all of them, seed by seed, so that an unfinished study has whole comparisons over all folds.
     """
 
     title: str
@@ -169,7 +169,7 @@ def create_study(config: ml_collections.ConfigDict, workdir: pathlib.Path = path
             raise InputError(f"Variant {name!r} names a folder: use letters, digits, '_', '+', '=' and '-'.")
     bases: dict[str, ml_collections.ConfigDict] = {}
     runs = []
-    for fold, seed, (name, given) in itertools.product(config.folds or (None,), config.seeds, variants.items()):
+    for seed, fold, (name, given) in itertools.product(config.seeds, config.folds or (None,), variants.items()):
         changes = {key: value for key, value in given.items() if key != BASE}
         base = given.get(BASE, config.base)
         if base not in bases:

@@ -116,7 +116,7 @@ def test_a_grid_of_seeds_and_folds_has_intervals_over_folds(tmp_path, base):
     values = {"none": lambda c: 0.5, "kd": lambda c: 0.5 + 0.125 * c.data.fold + 0.25 * c.seed}
     train = FakeTrain(score=lambda config: values[config.method](config))
     table = run_study(study, tmp_path / "out", train=train, clock=FakeClock())
-    assert train.calls[:4] == [("none", 0, 0), ("kd", 0, 0), ("none", 1, 0), ("kd", 1, 0)]
+    assert train.calls[:4] == [("none", 0, 0), ("kd", 0, 0), ("none", 0, 1), ("kd", 0, 1)]
     assert (tmp_path / "out" / "runs" / "kd" / "seed1" / "fold2" / "scores.json").exists()
     # Means over the two seeds: 0.625, 0.75, 0.875; six runs, but three folds.
     half = stats.t.ppf(0.975, 2) * 0.125 / math.sqrt(3)
