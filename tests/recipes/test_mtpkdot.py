@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from emokd import defaults
 from emokd.benchmarking.program import find_collectives
@@ -324,11 +323,11 @@ def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
         recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
 
 
-def test_local_structure_is_that_of_each_devices_rows(finished):
-    config, examples, _, after, _ = finished
-    config = ConfigDict(config)
+def test_local_structure_is_that_of_each_devices_rows():
+    config, examples = make_config(), make_examples()
     config.structure.local, config.structure.k = True, 2
-    recipe, mesh, state = build(config, examples), create_mesh(4), after["student"]
+    recipe, mesh = build(config, examples), create_mesh(4)
+    state = initial(recipe, config)
     (batch,) = whole(examples, config)[:1]
     answers = jax.jit(recipe.predict)(state.params, state.stats, {}, batch)
     rows = put_batch({name: np.asarray(values) for name, values in batch.items()}, mesh)

@@ -65,7 +65,7 @@ def test_a_split_run_is_that_of_one_device(recipe, config, splits, one, tmp_path
 
 @pytest.mark.parametrize("before, after", [(SPLIT, TWO), (ONE, SPLIT)])
 def test_a_killed_run_continues_on_other_devices(recipe, config, splits, one, tmp_path, monkeypatch, before, after):
-    plain = ConfigDict(config)
+    plain = config.copy_and_resolve_references()
     with monkeypatch.context() as patch:
         kill_at(patch, 6)
         with pytest.raises(Killed):
