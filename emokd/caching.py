@@ -133,6 +133,7 @@ def cache_key(
         "augment": data.augment.to_dict(),
         "views": data.views,
         "view_seed": data.view_seed,
+        "precision": config.precision,
         "dtype": check_dtype(config.cache.dtype),
     }
     return json.loads(json.dumps(key))

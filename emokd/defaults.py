@@ -11,10 +11,13 @@ def run(recipe: str) -> ConfigDict:
             "seed": 0,
             "start_from": "",  # a finished run: begin with its parameters, and leave out the phases that it has done
             "batch_size": 64,
+            "accumulate": 1,  # microbatches that a batch is taken in, to save memory
             "devices": 0,  # how many of the devices to use; 0 for all
             "mesh": {"data": 0, "fsdp": 1},  # their axes; 0: what the other one leaves
             # Rules (pattern, tactic) for parameters in memory, the first match counts; see docs/scaling.md.
             "sharding": {"state": (), "teachers": (), "min_size": 2**14},
+            "precision": "float32",  # of the networks' computation, or bfloat16; weights and losses stay float32
+            "remat": False,  # compute activations again in the backward pass instead of keeping them
             "data": data(),
             "student": network(),
             "optimizer": {

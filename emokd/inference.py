@@ -20,11 +20,19 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 class Predictor:
-    """A model ready for uint8 pictures: decoding, canvas, normalisation and network as in its evaluation."""
+    """A model ready for uint8 pictures: decoding, canvas, normalisation and network as in its evaluation.
 
-    def __init__(self, model: TrainedModel, *, canvas: int, fit: str, batch_size: int):
+    Args:
+      model: the network and its weights.
+      canvas: side of the squares that pictures are made into, pixels.
+      fit: how they become squares: "crop", "squash" or "pad".
+      batch_size: pictures per step.
+      precision: a name in `models.network.PRECISIONS`.
+    """
+
+    def __init__(self, model: TrainedModel, *, canvas: int, fit: str, batch_size: int, precision: str = "float32"):
         self.model, self.canvas, self.fit, self.batch_size = model, canvas, fit, batch_size
-        network, preprocessing = functional(model.spec), model.spec.preprocessing
+        network, preprocessing = functional(model.spec, precision=precision), model.spec.preprocessing
 
         def outputs(params, stats, images):
             view = centre_views(images.shape[0])

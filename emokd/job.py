@@ -305,7 +305,7 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     for head, names in found.items():
         if tuple(expected.get(head, names)) != tuple(names):
             raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
-    network = functional(model.spec)
+    network = functional(model.spec, precision=config.precision)
 
     def look(params, stats, batch, mirrored):
         view = centre_views(batch["id"].shape[0], mirrored)

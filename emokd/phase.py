@@ -84,6 +84,8 @@ class Phase:
         the training set's evaluation view; for statistics that need the whole set.
       remark: logged metrics -> what a person should know of them, or nothing; said once per phase, and beside the
         error where a loss is no longer finite.
+      relational: what in it compares the examples of a batch, in words, so that microbatches would make it another
+        method; empty where each example stands alone.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Phase:
     data: str = "labelled"
     prepare: Callable[..., tuple[Tree, Tree]] | None = None
     remark: Callable[[Mapping[str, float]], str] | None = None
+    relational: str = ""
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]

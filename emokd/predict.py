@@ -14,6 +14,7 @@ from emokd.data.face_crop import CROPS
 from emokd.errors import InputError
 from emokd.faces import FaceCropper, YuNet
 from emokd.inference import Predictor, find_pictures
+from emokd.models.network import PRECISIONS
 from emokd.video import predict_video
 from emokd.weights import model_folder
 
@@ -21,6 +22,9 @@ MODEL = flags.DEFINE_string("model", None, "A model folder, such as a workdir's 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures per step.", lower_bound=1)
 CANVAS = flags.DEFINE_integer("canvas", 0, "Side of the square that pictures are made into; 0: as in training.")
 FIT = flags.DEFINE_enum("fit", "", ["", "crop", "squash", "pad"], "How they become squares; empty: as in training.")
+PRECISION = flags.DEFINE_enum(
+    "precision", "", ["", *PRECISIONS], "What the network computes in; empty: as in training."
+)
 FACES = flags.DEFINE_bool("faces", False, "Find faces and answer for each; off: the pictures are crops already.")
 FACE_CROP = flags.DEFINE_enum(
     "face_crop", "", ["", *CROPS], "How faces are cut out: around landmarks, or just the face; empty: as in training."
@@ -43,7 +47,11 @@ def main(argv: list[str]) -> None:
     crop = FACE_CROP.value or seen_as.face_crop
     cropper = FaceCropper(YuNet(second_look=not VIDEO.value), crop) if FACES.value else None
     predictor = Predictor(
-        model, canvas=CANVAS.value or seen_as.canvas, fit=FIT.value or seen_as.fit, batch_size=BATCH_SIZE.value
+        model,
+        canvas=CANVAS.value or seen_as.canvas,
+        fit=FIT.value or seen_as.fit,
+        batch_size=BATCH_SIZE.value,
+        precision=PRECISION.value or seen_as.precision,
     )
     if VIDEO.value:
         print(json.dumps(predict_video(predictor, VIDEO.value, OUTPUT.value, cropper=cropper, smooth=SMOOTH.value)))

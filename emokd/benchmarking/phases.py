@@ -89,7 +89,7 @@ class _Bench:
         config, recipe = job.config, job.recipe
         self.job, self.data, self.rule, self.clock = job, data, rule, clock
         self.mesh, self.placement = job.programs.mesh, job.programs.placement
-        check_batch_size(config.batch_size, self.mesh)
+        check_batch_size(config.batch_size, self.mesh, config.accumulate)
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.labels = parameter_labels(recipe)
         self.function = create_train_step(recipe, config, self.labels)

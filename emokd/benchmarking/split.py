@@ -23,7 +23,7 @@ from emokd.benchmarking.timing import Clock, Rule, interleave, ratio
 from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import NetworkSpec, functional
 from emokd.phase import Batch, Phase, Recipe, Tree
-from emokd.recipes.common import create_augmentation, create_views, see
+from emokd.recipes.common import create_augmentation, create_network, create_views, see
 from emokd.signals import Signals
 from emokd.training.optimizer import create_optimizer
 from emokd.training.sharding import replicated
@@ -250,7 +250,7 @@ def _views_part(step: Step, names: Iterable[str]) -> Part:
 def _network_part(step: Step, name: str, use: Use, inputs: Any) -> Part:
     """A network's answers, or the gradients of what learns with the new statistics."""
     spec = step.recipe.networks[name]
-    network = functional(spec)
+    network = create_network(spec, step.config)
     # BatchNorm statistics of ones: the time does not depend on their values.
     ones = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), network.abstract[1])
     stats = jax.device_put(ones, replicated(step.mesh))

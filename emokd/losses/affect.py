@@ -151,6 +151,9 @@ AFFECT_LOSSES: Mapping[str, Callable[..., Float[Array, " B"]]] = {
 }
 """Losses of valence and arousal by name: (prediction [B, H], target [B, H], *, mask) -> [B]."""
 
+CORRELATIONS = ("ccc", "pcc", "emonet")
+"""Those that compare the examples of a batch, the mixture among them."""
+
 
 def _difference(prediction: Array, target: Array, mask: Array | None) -> tuple[Array, Bool[Array, "B H"]]:
     """prediction - target, exactly 0 and without gradient where there is no label; and where there is one."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from emokd.errors import InputError
 from emokd.models.layers import BatchNorm, Conv, global_average_pool
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 
@@ -40,8 +41,14 @@ class BasicCNN(nnx.Module):
     def __call__(self, images: Float[Array, "B H W 3"]) -> Signals:
         """Gives the features of normalised pictures."""
         x = images
-        for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            if layer:
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            if index:
                 x = nnx.max_pool(x, (2, 2), (2, 2))
-            x = jax.nn.relu(norm(conv(x)))
+            x = layer(conv, norm, x)
         return Signals(features=global_average_pool(x))
+
+
+@rematerializable
+def layer(conv: Conv, norm: BatchNorm, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+    """One layer of the network."""
+    return jax.nn.relu(norm(conv(x)))

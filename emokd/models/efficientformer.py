@@ -15,6 +15,7 @@ from emokd.errors import InputError
 from emokd.models.convolution import widen
 from emokd.models.layers import BatchNorm, Conv, LayerNorm, Linear, global_average_pool
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 SIZE = 224
@@ -98,6 +99,7 @@ class MetaBlock(nnx.Module):
         self.layer_scale_1 = nnx.Param(jnp.full(features, 1e-5))
         self.layer_scale_2 = nnx.Param(jnp.full(features, 1e-5))
 
+    @rematerializable
     def __call__(self, inputs: Float[Array, "B *S C"]) -> Float[Array, "B *S C"]:
         x = inputs + _scale(self.mixer(inputs), self.layer_scale_1[...])
         return x + _scale(self.mlp(x), self.layer_scale_2[...])

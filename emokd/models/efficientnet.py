@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from emokd.models.layers import ConvNorm, SqueezeExcite, global_average_pool, round_channels
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 EPSILON = 1e-3
@@ -53,6 +54,7 @@ class Block(nnx.Module):
         self.project = layer(hidden, out_features, 1)
         self.residual = strides == 1 and in_features == out_features
 
+    @rematerializable
     def __call__(self, inputs: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         x = inputs if self.expand is None else self.expand(inputs)
         x = self.depthwise(x)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from emokd.errors import InputError
 from emokd.models.layers import BatchNorm, Conv, global_average_pool
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 WIDTH = 256
@@ -41,6 +42,7 @@ class Block(nnx.Module):
         self.convs = nnx.List([Conv(i, o, rngs=rngs) for i, o in zip(widths[:-1], widths[1:], strict=True)])
         self.shortcut = Shortcut(inputs, outputs, rngs=rngs) if inputs != outputs else None
 
+    @rematerializable
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
         residual = x if self.shortcut is None else self.shortcut(x)
         outputs = []

@@ -3,9 +3,10 @@
 Examples never see each other, except in `Transformer(attend="batch")`. An absent modality has no influence, whatever
 stands in its place, NaN included. At least one modality of each example must be present: a compiled step cannot
 check that, and gives finite numbers of no meaning where none is (as in rows that only fill a batch up).
-All compute in at least float32.
+They compute in the dtype of the tokens, norms and softmax in at least float32, which the result has.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -15,8 +16,12 @@ from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError, nearest
 from emokd.models.convolution import widen
+from emokd.models.layers import LayerNorm
+from emokd.models.layers import Linear as AnyLinear
 
 ATTEND = ("modalities", "batch")
+
+Linear = functools.partial(AnyLinear, kernel_init=nnx.initializers.lecun_normal())
 
 
 class Concatenation(nnx.Module):
@@ -57,12 +62,12 @@ class JointAttention(nnx.Module):
 
     def __init__(self, width: int, joint: int, hidden: int, *, rngs: nnx.Rngs):
         self.correlation = nnx.Param(jnp.ones(()))
-        self.own = nnx.Linear(1, hidden, use_bias=False, rngs=rngs)
-        self.attention = nnx.Linear(joint, hidden, use_bias=False, rngs=rngs)
-        self.out = nnx.Linear(hidden, 1, use_bias=False, rngs=rngs)
+        self.own = Linear(1, hidden, use_bias=False, rngs=rngs)
+        self.attention = Linear(joint, hidden, use_bias=False, rngs=rngs)
+        self.out = Linear(hidden, 1, use_bias=False, rngs=rngs)
 
     def __call__(self, token: Float[Array, "B D"], joint: Float[Array, "B J"]) -> Float[Array, "B D"]:
-        scaled = joint * (self.correlation[...] * joint.shape[1] ** -0.5)
+        scaled = joint * (self.correlation[...] * joint.shape[1] ** -0.5).astype(joint.dtype)
         correlations = jnp.tanh(token[:, :, None] * scaled[:, None, :])
         hidden = jax.nn.relu(self.own(token[:, :, None]) + self.attention(correlations))
         return self.out(hidden)[:, :, 0] + token
@@ -104,7 +109,7 @@ class JointCrossAttention(nnx.Module):
             attended = [attend(tokens[:, m], joint) for m, attend in enumerate(self.attentions)]
             tokens = jnp.stack(attended, 1)
             joint = tokens.reshape(joint.shape)
-        return joint
+        return widen(joint)
 
 
 class Attention(nnx.Module):
@@ -112,10 +117,10 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads = heads
-        self.query = nnx.Linear(width, width, rngs=rngs)
-        self.key = nnx.Linear(width, width, rngs=rngs)
-        self.value = nnx.Linear(width, width, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
+        self.query = Linear(width, width, rngs=rngs)
+        self.key = Linear(width, width, rngs=rngs)
+        self.value = Linear(width, width, rngs=rngs)
+        self.out = Linear(width, width, rngs=rngs)
 
     def __call__(
         self, queries: Float[Array, "B Q D"], keys: Float[Array, "B K D"], present: Bool[Array, "B K"]
@@ -123,9 +128,9 @@ class Attention(nnx.Module):
         split = (self.heads, queries.shape[2] // self.heads)
         query = self.query(queries).reshape(*queries.shape[:2], *split)
         key, value = (part(keys).reshape(*keys.shape[:2], *split) for part in (self.key, self.value))
-        scores = jnp.einsum("bqhc,bkhc->bhqk", query, key) * split[1] ** -0.5
+        scores = widen(jnp.einsum("bqhc,bkhc->bhqk", query, key)) * split[1] ** -0.5
         scores = jnp.where(present[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        mixed = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(scores), value)
+        mixed = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(scores).astype(value.dtype), value)
         return self.out(mixed.reshape(queries.shape))
 
 
@@ -134,10 +139,10 @@ class Block(nnx.Module):
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.attention = Attention(width, heads, rngs=rngs)
-        self.norm_1 = nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
-        self.expand = nnx.Linear(width, width, rngs=rngs)
-        self.project = nnx.Linear(width, width, rngs=rngs)
-        self.norm_2 = nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+        self.norm_1 = LayerNorm(width, rngs=rngs)
+        self.expand = Linear(width, width, rngs=rngs)
+        self.project = Linear(width, width, rngs=rngs)
+        self.norm_2 = LayerNorm(width, rngs=rngs)
 
     def __call__(
         self, queries: Float[Array, "B Q D"], keys: Float[Array, "B K D"], present: Bool[Array, "B K"]
@@ -184,7 +189,7 @@ class Transformer(nnx.Module):
             )
         self.blocks = nnx.List([Block(width, heads, rngs=rngs) for _ in range(modalities)])
         self.cross = nnx.List([Attention(width, heads, rngs=rngs) for _ in range(modalities)])
-        self.gate = nnx.Linear(modalities * width, modalities - 1, rngs=rngs)
+        self.gate = Linear(modalities * width, modalities - 1, rngs=rngs)
         self.over_batch = attend == "batch"
         self.feature_size = width
 
@@ -192,10 +197,10 @@ class Transformer(nnx.Module):
         tokens = _zero_absent(tokens, present)
         mixed = self._mix_batch(tokens, present) if self.over_batch else self._mix_modalities(tokens, present)
         mixed = _zero_absent(mixed, present)
-        scores = self.gate(mixed.reshape(mixed.shape[0], -1))
+        scores = widen(self.gate(mixed.reshape(mixed.shape[0], -1)))
         scores = jnp.concatenate([scores, jnp.zeros_like(scores[:, :1])], 1)
         gates = jax.nn.softmax(jnp.where(present, scores, jnp.finfo(scores.dtype).min))
-        return (mixed * gates[..., None]).sum(1)
+        return (widen(mixed) * gates[..., None]).sum(1)
 
     def _mix_modalities(self, tokens: Float[Array, "B M D"], present: Bool[Array, "B M"]) -> Float[Array, "B M D"]:
         parts = [block(tokens[:, m : m + 1], tokens, present) for m, block in enumerate(self.blocks)]
@@ -240,5 +245,4 @@ def create_fusion(name: str, modalities: int, width: int, *, rngs: nnx.Rngs, **o
 
 
 def _zero_absent(tokens: Float[Array, "B M D"], present: Bool[Array, "B M"]) -> Float[Array, "B M D"]:
-    tokens = widen(tokens)
     return jnp.where(present[..., None], tokens, jnp.zeros_like(tokens))

@@ -8,13 +8,14 @@ from jaxtyping import Array, Float
 
 from emokd.errors import InputError
 from emokd.models.convolution import widen
+from emokd.models.layers import Linear
 
 
 class TNet(nnx.Module):
     """Linear layers that narrow (encoder) and widen again (decoder), with ReLU between them, none after the last.
 
     The sizes are the authors'. Their release has no activation at all, which makes it one linear map of rank 256;
-    the ReLU is [ours]. It computes in at least float32. At 512 to 512 it has 7.6 million parameters.
+    the ReLU is [ours]. At 512 to 512 it has 7.6 million parameters.
 
     Args:
       inputs: size of the features that are there.
@@ -40,7 +41,7 @@ class TNet(nnx.Module):
         if not encoder or min(sizes) < 1:
             raise InputError(f"T-Net needs at least one encoder layer and sizes >= 1, not {sizes}.")
         layers = [
-            nnx.Linear(i, o, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+            Linear(i, o, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
             for i, o in zip(sizes[:-1], sizes[1:], strict=True)
         ]
         self.encoder = nnx.List(layers[: len(encoder)])
@@ -49,9 +50,9 @@ class TNet(nnx.Module):
 
     def __call__(self, features: Float[Array, "B D"]) -> Float[Array, "B E"]:
         """Gives the hallucinated features."""
-        x = widen(features)
+        x = features
         for layer in self.encoder:
             x = jax.nn.relu(layer(x))
         for layer in self.decoder[:-1]:
             x = jax.nn.relu(layer(x))
-        return self.decoder[-1](x)
+        return widen(self.decoder[-1](x))

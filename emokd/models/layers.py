@@ -88,12 +88,28 @@ class Linear(nnx.Linear):
     Args:
       in_features: size in.
       out_features: size out.
-      rngs: source of the fresh parameters: weights normal with deviation 0.02, as is usual in transformers, biases 0.
+      use_bias: whether there is a bias.
+      kernel_init: of the fresh weights; by default normal with deviation 0.02, as is usual in transformers.
+      rngs: source of the fresh parameters; biases are 0.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
-        init = nnx.initializers.normal(0.02)
-        super().__init__(in_features, out_features, kernel_init=init, promote_dtype=_as_inputs, rngs=rngs)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            in_features,
+            out_features,
+            use_bias=use_bias,
+            kernel_init=kernel_init or nnx.initializers.normal(0.02),
+            promote_dtype=_as_inputs,
+            rngs=rngs,
+        )
 
 
 class LayerNorm(nnx.LayerNorm):

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from emokd.models.layers import BatchNorm, Conv, global_average_pool
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 STEM = 8
@@ -43,6 +44,7 @@ class Block(nnx.Module):
         self.separables = nnx.List([SeparableConv(i, outputs, rngs=rngs) for i in (inputs, outputs)])
         self.norms = nnx.List([_norm(outputs, rngs) for _ in range(2)])
 
+    @rematerializable
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
         shortcut = self.shortcut_norm(self.shortcut_conv(x))
         x = jax.nn.relu(self.norms[0](self.separables[0](x)))

@@ -8,14 +8,14 @@ from jaxtyping import Array, Float
 
 from emokd.errors import InputError, nearest
 from emokd.models.convolution import widen
-from emokd.models.layers import BatchNorm, LayerNorm
+from emokd.models.layers import BatchNorm, LayerNorm, Linear
 from emokd.signals import Signals
 
 NORMS = {"layer": LayerNorm, "batch": BatchNorm}
 
 
 class MLP(nnx.Module):
-    """Linear layer, normalisation and ReLU, as often as there are widths; in at least float32.
+    """Linear layer, normalisation and ReLU, as often as there are widths.
 
     Args:
       shape: of one example, [columns].
@@ -39,7 +39,7 @@ class MLP(nnx.Module):
         sizes = [*shape, *widths]
         self.layers = nnx.List(
             [
-                nnx.Linear(i, o, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+                Linear(i, o, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
                 for i, o in zip(sizes[:-1], sizes[1:], strict=True)
             ]
         )
@@ -48,7 +48,7 @@ class MLP(nnx.Module):
 
     def __call__(self, table: Float[Array, "B D"]) -> Signals:
         """Gives the features of normalised rows."""
-        x = widen(table)
+        x = table
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = jax.nn.relu(norm(layer(x)))
-        return Signals(features=x)
+        return Signals(features=widen(x))

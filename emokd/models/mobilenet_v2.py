@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from emokd.errors import InputError
 from emokd.models.layers import ConvNorm, global_average_pool, round_channels
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 # Expansion, channels, repeats, stride of the first (Table 2).
@@ -26,6 +27,7 @@ class InvertedResidual(nnx.Module):
         self.project = ConvNorm(hidden, out_features, 1, rngs=rngs)
         self.residual = strides == 1 and in_features == out_features
 
+    @rematerializable
     def __call__(self, inputs: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         x = inputs if self.expand is None else self.expand(inputs)
         x = self.project(self.depthwise(x))

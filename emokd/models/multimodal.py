@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from emokd.models.fusion import create_fusion
 from emokd.models.hallucination import TNet
@@ -110,9 +110,10 @@ class Encoder(nnx.Module):
         size = self.backbone.feature_size
         self.project = nnx.Linear(size, width, rngs=rngs) if size != width else None
 
-    def __call__(self, values: Float[Array, "B ..."]) -> Float[Array, "B D"]:
+    def __call__(self, values: Float[Array, "B ..."], dtype: DTypeLike | None = None) -> Float[Array, "B D"]:
         if self.standardizer is not None:
             values = self.standardizer(values)
+        values = _cast(values, dtype)  # not earlier: raw values may be far from 0
         features = self.backbone(values).features
         return features if self.project is None else self.project(features)
 
@@ -154,6 +155,7 @@ class MultimodalNetwork(nnx.Module):
         inputs: Mapping[str, Array],
         keep: Bool[Array, "B M"] | None = None,
         *,
+        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Signals:
         """Gives features, heads, and the tokens, each as the intermediate `token/<name>`.
@@ -161,9 +163,10 @@ class MultimodalNetwork(nnx.Module):
         Args:
           inputs: the modalities' values by name: normalised pictures and videos, arrays as they come.
           keep: False for a modality that is to be taken for absent, in the order of the specification.
+          dtype: what encoders, T-Nets and fusion compute in; None: in the dtype of the inputs.
           rngs: source of dropout.
         """
-        tokens = {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
+        tokens = {name: encoder(inputs[name], dtype) for name, encoder in self.encoders.items()}
         present = jnp.stack([is_present(inputs[name]) for name in self.names], axis=1)
         if keep is not None:
             present = present & keep
@@ -171,16 +174,20 @@ class MultimodalNetwork(nnx.Module):
             [jnp.where(present[:, m, None], tokens[name], 0.0) for m, name in enumerate(self.names)], axis=1
         )
         for name, imagine in self.hallucinators.items():
-            tokens[name] = imagine(seen)
+            tokens[name] = imagine(_cast(seen, dtype))
         if self.fusion is None:
             features = seen
         else:
             imagined = jnp.broadcast_to(present.any(1, keepdims=True), (seen.shape[0], len(self.hallucinated)))
             stacked = jnp.stack([tokens[name] for name in (*self.names, *self.hallucinated)], axis=1)
-            features = self.fusion(stacked, jnp.concatenate([present, imagined], axis=1))
+            features = self.fusion(_cast(stacked, dtype), jnp.concatenate([present, imagined], axis=1))
         signals = Signals(features=features, intermediates={f"token/{name}": t for name, t in tokens.items()})
         dropped = self.dropout(features, rngs=rngs)
         return attach_heads(signals, {name: head(dropped) for name, head in self.heads.items()})
+
+
+def _cast(values: Array, dtype: DTypeLike | None) -> Array:
+    return values if dtype is None else values.astype(dtype)
 
 
 def is_present(values: Array) -> Bool[Array, " B"]:

@@ -5,14 +5,20 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
+from emokd.models.convolution import widen
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import create_backbone
+from emokd.models.rematerialization import rematerialization
 from emokd.signals import Signals
 
 Tree = dict[str, Any]
+
+PRECISIONS: Mapping[str, DTypeLike | None] = {"float32": None, "bfloat16": jnp.bfloat16}
+"""What networks compute in, by name; None is the dtype of what they are given."""
 
 
 class Network(nnx.Module):
@@ -29,8 +35,10 @@ class Network(nnx.Module):
             {name: nnx.Linear(backbone.feature_size, size, rngs=rngs) for name, size in heads.items()}
         )
 
-    def __call__(self, images: Float[Array, "B H W C"], *, rngs: nnx.Rngs | None = None) -> Signals:
-        signals = self.backbone(images)
+    def __call__(
+        self, images: Float[Array, "B H W C"], *, dtype: DTypeLike | None = None, rngs: nnx.Rngs | None = None
+    ) -> Signals:
+        signals = self.backbone(images if dtype is None else images.astype(dtype))
         features = self.dropout(signals.features, rngs=rngs)
         return attach_heads(signals, {name: head(features) for name, head in self.heads.items()})
 
@@ -93,11 +101,23 @@ class Functional:
 
     Modules are split once, here; inside a compiled step only `nnx.merge` runs, on plain dicts, because
     merging State objects would share Variables between traces.
+
+    Parameters and statistics are float32 at every precision. Below float32 the network casts its inputs, once they are
+    standardised, and every layer its parameters; norms, softmax, pooling and heads compute in float32, and whatever
+    comes out is float32.
     """
 
-    def __init__(self, make):
-        """Traces `make(nnx.Rngs) -> nnx.Module` abstractly; nothing is allocated."""
+    def __init__(self, make, *, precision: str = "float32", remat: bool = False):
+        """Traces `make(nnx.Rngs) -> nnx.Module` abstractly; nothing is allocated.
+
+        Args:
+          make: makes the module.
+          precision: a name in `PRECISIONS`.
+          remat: whether the backward pass computes the activations inside blocks again.
+        """
         self._make = make
+        self._dtype = PRECISIONS[precision]
+        self._remat = remat
         module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
         module.train()
         self._train, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
@@ -117,7 +137,11 @@ class Functional:
         """Returns (outputs, stats); the statistics change only when `train`."""
         module = nnx.merge(self._train if train else self._eval, params, stats)
         rngs = nnx.Rngs(dropout=key) if key is not None else None
-        outputs = module(*inputs, rngs=rngs)
+        with rematerialization(self._remat):
+            if self._dtype is None:
+                outputs = module(*inputs, rngs=rngs)
+            else:
+                outputs = jax.tree.map(widen, module(*inputs, dtype=self._dtype, rngs=rngs))
         if not train:
             return outputs, stats
         _, _, new_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
@@ -130,9 +154,9 @@ class Makes(Protocol):
     def make(self, rngs: nnx.Rngs) -> nnx.Module: ...
 
 
-def functional(spec: Makes) -> Functional:
-    """The functional form of the network that `spec` describes."""
-    return Functional(spec.make)
+def functional(spec: Makes, *, precision: str = "float32", remat: bool = False) -> Functional:
+    """The functional form of the network that `spec` describes; the options are `Functional`'s."""
+    return Functional(spec.make, precision=precision, remat=remat)
 
 
 def count_parameters(params: Tree) -> int:

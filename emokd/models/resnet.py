@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from emokd.errors import InputError
 from emokd.models.layers import BatchNorm, Conv, global_average_pool
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 
@@ -44,6 +45,7 @@ class Block(nnx.Module):
         projects = stride != 1 or inputs != outputs
         self.shortcut = Unit(inputs, outputs, 1, stride, rngs=rngs) if projects else None
 
+    @rematerializable
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
         residual = x if self.shortcut is None else self.shortcut(x)
         for unit in self.units[:-1]:

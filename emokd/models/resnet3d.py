@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from emokd.errors import InputError
 from emokd.models.layers import ConvNorm, global_average_pool
 from emokd.models.preprocessing import Preprocessing
+from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
 DEPTHS = (2, 2, 2, 2)
@@ -35,6 +36,7 @@ class Block(nnx.Module):
         projects = stride != 1 or inputs != outputs
         self.shortcut = ConvNorm(inputs, outputs, (1, 1, 1), strides, rngs=rngs) if projects else None
 
+    @rematerializable
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B t h w c"]:
         residual = x if self.shortcut is None else self.shortcut(x)
         first, second = self.units

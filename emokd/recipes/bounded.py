@@ -25,7 +25,7 @@ from emokd.data.augment import centre_views
 from emokd.errors import InputError, excerpt
 from emokd.losses import affect, bounded, soft_targets
 from emokd.losses.shapes import check_range
-from emokd.models.network import TrainedModel, functional
+from emokd.models.network import TrainedModel
 from emokd.phase import Outcome, Recipe, Term
 from emokd.recipes import common
 from emokd.signals import Signals
@@ -58,8 +58,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     heads = common.joint_heads(task)
     _check_options(config)
     spec = common.create_spec(config.student, heads, task)
-    student = functional(spec)
-    teachers = common.create_teachers(config.teachers, task, models)
+    student = common.create_network(spec, config)
+    teachers = common.create_teachers(config, task, models)
     lessons = {teacher.name: _create_lesson(teacher, config, task, heads) for teacher in teachers}
     soft, bound = config.soft_targets, config.bound
     augmentation = common.create_augmentation(config.data.augment)
@@ -171,10 +171,13 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         mirrored = look(centre_views(rows, mirrored=True))
         return {name: common.average_affect(signals, mirrored[name]) for name, signals in straight.items()}
 
+    relational = common.correlations(config.affect_loss, heads)
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     phases = [
-        common.create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True),
-        common.create_phase("distill", config.phases.distill, task, distill, both, scored=True),
+        common.create_phase(
+            "head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational
+        ),
+        common.create_phase("distill", config.phases.distill, task, distill, both, scored=True, relational=relational),
     ]
     return Recipe(
         groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},

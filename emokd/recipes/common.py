@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float
 from emokd.config import duration
 from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
 from emokd.errors import InputError, nearest
+from emokd.losses.affect import CORRELATIONS
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
-from emokd.models.network import Functional, NetworkSpec, TrainedModel, attach_heads, functional
+from emokd.models.network import PRECISIONS, Functional, NetworkSpec, TrainedModel, attach_heads, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.phase import Batch, Objective, Phase, Tree
 from emokd.schedules import learning_rate_schedule
@@ -196,6 +197,11 @@ def adopt_backbone(params: Tree, stats: Tree, model: TrainedModel, spec: Network
     return {**params, "backbone": model.params["backbone"]}, adopted_stats
 
 
+def correlations(affect_loss: str, targets: Iterable[str]) -> str:
+    """What compares the examples of a batch in the losses of these targets, for `Phase.relational`."""
+    return f"config.affect_loss={affect_loss}" if affect_loss in CORRELATIONS and "valence_arousal" in targets else ""
+
+
 def teacher_gradients(
     losses: Callable[[Float[Array, "B D"]], Float[Array, "B K"]], outputs: Float[Array, "B D"], teachers: int
 ) -> Float[Array, "B K D"]:
@@ -291,6 +297,16 @@ def fit_standardizers(
     return fitted
 
 
+def create_network(spec: NetworkSpec | MultimodalSpec, config: ml_collections.ConfigDict) -> Functional:
+    """The functional form of a network of this run, with `config.precision` and `config.remat`.
+
+    Raises:
+      InputError: the precision is unknown.
+    """
+    choose(PRECISIONS, config.precision, "config.precision")
+    return functional(spec, precision=config.precision, remat=config.remat)
+
+
 def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> list[Teacher]:
     """The teachers of `config.teachers`, in order of their names.
 
@@ -298,8 +314,8 @@ def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mappi
       InputError: a teacher has neither weights nor a task of its own to learn.
     """
     teachers = []
-    for name in sorted(config):
-        section = config[name]
+    for name in sorted(config.teachers):
+        section = config.teachers[name]
         model = models.get(name)
         if model is not None:
             spec = model.spec
@@ -317,7 +333,7 @@ def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mappi
         learns = model is None or section.tuning == "full"
         if section.tuning not in ("linear_probe", "full"):
             raise InputError(f"config.teachers.{name}.tuning must be linear_probe or full, not {section.tuning!r}.")
-        teachers.append(Teacher(name, spec, functional(spec), model, learns))
+        teachers.append(Teacher(name, spec, create_network(spec, config), model, learns))
     return teachers
 
 

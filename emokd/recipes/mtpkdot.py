@@ -28,7 +28,7 @@ from emokd.errors import InputError
 from emokd.losses import affect, features, mmd, structure, transport
 from emokd.losses.shapes import check_range
 from emokd.models.multimodal import is_present
-from emokd.models.network import TrainedModel, functional
+from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Outcome, Phase, Recipe, Term, Tree
 from emokd.recipes import common, modalities, relations
 from emokd.signals import Signals
@@ -57,7 +57,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     student_spec = modalities.create_network_spec(
         config, {name: specs[name] for name in visible}, imagined, heads, task
     )
-    teacher, student = functional(teacher_spec), functional(student_spec)
+    teacher, student = (common.create_network(spec, config) for spec in (teacher_spec, student_spec))
     augmentation = common.create_augmentation(config.data.augment)
     aligned = config.phases.align.enabled
     pool = (JOINT,) if config.pool == "joint" else (*specs, JOINT)
@@ -278,6 +278,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         {"teach": teach, "joint": joint, "hallucinate": hallucinate, "align": align, "student": learn},
         {"teach": begin, "student": begin_student},
         bool(imagined),
+        _relational(config, heads, distils),
     )
     return Recipe(
         groups={
@@ -339,6 +340,7 @@ def _create_phases(
     objectives: Mapping[str, Any],
     prepare: Mapping[str, Any],
     imagines: bool,
+    relational: Mapping[str, str],
 ) -> list[Phase]:
     """The phases that are enabled, in order."""
     hallucinators = {"hallucinators": config.hallucination.multiplier} if imagines else {}
@@ -360,10 +362,21 @@ def _create_phases(
             prepare=prepare.get(name),
             scored=name == "student",
             remark=modalities.transport_remark if name == "student" else None,
+            relational=relational[name],
         )
         if phase is not None:
             phases.append(phase)
     return phases
+
+
+def _relational(config: ml_collections.ConfigDict, heads: Mapping[str, int], distils: bool) -> dict[str, str]:
+    """What compares the examples of a batch, by phase."""
+    fusion = "config.fusion.options.attend=batch" if config.fusion.options.get("attend") == "batch" else ""
+    losses = dict.fromkeys(config.phases, common.correlations(config.affect_loss, heads))
+    losses["hallucinate"] = "config.hallucination.loss=mmd" if config.hallucination.loss == "mmd" else ""
+    parts = [f"config.objective.{name}" for name in ("transport", "centroid") if distils and config.objective[name]]
+    losses["student"] = ", ".join(filter(None, [losses["student"], *parts]))
+    return {name: ", ".join(filter(None, [fusion, loss])) for name, loss in losses.items()}
 
 
 def _create_heads(key: Array, inputs: int, heads: Mapping[str, int]) -> Tree:

@@ -22,7 +22,7 @@ import ml_collections
 from emokd import defaults, weighting
 from emokd.errors import InputError
 from emokd.losses import affect, features
-from emokd.models.network import TrainedModel, attach_heads, functional
+from emokd.models.network import TrainedModel, attach_heads
 from emokd.phase import Batch, Outcome, Recipe, Term, Tree
 from emokd.recipes import common
 from emokd.signals import Signals
@@ -37,9 +37,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
       InputError: no emotion labels in the data, a teacher without weights or task, or an unknown option.
     """
     classes = common.require_classes(task, "expression")
-    teachers = common.create_teachers(config.teachers, task, models)
+    teachers = common.create_teachers(config, task, models)
     spec = common.create_spec(config.student, {"expression": len(classes)}, task)
-    student = functional(spec)
+    student = common.create_network(spec, config)
     augmentation = common.create_augmentation(config.data.augment)
     distance = common.choose(DISTANCES, config.distance, "config.distance")
     chain = weighting.create(config.weighting)

@@ -12,7 +12,7 @@ import ml_collections
 from emokd import defaults
 from emokd.errors import InputError, nearest
 from emokd.losses import affect
-from emokd.models.network import TrainedModel, functional
+from emokd.models.network import TrainedModel
 from emokd.phase import Outcome, Recipe, Term
 from emokd.recipes import common
 
@@ -25,7 +25,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     """
     heads = {target: _head_size(target, task) for target in config.targets}
     spec = common.create_spec(config.student, heads, task)
-    student = functional(spec)
+    student = common.create_network(spec, config)
     augmentation = common.create_augmentation(config.data.augment)
     affect_loss = common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
 
@@ -64,10 +64,13 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         view = common.centre(batch)
         return {"student": student(params["student"], stats["student"], common.see(spec, batch, view))[0]}
 
+    relational = common.correlations(config.affect_loss, config.targets)
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     phases = [
-        common.create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True),
-        common.create_phase("train", config.phases.train, task, train, both, scored=True),
+        common.create_phase(
+            "head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational
+        ),
+        common.create_phase("train", config.phases.train, task, train, both, scored=True, relational=relational),
     ]
     return Recipe(
         groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},

@@ -79,7 +79,7 @@ class _Run:
         self.programs = job.programs or Programs(job.recipe, config, len(self.classes.get("expression", ())))
         recipe, self.mesh, self.placement = self.programs.recipe, self.programs.mesh, self.programs.placement
         self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
-        check_batch_size(config.batch_size, self.mesh)
+        check_batch_size(config.batch_size, self.mesh, config.accumulate)
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.streams = Streams(config, self.mesh, job.attach)
         self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)

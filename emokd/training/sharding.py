@@ -67,13 +67,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises InputError when a batch does not divide over the mesh; it is never silently replicated."""
-    if batch_size % mesh.size:
-        lower = batch_size - batch_size % mesh.size
+def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
+    """Raises InputError when a (micro)batch does not divide over the mesh; it is never silently replicated."""
+    parts = mesh.size * microbatches
+    if batch_size % parts:
+        lower = max(batch_size - batch_size % parts, parts)
+        split = f" in {microbatches} microbatches" if microbatches > 1 else ""
         raise InputError(
-            f"A batch of {batch_size} does not divide over {mesh.size} devices; "
-            f"set config.batch_size to {lower or mesh.size} or {lower + mesh.size}."
+            f"A batch of {batch_size}{split} does not divide over {mesh.size} devices; "
+            f"set config.batch_size to {lower} or {lower + parts}."
         )
 
 

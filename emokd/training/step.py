@@ -1,6 +1,7 @@
 """The train step: one compiled program per phase, with everything in it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from emokd.phase import Batch, Outcome, Phase, Recipe, Tree, label_parameters
+from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
 
@@ -32,9 +34,9 @@ def split_parameters(
 
 
 def gradients(
-    recipe: Recipe, phase: Phase, labels: Tree, state: State, constants: Tree, batch: Batch
+    recipe: Recipe, phase: Phase, labels: Tree, state: State, constants: Tree, batch: Batch, microbatches: int = 1
 ) -> tuple[Tree, Outcome, Array | None, Tree]:
-    """Gradients of the phase's objective in one backward pass, however many teachers.
+    """Gradients of the phase's objective in one backward pass, however many teachers; or in one per microbatch.
 
     The weighting's [B, K] output is the cotangent of the per-example, per-teacher losses. Only learning
     parameters are differentiated; the others get zeros that the compiler folds away.
@@ -45,29 +47,39 @@ def gradients(
     key = jax.random.fold_in(state.key, state.step)
     learning, merge = split_parameters(state.params, labels, set(phase.learns))
 
-    def losses(values):
+    def losses(values, batch, key):
         outcome = phase.objective(merge(values), state.stats, constants, batch, key)
         parts = {name: term.values for name, term in outcome.terms.items()}
         return (parts, outcome.teacher_losses), outcome
 
-    (_, teacher_losses), backward, outcome = jax.vjp(losses, learning, has_aux=True)
-    outcome = jax.lax.stop_gradient(outcome)
-    cotangents = {name: term.cotangent for name, term in outcome.terms.items()}
-    weights, weighting = None, state.weighting
-    if teacher_losses is not None:
-        uniform = jnp.full(teacher_losses.shape, 1 / teacher_losses.shape[1], jnp.float32)
-        weights, weighting = recipe.weighting.update(
-            uniform, state.weighting, None, mask=outcome.rows, **outcome.evidence
-        )
-        rows = outcome.rows.astype(jnp.float32)
-        weights = weights * rows[:, None]
-        teacher_cotangent = (weights / jnp.maximum(rows.sum(), 1.0)).astype(teacher_losses.dtype)
+    judge = functools.partial(cotangents, recipe, state.weighting)
+    if microbatches > 1:
+        values, outcome, weights, weighting = accumulate(losses, judge, learning, state.stats, batch, key, microbatches)
     else:
-        teacher_cotangent = None
-    (values,) = backward((cotangents, teacher_cotangent))
+        _, backward, outcome = jax.vjp(lambda values: losses(values, batch, key), learning, has_aux=True)
+        outcome = jax.lax.stop_gradient(outcome)
+        cotangent, weights, weighting = judge(outcome)
+        (values,) = backward(cotangent)
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     _, merge_gradients = split_parameters(zeros, labels, set(phase.learns))
     return merge_gradients(values), outcome, weights, weighting
+
+
+def cotangents(recipe: Recipe, weighting: Tree, outcome: Outcome) -> Judged:
+    """d total / d losses.
+
+    Returns:
+      (cotangents of the terms and of the teacher losses, teacher weights [B, K] or None, new weighting state)
+    """
+    terms = {name: term.cotangent for name, term in outcome.terms.items()}
+    losses = outcome.teacher_losses
+    if losses is None:
+        return (terms, None), None, weighting
+    uniform = jnp.full(losses.shape, 1 / losses.shape[1], jnp.float32)
+    weights, weighting = recipe.weighting.update(uniform, weighting, None, mask=outcome.rows, **outcome.evidence)
+    rows = outcome.rows.astype(jnp.float32)
+    weights = weights * rows[:, None]
+    return (terms, (weights / jnp.maximum(rows.sum(), 1.0)).astype(losses.dtype)), weights, weighting
 
 
 def update_tally(
@@ -110,12 +122,19 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
 def create_train_step(
     recipe: Recipe, config: ml_collections.ConfigDict, labels: Tree
 ) -> Callable[..., tuple[State, Metrics]]:
-    """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`."""
+    """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`.
+
+    Raises:
+      InputError: `config.accumulate` does not fit the batch, or a phase's losses compare the examples of a batch.
+    """
+    check_accumulation(recipe, config)
     optimizers = [create_optimizer(config.optimizer, phase, labels, recipe.groups) for phase in recipe.phases]
     starts = recipe.starts()
 
     def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
-        grads, outcome, weights, weighting = gradients(recipe, recipe.phases[phase], labels, state, constants, batch)
+        grads, outcome, weights, weighting = gradients(
+            recipe, recipe.phases[phase], labels, state, constants, batch, config.accumulate
+        )
         # optax raises a float to the power of an int32 count, which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
             updates, optimizer = optimizers[phase].update(

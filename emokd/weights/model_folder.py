@@ -38,17 +38,19 @@ REMEDY = "Import or train the model again, or restore the folder from where it c
 
 @dataclasses.dataclass(frozen=True)
 class SeenAs:
-    """How pictures became squares in a model's training.
+    """How pictures became squares in a model's training, and what the model computed in.
 
     Attributes:
       canvas: side of the stored square, pixels.
       fit: "crop", "squash" or "pad".
       face_crop: how faces were cut out, "landmarks" or "box".
+      precision: a name in `models.network.PRECISIONS`.
     """
 
     canvas: int
     fit: str
     face_crop: str
+    precision: str = "float32"
 
 
 def save_model(
@@ -139,7 +141,7 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
 
 
 def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
-    """Reads a model folder, and how its training made pictures into squares.
+    """Reads a model folder, and how its training made pictures into squares and computed on them.
 
     That is known of a student, from its provenance. Imported weights are shown pictures cropped to the network's own
     size, and faces cut out around their landmarks.
@@ -152,8 +154,9 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     crop = provenance.get("face_crop") or "landmarks"
     if not provenance.get("config"):
         return model, SeenAs(model.spec.preprocessing.size, "crop", crop)
-    data = json.loads(provenance["config"])["data"]
-    return model, SeenAs(data["canvas"], data["fit"], crop)
+    values = json.loads(provenance["config"])
+    data = values["data"]
+    return model, SeenAs(data["canvas"], data["fit"], crop, values.get("precision", "float32"))
 
 
 def model_hash(folder: str | pathlib.Path) -> str:

@@ -1,0 +1,103 @@
+"""Gradient accumulation: one step's batch, taken in microbatches one after the other.
+
+The step stays the batch's. What counts (labels, masks) and what the weighting looks at are gathered over all
+microbatches first, so every loss is divided by the rows of the whole batch, and the weighting is asked once. Only what
+compares examples cannot be had this way: such a phase is refused (`Phase.relational`), and BatchNorm normalises with
+each microbatch's own statistics.
+
+Microbatches are unrolled. In `lax.scan` XLA's CPU backend runs the gradients of convolutions many times slower, and a
+frozen teacher would run twice on all backends, once for its evidence and once for its losses; unrolled, the compiler
+finds it again. The price is compilation, which grows with the number of microbatches.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array
+
+from emokd.errors import InputError
+from emokd.phase import Batch, Outcome, Recipe, Tree
+
+Losses = Callable[[Any, Batch, Array], tuple[Any, Outcome]]
+Judged = tuple[Any, Array | None, Tree]
+
+
+def check_accumulation(recipe: Recipe, config: ml_collections.ConfigDict) -> None:
+    """Raises InputError where `config.accumulate` is no divisor of the batch, or would change what a phase computes."""
+    count, size = config.accumulate, config.batch_size
+    if count < 1 or size % count:
+        divisors = [n for n in range(1, size + 1) if size % n == 0]
+        raise InputError(
+            f"config.accumulate is {count}, which does not divide config.batch_size ({size}); take one of {divisors}."
+        )
+    for phase in recipe.phases:
+        if count > 1 and phase.relational:
+            raise InputError(
+                f"config.accumulate is {count}, but phase {phase.name!r} compares the examples of a batch "
+                f"({phase.relational}): in microbatches it would be another method. Set config.accumulate=1, and for "
+                "memory config.remat=True, config.precision=bfloat16 or more devices."
+            )
+
+
+def split(tree: Any, count: int) -> list[Any]:
+    """Every count-th row from the first on, from the second on, and so on.
+
+    So each device's share of a batch that is split over devices in blocks gives to every microbatch alike.
+    """
+    apart = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]), tree)
+    return [jax.tree.map(lambda x: x[:, i], apart) for i in range(count)]  # noqa: B023
+
+
+def join(outcomes: Sequence[Outcome], stats: Tree) -> Outcome:
+    """The batch's outcome: rows where they were before `split`; statistics moved from `stats` by the mean move."""
+    rows = [dataclasses.replace(outcome, stats={}) for outcome in outcomes]
+    joined = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *rows)
+    # As a move, so that statistics that rest stay bit for bit.
+    moved = jax.tree.map(
+        lambda old, *new: old + sum(x - old for x in new) / len(new), stats, *[outcome.stats for outcome in outcomes]
+    )
+    return dataclasses.replace(joined, stats=moved)
+
+
+def accumulate(
+    losses: Losses,
+    judge: Callable[[Outcome], Judged],
+    learning: list[Array],
+    stats: Tree,
+    batch: Batch,
+    key: Array,
+    count: int,
+) -> tuple[list[Array], Outcome, Array | None, Tree]:
+    """Gradients of the whole batch's loss in `count` backward passes, each over one microbatch.
+
+    Args:
+      losses: (learning, batch, key) -> (losses of each row, outcome).
+      judge: outcome -> (cotangents of the losses, teacher weights, weighting state).
+      learning: the parameters to differentiate by.
+      stats: statistics before the step.
+      batch: the whole batch.
+      key: the step's; microbatch i uses fold_in(key, i).
+      count: number of microbatches.
+
+    Returns:
+      (gradients like `learning`, outcome of the batch, teacher weights [B, K] or None, new weighting state)
+    """
+    parts = split(batch, count)
+    keys = [jax.random.fold_in(key, i) for i in range(count)]
+    # Of this pass the compiler keeps what decides the cotangents: rows that count, and evidence.
+    whole = join([losses(learning, part, k)[1] for part, k in zip(parts, keys, strict=True)], stats)
+    cotangents, weights, weighting = judge(jax.lax.stop_gradient(whole))
+    total: list[Array] = []
+    outcomes = []
+    for part, k, cotangent in zip(parts, keys, split(cotangents, count), strict=True):
+        # One after the other, or the activations of several would be kept at a time.
+        learning, total = jax.lax.optimization_barrier((learning, total))
+        _, backward, outcome = jax.vjp(lambda values: losses(values, part, k), learning, has_aux=True)  # noqa: B023
+        (found,) = backward(cotangent)
+        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+        outcomes.append(jax.lax.stop_gradient(outcome))
+    return total, join(outcomes, stats), weights, weighting

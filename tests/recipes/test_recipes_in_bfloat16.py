@@ -1,0 +1,145 @@
+"""Recipes in bfloat16 against float32: what they compute, in what, and what must not change."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recipes_setup
+import test_mtpkdot
+from jax.extend import core
+
+from emokd.data import sources
+from emokd.data.pipeline import train_batches
+from emokd.errors import InputError
+from emokd.training.state import create_state
+from emokd.training.step import create_train_step, gradients, parameter_labels
+
+HALF, SINGLE, HIGHEST = jnp.dtype("bfloat16"), jnp.dtype("float32"), jax.lax.Precision.HIGHEST
+
+
+def faces():
+    config = recipes_setup.make_config()
+    return sources.load("painter", "", config.data.options)
+
+
+def smkd_of(precision):
+    config = recipes_setup.make_config()
+    config.precision = precision
+    return config, recipes_setup.build(config, recipes_setup.make_models(), faces())
+
+
+def face_batch(config):
+    stream = train_batches(
+        faces(), batch_size=config.batch_size, seed=0, canvas=config.data.canvas, fit="crop", num_threads=0
+    )
+    return jax.tree.map(jnp.asarray, next(stream))
+
+
+def mtpkdot_of(precision):
+    config = test_mtpkdot.make_config()
+    config.precision, config.weighting = precision, ({"name": "uniform"},)
+    return config, test_mtpkdot.build(config, test_mtpkdot.make_examples())
+
+
+def table_batch(config):
+    return test_mtpkdot.batches(test_mtpkdot.make_examples(), config)[0]
+
+
+def found_by(recipe, config, batch, phase):
+    """(gradients, losses) of a phase, from the fresh state."""
+    labels, classes = parameter_labels(recipe), 8 if "image" in batch else 3
+    state = jax.jit(lambda: create_state(recipe, config, classes, jax.random.key(0)))()
+
+    def compute(state, batch):
+        grads, outcome, *_ = gradients(recipe, recipe.phases[phase], labels, state, recipe.constants, batch)
+        terms = {name: term.values for name, term in outcome.terms.items()}
+        return grads, (terms, outcome.teacher_losses), outcome.stats
+
+    return jax.jit(compute)(state, batch)
+
+
+def distance(a, b) -> float:
+    """|a - b| / |b| of two trees."""
+    difference = sum(float(((x - y) ** 2).sum()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return (difference / sum(float((y**2).sum()) for y in jax.tree.leaves(b))) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "take", "phase"), [(smkd_of, face_batch, 1), (mtpkdot_of, table_batch, -1)], ids=["smkd", "mtpkdot"]
+)
+def test_losses_and_gradients_are_near_those_of_float32(make, take, phase):
+    (config, exact), (_, half) = make("float32"), make("bfloat16")
+    batch = take(config)
+    expected, found = (found_by(recipe, config, batch, phase) for recipe in (exact, half))
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {SINGLE}
+    assert 0 < distance(found[1], expected[1]) < 0.03
+    # BatchNorm over eight positions, as in these small pictures, magnifies rounding; a wrong gradient is 1 or more off.
+    assert 0 < distance(found[0], expected[0]) < 0.3
+
+
+def products(jaxpr: core.Jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            yield equation
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+def step_products(recipe, config, batch, phase):
+    """Matrix products of a whole step, and the dtypes of the state that comes out."""
+    classes = 8 if "image" in batch else 3
+    state = jax.eval_shape(functools.partial(create_state, recipe, config, classes), jax.random.key(0))
+    step = functools.partial(create_train_step(recipe, config, parameter_labels(recipe)), phase=phase)
+    jaxpr, (after, _) = jax.make_jaxpr(step, return_shape=True)(state, recipe.constants, batch)
+    floats = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return list(products(jaxpr.jaxpr)), {x.dtype for x in floats}
+
+
+@pytest.mark.parametrize(("phase", "rows"), [(4, 12), (2, 24)], ids=["transport", "mmd"])
+def test_relations_between_examples_are_computed_in_float32(phase, rows):
+    """Who resembles whom is [B, B], the discrepancy's kernels are [2 B, 2 B]; no other product has these shapes."""
+    config, recipe = mtpkdot_of("bfloat16")
+    found, dtypes = step_products(recipe, config, table_batch(config), phase)
+    assert dtypes == {SINGLE}
+    relations = [e for e in found if e.outvars[0].aval.shape == (rows, rows)]
+    assert relations
+    for equation in relations:
+        assert {v.aval.dtype for v in equation.invars} == {SINGLE}
+        assert equation.params["precision"] in (HIGHEST, (HIGHEST, HIGHEST))
+    networks = [e for e in found if {v.aval.dtype for v in e.invars} == {HALF}]
+    assert len(networks) > 10
+
+
+def test_a_step_keeps_the_state_in_float32_and_lets_rest_what_rests():
+    config, recipe = smkd_of("bfloat16")
+    batch = face_batch(config)
+    state = create_state(recipe, config, 8, jax.random.key(0))
+    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+    after, _ = step(state, recipe.constants, batch, phase=2)  # the classifier on resting features
+    floats = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {SINGLE}
+    assert test_mtpkdot.same(after.params["student"]["backbone"], state.params["student"]["backbone"])
+    assert test_mtpkdot.same(after.stats, state.stats)
+    assert not test_mtpkdot.same(after.params["student"]["heads"], state.params["student"]["heads"])
+
+
+def test_cached_teachers_say_what_live_ones_say():
+    config, recipe = smkd_of("bfloat16")
+    batch = face_batch(config)
+    state = create_state(recipe, config, 8, jax.random.key(0))
+    objective = jax.jit(recipe.phases[1].objective)
+    features = jax.jit(recipe.frozen_features, static_argnames="centre")(recipe.constants, batch, centre=False)
+    assert {x.dtype for x in features.values()} == {SINGLE}
+    cached = {**batch, **{f"features/{name}": values for name, values in features.items()}}
+    live, read = (
+        objective(state.params, state.stats, recipe.constants, b, jax.random.key(0)).teacher_losses
+        for b in (batch, cached)
+    )
+    np.testing.assert_allclose(read, live, rtol=1e-5)
+
+
+def test_another_precision_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="config.precision is 'bfloat61'. Did you mean 'bfloat16'"):
+        mtpkdot_of("bfloat61")
