@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from emokd.errors import InputError, nearest
-from emokd.losses.structure import cosine_similarities
-from emokd.losses.transport import Transport
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.phase import Batch, Tree
@@ -202,50 +200,3 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
 def keep_only(kept: Sequence[str], names: Sequence[str], rows: int) -> Bool[Array, "B M"]:
     """The mask that leaves every example the modalities `kept` of `names`."""
     return jnp.broadcast_to(jnp.array([name in kept for name in names])[None], (rows, len(names)))
-
-
-def similarity_range(features: Float[Array, "B D"], rows: Bool[Array, " B"]) -> tuple[Array, Array]:
-    """Lowest and highest cosine between two different examples, without gradient."""
-    similarities = jax.lax.stop_gradient(cosine_similarities(features, mask=rows))
-    pairs = rows[:, None] & rows[None, :] & ~jnp.eye(rows.shape[0], dtype=bool)
-    return jnp.where(pairs, similarities, jnp.inf).min(), jnp.where(pairs, similarities, -jnp.inf).max()
-
-
-def transport_metrics(
-    teachers: Sequence[str], found: Transport, features: Sequence[Array], rows: Sequence[Array]
-) -> dict[str, Array]:
-    """What the log says of each teacher's transport, as per-example values; `found` has a row for each teacher."""
-    metrics = {}
-    for k, name in enumerate(teachers):
-        lowest, highest = similarity_range(features[k], rows[k])
-        values = {
-            "transport/iterations": found.iterations[k],
-            "transport/error": found.error[k],
-            "transport/converged": found.converged[k],
-            "similarity/lowest": lowest,
-            "similarity/highest": highest,
-        }
-        metrics[f"transport/divergence/{name}"] = found.values[k]
-        metrics |= {f"{key}/{name}": jnp.broadcast_to(value, rows[k].shape) for key, value in values.items()}
-    return metrics
-
-
-def transport_remark(metrics: Mapping[str, float]) -> str:
-    """What a person should know of the solver's state; empty where all is well."""
-    bad = [
-        name.split("/")[-1]
-        for name, value in metrics.items()
-        if name.startswith("transport/converged/") and not value >= 1
-    ]
-    if not bad:
-        return ""
-    told = [
-        f"{name}: marginal error {metrics[f'transport/error/{name}']:.2g} after "
-        f"{metrics[f'transport/iterations/{name}']:.0f} iterations, the teacher's similarities lie in "
-        f"[{metrics[f'similarity/lowest/{name}']:.3g}, {metrics[f'similarity/highest/{name}']:.3g}]"
-        for name in bad
-    ]
-    return (
-        f"Optimal transport has not converged ({'; '.join(told)}). Raise config.structure.blur, or lower "
-        "config.structure.k."
-    )

@@ -14,7 +14,6 @@ the most confident one of the batch by default. With `pool = "joint"` the same r
 `features` instead of `transport` it is point-to-point distillation; with all three at 0, no teacher.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,17 +24,15 @@ from jaxtyping import Array, Bool, Float
 
 from emokd import defaults, weighting
 from emokd.errors import InputError
-from emokd.losses import affect, features, mmd, structure, transport
+from emokd.losses import affect, features, mmd
 from emokd.losses.shapes import check_range
 from emokd.models.multimodal import is_present
 from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Outcome, Phase, Recipe, Term, Tree
-from emokd.recipes import common, modalities, relations
+from emokd.recipes import common, imitation, modalities, relations
 from emokd.signals import Signals
 
-DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
-HALLUCINATION_LOSSES = ("mmd", *DISTANCES)
-ANCHORS = ("least", "most", "all")
+HALLUCINATION_LOSSES = ("mmd", *imitation.DISTANCES)
 POOLS = ("all", "joint")
 JOINT = "joint"
 
@@ -65,7 +62,6 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     weights = config.objective
     distils = taught and bool(weights.transport or weights.centroid or weights.features)
     joint_width = teacher.module.feature_size
-    distance = common.choose(DISTANCES, config.distance, "config.distance")
 
     def init(key):
         teacher_key, student_key, *keys = jax.random.split(key, 2 + 4 * len(specs))
@@ -184,9 +180,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             return Outcome(terms, stats, metrics=metrics)
         answers = jax.lax.stop_gradient(teacher_answers(params, stats, batch, view))
         known = [rows if name == JOINT else has(name, batch) for name in pool]
-        compare = relations.of_each_device if config.structure.local else relations.of_the_batch
         theirs = [(answers[name].features, r) for name, r in zip(pool, known, strict=True)]
-        losses, measured = compare(imitation)(signals.features, theirs)
+        losses, measured = imitation.imitate(config, pool, signals.features, theirs)
         metrics |= measured
         evidence = _evidence([answers[name] for name in pool], known, batch, heads)
         return Outcome(terms, stats, losses, rows, jax.lax.stop_gradient(evidence), metrics)
@@ -194,36 +189,6 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     def teacher_answers(params, stats, batch, view) -> dict[str, Signals]:
         signals, _ = ask_teacher(params, stats, batch, view)
         return {**modality_signals(params, signals), JOINT: signals}
-
-    def imitation(own: Array, theirs: list[tuple[Array, Array]]) -> tuple[Float[Array, "B K"], dict[str, Array]]:
-        """Of each teacher: structure by transport, centroids and, for point-to-point distillation, its features."""
-        answers, rows = map(list, zip(*theirs, strict=True))
-        total, measured = jnp.zeros((own.shape[0], len(pool)), jnp.float32), {}
-        if weights.transport:
-            found = transport_of(own, answers, rows)
-            total += weights.transport * found.values.T
-            measured = modalities.transport_metrics(pool, found, answers, rows)
-        if weights.centroid:
-            total += weights.centroid * jnp.stack(
-                [structure.centroid_distance(own, theirs, mask=r) for theirs, r in zip(answers, rows, strict=True)], 1
-            )
-        if weights.features:
-            total += weights.features * jnp.stack([distance(own, theirs) for theirs in answers], 1)
-        return total, measured
-
-    def transport_of(own, answers, rows) -> transport.Transport:
-        """The divergence from every teacher's structure; the solver is compiled once and runs on all of them."""
-        k = 0 if config.structure.anchors == "all" else config.structure.k
-        nearest = config.structure.anchors == "most"
-        clouds = [
-            structure.clouds(own, theirs, k=k, nearest=nearest, mask=r) for theirs, r in zip(answers, rows, strict=True)
-        ]
-        solve = functools.partial(
-            transport.sinkhorn_divergence, blur=config.structure.blur, solver=config.structure.solver
-        )
-        return jax.vmap(lambda student, teacher, mask: solve(student, teacher, mask=mask))(
-            jnp.stack([c.student for c in clouds]), jnp.stack([c.teacher for c in clouds]), jnp.stack(rows)
-        )
 
     def begin(params, stats, constants, batches):
         """Statistics of the arrays, once, for all encoders."""
@@ -316,22 +281,11 @@ def _check(config: ml_collections.ConfigDict, visible: tuple[str, ...], devices:
             f"enabled are {[name for name, on in enabled.items() if on]}."
         )
     common.choose(dict.fromkeys(POOLS), config.pool, "config.pool")
-    common.choose(dict.fromkeys(ANCHORS), config.structure.anchors, "config.structure.anchors")
-    common.choose(dict.fromkeys(transport.SOLVERS), config.structure.solver, "config.structure.solver")
     common.choose(dict.fromkeys(HALLUCINATION_LOSSES), config.hallucination.loss, "config.hallucination.loss")
     common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
     common.choose(dict.fromkeys(("teacher", "fresh")), config.student_encoders, "config.student_encoders")
     check_range("config.modality_dropout", config.modality_dropout, 0, 1)
-    for name, value in config.objective.items():
-        check_range(f"config.objective.{name}", value, 0)
-    k, rows, where = config.structure.k, config.batch_size, ""
-    if config.structure.local:
-        rows, where = rows // devices, f" on each of {devices} devices (config.structure.local)"
-    if config.objective.transport and config.structure.anchors != "all" and not 1 <= k < rows:
-        raise InputError(
-            f"config.structure.k is {k}, but a batch of {rows}{where} has {rows - 1} other examples "
-            "to anchor each one to: lower config.structure.k or raise config.batch_size."
-        )
+    imitation.check(config, devices)
 
 
 def _create_phases(
@@ -361,7 +315,7 @@ def _create_phases(
             groups,
             prepare=prepare.get(name),
             scored=name == "student",
-            remark=modalities.transport_remark if name == "student" else None,
+            remark=imitation.transport_remark if name == "student" else None,
             relational=relational[name],
         )
         if phase is not None:
@@ -402,7 +356,7 @@ def _imagine(name: str, imagination: Signals, modality: str, true: Array, rows: 
     if name == "mmd":
         compare = relations.of_the_batch(lambda own, theirs: mmd.gaussian_mmd(own, theirs[0], mask=theirs[1]))
         return compare(token, (true, rows))
-    return DISTANCES[name](token, true)
+    return imitation.DISTANCES[name](token, true)
 
 
 def _evidence(answers: list[Signals], known: list[Array], batch: Batch, heads: Mapping[str, int]) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError
 from emokd.losses import structure, transport
 from emokd.models.network import functional
-from emokd.recipes import modalities, mtpkdot
+from emokd.recipes import imitation, modalities, mtpkdot
 from emokd.recipes.common import Task
 from emokd.training.sharding import create_mesh, put_batch, replicated
 from emokd.training.state import create_state
@@ -234,9 +234,9 @@ def test_the_solvers_state_and_the_choices_are_logged(finished):
 def test_a_remark_names_the_teacher_whose_transport_has_not_converged():
     metrics = {"transport/converged/joint": 0.0, "transport/error/joint": 0.02, "transport/iterations/joint": 2000.0}
     metrics |= {"similarity/lowest/joint": -0.5, "similarity/highest/joint": 0.9, "transport/converged/eye": 1.0}
-    remark = modalities.transport_remark(metrics)
+    remark = imitation.transport_remark(metrics)
     assert "joint: marginal error 0.02 after 2000 iterations" in remark and "eye" not in remark
-    assert modalities.transport_remark({"transport/converged/eye": 1.0}) == ""
+    assert imitation.transport_remark({"transport/converged/eye": 1.0}) == ""
 
 
 @pytest.mark.parametrize(
