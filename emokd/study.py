@@ -149,6 +149,7 @@ def write_results(study: Study, workdir: pathlib.Path) -> str:
         [result for result in results if result.variant not in study.support],
         title=study.title,
         metric=study.metric,
+        also=study.also,
         per_seed=study.per_seed,
         per_fold=study.per_fold,
         baselines=study.baselines,

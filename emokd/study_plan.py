@@ -18,7 +18,7 @@ Changes = Mapping[str, Any]
 BASE = "base"
 """Among a variant's changes, this key replaces the study's base configuration file; it comes first."""
 
-KEYS = ("title", "base", "variants", "seeds", "per_seed", "folds", "per_fold", "metric", "baseline", "support")
+KEYS = ("title", "base", "variants", "seeds", "per_seed", "folds", "per_fold", "metric", "also", "baseline", "support")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +45,7 @@ class Study:
     Attributes:
       title: its heading.
       metric: dotted name of a number in scores.json, such as "student.expression.accuracy".
+      also: dotted names of further numbers, of which the table gives the means and the mean differences.
       per_seed: the keys that a seed sets.
       per_fold: the keys that a fold sets; none where the study has no folds.
       baselines: for each variant, those it is compared with.
@@ -54,6 +55,7 @@ class Study:
 
     title: str
     metric: str
+    also: tuple[str, ...]
     per_seed: tuple[str, ...]
     per_fold: tuple[str, ...]
     baselines: Mapping[str, tuple[str, ...]]
@@ -72,6 +74,7 @@ def define(
     base: str,
     variants: Mapping[str, Changes],
     metric: str,
+    also: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     per_seed: Sequence[str] = ("seed",),
     folds: Sequence[int] = (),
@@ -88,6 +91,7 @@ def define(
         {"uniform": {"weighting.chain": ("uniform",)}}. The key "base" names another file to change. In a text
         "{run:NAME}" stands for the folder of variant NAME's run of the same seed and fold, which comes first.
       metric: dotted name of a number in scores.json, such as "student.expression.accuracy".
+      also: further numbers to show.
       seeds: one run of every variant for each.
       per_seed: dotted keys set to the seed, such as "seed"; with "data.split.fold" among them each seed is a fold.
       folds: test folds; every variant has a run for each seed and each fold.
@@ -107,6 +111,7 @@ def define(
             "folds": tuple(folds),
             "per_fold": tuple(per_fold),
             "metric": metric,
+            "also": tuple(also),
             "baseline": dict(baseline) if isinstance(baseline, Mapping) else _names(baseline),
             "support": tuple(support),
         }
@@ -186,6 +191,7 @@ def create_study(config: ml_collections.ConfigDict, workdir: pathlib.Path = path
     return Study(
         title=config.title,
         metric=config.metric,
+        also=tuple(config.also),
         per_seed=tuple(config.per_seed),
         per_fold=tuple(config.per_fold),
         baselines=_baselines(config.baseline, [name for name in variants if name not in config.support]),

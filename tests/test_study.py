@@ -135,6 +135,19 @@ def test_pairs_are_of_the_same_seed_and_fold(tmp_path, base):
     assert "kd seed 1, fold 0" in table
 
 
+def test_further_numbers_are_shown_for_students_and_teachers(tmp_path, base):
+    study = make_study(base, also=("student.expression.accuracy", "student.parameters"))
+    table = run_study(study, tmp_path / "out", train=FakeTrain())
+    [heading] = [row for row in cells(table) if row[0] == "mean of"]
+    assert heading[1:] == ["accuracy", "student parameters"]
+    rows = {row[0]: row[1:] for row in cells(table) if len(row) == 3}
+    assert rows["kd"] == ["0.6250", "1000.0000"] and rows["none"] == ["0.5000", "1000.0000"]
+    assert rows["teacher big"] == ["0.6250", "-"]
+    [further] = [row for row in cells(table) if row[0] == "kd minus none" and len(row) == 3]
+    half = stats.t.ppf(0.975, 2) * 0.125 / math.sqrt(3)
+    assert further[1] == f"+0.1250 ({0.125 - half:+.4f} to {0.125 + half:+.4f})"
+
+
 def test_variants_build_on_others_that_the_table_leaves_out(tmp_path, base):
     variants = {"big": {"method": "none"}, "small": {"method": "kd", "data.source": "{run:big}"}}
     study = create_study(
@@ -355,8 +368,8 @@ def test_the_estimate_prefers_the_variant_s_own_times(tmp_path, base):
 
 def test_an_empty_study_has_a_table_too():
     text = study_table(
-        [], title="t", metric="m", per_seed=("seed",), per_fold=(), baselines={"a": ("b",)}, planned=2, synthetic=False,
-        command="c", date="d",
+        [], title="t", metric="m", also=(), per_seed=("seed",), per_fold=(), baselines={"a": ("b",)}, planned=2,
+        synthetic=False, command="c", date="d",
     )  # fmt: skip
     assert "0 of 2 finished" in text and cells(text) == []
     assert results_csv([]).startswith("variant,seed,fold,seconds,")

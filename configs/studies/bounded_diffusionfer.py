@@ -41,5 +41,16 @@ def get_config(arg="mobilenet"):
         seeds=(0,) if small else (0, 1, 2, 3, 4),
         per_seed=("seed", "data.split.fold"),
         metric="student.expression.accuracy",
+        also=(
+            "student.expression.macro_f1",
+            "student.valence_arousal.valence.ccc",
+            "student.valence_arousal.valence.pcc",
+            "student.valence_arousal.valence.rmse",
+            "student.valence_arousal.valence.sagr",
+            "student.valence_arousal.arousal.ccc",
+            "student.valence_arousal.arousal.pcc",
+            "student.valence_arousal.arousal.rmse",
+            "student.valence_arousal.arousal.sagr",
+        ),
         baseline="labels",
     )

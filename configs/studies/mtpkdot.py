@@ -53,6 +53,7 @@ def get_config(arg="ravdess"):
         folds=(0,) if arg == "small" else (0, 1, 2, 3, 4),
         per_fold=("data.split.fold" if data == "vreed" else "data.options.fold",),
         metric="student.expression.accuracy",
+        also=("student.expression.macro_f1",),
         baseline=("no_privilege", "mtpkdot"),
         support=SUPPORT,
     )

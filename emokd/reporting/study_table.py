@@ -74,6 +74,7 @@ def study_table(
     *,
     title: str,
     metric: str,
+    also: Sequence[str],
     per_seed: Sequence[str],
     per_fold: Sequence[str],
     baselines: Mapping[str, Sequence[str]],
@@ -88,6 +89,7 @@ def study_table(
       results: the finished runs, in the order of their variants.
       title: the heading.
       metric: dotted name of the number compared.
+      also: dotted names of further numbers to show.
       per_seed: what a seed sets.
       per_fold: what a fold sets; empty in a study without folds.
       baselines: for each variant, those it is compared with.
@@ -115,6 +117,10 @@ def study_table(
         differences = _differences(results, metric, baselines)
         if differences.rows:
             blocks.append(differences.markdown())
+        if also:
+            blocks.append(_further(results, metric, also).markdown())
+        if also and differences.rows:
+            blocks.append(_further_differences(results, also, baselines).markdown())
     blocks.append("\n\n".join(_notes(results, metric, per_seed, per_fold)))
     return "\n\n".join(blocks) + "\n"
 
@@ -165,6 +171,30 @@ def _means(results: Sequence[Result], metric: str) -> Table:
     return Table(["variant", "mean", "95% interval", "n", "parameters", "MACs", "seconds (median)"], rows)
 
 
+def _further(results: Sequence[Result], metric: str, also: Sequence[str]) -> Table:
+    """Means of further numbers, of students and of teachers."""
+    columns: dict[str, dict[str, float]] = {}
+    for name in also:
+        means = {
+            variant: statistics.mean(values)
+            for variant, group in _by_variant(results).items()
+            if (values := _unit_means(_values(group, name)).values())
+        }
+        columns[name] = means | {label: statistics.mean(values) for label, values, _ in _teachers(results, name)}
+    labels = [*_by_variant(results), *(label for label, *_ in _teachers(results, metric))]
+    labels += [label for means in columns.values() for label in means if label not in labels]
+    rows = [
+        [label, *(f"{means[label]:.4f}" if label in means else "-" for means in columns.values())]
+        for label in dict.fromkeys(labels)
+    ]
+    return Table(["mean of", *map(_short, also)], rows)
+
+
+def _short(name: str) -> str:
+    """A metric's dotted name as a heading: "valence ccc" of "student.valence_arousal.valence.ccc"."""
+    return " ".join(name.split(".")[-2:]).replace("expression ", "").replace("_", " ")
+
+
 def _teachers(results: Sequence[Result], metric: str) -> list[tuple[str, list[float], Mapping[str, Any]]]:
     """(label, values over seeds, scores and cost) of each teacher; one row for variants where it scores the same."""
     if not metric.startswith("student."):
@@ -186,17 +216,38 @@ def _teachers(results: Sequence[Result], metric: str) -> list[tuple[str, list[fl
     return rows
 
 
-def _differences(results: Sequence[Result], metric: str, baselines: Mapping[str, Sequence[str]]) -> Table:
-    groups = _by_variant(results)
+def _further_differences(
+    results: Sequence[Result], also: Sequence[str], baselines: Mapping[str, Sequence[str]]
+) -> Table:
+    """Mean differences of further numbers, each with its interval in the same cell."""
+    found = [_pairs(results, name, baselines) for name in also]
     rows = []
+    for label in found[0]:
+        cells = [_interval_cells(pairs[label], signed=True) for pairs in found]
+        rows.append([label, *(f"{mean} ({ends})" for mean, ends, _ in cells)])
+    return Table(["paired by run, mean difference (95% interval)", *map(_short, also)], rows)
+
+
+def _differences(results: Sequence[Result], metric: str, baselines: Mapping[str, Sequence[str]]) -> Table:
+    pairs = _pairs(results, metric, baselines)
+    rows = [[label, *_interval_cells(pair, signed=True)] for label, pair in pairs.items()]
+    return Table(["paired by run", "mean difference", "95% interval", "n"], rows)
+
+
+def _pairs(
+    results: Sequence[Result], metric: str, baselines: Mapping[str, Sequence[str]]
+) -> dict[str, Interval | None]:
+    """The paired difference of each variant and each of its baselines; None where no run of both is there."""
+    groups = _by_variant(results)
+    pairs = {}
     for variant, others in baselines.items():
         for other in others:
             found = [_values(groups.get(name, ()), metric) for name in (variant, other)]
             both = found[0].keys() & found[1].keys()
             ours, theirs = (_unit_means({run: values[run] for run in values if run in both}) for values in found)
             pair = paired_difference([*ours.values()], [theirs[unit] for unit in ours]) if both else None
-            rows.append([f"{variant} minus {other}", *_interval_cells(pair, signed=True)])
-    return Table(["paired by run", "mean difference", "95% interval", "n"], rows)
+            pairs[f"{variant} minus {other}"] = pair
+    return pairs
 
 
 Place = tuple[int, int]
