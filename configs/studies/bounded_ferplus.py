@@ -1,0 +1,35 @@
+"""Soft targets against votes on FER+: a basic CNN learns from the votes, from a larger network, or from both; five seeds.
+
+The teacher is trained beforehand, once, on FER+'s training split; its answers are cached, two views of each face.
+
+Commands (with EMOKD_DATA set; `small` is three steps with the teacher trained by the run, two variants, one seed):
+  python -m emokd.train --config=configs/teachers/ferplus_lite0.py --workdir=runs/teachers/ferplus_lite0
+  python -m emokd.cache_teachers --config=configs/studies/bounded_ferplus_job.py --output=runs/cache/ferplus
+  python -m emokd.study --config=configs/studies/bounded_ferplus.py --workdir=runs/studies/bounded_ferplus
+Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured yet.
+"""
+
+from emokd.config import check_argument
+from emokd.study_plan import define
+
+SMALL = ("votes", "both")
+
+
+def get_config(arg=""):
+    """The study."""
+    check_argument(arg)
+    small = arg == "small"
+    variants = {
+        "votes": {"soft_targets.alpha": 0.0},
+        "both": {"soft_targets.alpha": 0.5},
+        "soft_targets": {"soft_targets.alpha": 1.0},
+    }
+    return define(
+        title="Soft targets against votes on FER+, a basic CNN of width 20",
+        base="configs/bounded/ferplus.py:small" if small else "configs/studies/bounded_ferplus_job.py",
+        variants={name: variants[name] for name in (SMALL if small else variants)},
+        seeds=(0,) if small else (0, 1, 2, 3, 4),
+        metric="student.expression.accuracy",
+        also=("student.expression.balanced_accuracy", "student.expression.macro_f1", "student.expression.ece"),
+        baseline="votes",
+    )
