@@ -1,6 +1,6 @@
 """Soft targets against votes on FER+: a basic CNN learns from the votes, from a larger network, or from both.
 
-The teacher is trained once beforehand on the training split; its answers are cached, two views of each face. Five seeds.
+The teacher is trained once beforehand on the training split; answers for two views of each face are cached. Five seeds.
 
 Commands (with EMOKD_DATA set; `small` is three steps with the teacher trained by the run, two variants, one seed):
   python -m emokd.train --config=configs/teachers/ferplus_lite0.py --workdir=runs/teachers/ferplus_lite0
