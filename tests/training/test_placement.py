@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 from test_loop import Killed, kill_at, losses, run
 
 from emokd.benchmarking.program import find_collectives
 from emokd.errors import InputError
-from emokd.training.placement import create_placement, gathering, place_optimizer, place_tree
+from emokd.training.placement import create_placement, gathering, place_optimizer, place_tree, whole
 from emokd.training.sharding import batch_sharding, check_batch_size, create_mesh, put_batch, replicated
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, parameter_labels
@@ -124,6 +125,17 @@ def test_collectives_of_a_whole_and_of_a_split_step(compiled):
     assert set(found) <= {"all-reduce", "reduce-scatter"}
 
 
+def test_an_array_is_gathered_and_its_cotangent_is_not():
+    mesh = create_mesh(8, 4, 2)
+    split = {"w": NamedSharding(mesh, P("fsdp")), "b": replicated(mesh)}
+    tree = jax.device_put({"w": jnp.ones((8, 4)), "b": jnp.ones((4,))}, split)
+    seen, gradient = jax.jit(lambda t: (whole(t, split), jax.grad(lambda t: (whole(t, split)["w"] ** 2).sum())(t)))(
+        tree
+    )
+    assert shard_shapes(seen["w"]) == {(8, 4)} and shard_shapes(gradient["w"]) == {(4, 4)}
+    np.testing.assert_array_equal(gradient["w"], 2 * np.ones((8, 4)))
+
+
 def test_without_rules_nothing_is_wrapped(recipe, config):
     placement = create_placement(recipe, with_settings(config, {"mesh.fsdp": 4}), create_mesh(8, fsdp=4), 3)
     assert gathering(recipe, placement) is recipe
@@ -156,7 +168,7 @@ def test_a_moment_lies_where_its_parameter_does_though_paths_end_alike():
     params = jax.tree.map(jnp.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
     mesh = create_mesh(8, 4, 2)
     places = {"w": P("fsdp"), "a": {"w": P(None, "fsdp"), "b": {"w": P()}}}
-    shardings = jax.tree.map(lambda p: jax.sharding.NamedSharding(mesh, p), places)
+    shardings = jax.tree.map(lambda p: NamedSharding(mesh, p), places)
     state = {"mu": params, "count": jnp.zeros(()), "w": jnp.zeros((3,))}  # `w` ends like a parameter, and is none
     found = jax.tree.map(lambda s: s.spec, place_optimizer(state, params, shardings, replicated(mesh)))
     assert found == {"mu": places, "count": P(), "w": P()}
