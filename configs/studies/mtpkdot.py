@@ -16,6 +16,8 @@ from emokd.study_plan import define
 
 TITLES = {"ravdess": "MT-PKDOT on RAVDESS's features", "vreed": "MT-PKDOT on VREED's features"}
 
+# The other students begin with encoders that were taught for twelve epochs, and learn for eight more.
+LONGER = {"phases.student.duration_epochs": 20.0}
 SUPPORT = ("teachers", "aligned")
 SMALL = (*SUPPORT, "no_privilege", "mtpkdot")
 
@@ -27,11 +29,12 @@ def get_config(arg="ravdess"):
     no_teachers = {f"phases.{name}.enabled": False for name in ("teach", "joint", "hallucinate", "align")}
     joint = {"start_from": "{run:teachers}", "pool": "joint", "objective.centroid": 0.0, "phases.align.enabled": False}
     aligned = {"start_from": "{run:aligned}"}
+    longer = {} if arg == "small" else LONGER
     no_student = {"phases.student.enabled": False}
     variants = {
         "teachers": {"phases.align.enabled": False, **no_student},
         "aligned": {"start_from": "{run:teachers}", **no_student},
-        "no_privilege": {**no_teachers, "objective.task": 1.0},
+        "no_privilege": {**no_teachers, "objective.task": 1.0, **longer},
         "pkd": {**joint, "objective.task": 1.0, "objective.transport": 0.0, "objective.features": 0.6},
         "pkdot": {**joint, "objective.task": 1.0, "objective.transport": 0.6},
         "mtpkdot": aligned,
