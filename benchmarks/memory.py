@@ -154,7 +154,8 @@ def other_phases(recipe: str, step: TrainingStep) -> list[list[str]]:
 def measure(settings: Settings) -> Page:
     """The host first, while the process is young; then the programs."""
     tables = [host_table(settings.rule.steps), device_table(settings.small)]
-    return Page("Memory", tables, {"precision": precision()})
+    rule = "host memory is read at every training batch; programs are compiled, not timed"
+    return Page("Memory", tables, {"precision": precision(), "rule": rule})
 
 
 if __name__ == "__main__":

@@ -13,18 +13,23 @@ from emokd.models.network import TrainedModel
 
 
 class Distillation(nn.Module):
-    """The loss: the student's adapted features against every teacher's, weighted by what each teacher knows."""
+    """The loss: the student's adapted features against every teacher's, weighted by what each teacher knows.
 
-    def __init__(self, step: TrainingStep, models: Mapping[str, TrainedModel]):
+    Without the teachers' networks where their features are cached.
+    """
+
+    def __init__(self, step: TrainingStep, models: Mapping[str, TrainedModel], cached: bool):
         super().__init__()
         params, stats = step.initial
         spec = step.recipe.student_spec
         self.student = create_network(spec)
         torch_networks.load(self.student, params["student"], stats["student"])
-        self.teachers = nn.ModuleDict({name: create_network(model.spec) for name, model in models.items()})
+        networks = {} if cached else {name: create_network(model.spec) for name, model in models.items()}
+        for name, network in networks.items():
+            torch_networks.load(network, models[name].params, models[name].stats)
+        self.teachers = nn.ModuleDict(networks)
         self.probes, self.adapters = nn.ModuleDict(), nn.ModuleDict()
-        for name, model in models.items():
-            torch_networks.load(self.teachers[name], model.params, model.stats)
+        for name in models:
             for section, maps in (("probes", self.probes), ("adapters", self.adapters)):
                 outputs, inputs = params[section][name]["kernel"].shape[::-1]
                 maps[name] = torch_networks.load(nn.Linear(inputs, outputs), params[section][name])
@@ -36,13 +41,14 @@ class Distillation(nn.Module):
         """The student's backbone and the adapters."""
         return [*self.student.backbone.parameters(), *self.adapters.parameters()]
 
-    def forward(
-        self, own: torch.Tensor, labels: torch.Tensor, theirs: dict[str, torch.Tensor], cached: bool
-    ) -> torch.Tensor:
+    def forward(self, own: torch.Tensor, labels: torch.Tensor, theirs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The batch's loss. `theirs` are the teachers' pictures, or their features where these are cached."""
         with torch.no_grad():
             # Standardised by mean 0 and deviation 1, which are the statistics before a training set is seen.
-            known = {name: theirs[name] if cached else self.teachers[name](theirs[name])[0] for name in self.probes}
+            known = {
+                name: self.teachers[name](theirs[name])[0] if name in self.teachers else theirs[name]
+                for name in self.probes
+            }
             errors = [cross_entropy(self.probes[name](z), labels, reduction="none") for name, z in known.items()]
             weights = torch.softmax(-torch.stack(errors, 1).float(), 1)
         features, _ = self.student(own)
@@ -60,7 +66,7 @@ def create_call(
     step: TrainingStep, models: Mapping[str, TrainedModel], cached: bool, learning_rate: float, variant: str
 ) -> Callable[[], float]:
     """A call that takes the distillation step; its pictures are rendered already, which ours are not."""
-    loss = torch_side.place(Distillation(step, models), variant)
+    loss = torch_side.place(Distillation(step, models, cached), variant)
     images = step.batch["image"]
     own = torch_side.tensor(seen(images, step.recipe.student_spec), variant)
     theirs = {
@@ -68,4 +74,4 @@ def create_call(
         for name, model in models.items()
     }
     labels = torch_side.tensor(step.batch["expression"])
-    return torch_side.training_call(loss, [own, labels, theirs, cached], loss.learns(), variant, learning_rate)
+    return torch_side.training_call(loss, [own, labels, theirs], loss.learns(), variant, learning_rate)

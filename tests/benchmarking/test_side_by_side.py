@@ -1,5 +1,6 @@
 """The benchmarks compare like with like: both sides compute the same losses from the same weights and inputs."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -26,6 +27,7 @@ from emokd.benchmarking.timing import Rule, Timing  # noqa: E402
 from emokd.data import sources  # noqa: E402
 from emokd.models.cost import describe  # noqa: E402
 from emokd.recipes import supervised  # noqa: E402
+from emokd.training.sharding import replicated  # noqa: E402
 
 STEPS = 3
 SETTINGS = side_by_side.Settings(Rule(0, 2), small=True, compiled=False, rest=0.0)
@@ -70,15 +72,26 @@ def test_supervised_steps_learn_alike():
     assert_same(losses(step), np.array([call() for _ in range(STEPS)]), rtol=1e-3)
 
 
+def know_something(step):
+    """Gives the probes random weights: untrained ones are zero, and all teachers' weights then equal."""
+    rng = np.random.default_rng(0)
+    probes = step.initial[0]["probes"]
+    for probe in probes.values():
+        probe["kernel"] = rng.normal(size=probe["kernel"].shape).astype(np.float32)
+    params = {**step.state.params, "probes": jax.device_put(probes, replicated(step.mesh))}
+    step.state = dataclasses.replace(step.state, params=params)
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_smkd_steps_learn_alike(monkeypatch, cached):
     monkeypatch.setattr(smkd_step, "TEACHERS", dict.fromkeys(smkd_step.TEACHERS, "basic_cnn"))
     models = smkd_step.create_teachers(16)
     step = smkd_step.create_step(models, 16, 6, cached=cached)
+    know_something(step)
     call = smkd_step.create_torch_call(step, models, cached, "eager")
     assert_same(losses(step), np.array([call() for _ in range(STEPS)]))
     weights = [float(step.metrics[f"weight/{name}"]) for name in models]
-    assert np.isclose(sum(weights), 1) and min(weights) > 0
+    assert np.isclose(sum(weights), 1) and np.ptp(weights) > 0.01
 
 
 def test_mtpkdot_steps_learn_alike():
