@@ -58,6 +58,7 @@ def get_config():
         config.phases[name] = defaults.phase(steps={STEPS}, learning_rate=1e-2, warmup_percent=0.0)
     config.evaluation = defaults.every(steps=1)
     config.log.every_steps = 1
+    config.checkpoint.min_seconds = 0.0
     return config
 """
 
