@@ -34,8 +34,9 @@ from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 # Among the operational keys, those on which compiled programs depend.
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
 
-MOST_SHARED = 40
-"""How many runs' programs are kept for others; small ones take some 300 MB each on a CPU."""
+MOST_SHARED = 8
+"""How many runs' programs are kept for others. On a CPU those of a MobileNetV2 take 300 MB each, and about twenty of them
+used up the memory maps that Linux gives a process."""
 
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
 

@@ -96,8 +96,7 @@ def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[
     facts = provenance()
     # The time of a run that was interrupted is not known: its first part was never written down.
     write_atomically(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
-    gc.collect()  # a finished run's parameters sit in reference cycles
-    gc.freeze()  # what is left, shared programs above all, need not be gone through again
+    gc.collect()  # a finished run's parameters and programs sit in reference cycles
 
 
 def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:
