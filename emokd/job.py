@@ -35,8 +35,7 @@ from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
 
 MOST_SHARED = 8
-"""How many runs' programs are kept for others. On a CPU those of a MobileNetV2 take 300 MB each, and about twenty of them
-used up the memory maps that Linux gives a process."""
+"""How many runs' programs are kept for others: about twenty of a MobileNetV2 use up a CPU process's memory maps."""
 
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
 
