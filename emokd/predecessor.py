@@ -71,14 +71,14 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
     state = abstract_like(abstract, places)
     wanted = {"params": state.params, "stats": state.stats}
     path = (folder / "checkpoints").absolute()
-    try:
-        found = read_weights(path, step, wanted)
-    except (KeyError, ValueError) as error:
-        differences = compare_shapes(wanted, stored_shapes(path, step))
+    # Before anything is read: a restore that fails half-way leaves its coroutines behind.
+    differences = compare_shapes(wanted, stored_shapes(path, step))
+    if differences:
         raise InputError(
             f"config.start_from: the networks of {folder} are not those of this run: {excerpt(differences)}. "
             "Give both the same modalities, teachers, widths and classes."
-        ) from error
+        )
+    found = read_weights(path, step, wanted)
     logging.info("Beginning with what has been learnt in %s.", folder)
     return found["params"], found["stats"]
 
