@@ -96,6 +96,17 @@ def test_evaluating_the_student_folder_gives_the_runs_scores(finished):
         assert again["expression"][name] == pytest.approx(scores["student"]["expression"][name], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_a_run_in_bfloat16_is_scored_in_it_and_stored_in_float32(tmp_path, teachers):
+    changes = {"precision": "bfloat16", "accumulate": 2, "remat": True, "devices": 4}
+    scores = job.train(configuration.locked(make_config(teachers), changes), tmp_path / "run")
+    again = job.evaluate_student(tmp_path / "run", "test")
+    assert again["expression"]["nll"] == pytest.approx(scores["student"]["expression"]["nll"], rel=1e-4)
+    model, seen_as = model_folder.load_with_canvas(tmp_path / "run" / "student")
+    assert seen_as.precision == "bfloat16"
+    assert {leaf.dtype for leaf in jax.tree.leaves((model.params, model.stats))} == {np.dtype("float32")}
+
+
 def test_a_finished_run_says_so(finished, monkeypatch):
     config, workdir, scores = finished
     said = []
