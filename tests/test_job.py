@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from absl import logging
 from PIL import Image
+from small_jobs import SIZE, paint
 
 from emokd import config as configuration
 from emokd import defaults, job
@@ -21,8 +22,6 @@ from emokd.recipes import smkd
 from emokd.weights import model_folder
 from emokd.workdir import claim
 
-SIZE = 16
-
 
 def save_teacher(folder: pathlib.Path, seed: int) -> str:
     """A random network in a model folder, standing for a teacher that somebody trained."""
@@ -33,19 +32,9 @@ def save_teacher(folder: pathlib.Path, seed: int) -> str:
 
 
 def make_config(teachers: dict[str, str]):
-    config = smkd.default_config()
-    config.batch_size = 8
-    config.data.source = "painter"
-    config.data.options = {"size": SIZE, "train": 24, "validation": 9, "test": 11, "seed": 0}
-    config.data.canvas = SIZE
-    config.data.num_threads = 1
-    config.student = defaults.network("basic_cnn", size=SIZE, width=2)
+    config = paint(smkd.default_config(), steps=3)
     for name, checkpoint in teachers.items():
         config.teachers[name] = defaults.teacher(checkpoint=checkpoint)
-    for name in config.phases:
-        config.phases[name] = defaults.phase(steps=3, learning_rate=1e-2, warmup_percent=0.0)
-    config.evaluation = defaults.every(steps=3)
-    config.log.every_steps = 1
     return config.lock()
 
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from small_jobs import SIZE, paint
 
 from emokd import config as configuration
 from emokd import defaults, job, predecessor
@@ -11,22 +12,10 @@ from emokd.recipes import smkd
 from emokd.reporting.metrics_log import read_metrics
 from emokd.weights import model_folder
 
-SIZE = 16
-
 
 def make_config(**changes):
-    config = smkd.default_config()
-    config.batch_size = 8
-    config.data.source = "painter"
-    config.data.options = {"size": SIZE, "train": 24, "validation": 9, "test": 11, "seed": 0}
-    config.data.canvas = SIZE
-    config.data.num_threads = 1
-    config.student = defaults.network("basic_cnn", size=SIZE, width=2)
+    config = paint(smkd.default_config(), steps=2)
     config.teachers.one = defaults.teacher("basic_cnn", task="identity", width=2, size=SIZE)
-    for name in config.phases:
-        config.phases[name] = defaults.phase(steps=2, learning_rate=1e-2, warmup_percent=0.0)
-    config.evaluation = defaults.every(steps=2)
-    config.log.every_steps = 1
     return configuration.locked(config, changes)
 
 

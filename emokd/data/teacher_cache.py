@@ -54,7 +54,7 @@ class TeacherCache:
                 f"python -m emokd.cache_teachers --config=... or set config.cache.dir=''."
             )
         stored = json.loads((folder / DESCRIPTION).read_text())
-        changed = differences({"precision": "float32", **stored["key"]}, key)  # which earlier caches do not name
+        changed = differences(stored["key"], key)
         if changed:
             raise InputError(
                 f"The teacher cache {folder} is stale; these changed since it was made: {excerpt(changed)}. "

@@ -82,7 +82,8 @@ class _Run:
         check_batch_size(config.batch_size, self.mesh, config.accumulate)
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.streams = Streams(config, self.mesh, job.attach)
-        self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
+        if self.programs.observe is not None:
+            self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.saved = float("-inf")
         self.best = Best()

@@ -3,29 +3,18 @@
 import jax
 import numpy as np
 import pytest
+from small_jobs import paint
 
 from emokd import config as configuration
-from emokd import defaults, job
+from emokd import job
 from emokd.benchmarking.compilations import count_compilations
 from emokd.recipes import supervised
 from emokd.reporting.metrics_log import read_metrics
 from emokd.weights import model_folder
 
-SIZE = 16
-
 
 def make_config(**changes):
-    config = supervised.default_config()
-    config.batch_size = 8
-    config.data.source = "painter"
-    config.data.options = {"size": SIZE, "train": 24, "validation": 9, "test": 11, "seed": 0}
-    config.data.canvas = SIZE
-    config.data.num_threads = 1
-    config.student = defaults.network("basic_cnn", size=SIZE, width=2)
-    config.phases.train = defaults.phase(steps=3, learning_rate=1e-2)
-    config.evaluation = defaults.every(steps=3)
-    config.log.every_steps = 1
-    return configuration.locked(config, changes)
+    return configuration.locked(paint(supervised.default_config(), steps=3), changes)
 
 
 def losses(workdir):
