@@ -80,7 +80,7 @@ def host_table(steps: int) -> Table:
 
 def program_row(name: str, step: TrainingStep, theirs: str = "-") -> list[str]:
     """What XLA assigns to a step, and PyTorch's peak in the same step."""
-    program = describe_program(step.compiled)
+    program = describe_program(step.step.compiled)
     sizes = ("argument_bytes", "output_bytes", "aliased_bytes", "temporary_bytes", "peak_bytes")
     return [name, *("-" if program[size] is None else f"{program[size] / MIB:.1f}" for size in sizes), theirs]
 

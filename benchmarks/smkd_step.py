@@ -85,7 +85,7 @@ def measure(settings: Settings) -> Page:
     live = sides.add("live", functools.partial(create_step, models, size, batch_size))
     cached = sides.add("cached", functools.partial(create_step, models, size, batch_size, cached=True))
     sides.add("supervised", functools.partial(create_supervised, size, batch_size))
-    with jax.set_mesh(live.mesh):
+    with jax.set_mesh(live.programs.mesh):
         step = live.as_step()
         parts = create_parts(step, find_uses(step))
     for name, part in parts.items():

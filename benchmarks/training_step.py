@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Array
 from side_by_side import on_accelerator
 
+from emokd import config as configuration
 from emokd.benchmarking.batches import fake_batch
 from emokd.benchmarking.split import Step
 from emokd.phase import Recipe
 from emokd.recipes.common import Task
-from emokd.training.sharding import create_mesh, replicated
-from emokd.training.state import create_state
-from emokd.training.step import create_train_step, parameter_labels
+from emokd.training.programs import Leaves, PhaseStep, Programs
+from emokd.training.sharding import create_mesh
 
 CLASSES = tuple(f"class{i}" for i in range(8))
 COLUMNS = {"expression": ((), np.int32), "id": ((), np.uint32), "view": ((), np.int32), "mask": ((), np.bool_)}
@@ -28,7 +28,8 @@ class TrainingStep:
     """A phase's step with a state of its own; each call takes one step.
 
     Attributes:
-      state: as the last step left it.
+      state: before the first step.
+      leaves: as the last step left them.
       metrics: of the last step.
       initial: (params, stats) before the first step, on the host.
     """
@@ -36,30 +37,26 @@ class TrainingStep:
     def __init__(self, recipe: Recipe, config: ml_collections.ConfigDict, phase: str, batch: Mapping[str, Array]):
         self.recipe, self.config, self.batch = recipe, config, batch
         self.index = [p.name for p in recipe.phases].index(phase)
-        self.mesh, self.labels = create_mesh(1), parameter_labels(recipe)
-        self.function = create_train_step(recipe, config, self.labels)
-        create = functools.partial(create_state, recipe, config, len(CLASSES))
-        whole = replicated(self.mesh)
-        state = jax.jit(create, out_shardings=whole)(jax.random.key(config.seed))
+        self.programs = Programs(recipe, configuration.locked(config, {"devices": 1}), len(CLASSES))
+        state = self.programs.create(jax.random.key(config.seed))
         # A copy: on CPU the host's view would be of memory that the step takes over.
         self.initial = jax.tree.map(np.array, (state.params, state.stats))
         step = jnp.asarray(recipe.starts()[self.index], jnp.int32)
-        self.state = jax.device_put(dataclasses.replace(state, step=step), whole)
-        self.constants = jax.device_put(recipe.constants, whole)
+        self.state = jax.device_put(dataclasses.replace(state, step=step), self.programs.placement.state)
+        self.constants = jax.device_put(recipe.constants, self.programs.placement.constants)
         self.metrics: dict[str, Array] = {}
+        self.leaves: Leaves | None = None
 
     @functools.cached_property
-    def compiled(self) -> jax.stages.Compiled:
-        """The program, as training compiles it."""
-        step = jax.jit(
-            self.function, static_argnames="phase", donate_argnames="state", out_shardings=replicated(self.mesh)
-        )
-        with jax.set_mesh(self.mesh):
-            return step.lower(self.state, self.constants, self.batch, phase=self.index).compile()
+    def step(self) -> PhaseStep:
+        """The step, as training compiles it."""
+        return self.programs.step(self.index, self.state, self.constants, self.batch)
 
     def __call__(self) -> Any:
-        self.state, self.metrics = self.compiled(self.state, self.constants, self.batch)
-        return self.state, self.metrics
+        if self.leaves is None:
+            self.leaves = self.step.flatten(jax.tree.map(jnp.copy, self.state))
+        self.leaves, self.metrics = self.step(self.leaves, self.constants, self.batch)
+        return self.leaves, self.metrics
 
     def as_step(self) -> Step:
         """What `emokd.benchmarking.split` takes apart."""
@@ -68,10 +65,10 @@ class TrainingStep:
             recipe=self.recipe,
             config=self.config,
             phase=phase,
-            labels=self.labels,
-            mesh=self.mesh,
+            labels=self.programs.labels,
+            mesh=self.programs.mesh,
             take=self,
-            state=lambda: self.state,
+            state=self.state,
             constants=self.constants,
             batch=self.batch,
         )

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,12 @@ from emokd.models.cost import describe
 from emokd.phase import Phase, Tree
 from emokd.reporting.provenance import provenance
 from emokd.training.loop import Job
-from emokd.training.sharding import batch_sharding, check_batch_size, replicated
-from emokd.training.state import State
-from emokd.training.step import create_train_step, parameter_labels
+from emokd.training.sharding import batch_sharding, check_batch_size
+from emokd.training.step import create_train_step
 
 TRACED_STEPS = 3
+
+T = TypeVar("T")
 
 
 def benchmark(
@@ -91,14 +92,7 @@ class _Bench:
         self.mesh, self.placement = job.programs.mesh, job.programs.placement
         check_batch_size(config.batch_size, self.mesh, config.accumulate)
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
-        self.labels = parameter_labels(recipe)
-        self.function = create_train_step(recipe, config, self.labels)
-        self.train_step = jax.jit(
-            self.function,
-            static_argnames="phase",
-            donate_argnames="state",
-            out_shardings=(self.placement.state, replicated(self.mesh)),
-        )
+        self.function = create_train_step(recipe, config, job.programs.labels)
         self.state = job.programs.create(jax.random.key(config.seed))
 
     def one_phase(self, phase: Phase, index: int, trace: pathlib.Path | None, peak: dict[str, Any]) -> dict[str, Any]:
@@ -107,16 +101,27 @@ class _Bench:
         self.begin(phase, index, batch)
         sharding = batch_sharding(self.mesh)
         abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
-        with count_compilations() as compiled, jax.set_mesh(self.mesh):
+        with count_compilations() as compiled:
             begun = self.clock()
-            step = self.train_step.lower(self.state, self.constants, abstract, phase=index).compile()
+            step = self.job.programs.step(index, self.state, self.constants, batch)
             compile_seconds = self.clock() - begun
             logging.info("Compiled phase %s in %.1f s.", phase.name, compile_seconds)
             warmup = self.rule.warmup + read_ahead(self.job, self.data)
             rule = dataclasses.replace(self.rule, warmup=warmup)
-            self.state, loss, steps, waits = time_steps(
-                lambda state, batch: step(state, self.constants, batch), self.state, batches, rule, self.clock
+            leaves, loss, steps, waits = time_steps(
+                lambda leaves, batch: step(leaves, self.constants, batch),
+                step.flatten(self.state),
+                batches,
+                rule,
+                self.clock,
             )
+
+        def take(batch: Tree = batch) -> Any:
+            nonlocal leaves
+            leaves, metrics = step(leaves, self.constants, batch)
+            return leaves, metrics
+
+        self.state = jax.tree.map(jnp.copy, step.unflatten(leaves))
         with jax.set_mesh(self.mesh):
             macs = count_live_macs(functools.partial(self.function, phase=index), self.state, self.constants, abstract)
             parts = split_step(
@@ -124,10 +129,10 @@ class _Bench:
                     recipe=self.job.recipe,
                     config=self.job.config,
                     phase=phase,
-                    labels=self.labels,
+                    labels=self.job.programs.labels,
                     mesh=self.mesh,
-                    take=lambda: self.take(step, batch),
-                    state=lambda: self.state,
+                    take=take,
+                    state=self.state,
                     constants=self.constants,
                     batch=batch,
                 ),
@@ -137,8 +142,8 @@ class _Bench:
             if trace is not None:
                 with jax.profiler.trace(str(trace / phase.name)):
                     for _ in range(TRACED_STEPS):
-                        jax.block_until_ready(self.take(step, next(batches)))
-        program = describe_program(step)
+                        jax.block_until_ready(take(next(batches)))
+        program = describe_program(step.compiled)
         return {
             "name": phase.name,
             "compile_seconds": compile_seconds,
@@ -178,19 +183,14 @@ class _Bench:
         # A copy: the step donates its state, and preparing may have passed leaves through.
         self.state = jax.device_put(jax.tree.map(jnp.copy, state), self.placement.state)
 
-    def take(self, step: Callable, batch: Tree) -> Any:
-        """One step; returns what it makes."""
-        self.state, metrics = step(self.state, self.constants, batch)
-        return self.state, metrics
-
 
 def time_steps(
-    step: Callable[[State, Tree], tuple[State, Tree]],
-    state: State,
+    step: Callable[[T, Tree], tuple[T, Tree]],
+    state: T,
     batches: Iterator[Tree],
     rule: Rule,
     clock: Clock = time.perf_counter,
-) -> tuple[State, Any, Timing, Timing]:
+) -> tuple[T, Any, Timing, Timing]:
     """Takes steps, each to its end before the next batch is asked for.
 
     Returns:

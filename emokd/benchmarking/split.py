@@ -56,8 +56,8 @@ class Step:
       recipe, config, phase: what is measured.
       labels: the group of each parameter.
       mesh: the devices.
-      take: takes a step.
-      state: gives the present state; a step replaces it.
+      take: takes a step, on a state of its own.
+      state: what the parts are measured on.
       constants: the recipe's, on the devices.
       batch: what the parts are measured on.
     """
@@ -68,7 +68,7 @@ class Step:
     labels: Tree
     mesh: Mesh
     take: Callable[[], Any]
-    state: Callable[[], State]
+    state: State
     constants: Tree
     batch: Batch
 
@@ -167,7 +167,7 @@ def create_parts(step: Step, uses: dict[str, Use | None]) -> dict[str, CompiledP
             add(name, "forward and backward", work, out_shardings=replicated(step.mesh))
         else:
             add(name, "forward", work)
-    places = jax.tree.map(lambda x: x.sharding, (step.state().optimizer, step.state().params))
+    places = jax.tree.map(lambda x: x.sharding, (step.state.optimizer, step.state.params))
     add("optimiser", "update", _update_part(step), out_shardings=places, donate_argnums=(1, 2))
     return parts
 
@@ -184,7 +184,7 @@ def find_uses(step: Step) -> dict[str, Use | None]:
     weights outside its heads (the heads alone are what is left of a teacher whose features are cached). None for a
     network whose weights are not found or whose kind is unknown.
     """
-    state = step.state()
+    state = step.state
     trees = {"params": state.params, "constants": step.constants}
 
     def losses(trees):
@@ -256,8 +256,8 @@ def _network_part(step: Step, name: str, use: Use, inputs: Any) -> Part:
     stats = jax.device_put(ones, replicated(step.mesh))
 
     def arguments():
-        trees = {"params": step.state().params, "constants": step.constants}
-        return _at(trees, use.path), stats, inputs, step.state().key
+        trees = {"params": step.state.params, "constants": step.constants}
+        return _at(trees, use.path), stats, inputs, step.state.key
 
     def answers(signals: Signals) -> list[Array]:
         heads = [signals.intermediates[head] for head in spec.heads if head in signals.intermediates]
@@ -285,7 +285,7 @@ def _update_part(step: Step) -> Part:
     """What the optimiser makes of gradients. It has parameters and a state of its own, donated as in the step."""
     groups, labels = set(step.phase.learns), step.labels
     optimizer = create_optimizer(step.config.optimizer, step.phase, labels, step.recipe.groups)
-    state = step.state()
+    state = step.state
     gradients, held = jax.tree.map(
         jnp.copy, (split_parameters(state.params, labels, groups)[0], (state.optimizer, state.params))
     )
@@ -302,4 +302,4 @@ def _update_part(step: Step) -> Part:
             updates, moments = optimizer.update(merge(gradients), moments, params, phase_step=count)
         return moments, optax.apply_updates(params, updates)
 
-    return Part(update, lambda: (gradients, *held, step.state().step), keep)
+    return Part(update, lambda: (gradients, *held, step.state.step), keep)

@@ -89,8 +89,10 @@ def _transport(
         structure.clouds(own, theirs, k=k, nearest=nearest, mask=r) for theirs, r in zip(answers, rows, strict=True)
     ]
     solve = functools.partial(transport.sinkhorn_divergence, blur=section.blur, solver=section.solver)
-    return jax.vmap(lambda student, teacher, mask: solve(student, teacher, mask=mask))(
-        jnp.stack([c.student for c in clouds]), jnp.stack([c.teacher for c in clouds]), jnp.stack(rows)
+    # One after another: side by side each would iterate as long as the slowest.
+    return jax.lax.map(
+        lambda problem: solve(problem[0], problem[1], mask=problem[2]),
+        (jnp.stack([c.student for c in clouds]), jnp.stack([c.teacher for c in clouds]), jnp.stack(rows)),
     )
 
 

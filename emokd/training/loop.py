@@ -6,7 +6,7 @@ import json
 import pathlib
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
 from emokd.training.checkpoints import Best, Checkpoints, abstract_like
-from emokd.training.programs import Programs
+from emokd.training.programs import PhaseStep, Programs
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State
 from emokd.training.streams import Attach, Streams
@@ -138,19 +138,22 @@ class _Run:
         else:
             self.checkpoints.restore_iterator(step, stream)
         batch = next(stream)
-        compiled = self.compile(phase, index, batch)
+        take = self.compile(phase, index, batch)
+        leaves = take.flatten(self.state)
         every = self.evaluation_interval(phase)
         self.progress.begin(phase.name, step - start)
         in_flight: collections.deque = collections.deque()
         with jax.transfer_guard("disallow"):
             while step < start + phase.steps:
-                self.state, metrics = compiled(self.state, self.constants, batch)
+                leaves, metrics = take(leaves, self.constants, batch)
                 step += 1
                 in_flight.append(metrics["loss"])
                 if len(in_flight) > 2:  # the host stays at most two steps ahead, so memory stays bounded
                     in_flight.popleft().block_until_ready()
                 self.progress.step(waited=stream.wait_seconds)
                 end = step == start + phase.steps
+                if end or (step - start) % every == 0:
+                    self.state = take.unflatten(leaves)
                 if end:
                     self.keep_weights(phase)
                 if end or (step - start) % self.config.log.every_steps == 0:
@@ -179,13 +182,13 @@ class _Run:
             jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), self.placement.state
         )
 
-    def compile(self, phase: Phase, index: int, batch: Tree) -> Callable:
+    def compile(self, phase: Phase, index: int, batch: Tree) -> PhaseStep:
         """Compiles the phase's step; its time, FLOPs and memory go to the log."""
         begun = time.perf_counter()
-        compiled = self.programs.step(index, self.state, self.constants, batch)
+        step = self.programs.step(index, self.state, self.constants, batch)
         seconds = time.perf_counter() - begun
-        memory = compiled.memory_analysis()
-        cost = compiled.cost_analysis() or {}
+        memory = step.compiled.memory_analysis()
+        cost = step.compiled.cost_analysis() or {}
         self.log.write(
             int(self.state.step),
             phase.name,
@@ -196,7 +199,7 @@ class _Run:
             },
         )
         logging.info("Compiled phase %s in %.1f s.", phase.name, seconds)
-        return compiled
+        return step
 
     def evaluation_interval(self, phase: Phase) -> int:
         """Steps between evaluations, or between checkpoints where the phase is not scored."""

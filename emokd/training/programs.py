@@ -1,17 +1,68 @@
 """What a recipe compiles to: a program per phase and some more; runs that differ in seed and data alone share them."""
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+from jaxtyping import Array
 
 from emokd.phase import Batch, Recipe, Tree
 from emokd.training import evaluation
 from emokd.training.placement import create_placement, gathering
 from emokd.training.sharding import batch_sharding, create_mesh, replicated
-from emokd.training.state import State, create_state
+from emokd.training.state import State, create_state, which_move
 from emokd.training.step import create_train_step, parameter_labels
+
+
+class Leaves(NamedTuple):
+    """The state's leaves during a phase.
+
+    Attributes:
+      moving: what a step may change; donated to it.
+      resting: what no step of the phase changes, such as the other groups' parameters and moments.
+    """
+
+    moving: list[Array]
+    resting: list[Array]
+
+
+class PhaseStep:
+    """A phase's compiled step: (leaves, constants, batch) -> (leaves, metrics).
+
+    It works on lists: the state is a tree of thousands of nodes (optax keeps a whole tree for every group), and on
+    small networks taking that apart and passing on what rests takes longer than the step computes.
+
+    Attributes:
+      compiled: the program, (moving, resting, constants, batch) -> (moving, metrics).
+    """
+
+    def __init__(self, compiled: jax.stages.Compiled, structure: Any, moves: Sequence[bool]):
+        self.compiled = compiled
+        self._structure, self._moves = structure, moves
+
+    def __call__(self, leaves: Leaves, constants: Tree, batch: Batch) -> tuple[Leaves, dict[str, Array]]:
+        moving, metrics = self.compiled(*leaves, constants, batch)
+        return Leaves(moving, leaves.resting), metrics
+
+    def flatten(self, state: State) -> Leaves:
+        """The leaves of a state, which the first step takes over."""
+        return _sort(jax.tree.leaves(state), self._moves)
+
+    def unflatten(self, leaves: Leaves) -> State:
+        """The state with these leaves."""
+        return jax.tree.unflatten(self._structure, _unsort(leaves, self._moves))
+
+
+def _sort(leaves: Sequence[Any], moves: Sequence[bool]) -> Leaves:
+    sorted_ = [[leaf for leaf, m in zip(leaves, moves, strict=True) if m is kind] for kind in (True, False)]
+    return Leaves(*sorted_)
+
+
+def _unsort(leaves: Leaves, moves: Sequence[bool]) -> list[Any]:
+    moving, resting = iter(leaves.moving), iter(leaves.resting)
+    return [next(moving if m else resting) for m in moves]
 
 
 class Programs:
@@ -43,25 +94,34 @@ class Programs:
         heads = recipe.networks["student"].heads if recipe.networks else ()
         self.predict = evaluation.create_predict(recipe.predict, heads, self.mesh)
         self.observe = jax.jit(recipe.observe, out_shardings=everywhere) if recipe.observe else None
-        self._train_step = jax.jit(
-            create_train_step(recipe, config, parameter_labels(recipe)),
-            static_argnames="phase",
-            donate_argnames="state",
-            out_shardings=(self.placement.state, everywhere),
-        )
-        self._steps: dict[Any, Any] = {}
+        self.labels = parameter_labels(recipe)
+        self._train_step = create_train_step(recipe, config, self.labels)
+        self._steps: dict[Any, PhaseStep] = {}
 
     @functools.cached_property
     def abstract(self) -> State:
         """Shapes and dtypes of the state."""
         return jax.eval_shape(self.create, jax.random.key(0))
 
-    def step(self, phase: int, state: State, constants: Tree, batch: Batch) -> jax.stages.Compiled:
+    def step(self, phase: int, state: State, constants: Tree, batch: Batch) -> PhaseStep:
         """The compiled step of a phase, for batches like this one."""
         sharding = batch_sharding(self.mesh)
         abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
         key = (phase, *sorted((name, x.shape, str(x.dtype)) for name, x in abstract.items()))
         if key not in self._steps:
             with jax.set_mesh(self.mesh):  # so that an objective may ask for arrays gathered over it
-                self._steps[key] = self._train_step.lower(state, constants, abstract, phase=phase).compile()
+                self._steps[key] = self._compile(phase, state, constants, abstract)
         return self._steps[key]
+
+    def _compile(self, phase: int, state: State, constants: Tree, batch: Tree) -> PhaseStep:
+        moves = jax.tree.leaves(which_move(state, self.labels, self.recipe.phases[phase].learns))
+        leaves, structure = jax.tree.flatten(state)
+
+        def function(moving, resting, constants, batch):
+            state = jax.tree.unflatten(structure, _unsort(Leaves(moving, resting), moves))
+            state, metrics = self._train_step(state, constants, batch, phase=phase)
+            return _sort(jax.tree.leaves(state), moves).moving, metrics
+
+        places = _sort(jax.tree.leaves(self.placement.state), moves).moving
+        step = jax.jit(function, donate_argnums=0, out_shardings=(places, replicated(self.mesh)))
+        return PhaseStep(step.lower(*_sort(leaves, moves), constants, batch).compile(), structure, moves)

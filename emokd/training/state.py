@@ -1,6 +1,8 @@
 """The training state: everything that changes from step to step, and nothing else."""
 
 import dataclasses
+from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from emokd.training.optimizer import create_optimizer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Checkpointed whole, donated to each step.
+    """Checkpointed whole; what a step may change of it is donated to the step.
 
     Attributes:
       step: global step, int32.
@@ -30,7 +32,7 @@ class State:
     step: Array
     params: Tree
     stats: Tree
-    optimizer: Tree
+    optimizer: Any
     weighting: Tree
     tally: Tree
     key: Array
@@ -68,4 +70,23 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
         weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else {},
         tally=empty_tally(classes, len(recipe.teachers)) if recipe.weighting else {},
         key=step_key,
+    )
+
+
+def which_move(state: State, labels: Tree, learns: Collection[str]) -> State:
+    """For each leaf of the state, whether a step of a phase may change it: all but the key and the resting groups.
+
+    Args:
+      state: the state.
+      labels: the group of each parameter.
+      learns: the groups that learn.
+    """
+    moments = state.optimizer.inner_states
+    return dataclasses.replace(
+        jax.tree.map(lambda _: True, state),
+        params=jax.tree.map(lambda label: label in learns, labels),
+        optimizer=state.optimizer._replace(
+            inner_states={g: jax.tree.map(lambda _, g=g: g in learns, moments[g]) for g in moments}
+        ),
+        key=False,
     )

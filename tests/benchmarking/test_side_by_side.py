@@ -78,7 +78,7 @@ def know_something(step):
     probes = step.initial[0]["probes"]
     for probe in probes.values():
         probe["kernel"] = rng.normal(size=probe["kernel"].shape).astype(np.float32)
-    params = {**step.state.params, "probes": jax.device_put(probes, replicated(step.mesh))}
+    params = {**step.state.params, "probes": jax.device_put(probes, replicated(step.programs.mesh))}
     step.state = dataclasses.replace(step.state, params=params)
 
 

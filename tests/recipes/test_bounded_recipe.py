@@ -115,8 +115,8 @@ def test_the_compiled_step_reduces_and_does_nothing_else_between_devices(example
     assert programs.mesh.size == 8
     state = abstract_like(programs.abstract, programs.placement.state)
     constants = jax.device_put(programs.recipe.constants, programs.placement.constants)
-    compiled = programs.step(0, state, constants, first_batch(data, config))
-    assert set(find_collectives(compiled.as_text())) == {"all-reduce"}
+    step = programs.step(0, state, constants, first_batch(data, config))
+    assert set(find_collectives(step.compiled.as_text())) == {"all-reduce"}
 
 
 def test_without_soft_targets_and_bound_the_teacher_is_not_even_asked(examples):
