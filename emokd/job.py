@@ -25,7 +25,7 @@ from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
-from emokd.training.programs import Programs
+from emokd.training.programs import Programs, make_room
 from emokd.training.sharding import create_mesh
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
@@ -33,9 +33,6 @@ from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 
 # Among the operational keys, those on which compiled programs depend.
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
-
-MOST_SHARED = 8
-"""How many runs' programs are kept for others: about twenty of a MobileNetV2 use up a CPU process's memory maps."""
 
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
 
@@ -172,13 +169,12 @@ def _create_job(
     done = predecessor.phases_done(start) if start else set()
     key = program_key(config, task, models, done)
     if key not in shared:
+        make_room(shared)
         recipe = recipes.find(config.recipe).build(config, task, models)
         if start:
             recipe = predecessor.without(recipe, done, start)
         shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
     programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
-    while len(shared) > MOST_SHARED:
-        shared.pop(next(iter(shared)))
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
     return (dataclasses.replace(job, attach=caching.open_cache(job, models).attach) if cached else job), models

@@ -1,7 +1,9 @@
 """What a recipe compiles to: a program per phase and some more; runs that differ in seed and data alone share them."""
 
 import functools
-from collections.abc import Sequence
+import gc
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,15 @@ from emokd.training.placement import create_placement, gathering
 from emokd.training.sharding import batch_sharding, create_mesh, replicated
 from emokd.training.state import State, create_state, which_move
 from emokd.training.step import create_train_step, parameter_labels
+
+
+def memory_maps() -> float:
+    """The share of the memory maps that Linux allows this process which it uses; 0 where that is not known."""
+    try:
+        used = len(pathlib.Path("/proc/self/maps").read_bytes().splitlines())
+        return used / int(pathlib.Path("/proc/sys/vm/max_map_count").read_text())
+    except OSError:
+        return 0.0
 
 
 class Leaves(NamedTuple):
@@ -125,3 +136,18 @@ class Programs:
         places = _sort(jax.tree.leaves(self.placement.state), moves).moving
         step = jax.jit(function, donate_argnums=0, out_shardings=(places, replicated(self.mesh)))
         return PhaseStep(step.lower(*_sort(leaves, moves), constants, batch).compile(), structure, moves)
+
+
+def make_room(shared: dict[str, Programs], maps: Callable[[], float] = memory_maps) -> None:
+    """Forgets the programs that were used least lately, until less than half of the memory maps are in use.
+
+    A program compiled for CPU holds dozens of them, and LLVM aborts the process that asks for one too many: about
+    twenty runs' programs of a MobileNetV2 did.
+
+    Args:
+      shared: by key, the last one used at the end; what is forgotten is removed.
+      maps: gives the share that is in use.
+    """
+    while shared and maps() > 0.5:
+        shared.pop(next(iter(shared)))
+        gc.collect()  # a finished run's programs sit in reference cycles

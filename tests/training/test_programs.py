@@ -1,5 +1,9 @@
 """Runs of one process that differ in seed and data alone share their compiled programs."""
 
+import mmap
+import pathlib
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from emokd import job
 from emokd.benchmarking.compilations import count_compilations
 from emokd.recipes import supervised
 from emokd.reporting.metrics_log import read_metrics
+from emokd.training.programs import make_room, memory_maps
 from emokd.weights import model_folder
 
 
@@ -58,3 +63,21 @@ def test_what_changes_the_programs_and_what_does_not(first, changes, same):
     shared = dict(first)
     job.create_job(make_config(**changes), train_teacher=None, shared=shared)
     assert (shared.keys() == first.keys()) is same
+
+
+def test_programs_used_least_lately_are_forgotten_when_memory_maps_run_short():
+    shares = iter((0.7, 0.6, 0.4))
+    shared = dict.fromkeys(("oldest", "older", "newer", "newest"))
+    make_room(shared, lambda: next(shares))
+    assert list(shared) == ["newer", "newest"]
+    make_room(shared, lambda: 0.9)
+    assert not shared
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say")
+def test_memory_maps_are_counted():
+    before, limit = memory_maps(), int(pathlib.Path("/proc/sys/vm/max_map_count").read_text())
+    # Neighbours of equal protection would be merged into one.
+    held = [mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | (i % 2) * mmap.PROT_WRITE) for i in range(200)]
+    assert (memory_maps() - before) * limit == pytest.approx(200, abs=30)
+    del held
