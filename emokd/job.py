@@ -198,7 +198,11 @@ def program_key(
         if name.startswith(PROGRAM_KEYS) or not name.startswith(aside)
     }
     origins = {name: model.origin for name, model in models.items()}
-    return json.dumps([kept, dataclasses.asdict(task), origins, sorted(done)], default=str, sort_keys=True)
+    # Schedules know how many steps an epoch has; what the folds of a study differ in beyond that, no program depends on.
+    facts = dataclasses.asdict(task)
+    facts["sizes"] = {name: task.steps_per_epoch(name) for name in task.sizes}
+    facts["counts"] = task.counts if config.get("class_weights", "none") != "none" else ()
+    return json.dumps([kept, facts, origins, sorted(done)], default=str, sort_keys=True)
 
 
 def class_counts(examples: Examples) -> tuple[float, ...]:

@@ -46,6 +46,10 @@ class Task:
     inputs: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     devices: int = 1
 
+    def steps_per_epoch(self, stream: str) -> int:
+        """Whole batches in a stream, at least one."""
+        return max(self.sizes[stream] // self.batch_size, 1)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Teacher:
@@ -370,7 +374,7 @@ def create_phase(
     learns = {group: multiplier for group, multiplier in learns.items() if multiplier}
     if not section.enabled or not learns:
         return None
-    steps_per_epoch = max(task.sizes[data] // task.batch_size, 1)
+    steps_per_epoch = task.steps_per_epoch(data)
     steps = duration(section, "duration", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size)
     warmup = duration(section, "warmup", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size, total_steps=steps)
     return Phase(

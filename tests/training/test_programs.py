@@ -50,6 +50,8 @@ def test_another_seed_compiles_nothing_and_has_the_same_result_as_alone(first, t
         ({"seed": 3}, True),
         ({"log.every_steps": 2, "evaluation.every_steps": 1}, True),
         ({"data.split.seed": 1}, True),
+        ({"data.options.train": 25}, True),  # as many whole batches
+        ({"data.options.train": 32}, False),
         ({"phases.train.learning_rate": 1e-3}, False),
         ({"optimizer.weight_decay": 0.5}, False),
         ({"data.view_seed": 1}, False),
