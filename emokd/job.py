@@ -198,7 +198,7 @@ def program_key(
         if name.startswith(PROGRAM_KEYS) or not name.startswith(aside)
     }
     origins = {name: model.origin for name, model in models.items()}
-    # Schedules know how many steps an epoch has; what the folds of a study differ in beyond that, no program depends on.
+    # Schedules know how many steps an epoch has; of all else in which a study's folds differ no program depends.
     facts = dataclasses.asdict(task)
     facts["sizes"] = {name: task.steps_per_epoch(name) for name in task.sizes}
     facts["counts"] = task.counts if config.get("class_weights", "none") != "none" else ()
