@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN, PreservationPolicy
 
 from emokd.errors import InputError
 from emokd.phase import Tree
@@ -28,6 +29,16 @@ class Best:
         return Best(step, score) if score >= self.score else self
 
 
+class _OneStep(PreservationPolicy):
+    """Keeps the checkpoint of one step. Orbax's BestN would know the scores of this process's checkpoints alone."""
+
+    def __init__(self) -> None:
+        self.step = -1
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`: the best one and the last few.
 
@@ -35,12 +46,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int):
-        policy = AnyPreservationPolicy(
-            [
-                LatestN(keep),
-                BestN(get_metric_fn=lambda m: m["score"], n=1, keep_checkpoints_without_metrics=False),
-            ]
-        )
+        self._best = _OneStep()
+        policy = AnyPreservationPolicy([LatestN(keep), self._best])
         self._manager = ocp.CheckpointManager(
             pathlib.Path(workdir).absolute() / "checkpoints",
             options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
@@ -50,18 +57,18 @@ class Checkpoints:
         """The last step saved, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: State, iterator: Any, best: Best, score: float | None) -> None:
+    def save(self, state: State, iterator: Any, best: Best) -> None:
         """Saves in the background, unless this step is saved already.
 
         Args:
           state: the whole training state.
           iterator: the phase's data iterator, at the batch last handed out.
           best: best-so-far, this step included.
-          score: this step's validation score, or None where the phase is not scored.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        self._best.step = best.step
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -69,7 +76,6 @@ class Checkpoints:
                 data=grain.checkpoint.CheckpointSave(iterator),
                 best=ocp.args.JsonSave({"step": best.step, "score": best.score}),
             ),
-            metrics=None if score is None else {"score": score},
         )
 
     def restore(self, step: int, abstract: State) -> tuple[State, Best]:
@@ -91,10 +97,10 @@ class Checkpoints:
         return found["state"], Best(**found["best"])
 
     def restore_weights(self, step: int, state: State) -> State:
-        """`state` with the parameters and statistics of a step, on its own shardings; the rest is not read."""
+        """`state` with the number, parameters and statistics of a step, on its own shardings; the rest is not read."""
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            {"params": state.params, "stats": state.stats},
+            {"step": state.step, "params": state.params, "stats": state.stats},
         )
         return dataclasses.replace(state, **read_weights(self._manager.directory, step, abstract))
 

@@ -230,7 +230,6 @@ class _Run:
         self.progress.show(metrics)
 
     def evaluate_and_save(self, phase: Phase, step: int, stream: Any) -> None:
-        score = None
         if phase.scored:
             scores = self.split_scores("validation")
             score = evaluation.selection_score(scores["student"], self.config.select.metric)
@@ -240,7 +239,7 @@ class _Run:
         last = step == self.recipe.starts()[-1]
         waited = time.monotonic() - self.saved >= self.config.checkpoint.min_seconds
         if agreed(last or self.best.step == step or waited):
-            self.checkpoints.save(self.state, stream, self.best, score)
+            self.checkpoints.save(self.state, stream, self.best)
             self.saved = time.monotonic()
 
     def observe(self, phase: Phase, step: int) -> None:

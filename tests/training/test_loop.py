@@ -1,6 +1,7 @@
 """The loop: resuming bit for bit, choosing the best, what it writes, and what it refuses."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -94,6 +95,20 @@ def test_the_best_validation_score_is_kept(recipe, config, splits, tmp_path):
     assert scores["selected_step"] == max(step for step, score in scored if score == best)
     assert scores["validation"]["best"] == pytest.approx(best)
     assert scores["selected_on"] == "validation"
+
+
+def test_the_best_step_before_an_interruption_is_still_there_at_the_end(recipe, config, splits, tmp_path, monkeypatch):
+    config.checkpoint.keep = 1
+    given = itertools.chain([1.0], itertools.repeat(0.0))  # the first step that is scored is the best one
+    monkeypatch.setattr(loop.evaluation, "selection_score", lambda *_: next(given))
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8)
+        with pytest.raises(Killed):
+            run(recipe, config, splits, tmp_path / "run")
+    _, scores = run(recipe, config, splits, tmp_path / "run")
+    assert scores["selected_step"] == 5
+    found = {int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir() if folder.name.isdecimal()}
+    assert found == {5, 10}
 
 
 def test_the_last_step_is_kept_on_request(recipe, config, splits, tmp_path):
