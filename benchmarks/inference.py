@@ -1,21 +1,23 @@
-"""Inference of EmoNet and of its students, all in one interleaved run: milliseconds per picture, and ratios to EmoNet.
+"""Inference of EmoNet and of its students: ours, PyTorch's and ONNX Runtime's, in turn, a table for each batch size.
 
     python benchmarks/inference.py [--batches=1,8,32] [--steps=20] [--networks=emonet,mobilenet_v2] [--page=FILE]
 
-Weights are random, which changes no time. Every network has its usual input size. Given are medians over rounds in
-which each network answers once; the first rounds are not counted. Where PyTorch and transformers are installed, their
-MobileNetV2 runs in the same rounds, eager and in channels_last, on as many threads as JAX.
+Weights are random, which changes no time. Every network has its usual input size and classifies eight expressions;
+EmoNet and MobileNetV2 are written from their descriptions on both sides, EfficientFormer is that of transformers.
+ONNX Runtime runs what PyTorch exports; it needs onnx, onnxscript and onnxruntime, which no other part of emokd does.
+A side whose package is missing is named as not measured.
 """
 
 import dataclasses
 import functools
+import io
+from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 from absl import flags
-from side_by_side import Page, Settings, launch
+from side_by_side import PICTURES, Comparison, Page, Settings, launch
 
-from emokd.benchmarking.timing import interleave, ratio
+from emokd.benchmarking.timing import Timing, ratio
 from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import NetworkSpec, functional
@@ -23,83 +25,134 @@ from emokd.reporting.table import Table
 
 NETWORKS = flags.DEFINE_list("networks", ["emonet", "mobilenet_v2", "efficientformer_l1"], "Networks; the first is 1.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.")
-TORCH = flags.DEFINE_bool("torch", True, "Also time PyTorch's MobileNetV2, where it is installed.")
+
+EXPRESSIONS = 8
+ONNX = "ONNX Runtime"
 
 
 def create_spec(name: str) -> NetworkSpec:
     """The network with a joint head, at its usual input size."""
-    spec = NetworkSpec(name, heads={"expression": 8, "valence_arousal": 2})
+    spec = NetworkSpec(name, heads={"expression": EXPRESSIONS, "valence_arousal": 2})
     return dataclasses.replace(spec, preprocessing=functional(spec).module.backbone.preprocessing)
 
 
-def create_calls(names: list[str], batch: int) -> dict:
-    """A call without arguments for each network: one compiled forward pass on a batch that is on the device."""
-    calls = {}
-    for name in names:
-        spec = create_spec(name)
-        network = functional(spec)
-        params, stats = jax.jit(network.init)(jax.random.key(0))
-        size = spec.preprocessing.size
-        images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
-        calls[name] = functools.partial(jax.jit(lambda p, s, x, n=network: n(p, s, x)[0].logits), params, stats, images)
-    return calls
+def create_call(name: str, batch: int) -> Callable:
+    """One compiled forward pass on a batch that is on the device."""
+    spec = create_spec(name)
+    network = functional(spec)
+    params, stats = jax.jit(network.init)(jax.random.key(0))
+    size = spec.preprocessing.size
+    images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
+
+    def answer(params, stats, images):
+        signals, _ = network(params, stats, images)
+        return signals.logits, signals.valence_arousal
+
+    return functools.partial(jax.jit(answer), params, stats, images)
 
 
-def create_torch_calls(batch: int) -> dict:
-    """The same for PyTorch's MobileNetV2 of transformers; none where they are not installed."""
-    try:
-        import torch
-        import transformers
-    except ImportError:
-        return {}
-    model = transformers.MobileNetV2ForImageClassification(transformers.MobileNetV2Config()).eval()
-    images = torch.randn(batch, 3, 224, 224)
+def create_torch_network(name: str):
+    """The same network in PyTorch, in evaluation mode.
 
-    def call(model, images):
-        with torch.inference_mode():
-            return np.asarray(model(images).logits)
+    Raises:
+      ImportError: a package is missing.
+      KeyError: there is none.
+    """
+    import torch_networks
+    from torch_emonet import EmoNet
+    from transformers import EfficientFormerConfig, EfficientFormerForImageClassification
 
-    last = torch.channels_last
-    return {
-        "PyTorch mobilenet_v2": functools.partial(call, model, images),
-        "PyTorch mobilenet_v2, channels_last": functools.partial(
-            call,
-            transformers.MobileNetV2ForImageClassification(model.config).eval().to(memory_format=last),
-            images.contiguous(memory_format=last),
+    heads = {"expression": EXPRESSIONS, "valence_arousal": 2}
+    networks = {
+        "emonet": lambda: EmoNet(EXPRESSIONS),
+        "mobilenet_v2": lambda: torch_networks.Network("mobilenet_v2", heads),
+        # transformers' default configuration is L1.
+        "efficientformer_l1": lambda: EfficientFormerForImageClassification(
+            EfficientFormerConfig(num_labels=EXPRESSIONS + 2)
         ),
     }
+    return networks[name]().eval()
 
 
-def measure_batches(names: list[str], batches: list[int], settings: Settings) -> dict[int, dict[str, dict[str, float]]]:
-    """By batch size and network: milliseconds per picture, and time relative to the first network's."""
-    found: dict[int, dict[str, dict[str, float]]] = {}
-    for batch in batches:
-        calls = create_calls(names, batch) | (create_torch_calls(batch) if TORCH.value else {})
-        timings = interleave(calls, settings.rule, rest=settings.rest)
-        found[batch] = {
-            name: {"ms_per_image": 1e3 * timing.median / batch, "ratio": ratio(timing, timings[names[0]])}
-            for name, timing in timings.items()
-        }
-    return found
+def create_torch_call(name: str, batch: int, variant: str) -> Callable:
+    """PyTorch's forward pass."""
+    import torch
+    import torch_side
+
+    network = torch_side.prepare(torch_side.place(create_torch_network(name), variant), variant)
+    size = create_spec(name).preprocessing.size
+    images = torch_side.tensor(jax.random.normal(jax.random.key(1), (batch, size, size, 3)), variant)
+
+    def call():
+        with torch.inference_mode():
+            network(images)
+        torch_side.finish()
+
+    return call
+
+
+def create_onnx_call(name: str, batch: int) -> Callable:
+    """ONNX Runtime's forward pass of what PyTorch exports."""
+    import onnxruntime
+    import torch
+    import torch_side
+
+    size = create_spec(name).preprocessing.size
+    images = torch_side.tensor(jax.random.normal(jax.random.key(1), (batch, size, size, 3))).cpu()
+    exported = io.BytesIO()
+    torch.onnx.export(create_torch_network(name), (images,), exported, input_names=["images"], dynamo=True)
+    session = onnxruntime.InferenceSession(exported.getvalue(), providers=["CPUExecutionProvider"])
+    return functools.partial(session.run, None, {"images": images.numpy()})
+
+
+def measure_batch(networks: Sequence[str], batch: int, settings: Settings) -> Table:
+    """All sides of all networks at one batch size."""
+    sides = Comparison()
+    for name in networks:
+        sides.add(f"{name}, emokd", functools.partial(create_call, name, batch))
+        make = functools.partial(create_torch_call, name, batch)
+        sides.attempt_variants(f"{name}, PyTorch", make, PICTURES, settings.compiled)
+        sides.attempt(f"{name}, {ONNX}", functools.partial(create_onnx_call, name, batch))
+    times = sides.measure(settings)
+    rows = []
+    for side in sides.order:
+        network = side.split(",")[0]
+        if side in sides.reasons:
+            rows.append([sides.missing(side), *["-"] * 4])
+            continue
+        rows.append([side, *row(times[side], batch, times[f"{network}, emokd"], times[f"{networks[0]}, emokd"])])
+    columns = ["side", "ms/image", "quartiles", "over emokd's", f"over emokd's {networks[0]}"]
+    return Table(columns, rows, title=f"Batch of {batch}")
+
+
+def row(time: Timing, batch: int, ours: Timing, first: Timing) -> list[str]:
+    """Milliseconds per picture, and ratios to our side of the same network and to our first network."""
+    low, high = (1e3 * seconds / batch for seconds in time.quartiles)
+    return [
+        f"{1e3 * time.median / batch:.3g}",
+        f"{low:.3g} to {high:.3g}",
+        f"{ratio(time, ours):.2f}",
+        f"{ratio(time, first):.3f}",
+    ]
 
 
 def measure(settings: Settings) -> Page:
     """All networks at all batch sizes."""
     if not all(batch.isdigit() and int(batch) for batch in BATCHES.value):
         raise InputError(f"--batches={','.join(BATCHES.value)}: give whole numbers above 0, such as 1,8,32.")
+    networks = ["mobilenet_v2"] if settings.small else NETWORKS.value
+    costs = [[name, describe(create_spec(name))] for name in networks]
+    sizes = Table(
+        ["network", "input", "parameters (M)", "MACs (G)"],
+        [
+            [name, str(create_spec(name).preprocessing.size), f"{c['parameters'] / 1e6:.2f}", f"{c['macs'] / 1e9:.2f}"]
+            for name, c in costs
+        ],
+    )
     batches = [1] if settings.small else [int(batch) for batch in BATCHES.value]
-    costs = {name: describe(create_spec(name)) for name in NETWORKS.value}
-    found = measure_batches(NETWORKS.value, batches, settings)
-    columns = [f"{what}, batch {batch}" for batch in batches for what in ("ms/image", "ratio")]
-    rows = []
-    for name in found[batches[0]]:
-        cost = costs.get(name, {})
-        values = [f"{found[b][name][key]:.3g}" for b in batches for key in ("ms_per_image", "ratio")]
-        macs = f"{cost['macs'] / 1e9:.2f}" if cost else "-"
-        parameters = f"{cost['parameters'] / 1e6:.2f}" if cost else "-"
-        rows.append([name, parameters, macs, *values])
-    table = Table(["network", "parameters (M)", "MACs (G)", *columns], rows)
-    return Page("Inference", [table], {"precision": "float32"})
+    return Page(
+        "Inference", [sizes, *(measure_batch(networks, b, settings) for b in batches)], {"precision": "float32"}
+    )
 
 
 if __name__ == "__main__":
