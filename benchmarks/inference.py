@@ -100,9 +100,9 @@ def create_onnx_call(name: str, batch: int) -> Callable:
     size = create_spec(name).preprocessing.size
     images = torch_side.tensor(jax.random.normal(jax.random.key(1), (batch, size, size, 3))).cpu()
     exported = io.BytesIO()
-    torch.onnx.export(create_torch_network(name), (images,), exported, input_names=["images"], dynamo=True)
+    torch.onnx.export(create_torch_network(name), (images,), exported, dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(exported.getvalue(), providers=["CPUExecutionProvider"])
-    return functools.partial(session.run, None, {"images": images.numpy()})
+    return functools.partial(session.run, None, {session.get_inputs()[0].name: images.numpy()})
 
 
 def measure_batch(networks: Sequence[str], batch: int, settings: Settings) -> Table:

@@ -22,7 +22,7 @@ from emokd.workdir import write_atomically
 REST = 0.02
 """Seconds before each call: threads of one framework that spin after their work would slow the next one."""
 
-PACKAGES = ("torch", "geomloss", "pillow", "simplejpeg", "grain", "ott-jax")
+PACKAGES = ("torch", "geomloss", "onnxruntime", "pillow", "simplejpeg", "grain", "ott-jax")
 
 PICTURES = ("eager", "eager channels_last", "compiled channels_last")
 """Variants of a PyTorch side whose networks see pictures."""
