@@ -139,15 +139,15 @@ class Programs:
 
 
 def make_room(shared: dict[str, Programs], maps: Callable[[], float] = memory_maps) -> None:
-    """Forgets the programs that were used least lately, until less than half of the memory maps are in use.
+    """Forgets the programs that were used least lately, until a quarter of the memory maps is free.
 
-    A program compiled for CPU holds dozens of them, and LLVM aborts the process that asks for one too many: about
+    A program compiled for CPU holds hundreds of them, and LLVM aborts the process that asks for one too many: about
     twenty runs' programs of a MobileNetV2 did.
 
     Args:
       shared: by key, the last one used at the end; what is forgotten is removed.
       maps: gives the share that is in use.
     """
-    while shared and maps() > 0.5:
+    while shared and maps() > 0.75:
         shared.pop(next(iter(shared)))
         gc.collect()  # a finished run's programs sit in reference cycles

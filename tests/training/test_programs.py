@@ -68,7 +68,7 @@ def test_what_changes_the_programs_and_what_does_not(first, changes, same):
 
 
 def test_programs_used_least_lately_are_forgotten_when_memory_maps_run_short():
-    shares = iter((0.7, 0.6, 0.4))
+    shares = iter((0.9, 0.8, 0.7))
     shared = dict.fromkeys(("oldest", "older", "newer", "newest"))
     make_room(shared, lambda: next(shares))
     assert list(shared) == ["newer", "newest"]
