@@ -54,6 +54,18 @@ def test_a_run_at_learning_rate_zero_ends_with_what_it_began_with(first, tmp_pat
     jax.tree.map(np.testing.assert_array_equal, *params)
 
 
+def test_a_run_begins_with_one_whose_parameters_were_split(tmp_path):
+    split = {"mesh.fsdp": 2, "sharding.min_size": 1, "sharding.state": ((".*", "fsdp"),)}
+    job.train(make_config(**WITHOUT_EMOTIONS, **split), tmp_path / "first", report=False)
+    stored = model_folder.load_trained(tmp_path / "first" / "student").params["backbone"]
+    for settings in ({}, split):
+        params, _ = create_job(make_config(start_from=str(tmp_path / "first"), **settings)).begin
+        found = params["student"]["backbone"]
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), stored)
+        whole = {leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(found)}
+        assert (False in whole) is (settings is split)
+
+
 def test_a_chain_of_runs_has_done_the_phases_of_all(first, tmp_path):
     job.train(
         make_config(start_from=str(first), **{"phases.finetune.enabled": False}), tmp_path / "second", report=False

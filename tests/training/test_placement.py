@@ -64,6 +64,11 @@ def test_a_split_run_is_that_of_one_device(recipe, config, splits, one, tmp_path
     assert_same_run(ours, one[1], tmp_path / "run", one[0])
 
 
+def test_a_split_run_in_microbatches_is_that_of_one_device(recipe, config, splits, one, tmp_path):
+    ours = run(recipe, with_settings(config, {**SPLIT, "accumulate": 2}), splits, tmp_path / "run")
+    assert_same_run(ours, one[1], tmp_path / "run", one[0])
+
+
 @pytest.mark.parametrize("before, after", [(SPLIT, TWO), (ONE, SPLIT)])
 def test_a_killed_run_continues_on_other_devices(recipe, config, splits, one, tmp_path, monkeypatch, before, after):
     plain = config.copy_and_resolve_references()
