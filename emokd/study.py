@@ -96,7 +96,8 @@ def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[
     facts = provenance()
     # The time of a run that was interrupted is not known: its first part was never written down.
     write_atomically(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
-    gc.collect()  # a finished run's parameters and programs sit in reference cycles
+    gc.collect()  # a finished run's parameters sit in reference cycles
+    gc.freeze()  # what is left, programs that others share, is large: it is looked at again when one is forgotten
 
 
 def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:

@@ -150,4 +150,5 @@ def make_room(shared: dict[str, Programs], maps: Callable[[], float] = memory_ma
     """
     while shared and maps() > 0.75:
         shared.pop(next(iter(shared)))
+        gc.unfreeze()
         gc.collect()  # a finished run's programs sit in reference cycles
