@@ -68,11 +68,11 @@ def run_study(
         if (folder_of(workdir, planned) / "config.json").exists():
             claim(folder_of(workdir, planned), planned.config)
     waiting = [r for r in _chosen(study, only) if not (folder_of(workdir, r) / "scores.json").exists()]
-    table = write_results(study, workdir)
+    table = write_results(study, workdir, collect(study, workdir))
     while waiting:
         _one_run(waiting.pop(0), workdir, train, clock)
-        table = write_results(study, workdir)
         done = collect(study, workdir)
+        table = write_results(study, workdir, done)
         left = estimate_seconds(done, waiting)
         logging.info(
             "Study: %d of %d runs finished%s.",
@@ -135,14 +135,13 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{path}:{error.lineno}: {error.msg}. Remove the folder to run it again.") from error
 
 
-def write_results(study: Study, workdir: pathlib.Path) -> str:
-    """Writes results.csv and table.md, each whole or not at all, and returns the table.
+def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]) -> str:
+    """Writes results.csv and table.md of finished runs, each whole or not at all, and returns the table.
 
     Raises:
       InputError: a finished run has no number of the study's metric; results.csv is written all the same.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    results = collect(study, workdir)
     write_atomically(workdir / "results.csv", results_csv(results))
     here = provenance()
     table = study_table(

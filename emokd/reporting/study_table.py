@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import functools
 import dataclasses
 import io
 import math
@@ -47,15 +48,20 @@ class Result:
         """Its seed and fold, in words."""
         return f"seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
+    @functools.cached_property
+    def numbers(self) -> dict[str, float]:
+        """The scores by dotted name."""
+        return flatten_scores(self.scores)
+
     def value(self, name: str) -> float | None:
         """The number of this dotted name; None where there is none or it is not finite."""
-        found = flatten_scores(self.scores).get(name)
+        found = self.numbers.get(name)
         return found if found is not None and math.isfinite(found) else None
 
 
 def results_csv(results: Sequence[Result]) -> str:
     """One row per run: variant, seed, fold, seconds, where it was made, every number of its scores by dotted name."""
-    flat = [flatten_scores(result.scores) for result in results]
+    flat = [result.numbers for result in results]
     names = list(dict.fromkeys(name for scores in flat for name in scores))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -102,7 +108,7 @@ def study_table(
       InputError: a run's scores have no number of the metric's name; the nearest is named.
     """
     for result in results:
-        flat = flatten_scores(result.scores)
+        flat = result.numbers
         if metric not in flat:
             raise InputError(
                 f"The study's metric is {metric!r}, but the scores of {result.variant}, {result.place} have no "

@@ -83,6 +83,7 @@ class Programs:
       recipe: the recipe, gathering what is split.
       mesh: the devices.
       placement: where state and constants live.
+      labels: the group of each parameter.
       create: key -> the state at step 0, born where it belongs.
       predict: (params, stats, constants, batch) -> what is scored.
       observe: (params, stats, constants, batch) -> what the report draws, or None.
