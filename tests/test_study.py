@@ -38,7 +38,7 @@ def base(tmp_path):
 @pytest.fixture(autouse=True)
 def no_collection(monkeypatch):
     """A full garbage collection takes half a second with JAX loaded, and frees nothing here."""
-    monkeypatch.setattr(command, "gc", types.SimpleNamespace(collect=lambda: 0))
+    monkeypatch.setattr(command, "gc", types.SimpleNamespace(collect=lambda: 0, freeze=lambda: None))
 
 
 def make_study(file, **changes):

@@ -2,8 +2,8 @@
 
 import collections
 import csv
-import functools
 import dataclasses
+import functools
 import io
 import math
 import statistics
