@@ -1,16 +1,18 @@
 """Inference of EmoNet and of its students: ours, PyTorch's and ONNX Runtime's, in turn, a table for each batch size.
 
     python benchmarks/inference.py [--batches=1,8,32] [--steps=20] [--networks=emonet,mobilenet_v2] [--page=FILE]
+    python benchmarks/inference.py --noothers --networks=emonet,mobilenet_v2@64,mobilenet_v2:width=0.35@64
 
-Weights are random, which changes no time. Every network has its usual input size and classifies eight expressions;
-EmoNet and MobileNetV2 are written from their descriptions on both sides, EfficientFormer is that of transformers.
-ONNX Runtime runs what PyTorch exports; it needs onnx, onnxscript and onnxruntime, which no other part of emokd does.
-A side whose package is missing is named as not measured.
+Weights are random, which changes no time. Every network has its usual input size, or the one behind its @, and
+classifies eight expressions. EmoNet and MobileNetV2 are written from their descriptions on both sides, EfficientFormer
+is that of transformers. ONNX Runtime runs what PyTorch exports; it needs onnx, onnxscript and onnxruntime, which no
+other part of emokd does. A side whose package is missing is named as not measured.
 """
 
 import dataclasses
 import functools
 import io
+import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -21,19 +23,32 @@ from emokd.benchmarking.timing import Timing, ratio
 from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import NetworkSpec, functional
+from emokd.recipes.common import resized
 from emokd.reporting.table import Table
 
 NETWORKS = flags.DEFINE_list("networks", ["emonet", "mobilenet_v2", "efficientformer_l1"], "Networks; the first is 1.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.")
 
+OTHERS = flags.DEFINE_bool("others", True, "Also time PyTorch and ONNX Runtime.")
+
 EXPRESSIONS = 8
 ONNX = "ONNX Runtime"
 
 
-def create_spec(name: str) -> NetworkSpec:
-    """The network with a joint head, at its usual input size."""
-    spec = NetworkSpec(name, heads={"expression": EXPRESSIONS, "valence_arousal": 2})
-    return dataclasses.replace(spec, preprocessing=functional(spec).module.backbone.preprocessing)
+def create_spec(network: str) -> NetworkSpec:
+    """The network `name[:option=number][@size]` with a joint head; without a size at its usual one.
+
+    Raises:
+      InputError: the text is none such.
+    """
+    match = re.fullmatch(r"(\w+)(?::(\w+)=([\d.]+))?(?:@(\d+))?", network)
+    if match is None:
+        raise InputError(f"--networks has {network!r}: write name, name@size or name:option=number@size.")
+    name, option, number, size = match.groups()
+    options = {option: float(number)} if option else {}
+    spec = NetworkSpec(name, options=options, heads={"expression": EXPRESSIONS, "valence_arousal": 2})
+    preprocessing = functional(spec).module.backbone.preprocessing
+    return dataclasses.replace(spec, preprocessing=resized(preprocessing, int(size)) if size else preprocessing)
 
 
 def create_call(name: str, batch: int) -> Callable:
@@ -110,13 +125,15 @@ def measure_batch(networks: Sequence[str], batch: int, settings: Settings) -> Ta
     sides = Comparison()
     for name in networks:
         sides.add(f"{name}, emokd", functools.partial(create_call, name, batch))
+        if not OTHERS.value:
+            continue
         make = functools.partial(create_torch_call, name, batch)
         sides.attempt_variants(f"{name}, PyTorch", make, PICTURES, settings.compiled)
         sides.attempt(f"{name}, {ONNX}", functools.partial(create_onnx_call, name, batch))
     times = sides.measure(settings)
     rows = []
     for side in sides.order:
-        network = side.split(",")[0]
+        network = side.partition(",")[0]
         if side in sides.reasons:
             rows.append([sides.missing(side), *["-"] * 4])
             continue
@@ -145,7 +162,7 @@ def measure(settings: Settings) -> Page:
     sizes = Table(
         ["network", "input", "parameters (M)", "MACs (G)"],
         [
-            [name, str(create_spec(name).preprocessing.size), f"{c['parameters'] / 1e6:.2f}", f"{c['macs'] / 1e9:.2f}"]
+            [name, str(create_spec(name).preprocessing.size), f"{c['parameters'] / 1e6:.2f}", f"{c['macs'] / 1e9:.3g}"]
             for name, c in costs
         ],
     )
