@@ -6,7 +6,8 @@ Commands (with EMOKD_DATA set; `small` is three steps with the teacher trained b
   python -m emokd.train --config=configs/teachers/ferplus_lite0.py --workdir=runs/teachers/ferplus_lite0
   python -m emokd.cache_teachers --config=configs/studies/bounded_ferplus_job.py --output=runs/cache/ferplus
   python -m emokd.study --config=configs/studies/bounded_ferplus.py --workdir=runs/studies/bounded_ferplus
-Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured yet.
+Expected: docs/results/bounded_ferplus.md: accuracy .715 with votes, .716 with both, .707 with the teacher alone.
+Hardware: one CPU core. Time: 21 minutes for the teacher, 4 for the cache, 5 for each of 15 runs.
 """
 
 from emokd.config import check_argument

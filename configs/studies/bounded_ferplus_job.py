@@ -1,7 +1,7 @@
 """One run of the study bounded_ferplus.py: a narrow basic CNN on FER+ for two epochs, its teacher cached.
 
 Command:  python -m emokd.train --config=configs/studies/bounded_ferplus_job.py --workdir=runs/bounded_ferplus_job
-Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured yet.
+Expected: accuracy .716 [.704, .728] (docs/results/bounded_ferplus.md). Hardware: one CPU core. Time: 5 minutes.
 """
 
 from emokd import config as configuration
