@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from emokd.errors import InputError
 from emokd.models.layers import BatchNorm, Conv, global_average_pool
+from emokd.models.pooling import max_pool
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
@@ -43,7 +44,7 @@ class BasicCNN(nnx.Module):
         x = images
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if index:
-                x = nnx.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, 2, 2)
             x = layer(conv, norm, x)
         return Signals(features=global_average_pool(x))
 

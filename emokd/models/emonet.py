@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from emokd.errors import InputError
 from emokd.models.layers import BatchNorm, Conv, global_average_pool
+from emokd.models.pooling import max_pool
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
@@ -177,7 +178,7 @@ class EmoNet(nnx.Module):
 
 def halve(maps: Float[Array, "B H W D"]) -> Float[Array, "B H2 W2 D"]:
     """Maximum over windows of 2 x 2."""
-    return nnx.max_pool(maps, (2, 2), (2, 2))
+    return max_pool(maps, 2, 2)
 
 
 def double(maps: Float[Array, "B H W D"]) -> Float[Array, "B H2 W2 D"]:

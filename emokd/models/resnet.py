@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from emokd.errors import InputError
 from emokd.models.layers import BatchNorm, Conv, global_average_pool
+from emokd.models.pooling import max_pool
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
@@ -86,7 +87,7 @@ class ResNet(nnx.Module):
     def __call__(self, images: Float[Array, "B H W C"]) -> Signals:
         """Gives the features of normalised pictures."""
         x = jax.nn.relu(self.stem(images))
-        x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
         for stage in self.stages:
             for block in stage:
                 x = block(x)

@@ -1,0 +1,36 @@
+"""Maximum over windows, written as comparisons of shifted maps.
+
+On two CPU cores the forward and backward pass of XLA's own window reduction took 256 ms on the basic CNN's first maps
+(32 x 96 x 96 x 32), this one's 59 ms.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def max_pool(
+    maps: Float[Array, "B H W D"], size: int, stride: int, padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0))
+) -> Float[Array, "B H2 W2 D"]:
+    """The maximum over square windows, one axis after the other; rows and columns that fill no window are left out.
+
+    The gradient goes to the largest value of a window. Where several are equal it is shared among them, where PyTorch
+    gives it to the first: after a ReLU, whose equal values are zeros without a gradient, that is the same.
+
+    Args:
+      maps: the maps.
+      size: side of a window.
+      stride: step from one window to the next.
+      padding: rows before and after, columns before and after, which never are the maximum.
+    """
+    if any(side for sides in padding for side in sides):
+        maps = jnp.pad(maps, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    for axis in (1, 2):
+        windows = (maps.shape[axis] - size) // stride + 1
+        last = (windows - 1) * stride + 1
+        index = (slice(None),) * axis
+        shifted = [maps[(*index, slice(i, i + last, stride))] for i in range(size)]
+        maps = functools.reduce(jnp.maximum, shifted)
+    return maps
