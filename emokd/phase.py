@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,10 +61,15 @@ class Outcome:
     metrics: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
 
-class Objective(Protocol):
-    """Pure: (params, stats, constants, batch, key) -> Outcome. The key is fresh each step."""
+Weigh = Callable[[Mapping[str, Array], Bool[Array, " B"]], Float[Array, "B K"]]
+"""(evidence, rows) -> the weights that the step will give to the teachers, 0 on other rows; without gradient."""
 
-    def __call__(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, key: Array) -> Outcome: ...
+
+Objective = Callable[..., Outcome]
+"""Pure: (params, stats, constants, batch, key) -> Outcome. The key is fresh each step.
+
+That of a `selective` phase may be given a `weigh` as well.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,6 +91,8 @@ class Phase:
         error where a loss is no longer finite.
       relational: what in it compares the examples of a batch, in words, so that microbatches would make it another
         method; empty where each example stands alone.
+      selective: its objective takes `weigh` and may leave what is costly out of the losses of teachers that weigh
+        nothing. Without `weigh` (in microbatches) it must work out all of them.
     """
 
     name: str
@@ -98,6 +105,7 @@ class Phase:
     prepare: Callable[..., tuple[Tree, Tree]] | None = None
     remark: Callable[[Mapping[str, float]], str] | None = None
     relational: str = ""
+    selective: bool = False
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]

@@ -1,6 +1,5 @@
 """What MT-PKDOT's student imitates of a teacher: the batch's structure, its centroids, or the features themselves."""
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -46,7 +45,11 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
 
 
 def imitate(
-    config: ml_collections.ConfigDict, teachers: Sequence[str], own: Float[Array, "B D"], theirs: Theirs
+    config: ml_collections.ConfigDict,
+    teachers: Sequence[str],
+    own: Float[Array, "B D"],
+    theirs: Theirs,
+    counts: Bool[Array, "B K"],
 ) -> tuple[Float[Array, "B K"], dict[str, Array]]:
     """How far the student is from each teacher, and per-example values for the log.
 
@@ -57,14 +60,17 @@ def imitate(
       teachers: their names, in the order of `theirs`.
       own: the student's features.
       theirs: the teachers'.
+      counts: which teachers weigh anything. One that weighs nothing on any row is not transported to: that part of
+        its loss is 0, after 0 iterations.
     """
     weights = config.objective
 
-    def compare(own: Array, theirs: Theirs) -> tuple[Array, dict[str, Array]]:
+    def compare(own: Array, others: tuple[Theirs, Array]) -> tuple[Array, dict[str, Array]]:
+        theirs, counts = others
         answers, rows = map(list, zip(*theirs, strict=True))
         total, measured = jnp.zeros((own.shape[0], len(teachers)), jnp.float32), {}
         if weights.transport:
-            found = _transport(config.structure, own, answers, rows)
+            found = _transport(config.structure, own, answers, rows, counts.any(0))
             total += weights.transport * found.values.T
             measured = transport_metrics(teachers, found, answers, rows)
         if weights.centroid:
@@ -76,23 +82,30 @@ def imitate(
         return total, measured
 
     spread = relations.of_each_device if config.structure.local else relations.of_the_batch
-    return spread(compare)(own, theirs)
+    return spread(compare)(own, (theirs, counts))
 
 
 def _transport(
-    section: ml_collections.ConfigDict, own: Array, answers: Sequence[Array], rows: Sequence[Array]
+    section: ml_collections.ConfigDict, own: Array, answers: Sequence[Array], rows: Sequence[Array], counts: Array
 ) -> transport.Transport:
-    """The divergence from every teacher's structure; the solver is compiled once and runs on all of them."""
+    """The divergence from the structure of every teacher that counts; the solver is compiled once for all of them."""
     k = 0 if section.anchors == "all" else section.k
     nearest = section.anchors == "most"
     clouds = [
         structure.clouds(own, theirs, k=k, nearest=nearest, mask=r) for theirs, r in zip(answers, rows, strict=True)
     ]
-    solve = functools.partial(transport.sinkhorn_divergence, blur=section.blur, solver=section.solver)
-    # One after another: side by side each would iterate as long as the slowest.
+
+    def solve(own: Array, theirs: Array, rows: Array) -> transport.Transport:
+        return transport.sinkhorn_divergence(own, theirs, blur=section.blur, solver=section.solver, mask=rows)
+
+    def pass_over(own: Array, theirs: Array, rows: Array) -> transport.Transport:
+        nothing = jnp.zeros((), own.dtype)
+        return transport.Transport(jnp.zeros_like(own[:, 0]), nothing, nothing, nothing, nothing + 1)
+
+    # One after another: side by side each would iterate as long as the slowest, and none could be left out.
     return jax.lax.map(
-        lambda problem: solve(problem[0], problem[1], mask=problem[2]),
-        (jnp.stack([c.student for c in clouds]), jnp.stack([c.teacher for c in clouds]), jnp.stack(rows)),
+        lambda problem: jax.lax.cond(problem[0], solve, pass_over, *problem[1:]),
+        (counts, jnp.stack([c.student for c in clouds]), jnp.stack([c.teacher for c in clouds]), jnp.stack(rows)),
     )
 
 

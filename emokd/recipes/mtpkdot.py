@@ -165,7 +165,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             metrics |= _accuracy(name, answer, batch)
         return Outcome(terms, stats, metrics=metrics)
 
-    def learn(params, stats, constants, batch, key):
+    def learn(params, stats, constants, batch, key, weigh=None):
         view = common.create_views(batch, augmentation, config.data.view_seed)
         drop_key, key = jax.random.split(key)
         rows = batch["mask"]
@@ -181,10 +181,10 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         answers = jax.lax.stop_gradient(teacher_answers(params, stats, batch, view))
         known = [rows if name == JOINT else has(name, batch) for name in pool]
         theirs = [(answers[name].features, r) for name, r in zip(pool, known, strict=True)]
-        losses, measured = imitation.imitate(config, pool, signals.features, theirs)
-        metrics |= measured
-        evidence = _evidence([answers[name] for name in pool], known, batch, heads)
-        return Outcome(terms, stats, losses, rows, jax.lax.stop_gradient(evidence), metrics)
+        evidence = jax.lax.stop_gradient(_evidence([answers[name] for name in pool], known, batch, heads))
+        counts = weigh(evidence, rows) != 0 if weigh else jnp.ones((rows.shape[0], len(pool)), bool)
+        losses, measured = imitation.imitate(config, pool, signals.features, theirs, counts)
+        return Outcome(terms, stats, losses, rows, evidence, metrics | measured)
 
     def teacher_answers(params, stats, batch, view) -> dict[str, Signals]:
         signals, _ = ask_teacher(params, stats, batch, view)
@@ -317,6 +317,7 @@ def _create_phases(
             scored=name == "student",
             remark=imitation.transport_remark if name == "student" else None,
             relational=relational[name],
+            selective=name == "student",
         )
         if phase is not None:
             phases.append(phase)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -46,9 +46,12 @@ def gradients(
     """
     key = jax.random.fold_in(state.key, state.step)
     learning, merge = split_parameters(state.params, labels, set(phase.learns))
+    asks = {}
+    if phase.selective and microbatches == 1:
+        asks["weigh"] = lambda evidence, rows: weigh(recipe, state.weighting, evidence, rows)[0]
 
     def losses(values, batch, key):
-        outcome = phase.objective(merge(values), state.stats, constants, batch, key)
+        outcome = phase.objective(merge(values), state.stats, constants, batch, key, **asks)
         parts = {name: term.values for name, term in outcome.terms.items()}
         return (parts, outcome.teacher_losses), outcome
 
@@ -75,11 +78,19 @@ def cotangents(recipe: Recipe, weighting: Tree, outcome: Outcome) -> Judged:
     losses = outcome.teacher_losses
     if losses is None:
         return (terms, None), None, weighting
-    uniform = jnp.full(losses.shape, 1 / losses.shape[1], jnp.float32)
-    weights, weighting = recipe.weighting.update(uniform, weighting, None, mask=outcome.rows, **outcome.evidence)
-    rows = outcome.rows.astype(jnp.float32)
-    weights = weights * rows[:, None]
-    return (terms, (weights / jnp.maximum(rows.sum(), 1.0)).astype(losses.dtype)), weights, weighting
+    weights, weighting = weigh(recipe, weighting, outcome.evidence, outcome.rows)
+    count = jnp.maximum(outcome.rows.sum().astype(jnp.float32), 1.0)
+    return (terms, (weights / count).astype(losses.dtype)), weights, weighting
+
+
+def weigh(
+    recipe: Recipe, weighting: Tree, evidence: Mapping[str, Array], rows: Bool[Array, " B"]
+) -> tuple[Float[Array, "B K"], Tree]:
+    """The teachers' weights, 0 on rows that do not count, and the new weighting state."""
+    teachers = len(recipe.teachers)
+    uniform = jnp.full((rows.shape[0], teachers), 1 / teachers, jnp.float32)
+    weights, weighting = recipe.weighting.update(uniform, weighting, None, mask=rows, **evidence)
+    return weights * rows.astype(jnp.float32)[:, None], weighting
 
 
 def update_tally(

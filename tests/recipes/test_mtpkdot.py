@@ -1,6 +1,7 @@
 """MT-PKDOT: what each phase moves, the total against its parts, what the student may depend on, and bad input."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -222,11 +223,32 @@ def test_the_most_confident_teacher_alone_teaches_the_batch(finished):
     assert outcome.terms["student/expression"].coefficient == 0.8
 
 
+def test_only_a_teacher_that_weighs_something_is_transported_to(finished):
+    config, examples, recipe, after, _ = finished
+    state, (batch,) = after["student"], batches(examples, config)
+    phase, labels = recipe.phases[-1], parameter_labels(recipe)
+    assert phase.selective
+    found = [
+        jax.jit(functools.partial(gradients, recipe, p, labels))(state, {}, batch)
+        for p in (phase, dataclasses.replace(phase, selective=False))
+    ]
+    (grads, chosen, weights, _), (expected, everything, _, _) = found
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), grads, expected)
+    for k, name in enumerate(recipe.teachers):
+        iterations = [outcome.metrics[f"transport/iterations/{name}"].max() for outcome in (chosen, everything)]
+        if weights[0, k]:
+            np.testing.assert_allclose(chosen.teacher_losses[:, k], everything.teacher_losses[:, k], rtol=1e-5)
+            assert iterations[0] == iterations[1] > 1
+        else:
+            assert iterations[0] == 0 < iterations[1]
+            assert (chosen.metrics[f"transport/divergence/{name}"] == 0).all()
+
+
 def test_the_solvers_state_and_the_choices_are_logged(finished):
     *_, metrics = finished
     for name in ("eye", "heart", "skin", "joint"):
         assert bool(metrics[f"transport/converged/{name}"]) == bool(metrics[f"transport/error/{name}"] < 1e-3)
-        assert metrics[f"transport/iterations/{name}"] > 1
+        assert bool(metrics[f"transport/iterations/{name}"] > 1) == bool(metrics[f"weight/{name}"])
         assert metrics[f"similarity/lowest/{name}"] < metrics[f"similarity/highest/{name}"] <= 1 + 1e-6
     assert sum(float(metrics[f"weight/{name}"]) for name in ("eye", "heart", "skin", "joint")) == pytest.approx(1)
 
@@ -375,7 +397,7 @@ def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
     # The student's features and all that is compared with them, whole; nothing inside the solver.
     collectives = find_collectives(compiled.as_text())
     answers = jax.eval_shape(recipe.predict, state.params, state.stats, {}, batch)
-    widths = sum(answers[name].features.shape[1] + 1 for name in recipe.teachers)  # and a mask each
+    widths = sum(answers[name].features.shape[1] + 2 for name in recipe.teachers)  # its rows, and if it counts
     assert collectives["all-gather"] == {"count": 2, "bytes": 4 * 16 * (answers["student"].features.shape[1] + widths)}
     assert collectives["reduce-scatter"]["count"] == 1
     assert set(collectives) == {"all-gather", "reduce-scatter", "all-reduce"}
