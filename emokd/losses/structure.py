@@ -111,10 +111,28 @@ def clouds(
       InputError: features of different batches, k negative or not below B, or a mask that does not fit.
     """
     similarities_s, similarities_t, mask = _both(student, teacher, mask)
-    shifted_s, shifted_t = _shift(similarities_s, mask), _shift(similarities_t, mask)
+    return clouds_of_similarities(similarities_s, similarities_t, k=k, nearest=nearest, mask=mask)
+
+
+def clouds_of_similarities(
+    student: Float[Array, "B B"],
+    teacher: Float[Array, "B B"],
+    *,
+    k: int = 30,
+    nearest: bool = False,
+    mask: Bool[Array, " B"] | None = None,
+) -> Clouds:
+    """`clouds` where S is known already: `cosine_similarities` of the student and of the teacher, with this mask.
+
+    Raises:
+      InputError: similarities of different batches, k negative or not below B, or a mask that does not fit.
+    """
+    check_same_shape(2, student=student, teacher=teacher)
+    mask = check_rows(mask, student.shape[0])
+    shifted_s, shifted_t = _shift(student, mask), _shift(teacher, mask)
     if k == 0:
         return Clouds(shifted_s, shifted_t)
-    columns, filled = anchors(similarities_t, k, nearest=nearest, mask=mask)
+    columns, filled = anchors(teacher, k, nearest=nearest, mask=mask)
     filled &= mask[:, None]
     points = (jnp.where(filled, jnp.take_along_axis(s, columns, axis=1), 0.0) for s in (shifted_s, shifted_t))
     return Clouds(*points)

@@ -91,21 +91,20 @@ def _transport(
     """The divergence from the structure of every teacher that counts; the solver is compiled once for all of them."""
     k = 0 if section.anchors == "all" else section.k
     nearest = section.anchors == "most"
-    clouds = [
-        structure.clouds(own, theirs, k=k, nearest=nearest, mask=r) for theirs, r in zip(answers, rows, strict=True)
-    ]
+    theirs = jnp.stack([structure.cosine_similarities(a, mask=r) for a, r in zip(answers, rows, strict=True)])
 
-    def solve(own: Array, theirs: Array, rows: Array) -> transport.Transport:
-        return transport.sinkhorn_divergence(own, theirs, blur=section.blur, solver=section.solver, mask=rows)
+    def solve(theirs: Array, rows: Array) -> transport.Transport:
+        similarities = structure.cosine_similarities(own, mask=rows)
+        clouds = structure.clouds_of_similarities(similarities, theirs, k=k, nearest=nearest, mask=rows)
+        return transport.sinkhorn_divergence(*clouds, blur=section.blur, solver=section.solver, mask=rows)
 
-    def pass_over(own: Array, theirs: Array, rows: Array) -> transport.Transport:
-        nothing = jnp.zeros((), own.dtype)
-        return transport.Transport(jnp.zeros_like(own[:, 0]), nothing, nothing, nothing, nothing + 1)
+    def pass_over(theirs: Array, rows: Array) -> transport.Transport:
+        nothing = jnp.zeros((), theirs.dtype)
+        return transport.Transport(jnp.zeros_like(theirs[:, 0]), nothing, nothing, nothing, nothing + 1)
 
     # One after another: side by side each would iterate as long as the slowest, and none could be left out.
     return jax.lax.map(
-        lambda problem: jax.lax.cond(problem[0], solve, pass_over, *problem[1:]),
-        (counts, jnp.stack([c.student for c in clouds]), jnp.stack([c.teacher for c in clouds]), jnp.stack(rows)),
+        lambda problem: jax.lax.cond(problem[0], solve, pass_over, *problem[1:]), (counts, theirs, jnp.stack(rows))
     )
 
 
