@@ -1,10 +1,12 @@
-"""What each part of SMKD is worth on FI's photographs: eight methods, five seeds that are the five folds.
+"""What each part of SMKD is worth on FI's photographs, over five seeds that are the five folds.
 
-Every method has the same number of optimiser steps on the same pictures; "supervised" spends them all on labels.
-The teachers' features are cached, so that the study asks them once: eight views of each picture and the whole one.
+Every method has the same number of optimiser steps on the same pictures: "supervised" spends them all on labels, and
+where a phase is left out, another that learns from labels has its steps. The teachers' features are cached, so that the
+study asks them once: eight views of each picture and the whole one.
 
-Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights;
-`small` is two methods, one seed, the teachers trained by the runs):
+Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights,
+for the weightings, or `basic_phases`, `mobilenet_phases` for the phases; `small` is two methods, one seed, the
+teachers trained by the runs):
   python -m emokd.train --config=configs/teachers/oasis.py --workdir=runs/teachers/oasis
   python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
   python -m emokd.cache_teachers --config=configs/studies/smkd_fi_job.py:basic_with_extra --output=runs/cache/fi
@@ -16,39 +18,51 @@ Hardware: 2 CPU cores. Time: about an hour for each student, if each has a core.
 from emokd.config import check_argument
 from emokd.study_plan import define
 
-# Total steps of the job; see smkd_fi_job.py.
-STEPS = {"basic": 192, "mobilenet": 112, "small": 9}
-
+# Steps of distill, classify and finetune; see smkd_fi_job.py.
+STEPS = {"basic": (96, 32, 64), "mobilenet": (48, 16, 48), "small": (3, 3, 3)}
+METHODS = ("supervised", "uniform", "relevance", "ca_mkd", "most_relevant_alone", "relevance_and_oasis")
+PHASES = ("relevance", "without_classify", "without_finetune")
 SMALL = ("supervised", "relevance")
 
 
 def get_config(arg="basic"):
     """The study of one student."""
-    check_argument(arg, tuple(STEPS))
-    base = f"configs/studies/smkd_fi_job.py:{arg}"
-    extra = f"configs/studies/smkd_fi_job.py:{arg}_with_extra"
+    check_argument(arg, (*STEPS, *(f"{student}_phases" for student in ("basic", "mobilenet"))))
+    student, of_phases = arg.removesuffix("_phases"), arg.endswith("_phases")
+    base = f"configs/studies/smkd_fi_job.py:{student}"
+    extra = f"configs/studies/smkd_fi_job.py:{student}_with_extra"
+    distill, classify, finetune = STEPS[student]
     relevance = ({"name": "relevance", "temperature": 1.0},)
     variants = {
         "supervised": {
             "phases.distill.enabled": False,
             "phases.classify.enabled": False,
-            "phases.finetune.duration_steps": STEPS[arg],
+            "phases.finetune.duration_steps": distill + classify + finetune,
             "phases.finetune.learning_rate": 1e-3,
         },
         "uniform": {"weighting": ({"name": "uniform"},)},
         "relevance": {"weighting": relevance},
         "ca_mkd": {"weighting": ({"name": "ca_mkd"},)},
         "most_relevant_alone": {"weighting": ({"name": "most_confident", "per": "sample"},)},
-        "without_classify": {"weighting": relevance, "phases.classify.enabled": False},
-        "without_finetune": {"weighting": relevance, "phases.finetune.enabled": False},
         "relevance_and_oasis": {"base": extra, "weighting": relevance},
+        "without_classify": {
+            "weighting": relevance,
+            "phases.classify.enabled": False,
+            "phases.finetune.duration_steps": classify + finetune,
+        },
+        "without_finetune": {
+            "weighting": relevance,
+            "phases.finetune.enabled": False,
+            "phases.classify.duration_steps": classify + finetune,
+        },
     }
+    names = SMALL if arg == "small" else PHASES if of_phases else METHODS
     return define(
-        title=f"SMKD on the FI sample, student {arg}",
+        title=f"SMKD on the FI sample, student {student}",
         base=base,
-        variants={name: variants[name] for name in (SMALL if arg == "small" else variants)},
+        variants={name: variants[name] for name in names},
         seeds=(0,) if arg == "small" else (0, 1, 2, 3, 4),
         per_seed=("seed", "data.split.fold"),
         metric="student.expression.accuracy",
-        baseline="supervised" if arg == "small" else ("supervised", "uniform"),
+        baseline="relevance" if of_phases else "supervised" if arg == "small" else ("supervised", "uniform"),
     )
