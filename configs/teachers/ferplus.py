@@ -1,6 +1,6 @@
 """The faces teacher: FER+ votes, eight expressions of 48 x 48 grey faces, a basic CNN from nothing.
 
-Data: FER2013 with the FER+ votes (Barsoum et al. 2016), protocol "probability": the votes' distribution is the target.
+Data: FER2013 with the FER+ votes (Barsoum et al. 2016), protocol "cross_entropy": the votes' distribution is the target.
 
 Command:  python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
 Expected: see docs/results/teachers.md.
@@ -19,7 +19,7 @@ def get_config(arg=""):
     config = supervised.default_config()
     config.batch_size = 128
     config.data.source = "ferplus"
-    config.data.options = {"protocol": "probability"}
+    config.data.options = {"protocol": "cross_entropy"}
     config.data.canvas = 48
     config.data.in_memory = not small
     config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1), "saturation": 0.0})

@@ -26,8 +26,9 @@ from emokd.phase import Batch, Phase, Recipe, Tree
 from emokd.recipes.common import create_augmentation, create_network, create_views, see
 from emokd.signals import Signals
 from emokd.training.optimizer import create_optimizer
+from emokd.training.programs import Leaves, join_leaves, sort_leaves
 from emokd.training.sharding import replicated
-from emokd.training.state import State
+from emokd.training.state import State, which_move
 from emokd.training.step import split_parameters
 
 Path = tuple[Any, ...]
@@ -167,8 +168,9 @@ def create_parts(step: Step, uses: dict[str, Use | None]) -> dict[str, CompiledP
             add(name, "forward and backward", work, out_shardings=replicated(step.mesh))
         else:
             add(name, "forward", work)
-    places = jax.tree.map(lambda x: x.sharding, (step.state.optimizer, step.state.params))
-    add("optimiser", "update", _update_part(step), out_shardings=places, donate_argnums=(1, 2))
+    update = _update_part(step)
+    places = [leaf.sharding for leaf in update.arguments()[1]]
+    add("optimiser", "update", update, out_shardings=places, donate_argnums=1)
     return parts
 
 
@@ -282,24 +284,29 @@ def _network_part(step: Step, name: str, use: Use, inputs: Any) -> Part:
 
 
 def _update_part(step: Step) -> Part:
-    """What the optimiser makes of gradients. It has parameters and a state of its own, donated as in the step."""
+    """What the optimiser makes of gradients, on lists of leaves as in the step; what moves is its own, and donated."""
     groups, labels = set(step.phase.learns), step.labels
     optimizer = create_optimizer(step.config.optimizer, step.phase, labels, step.recipe.groups)
     state = step.state
-    gradients, held = jax.tree.map(
-        jnp.copy, (split_parameters(state.params, labels, groups)[0], (state.optimizer, state.params))
-    )
+    gradients = split_parameters(state.params, labels, groups)[0]
+    move = which_move(state, labels, step.phase.learns)
+    moves = jax.tree.leaves((move.optimizer, move.params))
+    leaves, structure = jax.tree.flatten((state.optimizer, state.params))
+    held, resting = sort_leaves(leaves, moves)
+    held = jax.tree.map(jnp.copy, held)
 
     def keep(results):
         nonlocal held
         held = results
         return results
 
-    def update(gradients, moments, params, count):
+    def update(gradients, moving, resting, count):
+        moments, params = jax.tree.unflatten(structure, join_leaves(Leaves(moving, resting), moves))
         _, merge = split_parameters(jax.tree.map(jnp.zeros_like, params), labels, groups)
         # As in the step: optax raises a float to the power of an int32 count.
         with jax.numpy_dtype_promotion("standard"):
             updates, moments = optimizer.update(merge(gradients), moments, params, phase_step=count)
-        return moments, optax.apply_updates(params, updates)
+        moved = jax.tree.leaves((moments, optax.apply_updates(params, updates)))
+        return sort_leaves(moved, moves).moving
 
-    return Part(update, lambda: (gradients, *held, step.state.step), keep)
+    return Part(update, lambda: (gradients, held, resting, state.step), keep)

@@ -1,7 +1,6 @@
 """Examples whose inputs are rows of arrays in memory, and the files that hold such arrays."""
 
 import collections
-import functools
 import hashlib
 import os
 import zipfile
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from emokd.data.examples import Examples
+from emokd.data.examples import Examples, Rows
 from emokd.data.tables import Row
 from emokd.errors import InputError, excerpt, nearest
 
@@ -58,16 +57,11 @@ def array_examples(
         keys=list(keys),
         columns=columns,
         classes={column: tuple(values) for column, values in classes.items()},
-        inputs={input_name: functools.partial(read_row, array) for input_name, array in arrays.items()},
+        inputs={input_name: Rows(array) for input_name, array in arrays.items()},
         content=content,
         splits=None if splits is None else np.array(splits),
         groups=None if groups is None else np.array(groups),
     )
-
-
-def read_row(array: Float[np.ndarray, "N ..."], i: int) -> Float[np.ndarray, "..."]:
-    """Row i of an array: with its first argument bound, a reader of an input."""
-    return array[i]
 
 
 def read_npz(path: str, wanted: Sequence[str]) -> dict[str, np.ndarray]:

@@ -14,6 +14,31 @@ UNLABELLED = -1
 """The class id of an example without a label; valence and arousal use NaN instead."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Reads an input that is an array in memory; a batch of it costs one copy.
+
+    Attributes:
+      array: [N, ...].
+      places: the row of each example, or None where example i is row i.
+    """
+
+    array: np.ndarray
+    places: np.ndarray | None = None
+
+    def __call__(self, i: int) -> np.ndarray:
+        """The row of example i."""
+        return self.array[i if self.places is None else self.places[i]]
+
+    def many(self, indices: np.ndarray) -> np.ndarray:
+        """The rows of these examples, [len(indices), ...]."""
+        return self.array[indices if self.places is None else self.places[indices]]
+
+    def select(self, indices: np.ndarray) -> "Rows":
+        """Reads the examples at `indices`, in that order."""
+        return Rows(self.array, indices if self.places is None else self.places[indices])
+
+
 @dataclasses.dataclass(frozen=True)
 class Examples:
     """N named examples: target columns in memory, inputs read on demand.
@@ -27,7 +52,7 @@ class Examples:
         none), and any further classifying task under its own name, int32 [N].
       classes: class names of each classifying column, in order of their ids (`votes` counts as `expression`).
       inputs: readers by modality. `inputs["image"](i)` gives uint8 RGB [H, W, 3] of any size;
-        `inputs["physiology"]` and `inputs["audio"]` float32 traces.
+        `inputs["physiology"]` and `inputs["audio"]` float32 traces. `Rows` where it is an array in memory.
       content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates.
       splits: the split that the data set itself prescribes for each example, or None; empty where a part of a
         combined set prescribes none.
@@ -71,7 +96,7 @@ class Examples:
         indices = np.asarray(indices)
 
         def reindex(read):
-            return lambda i: read(int(indices[i]))
+            return read.select(indices) if isinstance(read, Rows) else lambda i: read(int(indices[i]))
 
         return dataclasses.replace(
             self,

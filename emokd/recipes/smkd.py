@@ -43,7 +43,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     augmentation = common.create_augmentation(config.data.augment)
     distance = common.choose(DISTANCES, config.distance, "config.distance")
     chain = weighting.create(config.weighting)
-    if config.phases.distill.enabled and not config.phases.probe.enabled and weighting.needs_logits(config.weighting):
+    probed = config.phases.probe.enabled
+    if config.phases.distill.enabled and not probed and weighting.needs_logits(config.weighting):
         raise InputError(
             "config.weighting asks how well the teachers predict emotions, which they learn in the probe: set "
             "config.phases.probe.enabled, or a weighting that asks nothing, such as uniform."
@@ -187,9 +188,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         signals = {"student": student(params["student"], stats["student"], common.see(spec, batch, view))[0]}
         for teacher in teachers:
             z = standardized(teacher, params, stats, constants, batch, view)
-            signals[teacher.name] = attach_heads(
-                Signals(features=z), {"expression": common.linear(params["probes"][teacher.name], z)}
-            )
+            # Without the probe a teacher has no answer to emotions.
+            answers = {"expression": common.linear(params["probes"][teacher.name], z)} if probed else {}
+            signals[teacher.name] = attach_heads(Signals(features=z), answers)
         return signals
 
     groups = {
@@ -203,7 +204,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     tuned = {f"teacher_{t.name}": 1.0 for t in teachers if config.teachers[t.name].tuning == "full"}
     student_groups = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     # Teachers that rest have the statistics that the probe began with: no second pass over the training set.
-    moved = tuned or not config.phases.probe.enabled
+    moved = tuned or not probed
     phases = [
         common.create_phase("teach", config.phases.teach, task, teach, untaught),
         common.create_phase(

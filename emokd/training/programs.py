@@ -59,19 +59,21 @@ class PhaseStep:
 
     def flatten(self, state: State) -> Leaves:
         """The leaves of a state, which the first step takes over."""
-        return _sort(jax.tree.leaves(state), self._moves)
+        return sort_leaves(jax.tree.leaves(state), self._moves)
 
     def unflatten(self, leaves: Leaves) -> State:
         """The state with these leaves."""
-        return jax.tree.unflatten(self._structure, _unsort(leaves, self._moves))
+        return jax.tree.unflatten(self._structure, join_leaves(leaves, self._moves))
 
 
-def _sort(leaves: Sequence[Any], moves: Sequence[bool]) -> Leaves:
+def sort_leaves(leaves: Sequence[Any], moves: Sequence[bool]) -> Leaves:
+    """Leaves in the order of `jax.tree.leaves`, apart by whether they move."""
     sorted_ = [[leaf for leaf, m in zip(leaves, moves, strict=True) if m is kind] for kind in (True, False)]
     return Leaves(*sorted_)
 
 
-def _unsort(leaves: Leaves, moves: Sequence[bool]) -> list[Any]:
+def join_leaves(leaves: Leaves, moves: Sequence[bool]) -> list[Any]:
+    """`sort_leaves` undone."""
     moving, resting = iter(leaves.moving), iter(leaves.resting)
     return [next(moving if m else resting) for m in moves]
 
@@ -130,13 +132,13 @@ class Programs:
         leaves, structure = jax.tree.flatten(state)
 
         def function(moving, resting, constants, batch):
-            state = jax.tree.unflatten(structure, _unsort(Leaves(moving, resting), moves))
+            state = jax.tree.unflatten(structure, join_leaves(Leaves(moving, resting), moves))
             state, metrics = self._train_step(state, constants, batch, phase=phase)
-            return _sort(jax.tree.leaves(state), moves).moving, metrics
+            return sort_leaves(jax.tree.leaves(state), moves).moving, metrics
 
-        places = _sort(jax.tree.leaves(self.placement.state), moves).moving
+        places = sort_leaves(jax.tree.leaves(self.placement.state), moves).moving
         step = jax.jit(function, donate_argnums=0, out_shardings=(places, replicated(self.mesh)))
-        return PhaseStep(step.lower(*_sort(leaves, moves), constants, batch).compile(), structure, moves)
+        return PhaseStep(step.lower(*sort_leaves(leaves, moves), constants, batch).compile(), structure, moves)
 
 
 def make_room(shared: dict[str, Programs], maps: Callable[[], float] = memory_maps) -> None:

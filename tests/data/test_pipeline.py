@@ -1,3 +1,4 @@
+import dataclasses
 import gc
 import json
 import logging
@@ -10,7 +11,7 @@ from absl import logging as absl_logging
 from emokd.data import canvases
 from emokd.data.canvases import BadImages
 from emokd.data.decode import DecodeError, to_canvas
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import UNLABELLED, Examples, Rows
 from emokd.data.pipeline import epoch_order, evaluation_batches, train_batches
 from emokd.errors import InputError
 
@@ -253,6 +254,23 @@ def test_other_inputs_are_stacked_under_their_names():
         np.testing.assert_array_equal(batch["features/audio"], traces[batch["identity"], :2])
     last = list(evaluate(examples))[-1]
     np.testing.assert_array_equal(last["physiology"][1:], np.zeros((3, 11), np.float32))
+
+
+def test_rows_of_an_array_are_what_is_read_one_by_one():
+    table = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+    order = np.array([4, 0, 7, 2, 8, 1])
+    labelled, extra = make(9, inputs={"x": Rows(table)}), make(5, name="scraped", inputs={"x": Rows(table[::-1])})
+    chosen = labelled.select(order).select(np.array([5, 3, 0, 1]))
+    one_by_one = [
+        dataclasses.replace(part, inputs={"x": lambda i, part=part: part.inputs["x"](i)}) for part in (chosen, extra)
+    ]
+    np.testing.assert_array_equal(chosen.inputs["x"](1), table[2])
+    assert_same(take(train(chosen, extra=extra), 9), take(train(one_by_one[0], extra=one_by_one[1]), 9))
+    assert_same(list(evaluate(extra, batch_size=3)), list(evaluate(one_by_one[1], batch_size=3)))
+    assert not list(evaluate(extra, batch_size=3))[-1]["x"][-1].any()
+    wider = make(5, name="scraped", inputs={"x": Rows(np.zeros((5, 4), np.float32))})
+    with pytest.raises(InputError, match=r"the x of scraped\d\.jpg is float32 \(4,\)"):
+        take(train(chosen, extra=wider), 9)
 
 
 def test_traces_of_different_lengths_are_refused():

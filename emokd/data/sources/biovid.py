@@ -12,8 +12,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int64, UInt8
 
-from emokd.data.arrays import read_row
-from emokd.data.examples import Examples
+from emokd.data.examples import Examples, Rows
 from emokd.data.frames import frame_numbers, frame_path, read_frames
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
@@ -82,7 +81,7 @@ def load(directory: str, options: Mapping) -> Examples:
     content: Callable[[int], str]
     if "physiology" in inputs:
         clips, traces = _read_traces(os.path.join(directory, "physio"), clips, options)
-        readers["physiology"] = functools.partial(read_row, traces)
+        readers["physiology"] = Rows(traces)
         content = functools.partial(_trace_digest, traces)
     if "video" in inputs:
         faces, size = os.path.join(directory, "faces"), whole("size", options.get("size", 112))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from emokd.data.classes import AFFECTNET, FERPLUS
 from emokd.data.examples import Examples
@@ -16,7 +16,7 @@ from emokd.errors import InputError, excerpt, nearest
 
 TABLE = "fer2013new.csv"
 FOLDERS = {"Training": "FER2013Train", "PublicTest": "FER2013Valid", "PrivateTest": "FER2013Test"}
-PROTOCOLS = ("majority", "probability", "cross_entropy")
+PROTOCOLS = ("majority", "cross_entropy")
 ORDERS = {"ferplus": FERPLUS, "affectnet": AFFECTNET}
 
 _VOTE_COLUMNS = (*FERPLUS, "unknown", "NF")
@@ -33,10 +33,10 @@ def load(directory: str, options: Mapping) -> Examples:
     - `majority`: the label with more than half of the remaining votes, column `expression`;
     - `cross_entropy`: a distribution, column `votes`: labels are taken by falling votes, ties together, until
       three quarters of the votes are covered or three labels are taken, or "unknown"/"NF" comes up; the example
-      stays when the labels cover more than half of the votes;
-    - `probability`: the same column; the paper draws one label from it at every visit (`draw_labels`).
+      stays when the labels cover more than half of the votes. The paper's `probability`, which draws one label from
+      it at every visit and has the same gradient on average, is not here.
     Whatever the protocol of training, validation and test are by majority, as in the authors' code; under
-    `cross_entropy` and `probability` they appear as rows of `votes` with a single 1. Examples that have no label
+    `cross_entropy` they appear as rows of `votes` with a single 1. Examples that have no label
     by these rules, or whose top label is "unknown" or "NF", are left out and counted in the log.
 
     Rows without a file name (no face) are skipped. A name listed twice keeps its first row, and the log says so:
@@ -110,20 +110,6 @@ def distribution(votes: Float[np.ndarray, "10"], protocol: str) -> Float[np.ndar
     if not chosen.any() or chosen.argmax() >= 8:
         return None
     return chosen[:8] / chosen[:8].sum()
-
-
-def draw_labels(votes: Float[np.ndarray, "N 8"], uniform: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """One label per row drawn from its distribution, for the protocol `probability`.
-
-    Args:
-      votes: rows that sum to 1.
-      uniform: numbers in [0, 1), one for each row; the caller's seed, epoch and example make them.
-
-    Returns:
-      int32 [N].
-    """
-    below = np.cumsum(votes, axis=1) <= uniform[:, None]
-    return np.minimum(below.sum(axis=1), votes.shape[1] - 1).astype(np.int32)
 
 
 def _most_voted(votes: np.ndarray) -> np.ndarray:

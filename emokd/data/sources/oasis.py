@@ -70,11 +70,6 @@ def terciles(values: Float[np.ndarray, " N"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def finish_splits(splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:
-    """Adds the classes of the task `terciles`, whose thresholds the training split decides."""
-    return with_terciles(splits) if options.get("task") == "terciles" else dict(splits)
-
-
 def with_terciles(splits: Mapping[str, Examples]) -> dict[str, Examples]:
     """Adds the column `expression`: negative, neutral or positive valence, by the thirds of the *training* split.
 
