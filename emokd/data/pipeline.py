@@ -245,8 +245,9 @@ class _RowReader:
         shape, dtype = self._shapes[name]
         rows = np.zeros((len(indices), *shape), dtype)
         readers = [source.inputs[name] for source in self._sources]
-        if all(isinstance(r, Rows) and (r.array.shape[1:], r.array.dtype) == (shape, dtype) for r in readers):
-            for reader, start, end in zip(readers, self._offsets, self._offsets[1:], strict=False):
+        tables = [r for r in readers if isinstance(r, Rows) and (r.array.shape[1:], r.array.dtype) == (shape, dtype)]
+        if len(tables) == len(readers):
+            for reader, start, end in zip(tables, self._offsets, self._offsets[1:], strict=False):
                 here = (start <= indices) & (indices < end)
                 rows[here] = reader.many(indices[here] - start)
             return rows

@@ -84,8 +84,8 @@ def split(
       leaks, all of them.
 
     Raises:
-      InputError: wrong fractions or folds, an unknown prescribed split, a class with too few examples, or a fold
-        whose train or test split has a single class of expression.
+      InputError: wrong fractions or folds, an unknown prescribed split, a class with too few examples, or a fold or
+        prescribed split, train or test, that has a single class of expression.
     """
     shares = _check_fractions(fractions)
     prescribed = use_prescribed and examples.splits is not None
@@ -103,6 +103,7 @@ def split(
             parts |= pool.divide(parts["train"], _missing_shares(shares, parts), f"{seed}/carve")
         for name, more in (pool.divide(free, shares, f"{seed}/split") if len(free) else {}).items():
             parts[name] = np.concatenate([parts[name], more]) if name in parts else more
+        pool.check_fold(parts, "the prescribed splits")
     elif folds or leave_one_group_out:
         if leave_one_group_out:
             test, rest = leave_out(examples, duplicates, fold, keep_leaks)
@@ -114,7 +115,7 @@ def split(
         total = sum(learning.values())
         parts = pool.divide(rest, {k: v / total for k, v in learning.items()}, f"{seed}/fold/{fold}")
         parts["test"] = test
-        pool.check_fold(parts, fold)
+        pool.check_fold(parts, f"fold {fold}")
     else:
         parts = pool.divide(everything, shares, f"{seed}/split")
     found = {name: examples.select(np.sort(parts[name])) for name in SPLITS if name in parts}
@@ -202,7 +203,7 @@ class _Pool:
                     f"({shares[name]:.0%}) to get one. Give it a larger fraction, use fewer folds, or drop the class."
                 )
 
-    def check_fold(self, parts: Mapping[str, np.ndarray], fold: int) -> None:
+    def check_fold(self, parts: Mapping[str, np.ndarray], where: str) -> None:
         """Checks that a fold can be learned and scored: two classes at least, where the set has two."""
         if "expression" not in self.examples.classes:
             return
@@ -214,12 +215,12 @@ class _Pool:
         if len(classes(np.arange(len(self.strata)))) < 2:
             return
         for name in ("train", "test"):
-            present = classes(parts[name])
-            if len(present) < 2:
+            present = classes(parts[name]) if name in parts else []
+            if name in parts and len(present) < 2:
                 groups = self.examples.groups
                 who = "" if groups is None else f" (groups {excerpt(sort_groups(groups[parts[name]]), 3)})"
                 raise InputError(
-                    f"{self.examples.name}: in fold {fold} the {name} split{who} has "
+                    f"{self.examples.name}: in {where} the {name} split{who} has "
                     f"{f'only {present[0]}' if present else 'no labelled example'}, so it cannot be "
                     f"{'learned' if name == 'train' else 'scored'}. Use another config.data.split.fold, or larger "
                     "folds: fewer config.data.split.folds in place of leave_one_group_out."

@@ -1,5 +1,7 @@
 """What MT-PKDOT's student imitates of a teacher: the batch's structure, its centroids, or the features themselves."""
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -14,6 +16,7 @@ from emokd.recipes import common, relations
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
 ANCHORS = ("least", "most", "all")
+STUDENT = "student"
 
 Theirs = Sequence[tuple[Float[Array, "B E"], Bool[Array, " B"]]]
 """Of each teacher its features, and the examples that have its modality."""
@@ -72,13 +75,15 @@ def imitate(
         if weights.transport:
             found = _transport(config.structure, own, answers, rows, counts.any(0))
             total += weights.transport * found.values.T
-            measured = transport_metrics(teachers, found, answers, rows)
+            measured = transport_metrics(teachers, found, own, answers, rows)
         if weights.centroid:
             total += weights.centroid * jnp.stack(
                 [structure.centroid_distance(own, theirs, mask=r) for theirs, r in zip(answers, rows, strict=True)], 1
             )
         if weights.features:
-            total += weights.features * jnp.stack([DISTANCES[config.distance](own, theirs) for theirs in answers], 1)
+            distance = DISTANCES[config.distance]
+            apart = [jnp.where(r, distance(own, theirs), 0.0) for theirs, r in zip(answers, rows, strict=True)]
+            total += weights.features * jnp.stack(apart, 1)
         return total, measured
 
     spread = relations.of_each_device if config.structure.local else relations.of_the_batch
@@ -109,47 +114,57 @@ def _transport(
 
 
 def similarity_range(features: Float[Array, "B D"], rows: Bool[Array, " B"]) -> tuple[Array, Array]:
-    """Lowest and highest cosine between two different examples, without gradient."""
+    """Lowest and highest cosine between two different examples, without gradient; 0 where there are no two."""
     similarities = jax.lax.stop_gradient(structure.cosine_similarities(features, mask=rows))
     pairs = rows[:, None] & rows[None, :] & ~jnp.eye(rows.shape[0], dtype=bool)
-    return jnp.where(pairs, similarities, jnp.inf).min(), jnp.where(pairs, similarities, -jnp.inf).max()
+    lowest = jnp.where(pairs, similarities, jnp.inf).min()
+    highest = jnp.where(pairs, similarities, -jnp.inf).max()
+    return jnp.where(pairs.any(), lowest, 0.0), jnp.where(pairs.any(), highest, 0.0)
 
 
 def transport_metrics(
-    teachers: Sequence[str], found: transport.Transport, features: Sequence[Array], rows: Sequence[Array]
+    teachers: Sequence[str],
+    found: transport.Transport,
+    own: Float[Array, "B D"],
+    features: Sequence[Array],
+    rows: Sequence[Array],
 ) -> dict[str, Array]:
     """What the log says of each teacher's transport, as per-example values; `found` has a row for each teacher."""
-    metrics = {}
+    ranges = {name: similarity_range(theirs, r) for name, theirs, r in zip(teachers, features, rows, strict=True)}
+    ranges[STUDENT] = similarity_range(own, functools.reduce(jnp.logical_or, rows))
+    values = {f"similarity/lowest/{name}": lowest for name, (lowest, _) in ranges.items()}
+    values |= {f"similarity/highest/{name}": highest for name, (_, highest) in ranges.items()}
     for k, name in enumerate(teachers):
-        lowest, highest = similarity_range(features[k], rows[k])
-        values = {
-            "transport/iterations": found.iterations[k],
-            "transport/error": found.error[k],
-            "transport/converged": found.converged[k],
-            "similarity/lowest": lowest,
-            "similarity/highest": highest,
-        }
-        metrics[f"transport/divergence/{name}"] = found.values[k]
-        metrics |= {f"{key}/{name}": jnp.broadcast_to(value, rows[k].shape) for key, value in values.items()}
-    return metrics
+        values[f"transport/iterations/{name}"] = found.iterations[k]
+        values[f"transport/error/{name}"] = found.error[k]
+        values[f"transport/converged/{name}"] = found.converged[k]
+    metrics = {name: jnp.broadcast_to(value, rows[0].shape) for name, value in values.items()}
+    return metrics | {f"transport/divergence/{name}": found.values[k] for k, name in enumerate(teachers)}
 
 
-def transport_remark(metrics: Mapping[str, float]) -> str:
-    """What a person should know of the solver's state; empty where all is well."""
-    bad = [
-        name.split("/")[-1]
-        for name, value in metrics.items()
-        if name.startswith("transport/converged/") and not value >= 1
-    ]
+def transport_remark(metrics: Mapping[str, float], *, solver: str) -> str:
+    """What a person should know of the solver's state; empty where all is well.
+
+    The solver `geomloss` does not converge and does not try to: of it only what is not finite is worth a word.
+    """
+    bad = []
+    for name, value in metrics.items():
+        teacher = name.removeprefix("transport/converged/")
+        error = metrics.get(f"transport/error/{teacher}", 0.0)
+        if teacher != name and not value >= 1 and (solver != "geomloss" or not math.isfinite(error)):
+            bad.append(teacher)
     if not bad:
         return ""
-    told = [
+
+    def told(name: str) -> str:
+        return f"[{metrics[f'similarity/lowest/{name}']:.3g}, {metrics[f'similarity/highest/{name}']:.3g}]"
+
+    each = [
         f"{name}: marginal error {metrics[f'transport/error/{name}']:.2g} after "
-        f"{metrics[f'transport/iterations/{name}']:.0f} iterations, the teacher's similarities lie in "
-        f"[{metrics[f'similarity/lowest/{name}']:.3g}, {metrics[f'similarity/highest/{name}']:.3g}]"
+        f"{metrics[f'transport/iterations/{name}']:.0f} iterations, the teacher's similarities lie in {told(name)}"
         for name in bad
     ]
     return (
-        f"Optimal transport has not converged ({'; '.join(told)}). Raise config.structure.blur, or lower "
-        "config.structure.k."
+        f"Optimal transport has not converged ({'; '.join(each)}; the student's lie in {told(STUDENT)}). Raise "
+        "config.structure.blur, or lower config.structure.k."
     )

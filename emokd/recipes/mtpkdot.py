@@ -14,6 +14,7 @@ the most confident one of the batch by default. With `pool = "joint"` the same r
 `features` instead of `transport` it is point-to-point distillation; with all three at 0, no teacher.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ from emokd.losses import affect, features, mmd
 from emokd.losses.shapes import check_range
 from emokd.models.multimodal import is_present
 from emokd.models.network import TrainedModel
-from emokd.phase import Batch, Outcome, Phase, Recipe, Term, Tree
+from emokd.phase import Batch, Measure, Outcome, Phase, Recipe, Term, Tree
 from emokd.recipes import common, imitation, modalities, relations
 from emokd.signals import Signals
 
@@ -121,7 +122,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         view = common.create_views(batch, augmentation, config.data.view_seed)
         signals, moved = ask_teacher(params, stats, batch, view, train=True, key=key)
         terms: dict[str, Term] = {}
-        metrics: dict[str, Array] = {}
+        metrics: dict[str, Measure] = {}
         for name in specs:
             answer = _answer(params["modality_heads"][name], signals.intermediates[f"token/{name}"])
             terms |= task_terms(name, answer, batch, has(name, batch))
@@ -184,7 +185,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         evidence = jax.lax.stop_gradient(_evidence([answers[name] for name in pool], known, batch, heads))
         counts = weigh(evidence, rows) != 0 if weigh else jnp.ones((rows.shape[0], len(pool)), bool)
         losses, measured = imitation.imitate(config, pool, signals.features, theirs, counts)
-        return Outcome(terms, stats, losses, rows, evidence, metrics | measured)
+        return Outcome(terms, stats, losses, rows, evidence, {**metrics, **measured})
 
     def teacher_answers(params, stats, batch, view) -> dict[str, Signals]:
         signals, _ = ask_teacher(params, stats, batch, view)
@@ -305,6 +306,7 @@ def _create_phases(
         "align": {"teacher_fusion": config.align.joint_multiplier, "adapters": 1.0},
         "student": {"student_encoders": config.encoder_multiplier, "student_fusion": 1.0, **hallucinators},
     }
+    remark = functools.partial(imitation.transport_remark, solver=config.structure.solver)
     phases = []
     for name, groups in learns.items():
         phase = common.create_phase(
@@ -315,7 +317,7 @@ def _create_phases(
             groups,
             prepare=prepare.get(name),
             scored=name == "student",
-            remark=imitation.transport_remark if name == "student" else None,
+            remark=remark if name == "student" else None,
             relational=relational[name],
             selective=name == "student",
         )
@@ -345,10 +347,10 @@ def _answer(heads: Tree, token: Float[Array, "B D"]) -> Signals:
     return Signals(features=token, logits=outputs.get("expression"), valence_arousal=outputs.get("valence_arousal"))
 
 
-def _accuracy(name: str, signals: Signals, batch: Batch) -> dict[str, Array]:
+def _accuracy(name: str, signals: Signals, batch: Batch) -> dict[str, Measure]:
     if signals.logits is None:
         return {}
-    return {f"accuracy/{name}": common.is_right(signals.logits, common.targets(batch)[0])}
+    return {f"accuracy/{name}": common.accuracy(signals.logits, *common.targets(batch))}
 
 
 def _imagine(name: str, imagination: Signals, modality: str, true: Array, rows: Array) -> Float[Array, " B"]:

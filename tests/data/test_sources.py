@@ -68,15 +68,17 @@ ROWS = [
 
 
 def test_ferplus_majority(tmp_path, zipped):
-    faces(tmp_path, ROWS, zipped)
+    calm = (8, 2, 0, 0, 0, 0, 0, 0, 0, 0)
+    faces(tmp_path, [*ROWS, ("Training", "7.png", calm), ("PrivateTest", "8.png", calm)], zipped)
     examples = ferplus.load(str(tmp_path), {})
-    assert examples.keys == ["FER2013Train/1.png", "FER2013Valid/4.png", "FER2013Test/5.png"]
+    assert examples.keys == [f"FER2013{name}.png" for name in ("Train/1", "Valid/4", "Test/5", "Train/7", "Test/8")]
     assert examples.classes["expression"] == class_lists.FERPLUS
-    assert [class_lists.FERPLUS[i] for i in examples.columns["expression"]] == ["happiness", "contempt", "sadness"]
+    names = [class_lists.FERPLUS[i] for i in examples.columns["expression"]]
+    assert names == ["happiness", "contempt", "sadness", "neutral", "neutral"]
     assert {name: len(part) for name, part in split(examples, {"train": 1.0}, 0).items()} == {
-        "train": 1,
+        "train": 2,
         "validation": 1,
-        "test": 1,
+        "test": 2,
     }
 
 
@@ -286,3 +288,15 @@ def test_diffusionfer(tmp_path, zipped):
         table(tmp_path, f"path,valence,arousal,expression\nsad/a.png,0,0,{code}\n")
         with pytest.raises(InputError, match=rf"labels\.csv, line 2: .*{code}"):
             diffusionfer.load(str(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value"),
+    [("1.5,0.1,6", "valence", "1.5"), ("0.7,-1.5,6", "arousal", "-1.5"), ("1.0001,1,6", "valence", "1.0001")],
+)
+def test_diffusionfer_refuses_what_is_off_the_scale_and_names_the_row(tmp_path, row, column, value):
+    write(tmp_path / "images", ["sad/a.png", "neutral/b.png"])
+    table(tmp_path, f"path,valence,arousal,expression\nsad/a.png,-1,1,0\nneutral/b.png,{row}\n")
+    message = rf"{tmp_path}/labels\.csv, line 3: column '{column}' holds {value}, outside \[-1, 1\]"
+    with pytest.raises(InputError, match=message):
+        diffusionfer.load(str(tmp_path), {})

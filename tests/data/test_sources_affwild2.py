@@ -90,7 +90,7 @@ def test_affwild2(template):
     np.testing.assert_allclose(examples.columns["valence_arousal"], expected, rtol=1e-6)
     assert examples.columns["valence_arousal"].dtype == np.float32
     assert examples.classes == {}
-    assert examples.splits.tolist() == ["train"] * 6 + ["validation"] * 3
+    assert examples.splits.tolist() == ["train"] * 6 + ["test"] * 3
     assert examples.groups.tolist() == ["video1"] * 3 + ["video2"] * 3 + ["7-60-1920x1080"] * 3
     videos = [examples.inputs["video"](i) for i in range(9)]
     assert videos[0].shape == (3, 8, 8, 3)
@@ -134,6 +134,15 @@ def test_affwild2_says_what_is_left_out(template, caplog):
     assert "1 of 4 videos have no sound: 7-60-1920x1080" in caplog.text
 
 
+def test_affwild2_tells_of_frames_beyond_the_labels(tree, caplog):
+    source = tree / "cropped_aligned" / "video1"
+    shutil.copy(source / "00010.jpg", source / "00012.jpg")
+    with caplog.at_level("WARNING"):
+        examples = affwild2.load(str(tree), SMALL)
+    assert "1 videos have frames beyond their labels: video1 (10 labels, frames to 12)" in caplog.text
+    assert len(examples) == 9
+
+
 @pytest.mark.parametrize("track", ["EXPR_Recognition_Challenge", "EXPR_Classification_Challenge"])
 def test_affwild2_expressions(tree, track):
     shutil.rmtree(tree / "annotations")
@@ -154,10 +163,10 @@ def test_affwild2_expressions(tree, track):
 
 def test_affwild2_splits_and_pipeline(template):
     examples = affwild2.load(str(template), {**SMALL, "stride": 1})
-    parts = split(examples, {"train": 0.9, "validation": 0.1}, 0)
-    assert set(parts["validation"].groups) == {"7-60-1920x1080"}
+    parts = split(examples, {"train": 0.9, "test": 0.1}, 0)
+    assert set(parts["test"].groups) == {"7-60-1920x1080"}
     assert set(parts["train"].groups) == {"video1", "video2"}
-    batch, _ = evaluation_batches(parts["validation"], batch_size=4, canvas=64, fit="crop")
+    batch, _ = evaluation_batches(parts["test"], batch_size=4, canvas=64, fit="crop")
     assert batch.keys() == {"video", "audio", "valence_arousal", "id", "check", "view", "mask"}
     assert batch["video"].shape == (4, 3, 8, 8, 3) and batch["video"].dtype == np.uint8
     assert batch["audio"].shape == (4, 6, 18) and np.isnan(batch["audio"]).all()

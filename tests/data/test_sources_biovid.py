@@ -240,6 +240,37 @@ def test_biovid_refuses_damaged_traces(tree, values, changes, message):
         biovid.load(str(tree), SMALL)
 
 
+def test_biovid_reads_video_files(tree):
+    av = pytest.importorskip("av")
+    shutil.rmtree(tree / "faces")
+    for clip in CLIPS:
+        path = tree / "videos" / level_of(clip) / f"{clip}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.bit_rate = 64, 32, 4_000_000
+            for number in range(1, FRAMES + 1):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 64, 3), 20 * number, np.uint8), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    examples = biovid.load(str(tree), {**SMALL, "frames": "files"})
+    for i in range(4):
+        video = examples.inputs["video"](i)
+        assert (video.shape, video.dtype) == ((3, 8, 8, 3), np.uint8)
+        # The centres of three segments of twelve frames: the third, the seventh and the eleventh.
+        np.testing.assert_allclose(video.mean((1, 2, 3)) / 20, [3, 7, 11], atol=0.3)
+    with pytest.raises(InputError, match=r"PA4-012\.mp4 has 12 frames, 1 to 12, but the annotations name 1 to 13"):
+        annotate(tree, [line(CLIPS[1], last=13)])
+        biovid.load(str(tree), {**SMALL, "frames": "files"})
+    annotate(tree, [line(CLIPS[0])])
+    (tree / "videos" / "BL1" / f"{CLIPS[0]}.mp4").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"BL1-081\.mp4 cannot be read as a video"):
+        biovid.load(str(tree), {**SMALL, "frames": "files"})
+    os.remove(tree / "videos" / "BL1" / f"{CLIPS[0]}.mp4")
+    with pytest.raises(InputError, match=r"1 annotated clips have no frames CLASS/CLIP\.mp4 in .*videos: BL1/"):
+        biovid.load(str(tree), {**SMALL, "frames": "files"})
+
+
 def test_biovid_names_the_frame_that_cannot_be_decoded(tree):
     path = tree / "faces" / "BL1" / CLIPS[0] / "img_00007.jpg"
     path.write_bytes(b"\xff\xd8 torn")

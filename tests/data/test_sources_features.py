@@ -45,6 +45,24 @@ def test_feature_tables_align_by_id_and_keep_nan(tmp_path):
     assert eye.dtype == traces.dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((0, slice(None), 1), 3.0, "the traces of 1 examples have a flat channel: a"),
+        ((1, 2, 0), np.nan, "the traces of 1 examples have missing samples: b"),
+    ],
+)
+def test_a_trace_is_whole_or_absent(tmp_path, place, value, message):
+    traces = TRACES.copy()
+    traces[place] = value
+    options = tables(tmp_path, emg=traces)
+    with pytest.raises(InputError, match=rf"traces.npz:emg: {message}"):
+        feature_tables.load(str(tmp_path), options)
+    traces[place[0]] = np.nan
+    options = tables(tmp_path, emg=traces)
+    assert len(feature_tables.load(str(tmp_path), options)) == 3
+
+
 def test_feature_tables_with_one_target_integers_for_ids_and_a_class_list(tmp_path):
     options = tables(tmp_path, "id,label\n7,2\n8,10\n9,2\n", id=np.array([9, 8, 7]), emg=TRACES.astype(np.int16))
     options["tables"] = {"sound": "traces.npz:emg"}
@@ -65,7 +83,7 @@ def test_feature_tables_with_an_absent_modality_and_duplicates(tmp_path):
     examples = feature_tables.load(str(tmp_path), tables(tmp_path, eye="id,x\na,1\nb,2\nc,2\n", emg=emg))
     assert np.isnan(examples.inputs["physiology"](1)).all()
     assert find_duplicates(examples).sets == ((0, 2),)
-    emg[1, 0, 0] = np.nan
+    emg[1, 0, 0] = 5.5
     assert not find_duplicates(feature_tables.load(str(tmp_path), tables(tmp_path, emg=emg))).sets
 
 

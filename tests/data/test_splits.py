@@ -253,6 +253,9 @@ def test_a_fold_of_one_class_names_itself_and_the_remedy():
     with pytest.raises(InputError, match=r"in fold \d the test split \(groups [ab]\) has only class"):
         for fold in range(3):
             split(folded, {"train": 0.8, "test": 0.2}, 0, folds=3, fold=fold)
+    prescribed = make([0, 1] * 5 + [1] * 4, splits=np.array(["train"] * 10 + ["test"] * 4))
+    with pytest.raises(InputError, match="in the prescribed splits the test split has only class 'glad'.*scored"):
+        split(prescribed, {"train": 1.0}, 0)
     unlabelled = make([0, 1] * 5 + [UNLABELLED] * 4, groups=np.array(["a"] * 10 + ["b"] * 4))
     with pytest.raises(InputError, match="has no labelled example"):
         split(unlabelled, {"train": 0.8, "test": 0.2}, 0, leave_one_group_out=True, fold=1)

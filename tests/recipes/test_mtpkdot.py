@@ -256,9 +256,22 @@ def test_the_solvers_state_and_the_choices_are_logged(finished):
 def test_a_remark_names_the_teacher_whose_transport_has_not_converged():
     metrics = {"transport/converged/joint": 0.0, "transport/error/joint": 0.02, "transport/iterations/joint": 2000.0}
     metrics |= {"similarity/lowest/joint": -0.5, "similarity/highest/joint": 0.9, "transport/converged/eye": 1.0}
-    remark = imitation.transport_remark(metrics)
+    metrics |= {"similarity/lowest/student": 0.25, "similarity/highest/student": 1.0}
+    remark = imitation.transport_remark(metrics, solver="converged")
     assert "joint: marginal error 0.02 after 2000 iterations" in remark and "eye" not in remark
-    assert imitation.transport_remark({"transport/converged/eye": 1.0}) == ""
+    assert "the student's lie in [0.25, 1]" in remark
+    assert imitation.transport_remark({"transport/converged/eye": 1.0}, solver="converged") == ""
+    # GeomLoss's annealing never converges: only what is not finite is worth a word.
+    assert imitation.transport_remark(metrics, solver="geomloss") == ""
+    torn = metrics | {"transport/error/joint": float("nan"), "similarity/lowest/joint": float("nan")}
+    assert "joint: marginal error nan" in imitation.transport_remark(torn, solver="geomloss")
+
+
+def test_similarities_of_fewer_than_two_examples_have_no_range():
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    directions = np.asarray(features) / np.linalg.norm(features, axis=1, keepdims=True)
+    for rows, expected in (([1, 0, 0, 0], (0, 0)), ([0, 1, 0, 1], (directions[1] @ directions[3],) * 2)):
+        np.testing.assert_allclose(imitation.similarity_range(features, jnp.asarray(rows, bool)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

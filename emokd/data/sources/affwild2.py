@@ -24,7 +24,8 @@ TRACKS = {
     "expression": ("EXPR_Recognition_Challenge", "EXPR_Classification_Challenge"),
 }
 """The folder of each task's labels; the expressions' was renamed between challenges."""
-SPLITS = {"train": "Train_Set", "validation": "Validation_Set"}
+SPLITS = {"train": "Train_Set", "test": "Validation_Set"}
+"""The challenges' test labels are not public, so papers score the validation videos."""
 
 _NO_AFFECT = -5.0
 _NO_EXPRESSION = -1
@@ -37,7 +38,7 @@ class _Video:
 
     Attributes:
       name: of its labels and frames; two people in one recording have two, `..._left` and `..._right`.
-      split: train or validation.
+      split: train or test.
       labels: float32 [L, 2] or int32 [L], one row for each frame of the recording; NaN or UNLABELLED where none.
       frames: the numbers of the frames that there are, from 1; a frame without a face has none.
     """
@@ -68,7 +69,9 @@ def load(directory: str, options: Mapping) -> Examples:
     sub-sequence, silence beyond its ends. The frame rate is the number of labels over the length of the sound, as
     recordings differ in it. [ours] A recording without a file has no sound: all NaN, counted in the log.
 
-    Splits are prescribed; groups are recordings, so set `data.split.by_group` when a test split is carved from train.
+    Splits are prescribed, the validation videos being the test split; groups are recordings, so set
+    `data.split.by_group` for the validation split that is carved from train. Frames beyond the last label are told of
+    in the log and count as unlabelled.
 
     Args:
       directory: holds the three folders.
@@ -127,6 +130,7 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
     videos: list[_Video] = []
     seen: dict[str, str] = {}
     header, first = None, ""
+    beyond: list[str] = []
     for split, folder in SPLITS.items():
         for path in sorted(glob.glob(os.path.join(glob.escape(track), folder, "*.txt"))):
             name = os.path.splitext(os.path.basename(path))[0]
@@ -141,6 +145,8 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
             header, first = header or names, first or path
             labels = _affect(path, lines) if task == "valence_arousal" else _expressions(path, lines, header)
             frames = frame_numbers(os.path.join(directory, "cropped_aligned", name))
+            if len(frames) and frames[-1] > len(labels):
+                beyond.append(f"{name} ({len(labels)} labels, frames to {frames[-1]})")
             videos.append(_Video(name, split, labels, frames))
     if not videos:
         raise InputError(f"There are no labels {track}/{{{','.join(SPLITS.values())}}}/VIDEO.txt. Unpack them there.")
@@ -151,6 +157,8 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
             f"{len(bare)} labelled videos have no frames in {folder}: {excerpt(bare)}. "
             "Unpack them there, or remove their labels."
         )
+    if beyond:
+        logging.warning("affwild2: %d videos have frames beyond their labels: %s.", len(beyond), excerpt(beyond))
     return videos, {"expression": header} if task == "expression" else {}
 
 

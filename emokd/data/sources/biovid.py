@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,9 +12,10 @@ from absl import logging
 from jaxtyping import Float, Int64, UInt8
 
 from emokd.data.examples import Examples, Rows
-from emokd.data.frames import frame_numbers, frame_path, read_frames
+from emokd.data.frames import frame_numbers, read_frames
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
+from emokd.data.video_file import file_frame_numbers, read_file_frames
 from emokd.errors import InputError, excerpt
 
 RATE = 512
@@ -33,6 +33,7 @@ _CLIP = re.compile(r"(?P<subject>\d{6}_[mw]_\d+)-(?P<level>BL1|PA[1-4])-(?P<numb
 _TIME = "time"
 _UNITS = (1.0, 1e3, 1e6)  # times in seconds, milliseconds or microseconds
 _PREFIX = "img_"
+_DIGESTED = 64  # side of the frame that is compared, pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +47,45 @@ class _Clip:
     last: int
 
 
+@dataclasses.dataclass(frozen=True)
+class _Store:
+    """Where the frames of the clips are: below a folder, each clip a folder of pictures or a file.
+
+    Attributes:
+      root: the folder of all.
+      suffix: of a clip's path.
+      example: a first frame, for messages.
+      numbers: path -> the numbers of its frames.
+      read: (path, numbers, size) -> the frames.
+    """
+
+    root: str
+    suffix: str
+    example: str
+    numbers: Callable[[str], np.ndarray]
+    read: Callable[[str, np.ndarray, int], np.ndarray]
+
+
+_STORES = {
+    "folders": _Store(
+        "faces",
+        "",
+        f"CLASS/CLIP/{_PREFIX}00001.jpg",
+        functools.partial(frame_numbers, prefix=_PREFIX),
+        functools.partial(read_frames, prefix=_PREFIX),
+    ),
+    "files": _Store("videos", ".mp4", "CLASS/CLIP.mp4", file_frame_numbers, read_file_frames),
+}
+
+
 def load(directory: str, options: Mapping) -> Examples:
     """Loads clips: inputs `video` uint8 [n, size, size, 3] and `physiology` float32 [T, C]; groups: subjects.
 
     The layout is that of MT-PKDOT's preparation. Tested on generated trees only, not on the real thing.
     - `annotations.txt`: lines `clip first last label`, where clip is `CLASS/CLIP` or CLIP alone (its class is then the
       level in its name), such as `BL1/071309_w_21-BL1-081 1 75 0`, and first and last are numbers of frames.
-    - `faces/CLASS/CLIP/img_%05d.jpg`, 75 faces of a clip.
+    - `faces/CLASS/CLIP/img_%05d.jpg`, 75 faces of a clip; or, with `frames="files"`, `videos/CLASS/CLIP.mp4`, of which
+      the centre square is taken, wherever the face is (needs the extra `video`). [ours]
     - `physio/CLASS/CLIP_bio.csv`, tabs between the columns time, gsr, ecg, emg_trapezius, emg_corrugator,
       emg_zygomaticus; 512 Hz, times in seconds, milliseconds or microseconds.
 
@@ -63,7 +96,8 @@ def load(directory: str, options: Mapping) -> Examples:
     Args:
       directory: holds the annotations and both folders.
       options: `levels`: `binary` (BL1, PA4; the default) or `five`; `inputs` (both); `channels` (`emg_corrugator`);
-        `start` and `stop` of the trace in seconds (2 and 5); `segments` (10); `size` of a frame in pixels (112);
+        `start` and `stop` of the trace in seconds (2 and 5); `frames`: `folders` (the default) or `files`;
+        `segments` (10); `size` of a frame in pixels (112);
         `bad_traces`: what to do with clips one of whose traces is flat or has missing values: `error` (the default)
         or `skip`, which leaves them out and counts them in the log; `annotations`: another file than
         `annotations.txt`.
@@ -72,8 +106,8 @@ def load(directory: str, options: Mapping) -> Examples:
       InputError: a file is missing or wrong, traces are not sampled at 512 Hz or end too early, an annotation
         disagrees with the clip's name or frames, or an option is wrong.
     """
-    known = ("levels", "inputs", "channels", "start", "stop", "segments", "size", "bad_traces", "annotations")
-    check_options("biovid", options, known)
+    known = ("levels", "inputs", "channels", "start", "stop", "frames", "segments", "size", "bad_traces")
+    check_options("biovid", options, (*known, "annotations"))
     levels = LEVELS[choice("levels", options.get("levels") or "binary", tuple(LEVELS))]
     inputs = several("inputs", options.get("inputs") or INPUTS, INPUTS)
     clips = _read_annotations(os.path.join(directory, options.get("annotations") or ANNOTATIONS), levels)
@@ -84,12 +118,13 @@ def load(directory: str, options: Mapping) -> Examples:
         readers["physiology"] = Rows(traces)
         content = functools.partial(_trace_digest, traces)
     if "video" in inputs:
-        faces, size = os.path.join(directory, "faces"), whole("size", options.get("size", 112))
-        folders = [os.path.join(faces, clip.path) for clip in clips]
-        numbers = _choose_frames(faces, folders, clips, whole("segments", options.get("segments", 10)))
-        readers["video"] = functools.partial(_read_video, folders, numbers, size)
+        store = _STORES[choice("frames", options.get("frames") or "folders", tuple(_STORES))]
+        root, size = os.path.join(directory, store.root), whole("size", options.get("size", 112))
+        places = [os.path.join(root, clip.path) + store.suffix for clip in clips]
+        numbers = _choose_frames(store, root, places, clips, whole("segments", options.get("segments", 10)))
+        readers["video"] = functools.partial(_read_video, store, places, numbers, size)
         if "physiology" not in inputs:
-            content = functools.partial(_frame_digest, folders, numbers)
+            content = functools.partial(_frame_digest, store, places, numbers)
     names = list(levels)
     return Examples(
         name="biovid",
@@ -242,12 +277,12 @@ def _numbers(path: str, line: int, text: str, places: Sequence[int]) -> list[flo
 
 
 def _choose_frames(
-    faces: str, folders: Sequence[str], clips: Sequence[_Clip], segments: int
+    store: _Store, root: str, places: Sequence[str], clips: Sequence[_Clip], segments: int
 ) -> list[Int64[np.ndarray, " n"]]:
     """The frame at the centre of each segment, for each clip; every annotated frame must be there."""
     chosen, bare = [], []
-    for folder, clip in zip(folders, clips, strict=True):
-        there = frame_numbers(folder, _PREFIX)
+    for place, clip in zip(places, clips, strict=True):
+        there = store.numbers(place)
         if not len(there):
             bare.append(clip.path)
             continue
@@ -255,7 +290,7 @@ def _choose_frames(
         lacking = np.setdiff1d(np.arange(clip.first, clip.last + 1), there)
         if len(lacking):
             raise InputError(
-                f"{folder} has {len(there)} frames, {there[0]} to {there[-1]}, but the annotations name "
+                f"{place} has {len(there)} frames, {there[0]} to {there[-1]}, but the annotations name "
                 f"{clip.first} to {clip.last}; {len(lacking)} are not there: {excerpt(lacking)}. "
                 "Correct the range or restore them."
             )
@@ -266,24 +301,23 @@ def _choose_frames(
         chosen.append(clip.first + (np.arange(segments) * 2 + 1) * count // (2 * segments))
     if bare:
         raise InputError(
-            f"{len(bare)} annotated clips have no frames CLASS/CLIP/{_PREFIX}00001.jpg in {faces}: {excerpt(bare)}. "
+            f"{len(bare)} annotated clips have no frames {store.example} in {root}: {excerpt(bare)}. "
             "Restore them, remove the lines, or set config.data.options.inputs to ('physiology',)."
         )
     return chosen
 
 
 def _read_video(
-    folders: Sequence[str], numbers: Sequence[np.ndarray], size: int, i: int
+    store: _Store, places: Sequence[str], numbers: Sequence[np.ndarray], size: int, i: int
 ) -> UInt8[np.ndarray, "n S S 3"]:
-    return read_frames(folders[i], numbers[i], size, _PREFIX)
+    return store.read(places[i], numbers[i], size)
 
 
 def _trace_digest(traces: np.ndarray, i: int) -> str:
     return hashlib.blake2b(traces[i].tobytes(), digest_size=16).hexdigest()
 
 
-def _frame_digest(folders: Sequence[str], numbers: Sequence[np.ndarray], i: int) -> str:
+def _frame_digest(store: _Store, places: Sequence[str], numbers: Sequence[np.ndarray], i: int) -> str:
     """Of the first chosen frame: a camera never gives the same one twice."""
-    return hashlib.blake2b(
-        pathlib.Path(frame_path(folders[i], int(numbers[i][0]), _PREFIX)).read_bytes(), digest_size=16
-    ).hexdigest()
+    frame = store.read(places[i], numbers[i][:1], _DIGESTED)
+    return hashlib.blake2b(frame.tobytes(), digest_size=16).hexdigest()

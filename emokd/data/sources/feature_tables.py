@@ -26,6 +26,7 @@ def load(directory: str, options: Mapping) -> Examples:
     - A table is a CSV file, whose first column is the example's id and whose others are numbers, or an array of an
       .npz file, written `file.npz:key`, whose rows are named by the file's array `id`.
     - What is missing is NaN (in a CSV also an empty cell). An example that lacks a whole modality has a row of NaN.
+      A trace (`physiology`) is there without gaps or not at all.
 
     Args:
       directory: holds the tables.
@@ -34,8 +35,9 @@ def load(directory: str, options: Mapping) -> Examples:
         ids; default: the labels in sorted order).
 
     Raises:
-      InputError: a file, array or column is missing, a cell is wrong, an id is there twice, or the ids of a table are
-        not those of the labels; the message names the file and the line, or the first ten ids.
+      InputError: a file, array or column is missing, a cell is wrong, an id is there twice, a trace is flat or has
+        gaps, or the ids of a table are not those of the labels; the message names the file and the line, or the first
+        ten ids.
     """
     check_options("feature_tables", options, ("tables", "labels", "classes"))
     path = os.path.join(directory, options.get("labels") or LABELS)
@@ -52,6 +54,8 @@ def load(directory: str, options: Mapping) -> Examples:
                 f"{place}: physiology has the shape {list(arrays[name].shape)}, not [examples, samples, channels]. "
                 "Reshape it, or give what is no trace another name."
             )
+        if name == "physiology":
+            _check_traces(place, ids, arrays[name])
     header = rows[0].cells
     return array_examples(
         "feature_tables",
@@ -62,6 +66,20 @@ def load(directory: str, options: Mapping) -> Examples:
         splits=[_split(row) for row in rows] if "split" in header else None,
         groups=[row.text("subject") for row in rows] if "subject" in header else None,
     )
+
+
+def _check_traces(place: str, ids: Sequence[str], traces: np.ndarray) -> None:
+    """A trace that is there has no gaps and is not flat; one that is NaN throughout is not there."""
+    gaps = np.isnan(traces)
+    torn = gaps.any((1, 2)) & ~gaps.all((1, 2))
+    flat = (np.ptp(np.where(gaps, 0.0, traces), axis=1) == 0).any(1) & ~gaps.any((1, 2))
+    for bad, what in ((torn, "missing samples"), (flat, "a flat channel")):
+        if bad.any():
+            names = [ids[i] for i in np.flatnonzero(bad).tolist()]
+            raise InputError(
+                f"{place}: the traces of {len(names)} examples have {what}: {excerpt(names)}. Restore them, or make "
+                "them NaN throughout: these examples then lack the modality."
+            )
 
 
 def _tables(options: Mapping) -> list[tuple[str, str]]:

@@ -1,0 +1,63 @@
+"""Frames of a video file, by their numbers."""
+
+import os
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from emokd.data.decode import DecodeError, to_canvas
+from emokd.errors import InputError
+
+
+def file_frame_numbers(path: str) -> Int64[np.ndarray, " N"]:
+    """The numbers of the frames of a video file, from 1; none where there is no such file.
+
+    Raises:
+      InputError: the package PyAV is missing, or the file is no video.
+    """
+    if not os.path.isfile(path):
+        return np.zeros(0, np.int64)
+    av = _import_av()
+    try:
+        with av.open(path) as container:
+            # A file that does not say how many frames it has is decoded to its end.
+            count = container.streams.video[0].frames or sum(1 for _ in container.decode(video=0))
+    except (OSError, IndexError, av.FFmpegError) as error:
+        raise InputError(f"{path} cannot be read as a video: {error}. Restore the file.") from error
+    return np.arange(1, count + 1, dtype=np.int64)
+
+
+def read_file_frames(
+    path: str, numbers: Sequence[int] | Int64[np.ndarray, " T"], size: int
+) -> UInt8[np.ndarray, "T size size 3"]:
+    """Decodes frames, numbered from 1 in ascending order, to squares: the short side becomes `size`, the centre is cut.
+
+    Raises:
+      DecodeError: the file is damaged, or ends before a frame.
+    """
+    wanted = [int(number) for number in numbers]
+    found: dict[int, np.ndarray] = {}
+    av = _import_av()
+    try:
+        with av.open(path) as container:
+            for number, frame in enumerate(container.decode(video=0), 1):
+                if number in wanted:
+                    found[number] = to_canvas(frame.to_ndarray(format="rgb24"), size)
+                if number == wanted[-1]:
+                    break
+    except (OSError, IndexError, av.FFmpegError) as error:
+        raise DecodeError(f"{path} cannot be read as a video: {error}.") from error
+    lacking = [number for number in wanted if number not in found]
+    if lacking:
+        raise DecodeError(f"{path} ends before frame {lacking[0]}.")
+    return np.stack([found[number] for number in wanted])
+
+
+def _import_av() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError('Videos are read by the package PyAV: pip install "emokd[video]".') from error
+    return av
