@@ -2,7 +2,8 @@
 
 A file gives a `ConfigDict`; `--config=FILE` or `--config=FILE:argument` loads it and `--config.key=value`
 changes it. A key that does not exist is an error that names the nearest one, with one exception: a duration
-may be given in another unit than the file's (`--config.warmup_steps=10` where the file has `warmup_epochs`).
+may be given in another unit than the file's, one only (`--config.warmup_steps=10` where the file has
+`warmup_epochs`).
 """
 
 import json
@@ -12,7 +13,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -48,8 +49,9 @@ class _ConfigParser(flags.ArgumentParser):
     def parse(self, path: str) -> ml_collections.ConfigDict:
         config = load(path)
         with config.unlocked():
-            for key in overridden_keys(sys.argv):
-                adopt_unit(config, key)
+            keys = overridden_keys(sys.argv)
+            for place, key in enumerate(keys):
+                adopt_unit(config, key, given=keys[:place])
                 check_key(config, key)
                 _check_settable(config, key)
         return config
@@ -125,12 +127,16 @@ def overridden_keys(argv: Sequence[str]) -> list[str]:
     return [key.group(1) for key in keys if key]
 
 
-def adopt_unit(config: ml_collections.ConfigDict, key: str) -> None:
+def adopt_unit(config: ml_collections.ConfigDict, key: str, given: Collection[str] = ()) -> None:
     """Makes room for a duration in another unit than the configuration's: its own unit goes, this one comes.
 
     Args:
       config: an unlocked configuration, changed in place where `key` is such a duration.
       key: a dotted key, such as "optimizer.warmup_steps".
+      given: the dotted keys that are changed before this one.
+
+    Raises:
+      InputError: one of them is the same duration in another unit.
     """
     *path, name = key.split(".")
     stem, _, unit = name.rpartition("_")
@@ -140,6 +146,11 @@ def adopt_unit(config: ml_collections.ConfigDict, key: str) -> None:
     if not isinstance(section, ml_collections.ConfigDict) or unit not in UNITS or name in section:
         return
     present = [f"{stem}_{other}" for other in UNITS if f"{stem}_{other}" in section]
+    for other in present:
+        if (twin := ".".join([*path, other])) in given:
+            raise InputError(
+                f"config.{twin} and config.{key} are the same duration in two units; give one of them, not both."
+            )
     if present:
         with section.unlocked():
             for other in present:
@@ -235,13 +246,15 @@ def locked(
       changes: new values by dotted key, as on the command line: {"optimizer.learning_rate": 0.1}.
 
     Raises:
-      InputError: a key does not exist, or its value has another type.
+      InputError: a key does not exist, its value has another type, or a duration is given in two units.
     """
     if isinstance(config, ml_collections.ConfigDict):
         config = config.to_dict()
     copy = ml_collections.ConfigDict(config)
+    given: list[str] = []
     for key, value in (changes or {}).items():
-        adopt_unit(copy, key)
+        adopt_unit(copy, key, given)
+        given.append(key)
         check_key(copy, key)
         try:
             copy.update_from_flattened_dict({key: value})

@@ -136,6 +136,15 @@ def test_a_verbose_wrong_flag_keeps_its_traceback(run):
         ((*GIVEN, "--config.optimizer.learningrate=3"), "Did you mean 'learning_rate'?"),
         ((*GIVEN, "--config.batch_size=x"), "flag --config.batch_size=x: invalid literal for int()"),
         (
+            (*GIVEN, "--config.optimizer.warmup_steps=5", "--config.optimizer.warmup_epochs=2"),
+            "config.optimizer.warmup_steps and config.optimizer.warmup_epochs are the same duration in two units; "
+            "give one of them, not both.",
+        ),
+        (
+            (*GIVEN, "--config.optimizer.warmup_epochs=2", "--config.optimizer.warmup_examples", "5"),
+            "config.optimizer.warmup_epochs and config.optimizer.warmup_examples are the same duration",
+        ),
+        (
             (*GIVEN, "--config.sizes=3"),
             "config.sizes is [1] in the configuration and cannot be set on the command line",
         ),

@@ -1,11 +1,17 @@
 import json
+import pathlib
 
 import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from emokd import config as configuration
+from emokd.data import sources
 from emokd.errors import InputError
+from emokd.study_plan import create_study
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.py"))
 
 
 def example() -> ConfigDict:
@@ -139,6 +145,24 @@ def test_a_duration_may_come_in_another_unit():
         configuration.locked(example(), {"optimizer.cooldown_steps": 10})
 
 
+@pytest.mark.parametrize(("first", "second"), [("epochs", "steps"), ("steps", "epochs"), ("examples", "percent")])
+def test_a_duration_in_two_units_names_both_keys(first, second):
+    """Of the three pairs the file's own unit, epochs, is the first, the second, and none."""
+    changes = {f"optimizer.warmup_{first}": 1, "batch_size": 2, f"optimizer.warmup_{second}": 3}
+    keys = f"config.optimizer.warmup_{first} and config.optimizer.warmup_{second}"
+    with pytest.raises(InputError, match=f"^{keys} are the same duration in two units; give one of them, not both.$"):
+        configuration.locked(example(), changes)
+
+
+def test_units_of_different_durations_do_not_meet():
+    phases = {"teach": {"warmup_epochs": 1.0, "duration_epochs": 9.0}, "learn": {"duration_epochs": 9.0}}
+    changes = {"teach.warmup_percent": 5.0, "teach.duration_steps": 7, "learn.duration_examples": 64}
+    assert configuration.locked(phases, changes).to_dict() == {
+        "teach": {"warmup_percent": 5.0, "duration_steps": 7},
+        "learn": {"duration_examples": 64},
+    }
+
+
 def test_placeholders_take_values_of_their_type():
     config = ConfigDict({"limit": placeholder(int)})
     assert configuration.locked(configuration.locked(config), {"limit": 3}).limit == 3
@@ -188,3 +212,26 @@ def test_a_missing_file_names_the_nearest(tmp_path):
         configuration.load(str(path).replace("experiment", "experimnt"))
     with pytest.raises(InputError, match="no configuration file"):
         configuration.load("nowhere/at/all.py")
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    """In the project's folder, as a user is, without any data."""
+
+    def refuse(*args, **options):
+        raise AssertionError("a configuration asks for data")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("EMOKD_DATA", raising=False)
+    monkeypatch.setattr(sources, "load", refuse)
+
+
+@pytest.mark.parametrize("variant", ["", ":small"])
+@pytest.mark.parametrize("file", FILES)
+def test_every_configuration_loads_without_data(file, variant, no_data):
+    config = configuration.load(file + variant)
+    assert config.is_locked
+    assert configuration.from_json(configuration.to_json(config)).to_dict() == config.to_dict()
+    jobs = [config] if "recipe" in config else [run.config for run in create_study(config).runs]
+    trained = {section.train for job in jobs for section in job.get("teachers", {}).values() if section.train}
+    assert all("recipe" in configuration.load(teacher) for teacher in trained)

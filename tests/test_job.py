@@ -18,7 +18,7 @@ from emokd.errors import InputError
 from emokd.inference import Predictor, find_pictures
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
-from emokd.recipes import smkd
+from emokd.recipes import bounded, smkd, supervised
 from emokd.weights import model_folder
 from emokd.workdir import claim
 
@@ -83,6 +83,153 @@ def test_evaluating_the_student_folder_gives_the_runs_scores(finished):
     again = job.evaluate_student(workdir, "test")
     for name in ("accuracy", "macro_f1", "nll"):
         assert again["expression"][name] == pytest.approx(scores["student"]["expression"][name], rel=1e-5)
+
+
+TEACHER = """
+from emokd.recipes import supervised
+from small_jobs import paint
+
+
+def get_config(arg=""):
+    config = paint(supervised.default_config(), steps=2)
+    config.targets = ("expression", "valence_arousal")
+    config.devices = 1
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def with_its_teacher(tmp_path_factory):
+    """A whole run that trains its teacher on its own fold of people: its configuration, folder and scores."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "teacher.py").write_text(TEACHER)
+    config = paint(bounded.default_config(), steps=3)
+    config.devices = 1
+    config.data.split.update({"use_prescribed": False, "by_group": True, "folds": 3, "fold": 1, "seed": 1})
+    config.teachers.one = defaults.teacher(train=str(folder / "teacher.py"))
+    return config.lock(), folder / "run", job.train(config, folder / "run", report=False)
+
+
+def test_a_run_trains_its_teacher_on_its_own_split_and_is_taught_by_it(with_its_teacher):
+    config, workdir, scores = with_its_teacher
+    folder = workdir / "teachers" / "one"
+    trained = json.loads((folder / "config.json").read_text())
+    assert trained["data"]["split"] == config.data.split.to_dict()
+    assert (trained["recipe"], trained["phases"]["train"]["duration_steps"]) == ("supervised", 2)
+    # Its answers on the run's test split are those that it was scored on itself.
+    own, seen = json.loads((folder / "scores.json").read_text()), scores["teachers"]["one"]
+    assert own["examples"] == scores["examples"]
+    assert seen["expression"]["confusion"] == own["student"]["expression"]["confusion"]
+    assert seen["expression"]["nll"] == pytest.approx(own["student"]["expression"]["nll"], rel=1e-5)
+    for name in ("valence", "arousal"):
+        assert seen["valence_arousal"][name]["rmse"] == pytest.approx(own["student"]["valence_arousal"][name]["rmse"])
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert any("beaten/one" in row for row in rows)
+    assert scores["weights"]["distill"]["mean"] == {"one": pytest.approx(1)}
+
+
+def test_a_run_that_continues_does_not_train_its_teacher_again(with_its_teacher, tmp_path):
+    config, finished, scores = with_its_teacher
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "scores.json").unlink()
+    shutil.rmtree(workdir / "teachers" / "one" / "checkpoints")  # training would make them anew
+    again = job.train(config, workdir, report=False)
+    assert not (workdir / "teachers" / "one" / "checkpoints").exists()
+    assert (again["student"], again["teachers"]) == (scores["student"], scores["teachers"])
+
+
+def test_a_teacher_of_another_data_set_keeps_its_own_split(tmp_path, monkeypatch):
+    (tmp_path / "teacher.py").write_text(TEACHER)
+    data = defaults.data()
+    data.source, data.split.seed = "image_folder", 7
+    trained = []
+    monkeypatch.setattr(job, "train", lambda config, folder: trained.append((config.data.split.seed, folder)))
+    student = job.teacher_trainer(tmp_path, data)(str(tmp_path / "teacher.py"), pathlib.Path("one"))
+    assert trained == [(0, tmp_path / "teachers" / "one")]
+    assert student == tmp_path / "teachers" / "one" / "student"
+
+
+def answers(config, workdir):
+    """What the student's folder says of the whole test split at once, in float64, and the split's targets."""
+    test = job.load_splits(config)["test"]
+    pixels = np.stack([test.inputs["image"](i) for i in range(len(test))]).astype(np.float32) / 255
+    model = model_folder.load_trained(workdir / "student")
+    signals, _ = jax.jit(functional(model.spec))(model.params, model.stats, model.spec.preprocessing(pixels))
+    affect = None if signals.valence_arousal is None else np.asarray(signals.valence_arousal, np.float64)
+    return np.asarray(signals.logits, np.float64), affect, test.columns
+
+
+@pytest.mark.parametrize("run", ["finished", "with_its_teacher"])
+def test_scores_are_those_of_the_students_answers_to_an_odd_number_of_examples(run, request):
+    """No row of the last batch's padding counts, and none of the test split is left out."""
+    config, workdir, _ = request.getfixturevalue(run)
+    scores = json.loads((workdir / "scores.json").read_text())
+    logits, affect, columns = answers(config, workdir)
+    labels, rows = columns["expression"], np.arange(len(logits))
+    assert scores["examples"] == len(rows) and len(rows) % 2 == 1 and len(rows) > config.batch_size
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    said, confidence, own = probabilities.argmax(1), probabilities.max(1), scores["student"]["expression"]
+    assert own["count"] == len(rows)
+    assert own["confusion"] == [[int(((labels == t) & (said == p)).sum()) for p in range(8)] for t in range(8)]
+    present = np.unique(labels)
+    twice = np.array([2 * ((said == c) & (labels == c)).sum() for c in range(8)])
+    either = np.array([(said == c).sum() + (labels == c).sum() for c in range(8)])
+    bins = np.ceil(confidence * 15)
+    gaps = [abs(((said == labels) - confidence)[bins == b].sum()) for b in range(1, 16)]
+    expected = {
+        "accuracy": (said == labels).mean(),
+        "balanced_accuracy": np.mean([(said == labels)[labels == c].mean() for c in present]),
+        "macro_f1": (twice / np.maximum(either, 1)).mean(),
+        "nll": -np.log(probabilities[rows, labels]).mean(),
+        "ece": sum(gaps) / len(rows),
+    }
+    assert {name: own[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    for column, name in enumerate(("valence", "arousal") if affect is not None else ()):
+        p, t = np.clip(affect[:, column], -1, 1), columns["valence_arousal"][:, column].astype(np.float64)
+        (var_p, covariance), (_, var_t) = np.cov(p, t, bias=True)
+        found = scores["student"]["valence_arousal"][name]
+        assert found["count"] == len(rows)
+        assert found["rmse"] == pytest.approx(np.sqrt(((p - t) ** 2).mean()), rel=1e-4)
+        assert found["ccc"] == pytest.approx(2 * covariance / (var_p + var_t + (p.mean() - t.mean()) ** 2), abs=1e-5)
+        assert found["pcc"] == pytest.approx(np.corrcoef(p, t)[0, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("recipe", [bounded, smkd, supervised])
+def test_a_student_starts_from_the_weights_of_its_init(recipe, tmp_path, teachers):
+    """The backbone's parameters and statistics are the file's, to the bit; the heads are as fresh as without it."""
+    spec = NetworkSpec("basic_cnn", {"width": 2}, {"pretrained": 5}, preprocessing=Preprocessing(SIZE))
+    rng = np.random.default_rng(0)
+    params, stats = jax.tree.map(lambda x: rng.uniform(0.5, 1, x.shape).astype(np.float32), functional(spec).abstract)
+    model_folder.save_model(tmp_path / "imported", spec, params, stats, {"source": "test"})
+    config = paint(recipe.default_config(), steps=1)
+    if recipe is smkd:
+        config.teachers.one = defaults.teacher(checkpoint=teachers["one"])
+    started, fresh = (
+        job.create_job(configuration.locked(config, changes), None).programs.create(jax.random.key(0))
+        for changes in ({"student.init": str(tmp_path / "imported")}, {})
+    )
+    found = (started.params["student"]["backbone"], started.stats["student"]["backbone"])
+    jax.tree.map(np.testing.assert_array_equal, found, (params["backbone"], stats["backbone"]))
+    jax.tree.map(np.testing.assert_array_equal, started.params["student"]["heads"], fresh.params["student"]["heads"])
+    kernels = [state.params["student"]["backbone"]["convs"][0]["kernel"] for state in (started, fresh)]
+    assert (np.asarray(kernels[0]) != np.asarray(kernels[1])).all()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "width", "wanted"),
+    [
+        ("basic_cnn", 4, r"a basic_cnn with options \{'width': 4\}"),
+        ("mobilenet_v2", 0.35, r"a mobilenet_v2 with options \{'width': 0.35\}"),
+    ],
+)
+def test_an_init_that_does_not_fit_says_what_it_is_and_what_is_wanted(backbone, width, wanted, teachers):
+    config = paint(supervised.default_config(), steps=1)
+    config.student = defaults.network(backbone, size=SIZE, width=width)
+    config.student.init = teachers["one"]
+    given = r"config.student.init is a basic_cnn with options \{'width': 3, 'size': 16\} \(one \(sha256 \w+\)\)"
+    with pytest.raises(InputError, match=f"^{given}, but config.student asks for {wanted}."):
+        job.create_job(config.lock(), None)
 
 
 @pytest.mark.slow

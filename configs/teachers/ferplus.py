@@ -1,6 +1,7 @@
 """The faces teacher: FER+ votes, eight expressions of 48 x 48 grey faces, a basic CNN from nothing.
 
-Data: FER2013 with the FER+ votes (Barsoum et al. 2016), protocol "cross_entropy": the votes' distribution is the target.
+Data: FER2013 with the FER+ votes (Barsoum et al. 2016), protocol "cross_entropy": the votes'
+distribution is the target.
 
 Command:  python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
 Expected: see docs/results/teachers.md.

@@ -1,6 +1,7 @@
 """A stronger teacher of FER+'s eight expressions: the ImageNet EfficientNet-Lite0 on the votes.
 
-Data: FER2013 with the FER+ votes (Barsoum et al. 2016), protocol "cross_entropy": the votes' distribution is the target.
+Data: FER2013 with the FER+ votes (Barsoum et al. 2016), protocol "cross_entropy": the votes'
+distribution is the target.
 Weights: the ImageNet EfficientNet-Lite0 (weights/efficientnet-lite0-57934424.pth under EMOKD_DATA).
 
 Command:  python -m emokd.train --config=configs/teachers/ferplus_lite0.py --workdir=runs/teachers/ferplus_lite0

@@ -43,3 +43,18 @@ def test_mini_xception_has_the_published_number_of_weights():
         NetworkSpec("mini_xception", heads={"expression": 7}, preprocessing=Preprocessing(64, (0.5,), (0.5,), 1))
     )
     assert cost["parameters"] == 58_423 - 1_472
+
+
+def test_mini_xception_by_hand():
+    """Arriaga et al.'s network on 64 x 64 pixels: two 3x3 without padding, four blocks that halve, a 3x3 to 7 classes.
+
+    The last convolution is a linear head on nine window means here, so its products are made once, not at 4 x 4 places.
+    """
+    stem = 62 * 62 * 8 * 1 * 9 + 60 * 60 * 8 * 8 * 9
+    blocks = 0
+    for side, half, inputs, outputs in ((60, 30, 8, 16), (30, 15, 16, 32), (15, 8, 32, 64), (8, 4, 64, 128)):
+        first = side * side * inputs * 9 + side * side * inputs * outputs
+        second = side * side * outputs * 9 + side * side * outputs * outputs
+        blocks += first + second + half * half * inputs * outputs
+    spec = NetworkSpec("mini_xception", heads={"expression": 7}, preprocessing=Preprocessing(64, (0.5,), (0.5,), 1))
+    assert describe(spec)["macs"] == stem + blocks + 9 * 128 * 7

@@ -13,9 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small_jobs import paint
 
+from emokd import defaults, job
 from emokd.models.mini_xception import window_means
 from emokd.models.network import NetworkSpec, functional
+from emokd.recipes import supervised
 from emokd.weights.importing import import_file
 from emokd.weights.mini_xception import CLASSES
 
@@ -98,6 +101,47 @@ def test_agrees_with_the_keras_description(tmp_path):
     assert np.abs(expected).max() > 0.1
     assert signals.features.shape == (2, 1152)
     assert model.spec.classes == {"expression": CLASSES}
+
+
+def read_arrays(path):
+    """The arrays of a Keras file by layer and array, read without our reader."""
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays["/".join([name.split("/")[0], name.split("/")[-1].removesuffix(":0")])] = item[()]
+
+    with h5py.File(path) as file:
+        file["model_weights"].visititems(visit)
+    return arrays
+
+
+def test_the_published_file_agrees_with_the_keras_description(data_directory):
+    path = data_directory / "weights/fer_mini_xception_fer2013.hdf5"
+    model = import_file("mini_xception", path, head="expression", classes=CLASSES)
+    images = np.random.default_rng(4).uniform(-1, 1, (3, 64, 64, 1)).astype(np.float32)
+    signals, _ = jax.jit(functional(model.spec))(model.params, model.stats, images)
+    expected = reference(read_arrays(path), images)
+    np.testing.assert_allclose(signals.logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert np.ptp(expected) > 0.1
+
+
+def test_a_student_starts_from_the_numbers_in_a_keras_file(tmp_path):
+    arrays = random_keras_file(tmp_path / "weights.hdf5")
+    config = paint(supervised.default_config(), steps=1)
+    config.student = defaults.network("mini_xception")
+    config.student.init = str(tmp_path / "weights.hdf5")
+    state = job.create_job(config.lock(), train_teacher=None).programs.create(jax.random.key(0))
+    params, stats = state.params["student"]["backbone"], state.stats["student"]["backbone"]
+    last = params["blocks"][3]["separables"][1]
+    for found, expected in (
+        (params["stem"]["convs"][0]["kernel"], arrays["conv2d_1/kernel"]),
+        (params["stem"]["norms"][1]["scale"], arrays["batch_normalization_2/gamma"]),
+        (last["depthwise"]["kernel"], arrays["separable_conv2d_8/depthwise_kernel"].transpose(0, 1, 3, 2)),
+        (last["pointwise"]["kernel"], arrays["separable_conv2d_8/pointwise_kernel"]),
+        (stats["blocks"][0]["shortcut_norm"]["var"], arrays["batch_normalization_3/moving_variance"]),
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_padding_is_tensorflows_at_odd_sizes(tmp_path):

@@ -116,17 +116,26 @@ def randomise(model, seed=0):
     return model.eval()
 
 
-def test_parity_with_timms_names(tmp_path):
-    """B2 at an odd size, where padding matters, with HSEmotion's classifier in a Sequential."""
-    classifier = nn.Sequential(nn.Linear(1408, 8))
-    theirs = randomise(Timm((16, 24, 48, 88, 120, 208, 352), (2, 3, 3, 4, 4, 5, 2), 1408, classifier))
+@pytest.mark.parametrize(
+    ("backbone", "channels", "repeats", "features", "head"),
+    [
+        ("efficientnet_b0", (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1), 1280, "objects"),
+        ("efficientnet_b2", (16, 24, 48, 88, 120, 208, 352), (2, 3, 3, 4, 4, 5, 2), 1408, "expression"),
+    ],
+)
+def test_parity_with_timms_names(tmp_path, backbone, channels, repeats, features, head):
+    """At an odd size, where padding matters; HSEmotion's classifier, of expressions, is in a Sequential."""
+    linear = nn.Linear(features, 8)
+    theirs = randomise(Timm(channels, repeats, features, nn.Sequential(linear) if head == "expression" else linear))
     torch.save(theirs.state_dict(), tmp_path / "model.pt")
-    model = import_file("efficientnet_b2", tmp_path / "model.pt", head="expression")
+    model = import_file(backbone, tmp_path / "model.pt", head=head)
     images = np.random.default_rng(0).normal(size=(2, 70, 83, 3)).astype(np.float32)
     signals, _ = jax.jit(functional(model.spec))(model.params, model.stats, images)
+    found = signals.logits if head == "expression" else signals.intermediates[head]
     with torch.no_grad():
         expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(signals.logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert np.ptp(expected) > 0.1
 
 
 def test_a_plain_classifier_is_any_other_head():

@@ -86,6 +86,21 @@ def test_parity(tmp_path):
     )
 
 
+def test_the_published_file_agrees_with_the_reference(data_directory):
+    path = data_directory / "weights/mobilenet_v2-b0353104.pth"
+    theirs = Reference(1000)
+    theirs.load_state_dict(torch.load(path, weights_only=True))
+    model = import_file("mobilenet_v2", path, head="objects")
+    images = np.random.default_rng(0).normal(size=(2, 96, 97, 3)).astype(np.float32)
+    signals, _ = jax.jit(functional(model.spec))(model.params, model.stats, images)
+    with torch.no_grad():
+        expected = theirs.double().eval()(torch.from_numpy(images).double().permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(
+        signals.intermediates["objects"], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+    )
+    assert np.ptp(expected) > 1
+
+
 @pytest.mark.parametrize(
     "path", ["backbone/blocks/0/pool/conv", "backbone/stem/bias", "neck/conv", "backbone/blocks/3/depthwise"]
 )
