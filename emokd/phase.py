@@ -41,6 +41,25 @@ class Term:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Measure:
+    """A per-example value that some examples alone have, such as whether the answer is the label.
+
+    Attributes:
+      values: the value of each example, [B].
+      rows: which examples have one, [B].
+    """
+
+    values: Float[Array, " B"]
+    rows: Bool[Array, " B"]
+
+    def mean(self) -> Float[Array, ""]:
+        """The mean over the examples that have one; 0 where none has."""
+        rows = self.rows.astype(self.values.dtype)
+        return jnp.where(self.rows, self.values, 0.0).sum() / jnp.maximum(rows.sum(), 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """What an objective says about a batch.
 
@@ -50,7 +69,7 @@ class Outcome:
       teacher_losses: per-example, per-teacher losses [B, K]; the weighting decides how much each counts.
       rows: the examples whose teacher losses count, [B].
       evidence: what the weighting may look at (teachers' logits, labels, ...); carries no gradient.
-      metrics: further per-example values to log, name -> [B].
+      metrics: further per-example values to log by their mean: name -> [B], or a Measure of some examples.
     """
 
     terms: Mapping[str, Term]
@@ -58,7 +77,7 @@ class Outcome:
     teacher_losses: Float[Array, "B K"] | None = None
     rows: Bool[Array, " B"] | None = None
     evidence: Mapping[str, Array] = dataclasses.field(default_factory=dict)
-    metrics: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Array | Measure] = dataclasses.field(default_factory=dict)
 
 
 Weigh = Callable[[Mapping[str, Array], Bool[Array, " B"]], Float[Array, "B K"]]

@@ -1,16 +1,30 @@
-"""Configurations whose data must be asked for: their small variants, end to end, on generated trees in the layout."""
+"""Configurations whose data must be asked for, or whose students take long: small variants end to end, others built."""
 
+import functools
+import pathlib
+import sys
 import wave
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+
+from torch_emonet import EmoNet  # noqa: E402
+
 from emokd import config as configuration
-from emokd import job
-from emokd.models.network import NetworkSpec, functional
+from emokd import job, recipes
+from emokd.data.classes import AFFECTNET
+from emokd.data.decode import to_canvas
+from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
+from emokd.recipes.common import Task
+from emokd.training.state import create_state
+from emokd.training.step import create_train_step, parameter_labels
 from emokd.weights import model_folder
 
 
@@ -103,3 +117,126 @@ def test_the_small_variant_runs_on_a_generated_tree(name, tmp_path, monkeypatch)
     for key, value in scores["student"][target].items():
         if isinstance(value, float):
             assert again[target][key] == pytest.approx(value, abs=1e-4)
+
+
+def emonet_says(network, pictures):
+    """Logits, and valence and arousal averaged with the mirrored faces, of PyTorch's EmoNet."""
+    pixels = torch.from_numpy(np.stack([to_canvas(picture, 64) for picture in pictures])).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        straight, mirrored = network(pixels), network(pixels.flip(3))
+    affect = [(straight[name] + mirrored[name]).numpy() / 2 for name in ("valence", "arousal")]
+    return straight["expression"].numpy().astype(np.float64), np.stack(affect, 1)
+
+
+@pytest.mark.slow
+def test_an_emonet_file_teaches_affectnet(tmp_path, monkeypatch):
+    """With random weights in the authors' names; its scores are those of PyTorch's network on the test split."""
+    torch.manual_seed(0)
+    network = EmoNet(8).eval()
+    torch.save({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "emonet_8.pth")
+    make_affectnet(tmp_path / "affectnet", np.random.default_rng(0))
+    monkeypatch.setenv("EMOKD_DATA", str(tmp_path))
+    changes = {"teachers.emonet.checkpoint": str(tmp_path / "emonet_8.pth")}
+    config = configuration.locked(configuration.load("configs/bounded/affectnet.py:small"), changes)
+    scores = job.train(config, tmp_path / "run", report=False)
+    assert (scores["teachers"]["emonet"]["backbone"], scores["teachers"]["emonet"]["size"]) == ("emonet", 64)
+    assert np.isfinite(scores["student"]["expression"]["nll"])
+
+    test = job.load_splits(config)["test"]
+    logits, affect = emonet_says(network, [test.inputs["image"](i) for i in range(len(test))])
+    order = [
+        ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt").index(c) for c in AFFECTNET
+    ]
+    labels, target = test.columns["expression"], test.columns["valence_arousal"].astype(np.float64)
+    probabilities = np.exp(logits[:, order]) / np.exp(logits).sum(1, keepdims=True)
+    found = scores["teachers"]["emonet"]
+    assert found["expression"]["count"] == len(labels) > 4
+    nll = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    assert found["expression"]["nll"] == pytest.approx(nll, rel=1e-3)
+    for column, name in enumerate(("valence", "arousal")):
+        error = np.sqrt(((np.clip(affect[:, column], -1, 1) - target[:, column]) ** 2).mean())
+        assert found["valence_arousal"][name]["rmse"] == pytest.approx(error, rel=1e-3)
+
+
+def weightless(spec):
+    """A model whose arrays are zeros that take no memory, as if read from a file."""
+    params, stats = (
+        jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), tree)
+        for tree in functional(spec).abstract
+    )
+    return TrainedModel(spec, params, stats, origin="zeros")
+
+
+def teacher_of(config):
+    """The one teacher of a configuration, without its weights."""
+    ((name, section),) = config.teachers.items()
+    if section.train:
+        taught = configuration.load(section.train)
+        spec = (
+            recipes.find(taught.recipe).build(taught, task_of(taught.batch_size, taught.data.source), {}).student_spec
+        )
+    else:
+        spec = NetworkSpec(section.backbone, {}, {"expression": 8, "valence_arousal": 2}, {"expression": AFFECTNET})
+        size = Preprocessing(section.size, (0.0,) * 3, (1.0,) * 3)
+        spec = NetworkSpec(spec.backbone, {}, spec.heads, spec.classes, size)
+    return {name: weightless(spec)}
+
+
+def task_of(batch_size, source):
+    classes = {"expression": AFFECTNET if source == "affectnet" else AFFECTNET[:7]}
+    return Task(classes, ("expression", "valence_arousal"), {"labelled": 1000, "all": 1000}, batch_size)
+
+
+def batch_of(config):
+    """The shapes of a batch of faces."""
+    shape = functools.partial(jax.ShapeDtypeStruct)
+    rows, canvas = config.batch_size, config.data.canvas
+    return {
+        "image": shape((rows, canvas, canvas, 3), jnp.uint8),
+        "expression": shape((rows,), jnp.int32),
+        "valence_arousal": shape((rows, 2), jnp.float32),
+        **{name: shape((rows,), jnp.uint32) for name in ("id", "check")},
+        "view": shape((rows,), jnp.int32),
+        "mask": shape((rows,), bool),
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "arg", "backbone", "size"),
+    [
+        ("diffusionfer", "efficientformer", "efficientformer_l1", 224),
+        ("affectnet", "", "mobilenet_v2", 224),
+        ("affectnet", "mobilenet", "mobilenet_v2", 224),
+        ("affectnet", "efficientformer_l1", "efficientformer_l1", 224),
+        ("affectnet", "efficientformer_l3", "efficientformer_l3", 224),
+        ("affectnet", "efficientformer_l7", "efficientformer_l7", 224),
+    ],
+)
+def test_a_full_variant_builds_and_its_step_and_its_answers_have_their_shapes(file, arg, backbone, size):
+    """Without data and without a single array of weights: everything is traced, nothing is computed."""
+    config = configuration.load(f"configs/bounded/{file}.py" + (f":{arg}" if arg else ""))
+    task = task_of(config.batch_size, config.data.source)
+    classes, rows = len(task.classes["expression"]), config.batch_size
+    models = teacher_of(config)
+    if config.student.init:
+        options = config.student.options.to_dict()
+        models["student"] = weightless(NetworkSpec(backbone, options, {"pretrained": 1000}))
+    recipe = recipes.find(config.recipe).build(config, task, models)
+    spec = recipe.student_spec
+    assert (spec.backbone, spec.preprocessing.size) == (backbone, size)
+    assert spec.heads == {"expression": classes, "valence_arousal": 2}
+    assert [phase.name for phase in recipe.phases] == ["distill"]
+
+    labels = parameter_labels(recipe)
+    state = jax.eval_shape(functools.partial(create_state, recipe, config, classes), jax.random.key(0))
+    step = functools.partial(create_train_step(recipe, config, labels), phase=0)
+    after, metrics = jax.eval_shape(step, state, recipe.constants, batch_of(config))
+    (teacher,) = recipe.teachers
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (after, state)]
+    assert shapes[0] == shapes[1]
+    assert {"loss", "loss/expression", "loss/valence_arousal", f"loss/teacher/{teacher}", "accuracy"} <= set(metrics)
+    assert {value.shape for value in metrics.values()} == {()}
+    answers = jax.eval_shape(recipe.predict, state.params, state.stats, recipe.constants, batch_of(config))
+    assert set(answers) == {"student", teacher}
+    for signals in answers.values():
+        assert (signals.logits.shape, signals.valence_arousal.shape) == ((rows, classes), (rows, 2))

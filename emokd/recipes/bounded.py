@@ -26,7 +26,7 @@ from emokd.errors import InputError, excerpt
 from emokd.losses import affect, bounded, soft_targets
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
-from emokd.phase import Outcome, Recipe, Term
+from emokd.phase import Measure, Outcome, Recipe, Term
 from emokd.recipes import common
 from emokd.signals import Signals
 
@@ -83,16 +83,17 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         signals, _ = teacher.signals(weights["params"], weights["stats"], batch, view)
         return signals.replace(logits=None if classes is None else signals.logits[:, jnp.array(classes)])
 
-    def label_terms(signals, batch, key) -> tuple[dict[str, Term], dict[str, Array]]:
+    def label_terms(signals, batch, key) -> tuple[dict[str, Term], dict[str, Array | Measure]]:
         """What the labels say; with nothing from teachers it is the paper's baseline."""
-        terms, metrics = {}, {}
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Array | Measure] = {}
         if "expression" in heads:
             labels, rows = common.targets(batch)
             values = affect.cross_entropy(
                 signals.logits, labels, label_smoothing=config.label_smoothing, class_weights=class_weights
             )
             terms["expression"] = Term(values, rows, label_share)
-            metrics["accuracy"] = common.is_right(signals.logits, labels)
+            metrics["accuracy"] = common.accuracy(signals.logits, labels, rows)
         if "valence_arousal" in heads:
             target = batch["valence_arousal"]
             rows = batch["mask"] & ~jnp.isnan(target).all(-1)

@@ -16,7 +16,7 @@ from emokd.losses.affect import CORRELATIONS
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import PRECISIONS, Functional, NetworkSpec, TrainedModel, attach_heads, functional
 from emokd.models.preprocessing import Preprocessing
-from emokd.phase import Batch, Objective, Phase, Tree
+from emokd.phase import Batch, Measure, Objective, Phase, Tree
 from emokd.schedules import learning_rate_schedule
 from emokd.signals import Signals
 
@@ -225,10 +225,10 @@ def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array
     return batch[column], batch["mask"] & (batch[column] >= 0)
 
 
-def is_right(logits: Float[Array, "B C"], labels: Array) -> Float[Array, " B"]:
-    """1 where the likeliest class is the label (the majority, for votes), else 0."""
+def accuracy(logits: Float[Array, "B C"], labels: Array, rows: Bool[Array, " B"]) -> Measure:
+    """1 where the likeliest class is the label (the majority, for votes), else 0; of the rows that have one."""
     ids = labels.argmax(-1) if labels.ndim == 2 else labels
-    return (logits.argmax(-1) == ids.astype(jnp.int32)).astype(jnp.float32)
+    return Measure((logits.argmax(-1) == ids.astype(jnp.int32)).astype(jnp.float32), rows)
 
 
 def create_linear(key: Array, inputs: int, outputs: int) -> Tree:

@@ -115,7 +115,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             logits = signals.logits if column == "expression" else signals.intermediates[column]
             labels, rows = common.targets(batch, column)
             terms[teacher.name] = Term(affect.cross_entropy(logits, labels), rows)
-            metrics[f"accuracy/{teacher.name}"] = common.is_right(logits, labels)
+            metrics[f"accuracy/{teacher.name}"] = common.accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
     def probe(params, stats, constants, batch, key):
@@ -132,7 +132,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             z = common.standardize(stats["standardizer"][teacher.name], signals.features)
             logits = common.linear(params["probes"][teacher.name], z)
             terms[teacher.name] = Term(affect.cross_entropy(logits, labels), rows)
-            metrics[f"accuracy/{teacher.name}"] = common.is_right(logits, labels)
+            metrics[f"accuracy/{teacher.name}"] = common.accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
     def distill(params, stats, constants, batch, key):
@@ -162,7 +162,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         )
         labels, rows = common.targets(batch)
         loss = affect.cross_entropy(signals.logits, labels, label_smoothing=config.label_smoothing)
-        metrics = {"accuracy": common.is_right(signals.logits, labels)}
+        metrics = {"accuracy": common.accuracy(signals.logits, labels, rows)}
         return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
 
     def classify(params, stats, constants, batch, key):

@@ -43,14 +43,14 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         terms, metrics = {}, {}
         for target in config.targets:
             if target == "valence_arousal":
-                rows = batch["mask"] & ~jnp.isnan(batch[target]).any(-1)
+                rows = batch["mask"] & ~jnp.isnan(batch[target]).all(-1)
                 terms[target] = Term(affect_loss(signals.valence_arousal, batch[target], mask=rows), rows)
             else:
                 logits = signals.logits if target == "expression" else signals.intermediates[target]
                 labels, rows = common.targets(batch, target)
                 loss = affect.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
                 terms[target] = Term(loss, rows)
-                metrics[f"accuracy/{target}"] = common.is_right(logits, labels)
+                metrics[f"accuracy/{target}"] = common.accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
 
     def head(params, stats, constants, batch, key):

@@ -110,7 +110,7 @@ def update_tally(
 
 
 def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics:
-    """Means over the batch of every loss and every teacher's weight."""
+    """Means of every loss, teacher's weight and further metric over the examples that have one."""
     total = jnp.zeros(())
     metrics: Metrics = {}
     for name, term in outcome.terms.items():
@@ -126,7 +126,7 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
             metrics[f"weight/{teacher}"] = weights[:, k].sum() / count
     metrics["loss"] = total
     for name, values in outcome.metrics.items():
-        metrics[name] = values.mean()
+        metrics[name] = values.mean()  # a Measure's is that of the rows that have a value
     return metrics
 
 

@@ -10,9 +10,11 @@ from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
 from emokd.errors import InputError
 from emokd.models.convolution import plain_convolutions
+from emokd.models.cost import describe
 from emokd.models.macs import count_macs
 from emokd.models.mobilenet_v2 import InvertedResidual
 from emokd.models.network import NetworkSpec, count_parameters, functional
+from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import create_backbone
 from emokd.weights.mapping import convert
 
@@ -79,6 +81,28 @@ def test_published_sizes():
     assert count_parameters(network.abstract[0]) == 3_504_872
     macs = count_macs(network, *network.abstract, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
     assert macs == pytest.approx(300.8e6, rel=1e-3)
+
+
+def count_by_hand(size):
+    """Without a head, from the rows (expansion, channels, repeats, stride) of the paper's Table 2."""
+    rows = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    side, channels = size // 2, 32
+    macs = side**2 * 9 * 3 * channels
+    for expansion, outputs, repeats, stride in rows:
+        for step in (stride, *[1] * (repeats - 1)):
+            hidden = expansion * channels
+            macs += side**2 * channels * hidden if expansion > 1 else 0
+            side //= step
+            macs += side**2 * (9 * hidden + hidden * outputs)
+            channels = outputs
+    return macs + side**2 * channels * 1280
+
+
+@pytest.mark.parametrize(("size", "giga"), [(224, 0.2995), (256, 0.391)])
+def test_cost_without_a_head(size, giga):
+    cost = describe(NetworkSpec("mobilenet_v2", preprocessing=Preprocessing(size)))
+    assert cost["macs"] == count_by_hand(size)
+    assert cost["macs"] / 1e9 == pytest.approx(giga, rel=1e-3)
 
 
 @pytest.mark.parametrize(("width", "features", "parameters"), [(1.4, 1792, 6_108_776), (0.5, 1280, 1_968_680)])

@@ -20,7 +20,7 @@ from emokd.recipes.common import Task
 from emokd.training.checkpoints import abstract_like
 from emokd.training.programs import Programs
 from emokd.training.state import create_state
-from emokd.training.step import gradients, parameter_labels
+from emokd.training.step import create_train_step, gradients, parameter_labels
 
 
 def make_teacher(classes, seed=1, heads=("expression", "valence_arousal")) -> TrainedModel:
@@ -67,46 +67,176 @@ def softmax(logits):
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def test_the_total_is_the_papers_formula(examples):
-    data = faces(examples)
+def mixed(examples, votes):
+    """The painted faces with every combination of what can be missing; expressions as votes where asked for."""
+    labels, affect = examples.columns["expression"].copy(), examples.columns["valence_arousal"].copy()
+    labels[::2] = -1
+    affect[::5] = np.nan
+    affect[1::5, 1] = np.nan  # without arousal alone
+    columns = {"expression": labels, "valence_arousal": affect}
+    if votes:
+        given = np.random.default_rng(0).dirichlet(np.ones(8), len(labels)).astype(np.float32)
+        columns = {"votes": np.where(labels[:, None] < 0, 0, given), "valence_arousal": affect}
+    return dataclasses.replace(examples, columns=columns, classes={"expression": examples.classes["expression"]})
+
+
+def keep_pictures(config):
+    """No augmentation, so that what networks see can be had from outside."""
+    config.data.augment.update({"crop_area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0})
+    config.data.augment.update({"brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
+
+
+def set_settings(config, T, alpha, nu, margin, joint, smoothing):
+    config.soft_targets.update({"temperature": T, "alpha": alpha})
+    config.bound.update({"nu": nu, "margin": margin, "joint": joint})
+    config.label_smoothing = smoothing
+
+
+def total_by_hand(own, theirs, targets, target, *, T, alpha, nu, margin, joint, smoothing):
+    """The paper's formula in float64: `own` and `theirs` are (logits, valence and arousal), `targets` distributions."""
+    (z_s, r_s), (z_t, r_t) = own, theirs
+    labelled = targets.sum(-1) > 0
+    smooth_targets = (1 - smoothing) * targets + smoothing / targets.shape[1]
+    cross_entropy = -(smooth_targets * np.log(softmax(z_s))).sum(-1)[labelled].mean()
+    p_t, p_s = softmax(z_t / T), softmax(z_s / T)
+    kl = T**2 * (p_t * (np.log(p_t) - np.log(p_s))).sum(-1)
+    given = ~np.isnan(target)
+    d_s, d_t = (np.where(given, r - target, 0) for r in (r_s, r_t))
+    smooth_l1 = np.where(abs(d_s) < 1, d_s**2 / 2, abs(d_s) - 0.5).sum(-1)[given.any(-1)].mean()
+    e_s, e_t = d_s**2, d_t**2
+    if joint:
+        e_s, e_t = e_s.sum(-1, keepdims=True), e_t.sum(-1, keepdims=True)
+    bound = np.where(e_s + margin > e_t, e_s, 0).sum(-1)
+    return (1 - alpha) * cross_entropy + smooth_l1 + (alpha * kl + nu * bound).mean()
+
+
+DEFAULTS = {"T": 4.0, "alpha": 0.5, "nu": 0.5, "margin": 0.0, "joint": False, "smoothing": 0.0}
+OTHERS = {"T": 2.0, "alpha": 0.3, "nu": 0.7, "margin": 0.1, "joint": True, "smoothing": 0.1}
+
+
+@pytest.mark.parametrize("votes", [False, True], ids=["ids", "votes"])
+@pytest.mark.parametrize("settings", [DEFAULTS, OTHERS], ids=["defaults", "others"])
+def test_the_total_is_the_papers_formula(examples, settings, votes):
+    data = mixed(examples, votes)
     classes = data.classes["expression"]
     # The teacher's classes are in another order, and it knows one more.
     model = make_teacher([*classes[::-1], "boredom"])
     config = make_config("one")
-    config.data.augment.update({"crop_area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0})
-    config.data.augment.update({"brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
+    config.batch_size = 24
+    keep_pictures(config)
+    if settings is not DEFAULTS:
+        set_settings(config, **settings)
     config.phases.head.enabled = True  # evaluation mode, so that the student's outputs can be had from outside
     recipe = build(config, {"one": model}, data)
-    state, batch = create_state(recipe, config, len(classes), jax.random.key(config.seed)), first_batch(data, config)
+    state, batch = create_state(recipe, config, len(classes), jax.random.key(6)), first_batch(data, config)
+    # Both answer boldly, so that now the one, now the other is better.
+    for params, factor in ((model.params, 4.0), (state.params["student"], 6.0)):
+        params["heads"] = jax.tree.map(lambda leaf: leaf * factor, params["heads"])  # noqa: B023
 
-    pixels = render(batch["image"], centre_views(8), SIZE)
+    pixels = render(batch["image"], centre_views(24), SIZE)
     own = functional(recipe.student_spec)(
         state.params["student"], state.stats["student"], recipe.student_spec.preprocessing(pixels)
     )[0]
     theirs = functional(model.spec)(model.params, model.stats, model.spec.preprocessing(pixels))[0]
-    z_s, z_t = np.asarray(own.logits, np.float64), np.asarray(theirs.logits, np.float64)[:, :8][:, ::-1]
-    labels = np.asarray(batch["expression"])
-    cross_entropy = -np.log(softmax(z_s)[np.arange(8), labels])
-    p_t, p_s = softmax(z_t / 4), softmax(z_s / 4)
-    kl = 16 * (p_t * (np.log(p_t) - np.log(p_s))).sum(-1)
+    answers = [[np.asarray(s.logits, np.float64), np.asarray(s.valence_arousal, np.float64)] for s in (own, theirs)]
+    answers[1][0] = answers[1][0][:, :8][:, ::-1]
     target = np.asarray(batch["valence_arousal"], np.float64)
-    rows = ~np.isnan(target).any(-1)
-    assert 0 < rows.sum() < 8
-    d_s = np.asarray(own.valence_arousal, np.float64) - target
-    d_t = np.asarray(theirs.valence_arousal, np.float64) - target
-    smooth = np.where(abs(d_s) < 1, d_s**2 / 2, abs(d_s) - 0.5).sum(-1)
-    bound = np.where(d_s**2 > d_t**2, d_s**2, 0).sum(-1)
-    expected = (
-        0.5 * cross_entropy.mean() + 0.5 * kl.mean() + smooth[rows].mean() + 0.5 * np.where(rows, bound, 0).sum() / 8
-    )
+    targets = np.asarray(batch["votes"], np.float64) if votes else np.eye(9)[np.asarray(batch["expression"])][:, :8]
+    kinds = {(bool(e), int(a)) for e, a in zip(targets.sum(-1) > 0, (~np.isnan(target)).sum(-1), strict=True)}
+    assert kinds == {(e, a) for e in (False, True) for a in (0, 1, 2)}
 
     def total(state):
         _, outcome, weights, _ = gradients(recipe, recipe.phases[0], labels_of, state, recipe.constants, batch)
         terms = sum((term.values * term.cotangent).sum() for term in outcome.terms.values())
-        return terms + (weights * outcome.teacher_losses).sum() / 8
+        return terms + (weights * outcome.teacher_losses).sum() / 24
 
     labels_of = parameter_labels(recipe)
-    np.testing.assert_allclose(jax.jit(total)(state), expected, rtol=1e-4)
+    found = jax.jit(total)(state)
+    np.testing.assert_allclose(found, total_by_hand(*answers, targets, target, **settings), rtol=1e-5)
+    # Were one setting another, the total would be too.
+    for name, other in (OTHERS if settings is DEFAULTS else DEFAULTS).items():
+        changed = total_by_hand(*answers, targets, target, **{**settings, name: other})
+        assert abs(changed / found - 1) > 1e-3, name
+
+
+def mixture(recipe, state, batch, key):
+    """The shares a, b, c of EmoNet's loss that the head phase drew with a key, from its values alone."""
+    outcome = jax.jit(recipe.phases[0].objective)(state.params, state.stats, recipe.constants, batch, key)
+    pixels = render(batch["image"], centre_views(8), SIZE)
+    spec = recipe.student_spec
+    signals = functional(spec)(state.params["student"], state.stats["student"], spec.preprocessing(pixels))[0]
+    term = outcome.terms["valence_arousal"]
+    rows = np.asarray(term.rows)
+    p = np.asarray(signals.valence_arousal, np.float64)[rows]
+    t = np.asarray(batch["valence_arousal"], np.float64)[rows]
+    pearson = [np.corrcoef(p[:, h], t[:, h])[0, 1] for h in (0, 1)]
+    bias = (p.mean(0) - t.mean(0)) ** 2
+    concordance = [2 * np.cov(p[:, h], t[:, h], bias=True)[0, 1] / (p.var(0) + t.var(0) + bias)[h] for h in (0, 1)]
+    ones = np.ones(len(p))
+    parts = np.stack([((p - t) ** 2).sum(1), ones * (1 - np.mean(pearson)), ones * (1 - np.mean(concordance))], 1)
+    # Every row says a squared + (b [1 - PCC] + c [1 - CCC]), and a + b + c = 1.
+    equations, values = np.vstack([parts, np.ones(3)]), np.append(np.asarray(term.values, np.float64)[rows], 1)
+    shares, *_ = np.linalg.lstsq(equations, values, rcond=None)
+    np.testing.assert_allclose(equations @ shares, values, atol=1e-4)
+    return shares
+
+
+def make_mixed_loss(examples):
+    config = make_config()
+    keep_pictures(config)
+    config.affect_loss = "emonet"
+    config.phases.head = defaults.phase(steps=2, learning_rate=0.0, warmup_percent=0.0)
+    data = faces(examples)
+    recipe = build(config, {}, data)
+    return config, recipe, create_state(recipe, config, 8, jax.random.key(3)), first_batch(data, config)
+
+
+def test_emonets_loss_is_mixed_by_the_key(examples):
+    _, recipe, state, batch = make_mixed_loss(examples)
+    first, again, other = (mixture(recipe, state, batch, jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert abs(first - other).max() > 0.02
+    for shares in (first, other):
+        assert shares.sum() == pytest.approx(1, abs=1e-3) and ((shares > 0) & (shares < 1)).all()
+
+
+def test_two_steps_of_one_state_mix_emonets_loss_afresh(examples):
+    """Nothing moves at a learning rate of 0, so that the mixture alone makes the second step's loss another."""
+    config, recipe, state, batch = make_mixed_loss(examples)
+    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+    after, first = step(state, {}, batch, phase=0)
+    _, repeated = step(state, {}, batch, phase=0)
+    _, second = step(after, {}, batch, phase=0)
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+    assert first["loss/valence_arousal"] == repeated["loss/valence_arousal"]
+    assert first["loss/expression"] == second["loss/expression"]
+    assert abs(first["loss/valence_arousal"] / second["loss/valence_arousal"] - 1) > 1e-3
+
+
+@pytest.mark.parametrize("votes", [False, True], ids=["ids", "votes"])
+def test_the_logged_accuracy_is_that_of_labelled_faces(examples, votes):
+    data = mixed(examples, votes)
+    config = make_config()
+    config.batch_size = 24
+    keep_pictures(config)
+    config.phases.head.enabled = True
+    recipe = build(config, {}, data)
+    state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
+    said = np.asarray(recipe.predict(state.params, state.stats, {}, batch)["student"].logits).argmax(-1)
+    column = "votes" if votes else "expression"
+    # The labels are made to be what the student says, but for one face.
+    labelled = np.asarray(batch["votes"]).sum(-1) > 0 if votes else np.asarray(batch[column]) >= 0
+    wanted = said.copy()
+    wanted[np.flatnonzero(labelled)[0]] = (said[np.flatnonzero(labelled)[0]] + 1) % 8
+    values = (
+        np.where(labelled[:, None], np.eye(8, dtype=np.float32)[wanted], 0) if votes else np.where(labelled, wanted, -1)
+    )
+    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+    _, metrics = step(state, {}, {**batch, column: jnp.asarray(values, batch[column].dtype)}, phase=0)
+    assert 4 < labelled.sum() < 20
+    assert metrics["accuracy"] == pytest.approx(1 - 1 / labelled.sum())
+    _, metrics = step(state, {}, {**batch, column: jnp.asarray(0 * values - (not votes), batch[column].dtype)}, phase=0)
+    assert metrics["accuracy"] == 0 and np.isfinite(list(metrics.values())).all()
 
 
 def test_the_compiled_step_reduces_and_does_nothing_else_between_devices(examples):

@@ -84,6 +84,63 @@ def test_unlabelled_valence_and_votes_do_not_count(examples):
     assert not np.isnan(np.asarray(expression.values)).any() and not np.isnan(np.asarray(valence.values)).any()
 
 
+@pytest.mark.parametrize("loss", ["mse", "smooth_l1", "ccc", "pcc"])
+def test_a_face_without_arousal_still_teaches_valence(examples, loss):
+    """Its row counts, its value is that of valence alone, and no NaN reaches the gradients."""
+    few = examples.select(np.arange(8))
+    affect = few.columns["valence_arousal"].copy()
+    affect[[1, 4], 1] = np.nan
+    affect[6] = np.nan
+    data = dataclasses.replace(few, columns={"valence_arousal": affect}, classes={})
+    config = make_config(("valence_arousal",))
+    config.affect_loss = loss
+    recipe = build(config, data)
+    state, batch = create_state(recipe, config, 0, jax.random.key(config.seed)), first_batch(data, config)
+    target = np.asarray(batch["valence_arousal"], np.float64)
+    given = ~np.isnan(target)
+    assert sorted(given.sum(-1)) == [0, 1, 1, 2, 2, 2, 2, 2]
+
+    def value(params, objective):
+        term = objective(params, state.stats, {}, batch, jax.random.key(0)).terms["valence_arousal"]
+        return (term.values * term.cotangent).sum(), term
+
+    objective = recipe.phases[0].objective
+    (total, term), gradient = jax.jit(jax.value_and_grad(value, has_aux=True), static_argnums=1)(
+        state.params, objective
+    )
+    np.testing.assert_array_equal(np.asarray(term.rows), given.any(-1))
+    assert np.isfinite(total) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    without = {
+        **batch,
+        "valence_arousal": jnp.where(jnp.asarray(given.all(-1))[:, None], batch["valence_arousal"], jnp.nan),
+    }
+    fewer = objective(state.params, state.stats, {}, without, jax.random.key(0)).terms["valence_arousal"]
+    half = given.sum(-1) == 1
+    assert (np.asarray(term.values)[half] > 0).all() and (np.asarray(fewer.values)[half] == 0).all()
+    if loss in ("mse", "smooth_l1"):
+        alike = given.all(-1)
+        np.testing.assert_allclose(np.asarray(term.values)[alike], np.asarray(fewer.values)[alike], rtol=1e-5)
+
+
+def test_the_logged_accuracy_counts_labelled_rows_alone(examples):
+    config = make_config(("expression", "scene"))
+    few = examples.select(np.arange(8))
+    labels = few.columns["expression"].copy()
+    labels[[0, 3, 5]] = -1
+    data = dataclasses.replace(few, columns={**few.columns, "expression": labels})
+    config.phases.head.enabled = True
+    recipe = build(config, data)
+    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+    state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
+    # Fresh heads with a large bias say class 2 of everything.
+    state.params["student"]["heads"]["expression"]["bias"] = 100.0 * jnp.eye(8)[2]
+    given = np.asarray(batch["expression"])
+    for labels, wanted in ((np.where(given >= 0, 2, -1), 1.0), (np.full(8, -1), 0.0), (np.arange(8) - 1, 1 / 7)):
+        _, metrics = step(state, {}, {**batch, "expression": jnp.asarray(labels, jnp.int32)}, phase=0)
+        assert metrics["accuracy/expression"] == pytest.approx(wanted)
+        assert np.isfinite([float(value) for value in metrics.values()]).all()
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [(("expresion",), "Did you mean 'expression'"), (("gender",), "The data has")],

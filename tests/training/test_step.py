@@ -1,12 +1,14 @@
 """The train step: one backward pass for all teachers, frozen groups, optimiser state, devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from emokd.errors import InputError
-from emokd.phase import label_parameters
+from emokd.phase import Measure, label_parameters
 from emokd.training.sharding import check_batch_size, create_mesh, put_batch, replicated
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
@@ -114,6 +116,32 @@ def test_tally_sums_weights_by_class(recipe, config, batch):
     # Relevance gives each example weights that sum to one.
     np.testing.assert_allclose(state.tally["weights"].sum(1), state.tally["rows"], rtol=1e-5)
     np.testing.assert_allclose(state.tally["weights"].sum(0)[0] / 13, metrics["weight/a"], rtol=1e-5)
+
+
+def test_a_measure_is_logged_as_the_mean_of_its_rows(recipe, config, batch):
+    """In one program or in microbatches, on one device or on eight; 0, and never NaN, where no row has one."""
+
+    def measured(objective, rows):
+        def with_measures(*args):
+            outcome, x = objective(*args), args[3]["x"][:, 0]
+            some = Measure(jnp.where(args[3][rows], x, jnp.nan), args[3][rows])
+            return dataclasses.replace(outcome, metrics={"some": some, "all": x})
+
+        return dataclasses.replace(recipe.phases[0], objective=with_measures)
+
+    x = np.asarray(batch["x"], np.float64)[:, 0]
+    batch = {**batch, "few": jnp.arange(16) % 3 == 0, "none": jnp.zeros(16, bool)}
+    for rows, wanted in (("few", x[::3].mean()), ("none", 0.0)):
+        changed = dataclasses.replace(recipe, phases=[measured(recipe.phases[0].objective, rows), *recipe.phases[1:]])
+        for microbatches, devices in ((1, 1), (2, 1), (1, 8)):
+            config.accumulate = microbatches
+            mesh = create_mesh(devices)
+            state, constants = jax.device_put(
+                (create_state(changed, config, 3, jax.random.key(0)), recipe.constants), replicated(mesh)
+            )
+            rows_of = put_batch({k: np.asarray(v) for k, v in batch.items()}, mesh)
+            _, metrics = compiled_step(changed, config)(state, constants, rows_of, phase=0)
+            np.testing.assert_allclose([metrics["some"], metrics["all"]], [wanted, x.mean()], rtol=1e-5)
 
 
 def test_parameter_in_no_group_and_in_two_groups_are_named():
