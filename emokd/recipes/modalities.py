@@ -9,7 +9,7 @@ import ml_collections
 from jaxtyping import Array, Bool
 
 from emokd.errors import InputError, nearest
-from emokd.models.multimodal import ModalitySpec, MultimodalSpec
+from emokd.models.multimodal import ModalitySpec, MultimodalSpec, is_present
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.phase import Batch, Tree
 from emokd.recipes import common
@@ -181,13 +181,15 @@ def set_standardizers(stats: Tree, fitted: Mapping[str, Tree]) -> Tree:
     return stats
 
 
-def drop(key: Array, rows: int, modalities: int, rate: float) -> Bool[Array, "B M"] | None:
-    """Modality dropout: which modalities each example keeps; one at least. None where the rate is 0."""
-    if rate == 0 or modalities == 1:
+def drop(key: Array, batch: Batch, specs: Specs, rate: float) -> Bool[Array, "B M"] | None:
+    """Modality dropout: which modalities each example keeps; one at least that it has. None where the rate is 0."""
+    if rate == 0 or len(specs) == 1:
         return None
+    present = jnp.stack([is_present(batch[spec.input]) for spec in specs.values()], axis=1)
     keep_key, spare_key = jax.random.split(key)
-    keep = jax.random.bernoulli(keep_key, 1 - rate, (rows, modalities))
-    spare = jax.nn.one_hot(jax.random.randint(spare_key, (rows,), 0, modalities), modalities, dtype=bool)
+    keep = present & jax.random.bernoulli(keep_key, 1 - rate, present.shape)
+    order = jnp.where(present, jax.random.uniform(spare_key, present.shape), -1.0)
+    spare = jax.nn.one_hot(order.argmax(1), len(specs), dtype=bool)
     return jnp.where(keep.any(1, keepdims=True), keep, spare)
 
 

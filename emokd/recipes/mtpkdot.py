@@ -52,9 +52,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     _check(config, visible, task.devices)
     imagined = privileged if config.phases.hallucinate.enabled else ()
     teacher_spec = modalities.create_network_spec(config, specs, (), heads, task)
-    student_spec = modalities.create_network_spec(
-        config, {name: specs[name] for name in visible}, imagined, heads, task
-    )
+    seen = {name: specs[name] for name in visible}
+    student_spec = modalities.create_network_spec(config, seen, imagined, heads, task)
     teacher, student = (common.create_network(spec, config) for spec in (teacher_spec, student_spec))
     augmentation = common.create_augmentation(config.data.augment)
     aligned = config.phases.align.enabled
@@ -69,7 +68,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         params, stats = teacher.init(teacher_key)
         own, own_stats = student.init(student_key)
         params, stats = modalities.adopt_encoders(params, stats, models, specs)
-        own, own_stats = modalities.adopt_encoders(own, own_stats, models, {name: specs[name] for name in visible})
+        own, own_stats = modalities.adopt_encoders(own, own_stats, models, seen)
         tree: Tree = {"teacher": params, "student": own, "modality_heads": {}, "adapters": {}, "aligned_heads": {}}
         for m, name in enumerate(specs):
             first, down, up, last = keys[4 * m : 4 * m + 4]
@@ -131,7 +130,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
     def joint(params, stats, constants, batch, key):
         view = common.create_views(batch, augmentation, config.data.view_seed)
-        keep = modalities.drop(key, batch["mask"].shape[0], len(specs), config.modality_dropout)
+        keep = modalities.drop(key, batch, specs, config.modality_dropout)
         signals, _ = ask_teacher(params, stats, batch, view, keep=keep)
         return Outcome(
             task_terms(JOINT, signals, batch, batch["mask"]), stats, metrics=_accuracy(JOINT, signals, batch)
@@ -170,7 +169,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         view = common.create_views(batch, augmentation, config.data.view_seed)
         drop_key, key = jax.random.split(key)
         rows = batch["mask"]
-        keep = modalities.drop(drop_key, rows.shape[0], len(visible), config.modality_dropout)
+        keep = modalities.drop(drop_key, batch, seen, config.modality_dropout)
         # Encoders that rest keep their BatchNorm statistics.
         train = config.encoder_multiplier > 0
         signals, moved = ask_student(params, stats, batch, view, train=train, key=key, keep=keep)

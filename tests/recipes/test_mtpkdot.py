@@ -312,12 +312,20 @@ def test_valence_and_arousal_alone_choose_by_squared_error():
     np.testing.assert_array_equal(np.asarray(weights).argmax(1), np.full(12, np.argmin(errors)))
 
 
-def test_modality_dropout_leaves_every_example_something():
-    keep = np.asarray(modalities.drop(jax.random.key(1), 4000, 3, 0.7))
+def test_modality_dropout_leaves_every_example_something_that_it_has():
+    config, examples = make_config(), make_examples()
+    specs = modalities.create_specs(config, Task({}, (), {}, 12, inputs={name: (3,) for name in examples.inputs}))
+    batch = {f"features/{name}": np.zeros((4000, 3), np.float32) for name in specs}
+    keep = np.asarray(modalities.drop(jax.random.key(1), batch, specs, 0.7))
     assert keep.any(1).all()
     # P(kept) = .3 + P(all three dropped) / 3 = .3 + .343 / 3
     np.testing.assert_allclose(keep.mean(0), 0.3 + 0.7**3 / 3, atol=0.03)
-    assert modalities.drop(jax.random.key(1), 8, 3, 0.0) is None
+    assert modalities.drop(jax.random.key(1), batch, specs, 0.0) is None
+    first, *_ = specs
+    batch[f"features/{first}"][::2] = np.nan
+    keep = np.asarray(modalities.drop(jax.random.key(1), batch, specs, 0.7))
+    assert keep.any(1).all() and not keep[::2, 0].any() and keep[1::2, 0].any()
+    np.testing.assert_allclose(keep[::2, 1:].mean(0), 0.3 + 0.7**2 / 2, atol=0.04)
 
 
 def test_subsets_are_all_proper_ones_or_those_without_one():
