@@ -1,6 +1,5 @@
 """Configurations whose data must be asked for, or whose students take long: small variants end to end, others built."""
 
-import functools
 import pathlib
 import sys
 import wave
@@ -22,9 +21,8 @@ from emokd.data.classes import AFFECTNET
 from emokd.data.decode import to_canvas
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
+from emokd.phase import label_parameters
 from emokd.recipes.common import Task
-from emokd.training.state import create_state
-from emokd.training.step import create_train_step, parameter_labels
 from emokd.weights import model_folder
 
 
@@ -136,7 +134,7 @@ def test_an_emonet_file_teaches_affectnet(tmp_path, monkeypatch):
     torch.save({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "emonet_8.pth")
     make_affectnet(tmp_path / "affectnet", np.random.default_rng(0))
     monkeypatch.setenv("EMOKD_DATA", str(tmp_path))
-    changes = {"teachers.emonet.checkpoint": str(tmp_path / "emonet_8.pth")}
+    changes = {"teachers.emonet.checkpoint": str(tmp_path / "emonet_8.pth"), "devices": 1}
     config = configuration.locked(configuration.load("configs/bounded/affectnet.py:small"), changes)
     scores = job.train(config, tmp_path / "run", report=False)
     assert (scores["teachers"]["emonet"]["backbone"], scores["teachers"]["emonet"]["size"]) == ("emonet", 64)
@@ -144,11 +142,8 @@ def test_an_emonet_file_teaches_affectnet(tmp_path, monkeypatch):
 
     test = job.load_splits(config)["test"]
     logits, affect = emonet_says(network, [test.inputs["image"](i) for i in range(len(test))])
-    order = [
-        ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt").index(c) for c in AFFECTNET
-    ]
     labels, target = test.columns["expression"], test.columns["valence_arousal"].astype(np.float64)
-    probabilities = np.exp(logits[:, order]) / np.exp(logits).sum(1, keepdims=True)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     found = scores["teachers"]["emonet"]
     assert found["expression"]["count"] == len(labels) > 4
     nll = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
@@ -172,14 +167,10 @@ def teacher_of(config):
     ((name, section),) = config.teachers.items()
     if section.train:
         taught = configuration.load(section.train)
-        spec = (
-            recipes.find(taught.recipe).build(taught, task_of(taught.batch_size, taught.data.source), {}).student_spec
-        )
-    else:
-        spec = NetworkSpec(section.backbone, {}, {"expression": 8, "valence_arousal": 2}, {"expression": AFFECTNET})
-        size = Preprocessing(section.size, (0.0,) * 3, (1.0,) * 3)
-        spec = NetworkSpec(spec.backbone, {}, spec.heads, spec.classes, size)
-    return {name: weightless(spec)}
+        task = task_of(taught.batch_size, taught.data.source)
+        return {name: weightless(recipes.find(taught.recipe).build(taught, task, {}).student_spec)}
+    heads, pixels = {"expression": 8, "valence_arousal": 2}, Preprocessing(section.size, (0.0,) * 3, (1.0,) * 3)
+    return {name: weightless(NetworkSpec(section.backbone, {}, heads, {"expression": AFFECTNET}, pixels))}
 
 
 def task_of(batch_size, source):
@@ -189,7 +180,7 @@ def task_of(batch_size, source):
 
 def batch_of(config):
     """The shapes of a batch of faces."""
-    shape = functools.partial(jax.ShapeDtypeStruct)
+    shape = jax.ShapeDtypeStruct
     rows, canvas = config.batch_size, config.data.canvas
     return {
         "image": shape((rows, canvas, canvas, 3), jnp.uint8),
@@ -202,41 +193,37 @@ def batch_of(config):
 
 
 @pytest.mark.parametrize(
-    ("file", "arg", "backbone", "size"),
+    ("file", "arg", "backbone"),
     [
-        ("diffusionfer", "efficientformer", "efficientformer_l1", 224),
-        ("affectnet", "", "mobilenet_v2", 224),
-        ("affectnet", "mobilenet", "mobilenet_v2", 224),
-        ("affectnet", "efficientformer_l1", "efficientformer_l1", 224),
-        ("affectnet", "efficientformer_l3", "efficientformer_l3", 224),
-        ("affectnet", "efficientformer_l7", "efficientformer_l7", 224),
+        ("diffusionfer", "efficientformer", "efficientformer_l1"),
+        ("affectnet", "", "mobilenet_v2"),
+        ("affectnet", "efficientformer_l1", "efficientformer_l1"),
+        pytest.param("affectnet", "efficientformer_l3", "efficientformer_l3", marks=pytest.mark.slow),
+        pytest.param("affectnet", "efficientformer_l7", "efficientformer_l7", marks=pytest.mark.slow),
     ],
 )
-def test_a_full_variant_builds_and_its_step_and_its_answers_have_their_shapes(file, arg, backbone, size):
+def test_a_full_variant_builds_and_its_losses_have_their_shapes(file, arg, backbone):
     """Without data and without a single array of weights: everything is traced, nothing is computed."""
     config = configuration.load(f"configs/bounded/{file}.py" + (f":{arg}" if arg else ""))
-    task = task_of(config.batch_size, config.data.source)
-    classes, rows = len(task.classes["expression"]), config.batch_size
+    task, rows = task_of(config.batch_size, config.data.source), config.batch_size
     models = teacher_of(config)
     if config.student.init:
-        options = config.student.options.to_dict()
-        models["student"] = weightless(NetworkSpec(backbone, options, {"pretrained": 1000}))
+        models["student"] = weightless(
+            NetworkSpec(backbone, config.student.options.to_dict(), heads={"pretrained": 1000})
+        )
     recipe = recipes.find(config.recipe).build(config, task, models)
     spec = recipe.student_spec
-    assert (spec.backbone, spec.preprocessing.size) == (backbone, size)
-    assert spec.heads == {"expression": classes, "valence_arousal": 2}
-    assert [phase.name for phase in recipe.phases] == ["distill"]
+    assert (spec.backbone, spec.preprocessing.size) == (backbone, 224)
+    assert spec.heads == {"expression": len(task.classes["expression"]), "valence_arousal": 2}
+    (phase,) = recipe.phases
+    assert phase.name == "distill"
 
-    labels = parameter_labels(recipe)
-    state = jax.eval_shape(functools.partial(create_state, recipe, config, classes), jax.random.key(0))
-    step = functools.partial(create_train_step(recipe, config, labels), phase=0)
-    after, metrics = jax.eval_shape(step, state, recipe.constants, batch_of(config))
-    (teacher,) = recipe.teachers
-    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (after, state)]
-    assert shapes[0] == shapes[1]
-    assert {"loss", "loss/expression", "loss/valence_arousal", f"loss/teacher/{teacher}", "accuracy"} <= set(metrics)
-    assert {value.shape for value in metrics.values()} == {()}
-    answers = jax.eval_shape(recipe.predict, state.params, state.stats, recipe.constants, batch_of(config))
-    assert set(answers) == {"student", teacher}
-    for signals in answers.values():
-        assert (signals.logits.shape, signals.valence_arousal.shape) == ((rows, classes), (rows, 2))
+    params, stats = jax.eval_shape(recipe.init, jax.random.key(0))
+    assert set(jax.tree.leaves(label_parameters(params, recipe.groups))) == set(phase.learns)
+    outcome = jax.eval_shape(phase.objective, params, stats, recipe.constants, batch_of(config), jax.random.key(0))
+    assert {name: term.values.shape for name, term in outcome.terms.items()} == {
+        "expression": (rows,),
+        "valence_arousal": (rows,),
+    }
+    assert outcome.teacher_losses.shape == (rows, 1)
+    assert jax.tree.map(jnp.shape, outcome.stats) == jax.tree.map(jnp.shape, stats)
