@@ -137,6 +137,7 @@ def test_distill_loss_is_the_formula(finished):
         fitted = after["probe"].stats["standardizer"][name]
         z = (np.asarray(teacher.features, np.float64) - fitted["mean"]) / fitted["std"]
         adapter = after["probe"].params["adapters"][name]
+        assert z.std() > 0.1
         expected = ((f @ adapter["kernel"] + adapter["bias"] - z) ** 2).mean(-1)
         np.testing.assert_allclose(outcome.teacher_losses[:, k], expected, rtol=1e-3)
 
