@@ -103,12 +103,30 @@ def forecast(
         passes, grows = {"all-reduce": (2, 1.0)}.get(kind, (1, growth))
         gathers = gathers or kind == "all-gather"
         exchange += found["count"] * LATENCY + passes * found["bytes"] * grows / machine.link
-    relations = 0.0
-    if gathers:
-        part = next((p["share"] for p in one["split"] if p["part"] == "rest"), None) or 0.0
-        relations = max(part, 0.0) * compute * machine.devices**2
+    relations = max(rest(one), 0.0) * compute * machine.devices**2 if gathers else 0.0
     seconds = compute + relations + exchange
     return Forecast(compute + relations, exchange, batch * machine.devices / seconds, compute / seconds)
+
+
+def rest(phase: Mapping[str, Any]) -> float:
+    """The share of a measured step that none of its parts accounts for; it can be negative."""
+    return next((p["share"] for p in phase["split"] if p["part"] == "rest"), None) or 0.0
+
+
+def remark(one: Mapping[str, Any], several: Mapping[str, Any]) -> str:
+    """Names the phases whose work on gathered rows is missing in the forecast; empty where there is none."""
+    missing = [
+        ours["name"]
+        for ours, theirs in zip(one["phases"], several["phases"], strict=True)
+        if "all-gather" in theirs["program"]["collectives"] and rest(ours) <= 0
+    ]
+    if not missing:
+        return ""
+    rows = one["batch_size"] // one["devices"]["count"] * max(machine.devices for machine in MACHINES)
+    return (
+        f"Not counted in {', '.join(missing)}: what every device computes of the gathered rows, as its measured share "
+        f"of the step is not positive. Of {rows:,} rows one similarity matrix takes {4 * rows**2 / 2**30:.1f} GiB."
+    )
 
 
 def table(one: Mapping[str, Any], several: Mapping[str, Any]) -> Table:
@@ -182,7 +200,7 @@ def page(one: list[str], several: list[str]) -> str:
         *(f"- {name.capitalize()}: {text}" for name, text in facts.items()),
     ]
     model = ["A forecast, not a measurement. The model:", "\n".join(f"- {sentence}" for sentence in MODEL)]
-    tables = [table(a, b).markdown() for a, b in pairs]
+    tables = [text for a, b in pairs for text in (table(a, b).markdown(), remark(a, b)) if text]
     return "\n\n".join(["# What a pod would do", "\n".join(lines), *model, *tables]) + "\n"
 
 

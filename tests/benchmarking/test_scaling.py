@@ -41,6 +41,18 @@ def test_gathered_rows_and_what_is_computed_of_them_grow_with_the_devices():
     assert found.efficiency == pytest.approx(4e-3 / (found.compute + found.exchange))
 
 
+def test_what_the_measured_step_says_nothing_of_is_named():
+    several = copy.deepcopy(RESULTS)
+    several["phases"][0]["program"]["collectives"] = {"all-gather": {"count": 1, "bytes": 10**4}}
+    assert scaling.remark(RESULTS, several) == ""  # its share is there
+    one = copy.deepcopy(RESULTS)
+    one["phases"][0]["split"][0]["share"] = -0.1
+    assert scaling.remark(one, RESULTS) == ""  # nothing is gathered
+    # 4 examples on each of 256 devices: 1024 x 1024 floats are 4 MiB.
+    assert scaling.remark(one, several).endswith("Of 1,024 rows one similarity matrix takes 0.0 GiB.")
+    assert scaling.remark(one, several).startswith("Not counted in train: ")
+
+
 def test_a_page_of_two_results(tmp_path):
     path = tmp_path / "one.json"
     path.write_text(json.dumps(RESULTS))
