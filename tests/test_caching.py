@@ -90,9 +90,9 @@ def batches_of(config, made):
     ("recipe", "dtype", "tolerance"),
     [
         (smkd, "float16", 5e-3),
-        (smkd, "bfloat16", 4e-2),
+        pytest.param(smkd, "bfloat16", 4e-2, marks=pytest.mark.slow),
         (bounded, "float32", 1e-4),
-        (bounded, "float16", 5e-3),
+        pytest.param(bounded, "float16", 5e-3, marks=pytest.mark.slow),
     ],
 )
 def test_losses_and_scores_with_cached_teachers_are_those_with_live_ones(teachers, tmp_path, recipe, dtype, tolerance):
