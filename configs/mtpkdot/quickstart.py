@@ -31,7 +31,9 @@ def get_config(arg=""):
     config.data.in_memory = True
     config.data.augment.update({"crop_area": (0.7, 1.0), "aspect": (0.9, 1.1)})
     config.modalities.face = defaults.modality("image", "basic_cnn", size=48, width=12)
-    config.modalities.physiology = defaults.modality("physiology", "conv1d", privileged=True, width=16, depth=4)
+    config.modalities.physiology = defaults.modality(
+        "physiology", "conv1d", privileged=True, width=16, depth=2 if small else 4
+    )
     config.modalities.sound = defaults.modality(
         "audio", "conv1d", privileged=True, standardize="all", width=32, depth=2
     )
