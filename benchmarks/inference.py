@@ -45,7 +45,7 @@ def create_spec(network: str) -> NetworkSpec:
     if match is None:
         raise InputError(f"--networks has {network!r}: write name, name@size or name:option=number@size.")
     name, option, number, size = match.groups()
-    options = {option: float(number)} if option else {}
+    options = {option: float(number) if "." in number else int(number)} if option else {}
     spec = NetworkSpec(name, options=options, heads={"expression": EXPRESSIONS, "valence_arousal": 2})
     preprocessing = functional(spec).module.backbone.preprocessing
     return dataclasses.replace(spec, preprocessing=resized(preprocessing, int(size)) if size else preprocessing)

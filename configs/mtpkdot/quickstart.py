@@ -4,7 +4,8 @@ Papers: PKDOT and MT-PKDOT (docs/mtpkdot.md). The data is synthetic (the embedde
 it shows the machine at work and proves nothing about the papers.
 
 Command:  python -m emokd.train --config=configs/mtpkdot/quickstart.py --workdir=runs/mtpkdot_quickstart
-Expected: no figures measured yet. Hardware: 2 CPU cores. Time: not measured yet; `:small` is a few steps.
+Expected: accuracy .49, the joint teacher .64 and the face alone .40; mean CCC .59 (one run of 2026-11-25 at commit
+34e3121). Hardware: 2 CPU cores. Time: 2 min 20 s; `:small` is a few steps.
 """
 
 from emokd import defaults

@@ -3,7 +3,8 @@
 The data is synthetic (the embedded painter). configs/bounded/quickstart.py trains this teacher by itself.
 
 Command:  python -m emokd.train --config=configs/teachers/painter.py --workdir=runs/teachers/painter
-Expected: not measured yet. Hardware: 2 CPU cores. Time: not measured yet; `:small` is 10 steps.
+Expected: accuracy .67, mean CCC .78 (one run of 2026-11-25 at commit 34e3121). Hardware: 2 CPU cores. Time: about a
+minute; `:small` is 10 steps, 13 s.
 """
 
 from emokd import config as configuration

@@ -82,6 +82,8 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Assembles the global batch from this process's rows."""
     sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(dict(batch), sharding)  # all arrays in one call
     # Meant, but among several processes JAX takes it for an accident and the loop's guard would refuse it.
     with jax.transfer_guard_host_to_device("allow"):
         return {name: jax.make_array_from_process_local_data(sharding, values) for name, values in batch.items()}
