@@ -10,7 +10,6 @@ import pathlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from absl import logging
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from emokd.data.video_file import import_av
 from emokd.errors import InputError
 from emokd.faces import Face, FaceCropper
 from emokd.inference import Predictor
@@ -172,7 +172,7 @@ class VideoReader:
         Raises:
           InputError: the package PyAV is missing, or this is no video file.
         """
-        self._av = _import_av()
+        self._av = import_av()
         self._path = path
         try:
             self._container = self._av.open(str(path))
@@ -238,7 +238,7 @@ class VideoWriter:
           path: the file.
           rate: frames per second, nominally; every frame has its own time.
         """
-        self._av = _import_av()
+        self._av = import_av()
         self._container = self._av.open(str(path), "w", format="mp4")
         codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
         self._stream = self._container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
@@ -339,13 +339,3 @@ def _whole(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
         for path in temporary:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _import_av() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        raise InputError(
-            f"Reading and writing videos needs the package PyAV ({error}). Install it: pip install emokd[video]."
-        ) from error
-    return av

@@ -19,7 +19,7 @@ def file_frame_numbers(path: str) -> Int64[np.ndarray, " N"]:
     """
     if not os.path.isfile(path):
         return np.zeros(0, np.int64)
-    av = _import_av()
+    av = import_av()
     try:
         with av.open(path) as container:
             # A file that does not say how many frames it has is decoded to its end.
@@ -39,7 +39,7 @@ def read_file_frames(
     """
     wanted = [int(number) for number in numbers]
     found: dict[int, np.ndarray] = {}
-    av = _import_av()
+    av = import_av()
     try:
         with av.open(path) as container:
             for number, frame in enumerate(container.decode(video=0), 1):
@@ -55,9 +55,16 @@ def read_file_frames(
     return np.stack([found[number] for number in wanted])
 
 
-def _import_av() -> ModuleType:
+def import_av() -> ModuleType:
+    """The package PyAV.
+
+    Raises:
+      InputError: it is missing.
+    """
     try:
         import av
     except ImportError as error:
-        raise InputError('Videos are read by the package PyAV: pip install "emokd[video]".') from error
+        raise InputError(
+            f"Reading and writing videos needs the package PyAV ({error}). Install it: pip install emokd[video]."
+        ) from error
     return av
