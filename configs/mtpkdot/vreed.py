@@ -21,7 +21,7 @@ def get_config(arg=""):
         config.batch_size = 64
         config.data.source = "vreed"
         config.data.options = {}
-        config.data.split.update({"folds": 5, "by_group": False})
+        config.data.split.update({"folds": 5, "by_group": True})
         for name in list(config.modalities):
             del config.modalities[name]
         for name, privileged in (("eye", False), ("ecg", True), ("gsr", True)):

@@ -4,8 +4,8 @@ Five seeds on each of five folds. The students of one seed and fold have the sam
 `aligned` goes on from there, and the variants begin with one or the other (`start_from`). The table has the teachers'
 scores too: each modality alone, and the joint one.
 
-Arguments: `ravdess` (actor-disjoint folds), `vreed` (folds of trials), `small` (`ravdess` in a few
-steps, two methods, one seed).
+Arguments: `ravdess` (actor-disjoint folds), `vreed` (folds disjoint in people, as far as these can be told apart),
+`vreed_trials` (folds of trials), `small` (`ravdess` in a few steps, two methods, one seed).
 
 Command:  python -m emokd.study --config=configs/studies/mtpkdot.py:ravdess --workdir=runs/studies/mtpkdot_ravdess
 Expected: docs/results/mtpkdot.md: no method measurably above the student without privilege.
@@ -15,7 +15,11 @@ Hardware: one CPU core. Time: 4 to 20 seconds a run (median 9) beside another st
 from emokd.config import check_argument
 from emokd.study_plan import define
 
-TITLES = {"ravdess": "MT-PKDOT on RAVDESS's features", "vreed": "MT-PKDOT on VREED's features"}
+TITLES = {
+    "ravdess": "MT-PKDOT on RAVDESS's features",
+    "vreed": "MT-PKDOT on VREED's features",
+    "vreed_trials": "MT-PKDOT on VREED's features, folds of trials",
+}
 
 # The other students begin with encoders that were taught for twelve epochs, and learn for eight more.
 LONGER = {"phases.student.duration_epochs": 20.0}
@@ -25,8 +29,8 @@ SMALL = (*SUPPORT, "no_privilege", "mtpkdot")
 
 def get_config(arg="ravdess"):
     """The study of one data set."""
-    check_argument(arg, ("ravdess", "vreed", "small"))
-    data = "ravdess" if arg == "small" else arg
+    check_argument(arg, (*TITLES, "small"))
+    data = "vreed" if arg == "vreed_trials" else "ravdess" if arg == "small" else arg
     no_teachers = {f"phases.{name}.enabled": False for name in ("teach", "joint", "hallucinate", "align")}
     joint = {"start_from": "{run:teachers}", "pool": "joint", "objective.centroid": 0.0, "phases.align.enabled": False}
     aligned = {"start_from": "{run:aligned}"}
@@ -49,8 +53,10 @@ def get_config(arg="ravdess"):
         "uniform": {**aligned, "weighting": ({"name": "uniform"},)},
         "per_sample": {**aligned, "weighting": ({"name": "most_confident", "per": "sample"},)},
     }
+    if arg == "vreed_trials":
+        variants = {name: {**changes, "data.split.by_group": False} for name, changes in variants.items()}
     return define(
-        title=TITLES[data],
+        title=TITLES.get(arg, TITLES["ravdess"]),
         base=f"configs/mtpkdot/{data}.py" + (":small" if arg == "small" else ""),
         variants={name: variants[name] for name in (SMALL if arg == "small" else variants)},
         seeds=(0,) if arg == "small" else (0, 1, 2, 3, 4),

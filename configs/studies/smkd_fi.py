@@ -4,9 +4,8 @@ Every method has the same number of optimiser steps on the same pictures: "super
 where a phase is left out, another that learns from labels has its steps. The teachers' features are cached, so that the
 study asks them once: eight views of each picture and the whole one.
 
-Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights,
-for the weightings, or `basic_phases`, `mobilenet_phases` for the phases; `small` is two methods, one seed, the
-teachers trained by the runs):
+Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights;
+`small` is two methods, one seed, the teachers trained by the runs):
   python -m emokd.train --config=configs/teachers/oasis.py --workdir=runs/teachers/oasis
   python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
   python -m emokd.cache_teachers --config=configs/studies/smkd_fi_job.py:basic_with_extra --output=runs/cache/fi
@@ -20,18 +19,20 @@ from emokd.study_plan import define
 
 # Steps of distill, classify and finetune; see smkd_fi_job.py.
 STEPS = {"basic": (96, 32, 64), "mobilenet": (48, 16, 48), "small": (3, 3, 3)}
-METHODS = ("supervised", "uniform", "relevance", "ca_mkd", "most_relevant_alone", "relevance_and_oasis")
-PHASES = ("relevance", "without_classify", "without_finetune")
 SMALL = ("supervised", "relevance")
+# Whom each method is compared with: all with labels alone, weightings with uniform weights, parts left out with the whole.
+BASELINES = {
+    "uniform": "supervised",
+    **dict.fromkeys(("relevance", "ca_mkd", "most_relevant_alone"), ("supervised", "uniform")),
+    **dict.fromkeys(("relevance_and_oasis", "without_classify", "without_finetune"), ("supervised", "relevance")),
+}
 
 
 def get_config(arg="basic"):
     """The study of one student."""
-    check_argument(arg, (*STEPS, *(f"{student}_phases" for student in ("basic", "mobilenet"))))
-    student, of_phases = arg.removesuffix("_phases"), arg.endswith("_phases")
-    base = f"configs/studies/smkd_fi_job.py:{student}"
-    extra = f"configs/studies/smkd_fi_job.py:{student}_with_extra"
-    distill, classify, finetune = STEPS[student]
+    check_argument(arg, tuple(STEPS))
+    base = f"configs/studies/smkd_fi_job.py:{arg}"
+    distill, classify, finetune = STEPS[arg]
     relevance = ({"name": "relevance", "temperature": 1.0},)
     variants = {
         "supervised": {
@@ -44,7 +45,7 @@ def get_config(arg="basic"):
         "relevance": {"weighting": relevance},
         "ca_mkd": {"weighting": ({"name": "ca_mkd"},)},
         "most_relevant_alone": {"weighting": ({"name": "most_confident", "per": "sample"},)},
-        "relevance_and_oasis": {"base": extra, "weighting": relevance},
+        "relevance_and_oasis": {"base": f"{base}_with_extra", "weighting": relevance},
         "without_classify": {
             "weighting": relevance,
             "phases.classify.enabled": False,
@@ -56,13 +57,12 @@ def get_config(arg="basic"):
             "phases.classify.duration_steps": classify + finetune,
         },
     }
-    names = SMALL if arg == "small" else PHASES if of_phases else METHODS
     return define(
-        title=f"SMKD on the FI sample, student {student}",
+        title=f"SMKD on the FI sample, student {arg}",
         base=base,
-        variants={name: variants[name] for name in names},
+        variants={name: variants[name] for name in (SMALL if arg == "small" else variants)},
         seeds=(0,) if arg == "small" else (0, 1, 2, 3, 4),
         per_seed=("seed", "data.split.fold"),
         metric="student.expression.accuracy",
-        baseline="relevance" if of_phases else "supervised" if arg == "small" else ("supervised", "uniform"),
+        baseline="supervised" if arg == "small" else BASELINES,
     )
