@@ -20,7 +20,7 @@ from emokd.study_plan import define
 # Steps of distill, classify and finetune; see smkd_fi_job.py.
 STEPS = {"basic": (96, 32, 64), "mobilenet": (48, 16, 48), "small": (3, 3, 3)}
 SMALL = ("supervised", "relevance")
-# Whom each method is compared with: all with labels alone, weightings with uniform weights, parts left out with the whole.
+# Whom each is compared with: all with labels alone, weightings with uniform weights, parts left out with the whole.
 BASELINES = {
     "uniform": "supervised",
     **dict.fromkeys(("relevance", "ca_mkd", "most_relevant_alone"), ("supervised", "uniform")),
