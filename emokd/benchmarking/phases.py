@@ -4,11 +4,9 @@ import dataclasses
 import functools
 import json
 import pathlib
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +16,12 @@ from absl import logging
 from emokd import config as configuration
 from emokd.benchmarking.batches import create_batches, read_ahead
 from emokd.benchmarking.compilations import count_compilations
+from emokd.benchmarking.flow import Flow, measure_flow
 from emokd.benchmarking.peak import measure_peak
 from emokd.benchmarking.program import count_live_macs, describe_program
 from emokd.benchmarking.split import Step, split_step
 from emokd.benchmarking.stand_ins import untrained_teachers
-from emokd.benchmarking.timing import Clock, Rule, Timing
+from emokd.benchmarking.timing import Clock, Rule, Timing, interleave
 from emokd.job import create_job
 from emokd.models.cost import describe
 from emokd.phase import Phase, Tree
@@ -32,8 +31,6 @@ from emokd.training.sharding import batch_sharding, check_batch_size
 from emokd.training.step import create_train_step
 
 TRACED_STEPS = 3
-
-T = TypeVar("T")
 
 
 def benchmark(
@@ -106,20 +103,18 @@ class _Bench:
             step = self.job.programs.step(index, self.state, self.constants, batch)
             compile_seconds = self.clock() - begun
             logging.info("Compiled phase %s in %.1f s.", phase.name, compile_seconds)
-            warmup = self.rule.warmup + read_ahead(self.job, self.data)
-            rule = dataclasses.replace(self.rule, warmup=warmup)
-            leaves, loss, steps, waits = time_steps(
-                lambda leaves, batch: step(leaves, self.constants, batch),
-                step.flatten(self.state),
-                batches,
-                rule,
-                self.clock,
-            )
+            leaves = step.flatten(self.state)
 
-        def take(batch: Tree = batch) -> Any:
-            nonlocal leaves
-            leaves, metrics = step(leaves, self.constants, batch)
-            return leaves, metrics
+            def take(batch: Tree = batch) -> Any:
+                nonlocal leaves
+                leaves, metrics = step(leaves, self.constants, batch)
+                return leaves, metrics
+
+            steps = interleave({"step": take}, self.rule, self.clock)["step"]
+            # Batches that were read while the step compiled would hide the waiting.
+            warmup = self.rule.warmup + read_ahead(self.job, self.data)
+            flow = measure_flow(take, batches, dataclasses.replace(self.rule, warmup=warmup), self.clock)
+            loss = take()[1]["loss"]
 
         self.state = jax.tree.map(jnp.copy, step.unflatten(leaves))
         with jax.set_mesh(self.mesh):
@@ -152,21 +147,20 @@ class _Bench:
             "macs": macs,
             "program": program,
             "split": parts,
-            **self.speed(steps, waits, macs, program["bytes_accessed"], peak),
+            **self.speed(steps, flow, macs, program["bytes_accessed"], peak),
         }
 
     def speed(
-        self, steps: Timing, waits: Timing, macs: int, bytes_accessed: float | None, peak: dict[str, Any]
+        self, steps: Timing, flow: Flow, macs: int, bytes_accessed: float | None, peak: dict[str, Any]
     ) -> dict[str, Any]:
-        """What follows from the times of steps and of waiting for their batches."""
+        """What follows from the times of steps one by one, and of steps as training takes them."""
         low, high = steps.quartiles
-        turn = statistics.median(step + wait for step, wait in zip(steps.seconds, waits.seconds, strict=True))
         flops = 2 * macs / self.mesh.size / steps.median
         return {
             "step_seconds": steps.median,
             "step_quartiles": [low, high],
-            "examples_per_second_per_device": self.job.config.batch_size / self.mesh.size / turn,
-            "share_waiting": sum(waits.seconds) / (sum(waits.seconds) + sum(steps.seconds)),
+            "examples_per_second_per_device": self.job.config.batch_size / self.mesh.size * flow.rate,
+            "share_waiting": flow.waiting,
             "share_of_matmul_peak": flops / peak["matmul_flops"],
             "share_of_copy_peak": None
             if bytes_accessed is None
@@ -182,28 +176,3 @@ class _Bench:
         state = dataclasses.replace(state, step=jnp.asarray(self.job.recipe.starts()[index], jnp.int32))
         # A copy: the step donates its state, and preparing may have passed leaves through.
         self.state = jax.device_put(jax.tree.map(jnp.copy, state), self.placement.state)
-
-
-def time_steps(
-    step: Callable[[T, Tree], tuple[T, Tree]],
-    state: T,
-    batches: Iterator[Tree],
-    rule: Rule,
-    clock: Clock = time.perf_counter,
-) -> tuple[T, Any, Timing, Timing]:
-    """Takes steps, each to its end before the next batch is asked for.
-
-    Returns:
-      (the last state, the last loss, seconds of each timed step, seconds waited for each one's batch)
-    """
-    steps, waits, metrics = [], [], {}
-    for turn in range(rule.warmup + rule.steps):
-        begun = clock()
-        batch = next(batches)
-        ready = clock()
-        state, metrics = jax.block_until_ready(step(state, batch))
-        ended = clock()
-        if turn >= rule.warmup:
-            waits.append(ready - begun)
-            steps.append(ended - ready)
-    return state, metrics["loss"], Timing(tuple(steps)), Timing(tuple(waits))

@@ -1,7 +1,6 @@
 """Batches on their way to the device while the step before them runs."""
 
 import collections
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,16 +14,12 @@ class DeviceIterator(grain.DatasetIterator):
 
     Transfers are dispatched, not waited for, so no thread is needed: the source reads ahead on the host,
     and `depth` batches are on the device or on their way to it.
-
-    Attributes:
-      wait_seconds: time spent so far waiting for the source to have a batch ready.
     """
 
     def __init__(self, iterator: Iterator[Any], put: Callable[[Any], Any], depth: int):
         super().__init__(iterator if isinstance(iterator, grain.DatasetIterator) else ())
         if depth < 1:
             raise InputError(f"The number of batches to transfer ahead is {depth}; it must be at least 1.")
-        self.wait_seconds = 0.0
         self._source: Any = iterator
         self._put = put
         self._depth = depth
@@ -54,14 +49,11 @@ class DeviceIterator(grain.DatasetIterator):
     def _fill(self) -> None:
         """Dispatches transfers until `depth` batches are ahead, or the source ends."""
         while not self._ended and len(self._ahead) < self._depth:
-            started = time.perf_counter()
             try:
                 batch = next(self._source)
             except StopIteration:
                 self._ended = True
                 return
-            finally:
-                self.wait_seconds += time.perf_counter() - started
             state = self._source.get_state() if hasattr(self._source, "get_state") else None
             self._ahead.append((self._put(batch), state))
 

@@ -73,7 +73,7 @@ class Pace:
         """Counts a step.
 
         Args:
-          waited: seconds spent waiting for data so far, a total that only grows.
+          waited: seconds so far in which nothing ran for want of data, a total that only grows.
         """
         self._steps += 1
         if self._steps == 0:
@@ -86,7 +86,7 @@ class Pace:
         return self._chronometer.pause()
 
     def recent(self) -> tuple[float, float] | None:
-        """(examples per second and device, share of the time spent waiting for data) since the last call.
+        """(examples per second and device, share of the time without a step for want of data) since the last call.
 
         None where no step after the warm-up fell in between.
         """

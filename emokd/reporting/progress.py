@@ -38,8 +38,8 @@ class Progress:
     """Counts the steps of a run's phases and shows how it goes.
 
     A line has the phase, its steps, the losses, examples per second and device (without compilation, the
-    first step and pauses), the share of the step time spent waiting for data, and an estimate of the time left
-    in the whole run, for which later phases are taken to go at the present pace.
+    first step and pauses), the share of the time in which nothing ran for want of data, and an estimate of the
+    time left in the whole run, for which later phases are taken to go at the present pace.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Progress:
         self._recent, self._shown_first, self._metrics = None, False, {}
 
     def step(self, *, waited: float = 0.0) -> None:
-        """Counts a step; `waited` is the total of seconds spent waiting for data in this phase."""
+        """Counts a step; `waited` is the total of seconds in which nothing ran for want of data in this phase."""
         self._step += 1
         self._pace.step(waited)
 

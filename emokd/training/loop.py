@@ -1,6 +1,7 @@
 """The training loop: phases in order, each one compiled program; resumes at any step, bit for bit."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -29,6 +30,7 @@ from emokd.training.programs import PhaseStep, Programs
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State
 from emokd.training.streams import Attach, Streams
+from emokd.training.waiting import STEPS_AHEAD, DataWait
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,14 +145,15 @@ class _Run:
         every = self.evaluation_interval(phase)
         self.progress.begin(phase.name, step - start)
         in_flight: collections.deque = collections.deque()
-        with jax.transfer_guard("disallow"):
+        with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait:
             while step < start + phase.steps:
                 leaves, metrics = take(leaves, self.constants, batch)
                 step += 1
+                wait.watch(metrics["loss"])
                 in_flight.append(metrics["loss"])
-                if len(in_flight) > 2:  # the host stays at most two steps ahead, so memory stays bounded
+                if len(in_flight) > STEPS_AHEAD:
                     in_flight.popleft().block_until_ready()
-                self.progress.step(waited=stream.wait_seconds)
+                self.progress.step(waited=wait.seconds)
                 end = step == start + phase.steps
                 if end or (step - start) % every == 0:
                     self.state = take.unflatten(leaves)
@@ -165,7 +168,7 @@ class _Run:
                             self.observe(phase, step)
                         self.evaluate_and_save(phase, step, stream)
                 if not end:
-                    batch = next(stream)
+                    batch = wait.next(stream)
         self.progress.end()
 
     def begin(self, phase: Phase) -> None:

@@ -2,11 +2,12 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emokd.benchmarking.flow import measure_flow
 from emokd.benchmarking.peak import measure_peak
-from emokd.benchmarking.phases import time_steps
 from emokd.benchmarking.timing import Rule, Timing, interleave, ratio
 from emokd.errors import InputError
 
@@ -76,21 +77,17 @@ def test_a_rule_without_steps_is_refused():
         Rule(warmup=-1)
 
 
-def test_waiting_for_data_and_steps_are_told_apart():
+def test_the_flow_of_steps():
     clock = Clock()
 
     def batches():
-        for seconds in (9, 1, 2, 3):
+        for seconds in (9, 4, 6, 4):
             clock.now += seconds
-            yield {"x": seconds}
+            yield seconds
 
-    def step(state, batch):
-        clock.now += 10
-        return state + 1, {"loss": batch["x"]}
-
-    state, loss, steps, waits = time_steps(step, 0, batches(), Rule(warmup=1, steps=3), clock)
-    assert (state, loss) == (4, 3)
-    assert steps.seconds == (10, 10, 10) and waits.seconds == (1, 2, 3)
+    found = measure_flow(lambda batch: (None, {"loss": jnp.zeros(())}), batches(), Rule(warmup=1, steps=3), clock)
+    assert found.rate == pytest.approx(3 / 14)
+    assert 0 <= found.waiting <= 1
 
 
 def test_peak_is_work_over_time():

@@ -1,5 +1,3 @@
-import time
-
 import grain
 import jax
 import numpy as np
@@ -7,7 +5,6 @@ import orbax.checkpoint as ocp
 import pytest
 
 from emokd.data.pipeline import to_device
-from emokd.data.prefetch import DeviceIterator
 from emokd.errors import InputError
 
 
@@ -70,16 +67,6 @@ def test_grain_saves_and_restores_it_through_orbax(tmp_path):
         other = to_device(numbers(), jax.device_put, depth=3)
         manager.restore(0, args=grain.checkpoint.CheckpointRestore(other))
     assert values(other, 2) == [4, 5]
-
-
-def test_waiting_is_measured(monkeypatch):
-    clock = iter(range(0, 1000, 2))  # Each reading of the clock is two seconds after the last.
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    iterator = DeviceIterator(iter("abcd"), str, depth=1)
-    next(iterator)
-    assert iterator.wait_seconds == 2
-    next(iterator)
-    assert iterator.wait_seconds == 4
 
 
 def test_a_failing_source_is_not_hidden():
