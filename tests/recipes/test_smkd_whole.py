@@ -1,4 +1,4 @@
-"""SMKD as whole runs: interruptions, unlabelled pictures, what each network sees, and what each phase costs."""
+"""SMKD as a whole run: interruptions, unlabelled pictures, and what each phase compiles."""
 
 import contextlib
 import dataclasses
@@ -6,70 +6,33 @@ import json
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
 import pytest
 from PIL import Image
-from recipes_setup import build, make_config
-from scipy import optimize, special
-from small_jobs import SIZE, paint
+from scipy import special
+from small_jobs import SIZE
+from smkd_jobs_setup import STEPS, first_batch, make_job_config, make_teacher, save_teachers
 
 from emokd import defaults, job
 from emokd.benchmarking.compilations import count_compilations
-from emokd.benchmarking.program import count_live_macs
-from emokd.data.augment import Augmentation, render, sample_views
-from emokd.data.pipeline import train_batches
-from emokd.models.network import Functional, NetworkSpec, TrainedModel, functional
-from emokd.models.preprocessing import Preprocessing
-from emokd.recipes import common, smkd
+from emokd.data.augment import Augmentation, render
+from emokd.models.network import functional
+from emokd.recipes import common
 from emokd.reporting.metrics_log import read_metrics
 from emokd.reporting.progress import Progress
 from emokd.training import loop
 from emokd.training.programs import PhaseStep, Programs
-from emokd.training.state import State, create_state
-from emokd.training.step import create_train_step, parameter_labels
-from emokd.weights import model_folder
+from emokd.training.state import State
 
 PHASES = ("probe", "distill", "classify", "finetune")
-CLASSES, STEPS, DECAY = 8, 6, 0.7
+DECAY = 0.7
 WIDTH = 16  # so that networks outweigh the drawing of views
 
 
 class Killed(Exception):
     """Stands for the power cut."""
-
-
-def make_teacher(seed, width, size=SIZE, normalisation=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))):
-    """A network with random weights whose BatchNorm statistics keep its features alive."""
-    spec = NetworkSpec(
-        "basic_cnn",
-        {"width": width, "size": SIZE},
-        {"pretrained": 5},
-        preprocessing=Preprocessing(size, *normalisation),
-    )
-    params, stats = jax.device_get(functional(spec).init(jax.random.key(seed)))
-    rng = np.random.default_rng(seed)
-    stats = jax.tree.map(lambda s: (0.1 * s + rng.uniform(0.0, 0.1, s.shape)).astype(np.float32), stats)
-    return TrainedModel(spec, params, stats, origin=f"random {seed}")
-
-
-def save_teachers(folder, models):
-    for name, model in models.items():
-        model_folder.save_model(folder / name, model.spec, model.params, model.stats, {"source": "test"})
-    return {name: str(folder / name) for name in models}
-
-
-def make_job_config(teachers):
-    config = paint(smkd.default_config(), steps=STEPS)
-    config.devices = 1
-    config.data.options.train = 21  # batches run across the ends of epochs
-    config.checkpoint.min_seconds = 0.0
-    config.select.which = "last"
-    for name, folder in teachers.items():
-        config.teachers[name] = defaults.teacher(checkpoint=folder)
-    return config
 
 
 def run(config, workdir, shared):
@@ -230,101 +193,6 @@ def test_a_whole_run_compiles_the_step_of_each_phase_once(whole):
     assert whole.watched.taken == [0] * (len(PHASES) * STEPS)
 
 
-def first_batch(examples, config):
-    stream = train_batches(
-        examples, batch_size=config.batch_size, seed=0, canvas=config.data.canvas, fit="crop", num_threads=0
-    )
-    return jax.tree.map(jnp.asarray, next(stream))
-
-
-def shortest_mixture(gradients, bound):
-    """AEKD's weights by SLSQP in float64, from gradients [K, anything]."""
-    rows = np.asarray(gradients, np.float64).reshape(len(gradients), -1)
-    gram = rows @ rows.T
-    gram = gram / np.trace(gram)
-    found = optimize.minimize(
-        lambda a: a @ gram @ a / 2,
-        np.full(len(gram), 1 / len(gram)),
-        jac=lambda a: gram @ a,
-        bounds=[(0, bound)] * len(gram),
-        constraints={"type": "eq", "fun": lambda a: a.sum() - 1, "jac": np.ones_like},
-        method="SLSQP",
-        options={"ftol": 1e-15, "maxiter": 500},
-    )
-    return found.x
-
-
-def random_state(recipe, config):
-    """A state of the recipe, drawn in NumPy: nothing is compiled."""
-    abstract = jax.eval_shape(lambda key: create_state(recipe, config, CLASSES, key), jax.random.key(0))
-    rng = np.random.default_rng(3)
-
-    def filled(tree, low, high):
-        return jax.tree.map(lambda x: jnp.asarray(rng.uniform(low, high, x.shape), x.dtype), tree)
-
-    ranges = {"params": (-0.4, 0.6), "stats": (0.5, 1.5)}
-    names = [part.name for part in dataclasses.fields(abstract) if part.name != "key"]
-    parts = {name: filled(getattr(abstract, name), *ranges.get(name, (0, 0))) for name in names}
-    return dataclasses.replace(abstract, key=jax.random.key(0), **parts)
-
-
-def test_aekd_weighs_teachers_by_the_shortest_mixture_of_their_gradients(examples):
-    config = make_config()
-    models = {name: make_teacher(seed, 2) for seed, name in enumerate(("one", "three", "two"))}
-    config.teachers.three = defaults.teacher("basic_cnn", checkpoint="unused")
-    config.weighting = ({"name": "aekd", "bound": 0.4},)
-    config.optimizer.update({"name": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "clip_norm": 0.0})
-    config.phases.probe.enabled = False
-    config.phases.distill = defaults.phase(steps=1, learning_rate=1.0, warmup_percent=0.0, schedule="constant")
-    recipe = build(config, models, examples)
-    state = random_state(recipe, config)
-    rows = np.arange(config.batch_size) != 2
-    batch = {**first_batch(examples, config), "mask": jnp.asarray(rows)}
-    spec, counts = recipe.student_spec, jnp.asarray(rows / rows.sum(), jnp.float32)
-
-    def losses(features, adapters, targets):
-        """Each teacher's, over the rows that count."""
-        maps = [features @ adapters[name]["kernel"] + adapters[name]["bias"][None] for name in sorted(models)]
-        return jnp.stack([(((m - z) ** 2).mean(-1) * counts).sum() for m, z in zip(maps, targets, strict=True)])
-
-    twins = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *[(models[n].params, models[n].stats) for n in sorted(models)]
-    )
-    seen, alike = models["one"].spec, functional(models["one"].spec)
-
-    def of_parameters(params, stats, twins, choice):
-        view = common.create_views(batch, Augmentation(**config.data.augment), config.data.view_seed)
-        pixels = common.see(seen, batch, view)
-        found = jax.vmap(lambda weights: alike(*weights, pixels)[0].features)(twins)
-        scales = [stats["standardizer"][name] for name in sorted(models)]
-        targets = [(z - s["mean"][None]) / s["std"][None] for z, s in zip(found, scales, strict=True)]
-        pixels = common.see(spec, batch, view)
-        features = functional(spec)(params["student"], stats["student"], pixels, train=True)[0].features
-        return (losses(features, params["adapters"], targets) * choice).sum(), (features, targets)
-
-    gradient, choices = jax.jit(jax.grad(of_parameters, has_aux=True)), np.eye(3, dtype=np.float32)
-    found = [gradient(state.params, state.stats, twins, choice) for choice in choices]
-    by_parameters, ((features, targets), *_) = zip(*found, strict=True)
-    by_features = [
-        jax.grad(lambda f, choice: (losses(f, state.params["adapters"], targets) * choice).sum())(features, choice)
-        for choice in choices
-    ]
-    expected = shortest_mixture(by_features, 0.4)
-    assert np.isclose(expected, 0.4).any() and np.ptp(expected) > 0.01
-
-    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    after, metrics = step(state, recipe.constants, batch, phase=0)
-    np.testing.assert_allclose([metrics[f"weight/{name}"] for name in sorted(models)], expected, atol=1e-4)
-    taken = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, after.params)
-    mixed = jax.tree.map(lambda *g: np.tensordot(expected, np.stack(g), 1), *by_parameters)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), taken, mixed)
-    assert all(map(np.any, jax.tree.leaves((taken["student"]["backbone"], taken["adapters"]))))
-    assert not any(map(np.any, jax.tree.leaves((taken["student"]["heads"], taken["probes"]))))
-    labels = np.asarray(batch["expression"])[rows]
-    np.testing.assert_array_equal(after.tally["rows"], [*np.bincount(labels, minlength=CLASSES), 0])
-    np.testing.assert_allclose(after.tally["weights"], after.tally["rows"][:, None] * expected[None], atol=5e-4)
-
-
 def joined(batches, name):
     return np.concatenate([batch[name] for batch in batches])
 
@@ -397,135 +265,6 @@ def test_unlabelled_rows_are_weighed_by_entropy_and_labelled_ones_by_relevance(w
         found = by_class[names[label]]
         np.testing.assert_allclose([found["one"], found["two"]], expected[labels == label].mean(0), rtol=1e-4)
     assert np.ptp(expected[labels == -1]) > 0.01
-
-
-resize = jax.jit(jax.image.scale_and_translate, static_argnums=(1, 2, 5))
-
-
-def look(image, view, row, size):
-    """A picture in a view at a size: JAX's own resize, then colours as torchvision defines them, in float64."""
-    top, left, height, width = np.asarray(view.box[row], np.float64)
-    scale = size / (np.array([height, width]) * image.shape[:2])
-    pixels = resize(
-        image / np.float32(255),
-        (size, size, 3),
-        (0, 1),
-        jnp.asarray(scale, jnp.float32),
-        jnp.asarray(-np.array([top, left]) * image.shape[:2] * scale, jnp.float32),
-        "linear",
-    )
-    pixels = np.clip(np.asarray(pixels, np.float64), 0, 1)
-    pixels = pixels[:, ::-1] if view.flip[row] else pixels
-    luma = np.array([0.2989, 0.587, 0.114])
-    brightness, contrast, saturation = (float(f[row]) for f in (view.brightness, view.contrast, view.saturation))
-    pixels = np.clip(brightness * pixels, 0, 1)
-    pixels = np.clip(contrast * pixels + (1 - contrast) * (pixels @ luma).mean(), 0, 1)
-    return np.clip(saturation * pixels + (1 - saturation) * (pixels @ luma)[..., None], 0, 1)
-
-
-SEEN_AT = {
-    16: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    20: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    27: ((0.1, 0.2, 0.3), (1.0, 0.7, 0.4)),
-}
-"""Mean and deviation of the three networks, the student first, by the side of their pictures."""
-
-
-@pytest.fixture(scope="module")
-def differing(tmp_path_factory):
-    """A job of teachers that differ in size and normalisation, and a batch."""
-    folder = tmp_path_factory.mktemp("differing")
-    models = {"one": make_teacher(1, 3, 20, SEEN_AT[20]), "two": make_teacher(2, 2, SIZE, SEEN_AT[27])}
-    config = make_job_config(save_teachers(folder, models))
-    config.teachers.two.size = 27  # not the one that its folder says
-    made = job.create_job(config, None)
-    return config, made, first_batch(made.splits["train"], config)
-
-
-@pytest.mark.parametrize(
-    ("phase", "sizes"), [("probe", [20, 27]), ("distill", [16, 20, 27]), ("classify", [16]), ("finetune", [16])]
-)
-def test_each_network_sees_the_one_view_at_its_own_size_and_normalisation(differing, phase, sizes, monkeypatch):
-    config, made, batch = differing
-    recipe, state, original = made.recipe, made.programs.abstract, Functional.__call__
-    (objective,) = [p.objective for p in recipe.phases if p.name == phase]
-
-    @jax.jit
-    def received(batch):
-        found = {}
-
-        def spy(self, params, stats, images, **options):
-            assert images.shape[1] not in found
-            found[images.shape[1]] = images
-            answer = jax.eval_shape(lambda *args: original(self, *args, **options), params, stats, images)
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), answer)  # what it makes of them does not matter
-
-        monkeypatch.setattr(Functional, "__call__", spy)
-        params, stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (state.params, state.stats))
-        objective(params, stats, recipe.constants, batch, jax.random.key(0))
-        return found
-
-    seen = received(batch)
-    assert sorted(seen) == sizes
-    view = sample_views(batch["id"], batch["view"], Augmentation(**config.data.augment), config.data.view_seed)
-    assert np.ptp(view.box[:, 2]) > 0.1 and 0 < np.mean(view.flip) < 1
-    for size, images in seen.items():
-        mean, std = SEEN_AT[size]
-        expected = np.stack([look(image, view, row, size) for row, image in enumerate(np.asarray(batch["image"]))])
-        np.testing.assert_allclose(images, (expected - mean) / std, atol=1e-4)
-
-
-def rendering_macs(rows, canvas, size):
-    """Two products for each channel: along the rows of the canvas, then along its columns."""
-    return rows * 3 * (canvas * canvas * size + size * canvas * size)
-
-
-def network_macs(spec, rows, backward):
-    """Those of a network up to its features; with its backward pass, those of every gradient of its parameters."""
-    network, size = functional(spec), spec.preprocessing.size
-    params, stats = network.abstract
-    pixels = jax.ShapeDtypeStruct((rows, size, size, 3), jnp.float32)
-
-    def features(params, stats, pixels):
-        return network(params, stats, pixels, train=backward)[0].features.sum()
-
-    return count_live_macs(jax.grad(features) if backward else features, params, stats, pixels)
-
-
-def test_multiply_accumulates_of_each_phase_are_those_of_its_networks_to_the_last_one(differing):
-    config, made, batch = differing
-    recipe, rows = made.recipe, config.batch_size
-    specs = {name: recipe.networks[name] for name in ("student", "one", "two")}
-    forward = {
-        name: network_macs(spec, rows, False) + rendering_macs(rows, SIZE, spec.preprocessing.size)
-        for name, spec in specs.items()
-    }
-    student = network_macs(specs["student"], rows, True) + rendering_macs(rows, SIZE, SIZE)
-    width = {name: functional(spec).module.backbone.feature_size for name, spec in specs.items()}
-    teachers = sum(forward[name] for name in ("one", "two"))
-    probes = rows * (width["one"] + width["two"]) * CLASSES
-    adapters = rows * width["student"] * (width["one"] + width["two"])
-    head = rows * width["student"] * CLASSES
-    tally = (CLASSES + 1) * rows * 2
-    expected = {
-        "probe": teachers + 2 * probes,
-        "distill": teachers + probes + student + 3 * adapters + tally,
-        "classify": forward["student"] + 2 * head,
-        "finetune": student + 3 * head,
-    }
-    step = create_train_step(recipe, config, made.programs.labels)
-    state = made.programs.abstract
-    found = {
-        phase.name: count_live_macs(
-            lambda s, c, b, i=index: step(s, c, b, phase=i), state, recipe.constants, dict(batch)
-        )
-        for index, phase in enumerate(recipe.phases)
-    }
-    assert found == expected
-
-
-def compiled_flops(function, *args):
-    return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
 
 def estimated_flops(function, *args):
