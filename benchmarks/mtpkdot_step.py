@@ -5,10 +5,11 @@
 Shapes, networks and batch are those of configs/mtpkdot/ravdess.py; weights and numbers are random, and the same on both
 sides. The PyTorch side follows the published algorithm: the batch-mean cross-entropy of every teacher is read back and
 the least one picked in Python; the anchors come from a partial sort by NumPy on the host; GeomLoss solves the transport
-of that one teacher; losses are read back for the log. Ours solves the transport of all teachers in the step. Where the
-PyTorch side is compiled, its networks and GeomLoss are, each by itself: what lies between them is on the host. Its
-anchors are in the order of the partial sort, which moves the loss a little; `sort=True` of `create_torch_call` is for
-the test that compares the losses.
+of that one teacher; losses are read back for the log. Ours picks the teacher in the step and solves its transport
+there. "without imitation" is our step of a student that imitates nothing: the floor under all that could be gained in
+transport and structure. Where the PyTorch side is compiled, its networks and GeomLoss are, each by itself: what lies
+between them is on the host. Its anchors are in the order of the partial sort, which moves the loss a little;
+`sort=True` of `create_torch_call` is for the test that compares the losses.
 """
 
 import functools
@@ -27,7 +28,9 @@ COLUMNS = {"action_units": 35, "mfcc": 259, "wav2vec2_logits": 8}
 LEARNING_RATE = 5e-4
 
 
-def create_config(batch_size: int = 128, solver: str = "converged", dropout: float | None = None):
+def create_config(
+    batch_size: int = 128, solver: str = "converged", dropout: float | None = None, imitation: bool = True
+):
     """The configuration that both sides follow: RAVDESS's, with plain Adam at a constant rate."""
     config = configuration.load(str(CONFIG)).copy_and_resolve_references()
     config.unlock()
@@ -35,6 +38,8 @@ def create_config(batch_size: int = 128, solver: str = "converged", dropout: flo
     config.structure.k = min(config.structure.k, batch_size // 4)
     if dropout is not None:
         config.dropout = dropout
+    if not imitation:
+        config.objective.update({"task": 1.0, "transport": 0.0, "centroid": 0.0, "features": 0.0})
     config.phases.student.learning_rate = LEARNING_RATE
     config.phases.student.schedule, config.phases.student.warmup_percent = "constant", 0.0
     as_compared(config)
@@ -125,6 +130,7 @@ def measure(settings: Settings) -> Page:
         name: sides.add(name, lambda solver=solver: create_step(create_config(batch_size, solver)))
         for name, solver in (("emokd", "converged"), ("emokd, geomloss solver", "geomloss"))
     }
+    sides.add("emokd, without imitation", lambda: create_step(create_config(batch_size, imitation=False)))
     sides.attempt_variants("PyTorch", functools.partial(create_torch_call, ours["emokd"]), ARRAYS, settings.compiled)
     times = sides.measure(settings)
     notes = [f"{name}: {iterations(side)} Sinkhorn iterations in its last step." for name, side in ours.items()]

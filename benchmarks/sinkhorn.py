@@ -5,6 +5,9 @@
 128, 512 and 1024 points in 30 dimensions, made as the recipe makes them: the structure of a batch in the eyes of a
 teacher and of a student. All compute in float32. GeomLoss reads the clouds' diameter back to the host to plan its
 steps; "diameter given" spares it that, and is the most that torch.compile can be given.
+
+"four softmins" is what any solver repeats: a log-sum-exp over the rows of the costs of each of the four problems. Times
+the number of iterations it is the floor under a solver in that framework.
 """
 
 import functools
@@ -63,6 +66,41 @@ def create_torch_call(clouds: structure.Clouds, variant: str) -> Callable[[], tu
     return call
 
 
+def create_softmins(points: int) -> Callable[[], Array]:
+    """Ours of the four problems, on random costs."""
+    costs, potentials = (jax.random.uniform(jax.random.key(i), (4, points, points)[: 3 - i]) for i in range(2))
+
+    def softmins(costs, potentials):
+        return -(BLUR**2) * jax.nn.logsumexp((potentials[:, None, :] - costs) / BLUR**2, axis=-1)
+
+    return functools.partial(jax.jit(softmins).lower(costs, potentials).compile(), costs, potentials)
+
+
+def create_torch_softmins(points: int, variant: str) -> Callable[[], None]:
+    """GeomLoss's, which are four calls."""
+    import torch
+    import torch_side
+
+    costs, potentials = (torch.rand((4, points, points)[: 3 - i], device=torch_side.DEVICE) for i in range(2))
+
+    def softmin(costs, potentials):
+        return -(BLUR**2) * torch.logsumexp((potentials[None, :] - costs) / BLUR**2, -1)
+
+    prepared = torch_side.prepare(softmin, variant)
+
+    def call():
+        for problem in range(4):
+            prepared(costs[problem], potentials[problem])
+        torch_side.finish()
+
+    return call
+
+
+def iterations(clouds: structure.Clouds, solver: str) -> int:
+    """How many our solver takes for the slowest of its problems."""
+    return int(transport.sinkhorn_divergence(*clouds, blur=BLUR, solver=solver).iterations)
+
+
 def measure(settings: Settings) -> Page:
     """Each size in an interleaved run of its own."""
     sizes, dimensions = ((16, 24), 4) if settings.small else (POINTS, DIMENSIONS)
@@ -80,6 +118,15 @@ def measure(settings: Settings) -> Page:
         title = f"{points} points in {dimensions} dimensions"
         tables.append(sides.table(times, "emokd, converged", title, notes=[note]))
         tables.append(sides.table(times, "emokd, geomloss", f"{title}, over the other solver"))
+        softmins = Comparison()
+        softmins.add("four softmins, emokd", functools.partial(create_softmins, points))
+        make = functools.partial(create_torch_softmins, points)
+        softmins.attempt_variants("four softmins, PyTorch", make, ("eager", "compiled"), settings.compiled)
+        found = ", ".join(f"{iterations(clouds, solver)} of the solver {solver}" for solver in transport.SOLVERS)
+        note = f"Iterations: {found}, which GeomLoss's are too; one of the solver converged has two softmins a problem."
+        tables.append(
+            softmins.table(softmins.measure(settings), "four softmins, emokd", f"{title}, floor", notes=[note])
+        )
     return Page("Sinkhorn divergence, forward and backward", tables, {"precision": "float32"})
 
 
