@@ -59,6 +59,28 @@ def test_every_device_has_rows_of_its_own(shape):
     np.testing.assert_array_equal(sorted(np.concatenate(found)), x)
 
 
+@pytest.mark.parametrize("rows", [4, 300_000], ids=["small", "large"])
+def test_a_batch_arrives_as_it_was_and_where_it_belongs(rows):
+    batch = {
+        "x": np.arange(rows, dtype=np.float32),
+        "id": np.arange(rows, dtype=np.uint32),
+        "mask": np.arange(rows) > 1,
+    }
+    mesh = create_mesh(1)
+    with jax.transfer_guard("disallow"):
+        found = put_batch(batch, mesh)
+    for name, values in batch.items():
+        assert found[name].dtype == values.dtype and found[name].sharding == batch_sharding(mesh)
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_small_batch_keeps_no_hold_of_the_hosts_memory():
+    values = np.arange(64, dtype=np.float32)
+    found = put_batch({"x": values}, create_mesh(1))["x"]
+    values[:] = -1
+    np.testing.assert_array_equal(found, np.arange(64))
+
+
 def test_a_split_run_is_that_of_one_device(recipe, config, splits, one, tmp_path):
     ours = run(recipe, with_settings(config, SPLIT), splits, tmp_path / "run")
     assert_same_run(ours, one[1], tmp_path / "run", one[0])
