@@ -1,8 +1,8 @@
 """MT-PKDOT on VREED's features: the student sees the eyes' movements, its teachers also the heart and the skin.
 
 Papers: PKDOT and MT-PKDOT (docs/mtpkdot.md), which did not use this set. Data: VREED (Tabbaa et al. 2021), 312 trials
-in virtual reality, four quadrants of valence and arousal. The features name no subjects, so the five folds are of
-trials, and the figures are optimistic for new people.
+in virtual reality, four quadrants of valence and arousal. The features name no subjects; the five folds are disjoint in
+blocks of rows that are taken for one person each (docs/data.md). `--config.data.split.by_group=False` for folds of trials.
 Privileged: electrocardiogram (ECG) and skin conductance (GSR).
 
 Command:  python -m emokd.train --config=configs/mtpkdot/vreed.py --workdir=runs/mtpkdot_vreed

@@ -9,7 +9,8 @@ Arguments: `ravdess` (actor-disjoint folds), `vreed` (folds disjoint in people, 
 
 Command:  python -m emokd.study --config=configs/studies/mtpkdot.py:ravdess --workdir=runs/studies/mtpkdot_ravdess
 Expected: docs/results/mtpkdot.md: no method measurably above the student without privilege.
-Hardware: one CPU core. Time: 4 to 20 seconds a run (median 9) beside another study, about an hour for 375 runs.
+Hardware: one CPU core. Time: 4 to 20 seconds a run (median 9) beside another study, about an hour for 375 runs;
+VREED's, beside more work, an hour and a half.
 """
 
 from emokd.config import check_argument
