@@ -1,71 +1,191 @@
-"""The forecast follows its model: worked out here by hand."""
+"""The forecast follows its model: worked out here by hand, and its counts against the programs' own."""
 
 import copy
 import json
+import math
 import pathlib
 import sys
+from collections.abc import Iterator
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.extend import core
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "benchmarks"))
 
 import scaling  # noqa: E402
 
+from emokd.benchmarking.program import count_live_macs  # noqa: E402
 from emokd.errors import InputError  # noqa: E402
+from emokd.losses import mmd, transport  # noqa: E402
+from emokd.recipes import imitation, mtpkdot  # noqa: E402
 
-MACHINE = scaling.Machine("eight", devices=8, per_host=4, flops=1e12, link=1e9)
+MACHINE = scaling.Machine("eight", devices=8, per_host=4, flops=1e12, link=1e9, bandwidth=1e11, memory=1e9)
 PHASE = {
-    "name": "train",
+    "name": "student",
     "macs": 10**9,
-    "share_of_matmul_peak": 0.5,
-    "split": [{"part": "rest", "share": 0.25}],
+    "split": [{"part": "student", "macs": 10**8}, {"part": "losses", "macs": 9 * 10**8, "seconds": 1.0, "share": 0.2}],
     "program": {"collectives": {"all-reduce": {"count": 3, "bytes": 10**6}}},
 }
-RESULTS = {"batch_size": 4, "devices": {"count": 1}, "data": {"name": "faces"}, "phases": [PHASE]}
+GATHERING = {**PHASE, "program": {"collectives": {"all-gather": {"count": 1, "bytes": 10**4}}}}
+
+
+def configuration(**objective):
+    """Four teachers of 64 columns, two of their three modalities privileged."""
+    config = mtpkdot.default_config()
+    config.width = 64
+    config.objective.update(objective)
+    found = json.loads(config.to_json())
+    return found | {"modalities": {name: {"privileged": name != "face"} for name in ("face", "sound", "pulse")}}
+
+
+def results(**changes):
+    """A result of `emokd.benchmark` with the phase `PHASE`."""
+    return {
+        "batch_size": 128,
+        "devices": {"count": 8, "kind": "cpu"},
+        "data": {"name": "faces"},
+        "config": configuration(),
+        "networks": {"student": {}},
+        "provenance": {"command": "python -m emokd.benchmark --json=runs/x.json", "commit": "abc", "date": "today"},
+        "phases": [GATHERING],
+    } | changes
 
 
 def test_gradients_take_as_long_as_their_bytes_twice():
-    found = scaling.forecast(PHASE, PHASE, batch=4, rows=4, machine=MACHINE, share=0.5)
-    assert found.compute == pytest.approx(4e-3)  # 2 GFLOP at 0.5 TFLOP/s
+    found = scaling.forecast(results(batch_size=4), PHASE, None, MACHINE, local=False)
+    assert found.compute == pytest.approx(40e-3)  # 2 GFLOP at 0.05 TFLOP/s
     assert found.exchange == pytest.approx(3 * 20e-6 + 2e-3)
-    assert found.rate == pytest.approx(32 / 6.06e-3)
-    assert found.efficiency == pytest.approx(4 / 6.06)
+    assert found.rate == pytest.approx(32 / 42.06e-3)
+    assert found.efficiency == pytest.approx(40 / 42.06)
+    assert found.rows == found.held == found.relations == 0
 
 
-def test_gathered_rows_and_what_is_computed_of_them_grow_with_the_devices():
-    several = copy.deepcopy(PHASE)
-    several["program"]["collectives"] = {"all-gather": {"count": 1, "bytes": 10**4}}
-    found = scaling.forecast(PHASE, several, batch=4, rows=16, machine=MACHINE, share=0.5)
-    assert found.exchange == pytest.approx(20e-6 + 2 * 10**4 / 1e9)  # 32 rows, where 16 were gathered
-    assert found.compute == pytest.approx(4e-3 * (1 + 0.25 * 64))
-    assert found.efficiency == pytest.approx(4e-3 / (found.compute + found.exchange))
+def test_gathered_rows_grow_with_the_devices_and_all_parts_of_a_gradient_travel():
+    both = copy.deepcopy(GATHERING)
+    both["program"]["collectives"]["reduce-scatter"] = {"count": 1, "bytes": 100}
+    work = scaling.Relations(macs=0, passes=0)
+    found = scaling.forecast(results(devices={"count": 2}), both, work, MACHINE, local=False)
+    assert found.exchange == pytest.approx(2 * 20e-6 + (8 * 10**4 + 8 * 2 * 100) / 1e9)
 
 
-def test_what_the_measured_step_says_nothing_of_is_named():
-    several = copy.deepcopy(RESULTS)
-    several["phases"][0]["program"]["collectives"] = {"all-gather": {"count": 1, "bytes": 10**4}}
-    assert scaling.remark(RESULTS, several) == ""  # its share is there
-    one = copy.deepcopy(RESULTS)
-    one["phases"][0]["split"][0]["share"] = -0.1
-    assert scaling.remark(one, RESULTS) == ""  # nothing is gathered
-    # 4 examples on each of 256 devices: 1024 x 1024 floats are 4 MiB.
-    assert scaling.remark(one, several).endswith("Of 1,024 rows one similarity matrix takes 0.0 GiB.")
-    assert scaling.remark(one, several).startswith("Not counted in train: ")
+def test_comparing_grows_with_the_square_of_all_rows_and_local_with_none():
+    work = scaling.Relations(macs=100, passes=10, side=2, sorts=1, matrices=3)
+    rows = 8 * 128
+    products = 2 * 100 * rows**2 * 6 / (0.25 * 1e12)
+    passes = (10 + 10) * 4 * (2 * rows) ** 2 / (0.8 * 1e11)  # sorting 1024 rows: 10
+    found = scaling.forecast(results(), GATHERING, work, MACHINE, local=False)
+    assert found.rows == rows
+    assert found.relations == pytest.approx(products + passes)
+    assert found.held == 4 * 3 * (2 * rows) ** 2
+    assert found.compute == pytest.approx(4e-3)  # of the network alone: 200 MFLOP at 0.05 TFLOP/s
+    local = scaling.forecast(results(), GATHERING, work, MACHINE, local=True)
+    assert local.rows == 128
+    assert local.exchange == 0  # nothing is gathered
+    assert local.relations == work.seconds(128, MACHINE) < found.relations / 20
 
 
-def test_a_page_of_two_results(tmp_path):
-    path = tmp_path / "one.json"
-    path.write_text(json.dumps(RESULTS))
-    text = scaling.page([str(path)], [str(path)])
-    assert text.count("TPU v5e-256") == text.count("64 H100") == 2  # the measured share of the peak, and the other
+def test_a_pass_takes_a_launch_at_least():
+    assert scaling.Relations(macs=0, passes=10).seconds(2, MACHINE) == pytest.approx(10 * 5e-6)
 
 
-def test_results_that_do_not_belong_together_are_refused(tmp_path):
-    for name, phase in (("one", "train"), ("other", "distill")):
-        (tmp_path / f"{name}.json").write_text(json.dumps({**RESULTS, "phases": [{**PHASE, "name": phase}]}))
-    with pytest.raises(InputError, match="other.json is of another configuration"):
-        scaling.page([str(tmp_path / "one.json")], [str(tmp_path / "other.json")])
-    with pytest.raises(InputError, match="give them in pairs"):
-        scaling.page([str(tmp_path / "one.json")], [])
+@pytest.mark.parametrize("share", [-1.5, -0.1, 0.0, None])
+def test_transport_is_never_free_whatever_the_measured_rest_says(share):
+    phase = copy.deepcopy(GATHERING)
+    phase["split"][-1] |= {"share": share, "seconds": share}
+    work = scaling.relations(configuration(), "student", 60)
+    found = scaling.forecast(results(), phase, work, scaling.MACHINES[0], local=False)
+    assert found == scaling.forecast(results(), GATHERING, work, scaling.MACHINES[0], local=False)
+    assert found.relations > 1  # 32,768 rows: seconds, not microseconds
+    assert found.held > scaling.MACHINES[0].memory
+
+
+def test_more_iterations_take_longer():
+    few, many = (scaling.relations(configuration(), "student", n).passes for n in (60, 100))
+    assert many - few == 2 * (2 * 40 + 4)  # two passes each: two softmins an iteration, one more every ten
+
+
+def test_a_chosen_teacher_alone_is_transported_to():
+    config = configuration()
+    one = scaling.relations(config, "student", 60)
+    config["weighting"] = [{"name": "most_confident", "per": "sample"}]
+    four = scaling.relations(config, "student", 60)
+    assert (one.sorts, four.sorts) == (1, 4)
+    assert four.passes > 3 * one.passes
+
+
+def test_what_compares_nothing_and_what_cannot_be_told():
+    assert scaling.relations(configuration(transport=0, centroid=0), "student", 60) is None
+    assert scaling.relations(configuration(), "align", 60) is None
+    assert scaling.relations({"recipe": "smkd"}, "distill", 60) is None
+    for name, value in (("solver", "geomloss"), ("anchors", "all")):
+        config = configuration()
+        config["structure"][name] = value
+        with pytest.raises(InputError, match=f"{value}' .*not counted"):
+            scaling.relations(config, "student", 60)
+    with pytest.raises(InputError, match="'student' gathers arrays"):
+        scaling.forecast(results(), GATHERING, None, MACHINE, local=False)
+
+
+ROWS, WIDTH = 80, 64
+
+
+def exponentials(jaxpr, inside: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Of each exponential of a matrix of `ROWS`^2, the loops and conditions around it."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "exp" and math.prod(equation.outvars[0].aval.shape) == ROWS**2:
+            yield inside
+        deeper = (*inside, equation.primitive.name) if equation.primitive.name in ("while", "cond") else inside
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from exponentials(inner, deeper)
+
+
+def test_softmins_are_those_of_the_solver():
+    cloud = jax.ShapeDtypeStruct((ROWS, 30), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda x, y: transport.sinkhorn_divergence(x, y).values)(cloud, cloud).jaxpr
+    found = list(exponentials(jaxpr))
+    assert found.count(("while",)) == 3 * 2  # two in each iteration of each of the three problems
+    assert found.count(("while", "cond")) == 1 + 2 * 2  # for the marginals
+    assert found.count(()) == 3  # the mass
+    assert scaling.softmins(60) == 2 * 60 + 6 + 1 + 2 * (2 * 10 + 2 + 1)
+
+
+def test_products_are_those_of_the_losses():
+    rows = jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.float32)
+
+    def gradient(loss):
+        return count_live_macs(jax.grad(lambda own, theirs: loss(own, theirs).sum()), rows, rows) / ROWS**2
+
+    assert scaling.relations(configuration(), "hallucinate", 60).macs == 2 * gradient(mmd.gaussian_mmd)
+    config = mtpkdot.default_config()
+    config.objective.transport = 0.0
+    everyone = jnp.ones((ROWS, 1), bool)
+
+    def centroid(own, theirs):
+        return imitation.imitate(config, ["only"], own, [(theirs, everyone[:, 0])], everyone)[0]
+
+    assert scaling.relations(configuration(transport=0), "student", 60).macs == 4 * gradient(centroid)
+
+
+def test_a_page_names_the_commands_of_its_inputs(tmp_path):
+    path = tmp_path / "several.json"
+    path.write_text(json.dumps(results()))
+    text = scaling.page([str(path)], 60)
+    assert "device_count=8 python -m emokd.benchmark --json=runs/x.json`, commit abc, today" in text
+    assert text.count("TPU v5e-256") == text.count("64 H100") == 2  # all rows, and each device's alone
+    assert text.count("128 local") == 2
+    assert "60 iterations between student and teacher" in text
+
+
+def test_results_that_say_nothing_of_many_devices_are_refused(tmp_path):
+    local = configuration()
+    local["structure"]["local"] = True
+    for name, change in (("one", {"devices": {"count": 1}}), ("local", {"config": local})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(results(**change)))
+    with pytest.raises(InputError, match="one.json is of one device"):
+        scaling.read([str(tmp_path / "one.json")])
+    with pytest.raises(InputError, match="local.json is of config.structure.local"):
+        scaling.read([str(tmp_path / "local.json")])
     with pytest.raises(InputError, match="none.json: .*Make it with"):
-        scaling.page([str(tmp_path / "none.json")], [str(tmp_path / "one.json")])
+        scaling.read([str(tmp_path / "none.json")])
