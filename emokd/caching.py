@@ -33,7 +33,7 @@ from emokd.training.loop import Job
 from emokd.training.sharding import batch_sharding, check_batch_size, create_local_mesh, put_batch, replicated
 
 SAMPLE = 32
-"""How many pictures of each set are decoded when a cache is opened, to see that they are still the same."""
+"""How many pictures of each set are decoded when a cache is opened, to see that equal bytes still give equal pixels."""
 
 
 def open_cache(job: Job, models: Mapping[str, TrainedModel]) -> TeacherCache:
@@ -157,14 +157,17 @@ def _pictures(parts: Iterable[Examples]) -> Examples:
     if "image" not in parts[0].inputs:
         raise InputError(f"{parts[0].name} has no pictures, so there is nothing to show to a teacher.")
     places = {key: (part, i) for part in parts for i, key in enumerate(part.keys)}
-    readers = [(part.inputs["image"], i) for part, i in places.values()]
+    keys, owners = list(places), list(places.values())
 
     def read(i: int) -> np.ndarray:
-        image, place = readers[i]
-        return image(place)
+        part, place = owners[i]
+        return part.inputs["image"](place)
 
-    keys = list(places)
-    found = Examples(parts[0].name, keys, columns={}, classes={}, inputs={"image": read}, content=keys.__getitem__)
+    def content(i: int) -> str:
+        part, place = owners[i]
+        return part.content(place)
+
+    found = Examples(parts[0].name, keys, columns={}, classes={}, inputs={"image": read}, content=content)
     return found.select(np.argsort(long_ids(found.ids, found.checks)))
 
 
@@ -187,8 +190,13 @@ def _all_pictures(job: Job) -> Examples:
 
 
 def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, str]:
-    """A set's names, and the pixels of some of its pictures as teachers get to see them."""
+    """A set's names, the bytes of its pictures, and the pixels of some of them as teachers get to see them.
+
+    The bytes are as well known as duplicates are: by size (in an archive also checksum), by hash where sizes are equal.
+    """
     names = hashlib.sha256("\n".join(sorted(examples.keys)).encode()).hexdigest()
+    pairs = sorted(zip(examples.keys, examples.contents(), strict=True))
+    contents = hashlib.sha256("\n".join(f"{key}\0{content}" for key, content in pairs).encode()).hexdigest()
     read = Canvases(examples, canvas, fit, keep=False).read
     pixels = hashlib.sha256()
     for i in np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int).tolist():
@@ -196,7 +204,11 @@ def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, str]:
             pixels.update(np.ascontiguousarray(read(i)).data)
         except DecodeError:
             pixels.update(b"unreadable")
-    return {"names": f"{len(examples)} ({names[:16]})", "pixels": pixels.hexdigest()[:16]}
+    return {
+        "names": f"{len(examples)} ({names[:16]})",
+        "contents": contents[:16],
+        "pixels": pixels.hexdigest()[:16],
+    }
 
 
 def _widths(job: Job) -> dict[str, int]:

@@ -26,7 +26,7 @@ from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
 from emokd.training.programs import Programs, make_room
-from emokd.training.sharding import create_mesh
+from emokd.training.sharding import check_batch_size, create_mesh
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
 from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
@@ -291,7 +291,7 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     """Scores the student's folder of a finished run on a split of the run's data.
 
     Raises:
-      InputError: there is no finished run, or its data are gone.
+      InputError: there is no finished run, its data are gone, or its batch does not divide over the devices here.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -318,6 +318,10 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
         return {"student": signals}
 
     mesh = create_mesh(config.devices)
+    try:
+        check_batch_size(config.batch_size, mesh)
+    except InputError as error:  # say where: no flag of the command has set it
+        raise InputError(f"{path}: {error}") from error
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
     batches = Streams(config, mesh).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)

@@ -3,11 +3,14 @@
 import itertools
 import json
 import pathlib
+import shutil
+import zipfile
 
 import jax
 import numpy as np
 import pytest
 from absl import logging
+from PIL import Image
 
 from emokd import caching, defaults, job
 from emokd import config as configuration
@@ -26,11 +29,14 @@ SIZE = 16
 AUGMENT = {"crop_area": (0.35, 1.0), "flip": 0.5, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
 
 
-def save_teacher(folder: pathlib.Path, seed: int, classes=EXPRESSIONS[::-1]) -> str:
-    """A random network in a model folder; its classes are in another order than the data's."""
+def save_teacher(folder: pathlib.Path, seed: int, classes=EXPRESSIONS[::-1], size=SIZE) -> str:
+    """A random network in a model folder; its classes are in another order than the data's.
+
+    `size` is an option on which no weight depends.
+    """
     heads = {"expression": len(classes), "valence_arousal": 2}
     spec = NetworkSpec(
-        "basic_cnn", {"width": 3, "size": SIZE}, heads, {"expression": tuple(classes)}, Preprocessing(SIZE)
+        "basic_cnn", {"width": 3, "size": size}, heads, {"expression": tuple(classes)}, Preprocessing(SIZE)
     )
     params, stats = functional(spec).init(jax.random.key(seed))
     model_folder.save_model(folder, spec, params, stats, {"source": "test"})
@@ -154,10 +160,15 @@ def test_a_run_with_cached_teachers_is_that_with_live_ones(teachers, tmp_path):
             {"teachers.one.checkpoint": "OTHER"},
             r"teachers.one.weights \(was one \(sha256 \w+\), now other \(sha256 \w+",
         ),
+        (
+            {"teachers.one.checkpoint": "OPTIONS"},
+            r"since it was made: teachers.one.network.options.size \(was 16, now 20\)\.",
+        ),
+        ({"precision": "bfloat16"}, r"since it was made: precision \(was float32, now bfloat16\)\."),
         ({"teachers.two.size": 20}, r"teachers.two.preprocessing.size \(was 16, now 20\)"),
         ({"data.options.seed": 1}, r"examples.labelled.names \(was 44 \(\w+\), now 44 \(\w+\)\)"),
         ({"data.options.train": 25}, r"examples.labelled.names \(was 44 \(\w+\), now 45 \(\w+\)\)"),
-        ({"data.options.size": 32}, r"since it was made: examples.labelled.pixels \(was \w+, now \w+\)\."),
+        ({"data.options.size": 32}, r"labelled.contents \(was \w+, now \w+\), examples.labelled.pixels \(was \w+, now"),
         ({"data.canvas": 20}, r"canvas \(was 16, now 20\)"),
         ({"data.fit": "pad"}, r"fit \(was crop, now pad\)"),
         ({"data.augment.flip": 0.1}, r"since it was made: augment.flip \(was 0.5, now 0.1\)\."),
@@ -171,13 +182,64 @@ def test_a_run_with_cached_teachers_is_that_with_live_ones(teachers, tmp_path):
 )
 def test_a_stale_cache_is_refused_naming_what_changed(written, tmp_path, changes, message):
     config, folder, _ = written
-    if "teachers.one.checkpoint" in changes:
+    if changes == {"teachers.one.checkpoint": "OTHER"}:
         changes = {"teachers.one.checkpoint": save_teacher(tmp_path / "other", 7)}
+    if changes == {"teachers.one.checkpoint": "OPTIONS"}:
+        changes = {"teachers.one.checkpoint": save_teacher(tmp_path / "one", 0, size=20)}
     if "data.extra.source" in changes:
         changes = {**changes, "data.extra.options": {"size": SIZE, "train": 2, "validation": 0, "test": 0, "seed": 5}}
     stale = configuration.locked(config, {"cache.dir": str(folder), **changes})
     with pytest.raises(InputError, match=rf"The teacher cache .* is stale; .*{message}"):
         job.create_job(stale, no_training)
+
+
+def make_pictures(folder):
+    """Class folders of uncompressed pictures: files of one size."""
+    for label, name in enumerate(EXPRESSIONS):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            paint_noise(folder / name / f"{i}.bmp", seed=label * 6 + i)
+
+
+def paint_noise(path, seed, side=SIZE):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)).save(path)
+
+
+def pack(folder):
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for path in sorted(folder.rglob("*.bmp")):
+            archive.write(path, path.relative_to(folder))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_a_single_picture_that_is_replaced_makes_a_cache_stale(teachers, tmp_path, packed):
+    """One whose pixels the key does not hold, by a larger one and by one of the same size."""
+    folder = tmp_path / "set"
+    make_pictures(folder)
+    pack(folder)
+    config = make_config(smkd, teachers, **{"cache.dir": str(tmp_path / "cache")}).unlock()
+    config.data.source, config.data.options = "image_folder", {}
+    config.data.dir = f"{folder}.zip" if packed else str(folder)
+    write(config, tmp_path / "cache")
+    job.create_job(config, no_training)
+    unseen = caching._pictures(job.load_splits(config).values()).keys[2]
+    for side in (SIZE + 4, SIZE):
+        paint_noise(folder / unseen, seed=100, side=side)
+        pack(folder)
+        with pytest.raises(InputError, match=r"since it was made: examples.labelled.contents \(was \w+, now \w+\)\. "):
+            job.create_job(config, no_training)
+
+
+def test_a_cache_whose_key_holds_no_contents_is_stale(written, tmp_path):
+    """As those that were made before it held them."""
+    config, folder, _ = written
+    shutil.copytree(folder, tmp_path / "old")
+    path = tmp_path / "old" / "cache.json"
+    description = json.loads(path.read_text())
+    del description["key"]["examples"]["labelled"]["contents"]
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"since it was made: examples.labelled.contents \(was absent, now \w+\)\."):
+        job.create_job(configuration.locked(config, {"cache.dir": str(tmp_path / "old")}), no_training)
 
 
 def test_a_teacher_that_the_cache_does_not_have_makes_it_stale(written, teachers, tmp_path):

@@ -334,3 +334,13 @@ def test_a_student_of_other_classes_than_the_data_is_refused(finished, tmp_path)
     (workdir / "student" / "model.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match="The student's classes of 'expression' are"):
         job.evaluate_student(workdir, "test")
+
+
+def test_evaluating_with_a_batch_that_does_not_divide_over_the_devices_is_refused(finished, tmp_path):
+    """As on a machine with other devices than the run had."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[1], workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(config | {"batch_size": 12}))
+    with pytest.raises(InputError, match=r"run/config.json: A batch of 12 does not divide over 8 devices; set config."):
+        job.evaluate_student(workdir, "test")

@@ -3,15 +3,12 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from absl import logging
 
 from emokd.data.examples import UNLABELLED, Examples
 from emokd.errors import excerpt
-
-_READERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +26,8 @@ class Duplicates:
 
 def find_duplicates(examples: Examples) -> Duplicates:
     """Finds examples of equal bytes, and those among them whose targets differ (votes: their majority)."""
-    chunks = np.array_split(np.arange(len(examples)), _READERS)
-    with ThreadPoolExecutor(_READERS) as pool:
-        contents = list(pool.map(lambda chunk: [examples.content(int(i)) for i in chunk], chunks))
     by_content = defaultdict(list)
-    for i, content in enumerate(content for chunk in contents for content in chunk):
+    for i, content in enumerate(examples.contents()):
         by_content[content].append(i)
     sets = tuple(tuple(same) for same in by_content.values() if len(same) > 1)
     return Duplicates(sets, tuple(same for same in sets if _conflict(examples, list(same))))

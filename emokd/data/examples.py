@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from emokd.errors import InputError
 
 UNLABELLED = -1
 """The class id of an example without a label; valence and arousal use NaN instead."""
+
+_READERS = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ class Examples:
       classes: class names of each classifying column, in order of their ids (`votes` counts as `expression`).
       inputs: readers by modality. `inputs["image"](i)` gives uint8 RGB [H, W, 3] of any size;
         `inputs["physiology"]` and `inputs["audio"]` float32 traces. `Rows` where it is an array in memory.
-      content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates.
+      content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates and stale caches.
       splits: the split that the data set itself prescribes for each example, or None; empty where a part of a
         combined set prescribes none.
       groups: subject (or video) of each example, for subject-disjoint folds, or None.
@@ -90,6 +93,13 @@ class Examples:
     def checks(self) -> np.ndarray:
         """uint32 [N]: a second hash of each key, which tells apart examples of the same id."""
         return np.array([stable_hash(key, salt="check") for key in self.keys], np.uint32)
+
+    def contents(self) -> list[str]:
+        """The digest of each example's raw bytes, by several threads: a network disk answers them at once."""
+        chunks = np.array_split(np.arange(len(self)), _READERS)
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(lambda chunk: [self.content(i) for i in chunk.tolist()], chunks)
+            return [content for chunk in found for content in chunk]
 
     def select(self, indices: np.ndarray) -> "Examples":
         """The examples at `indices`, in that order."""

@@ -1,6 +1,7 @@
 """Files of a data set, read in place from a folder or a zip archive, by many threads at once."""
 
 import collections
+import functools
 import hashlib
 import os
 import pathlib
@@ -85,10 +86,11 @@ class Files:
         """A function of i that gives equal texts for files `names[i]` of equal bytes, and for no others.
 
         A file whose cheap signature (size; in an archive also the checksum) is unique among `names` is not
-        read; the others are hashed. The texts compare within this data set, not across data sets.
+        read; the others are hashed, each once. The texts compare within this data set, not across data sets.
         """
         count = collections.Counter(self.signature(name) for name in names)
 
+        @functools.cache  # asked for by the search for duplicates, then by a teacher cache's key
         def content(i: int) -> str:
             signature = self.signature(names[i])
             if count[signature] == 1:

@@ -93,6 +93,17 @@ def test_a_file_of_unique_size_is_not_read_for_its_content(tmp_path, monkeypatch
     assert files.contents(["a", "b"])(0) != files.contents(["a", "b"])(1)
 
 
+def test_a_file_is_read_once_for_its_content(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = Folder(str(tmp_path))
+    read, asked = files.read, []
+    monkeypatch.setattr(files, "read", lambda name: asked.append(name) or read(name))
+    content = files.contents(["a", "b"])
+    assert [content(i) for i in (0, 1)] == [content(i) for i in (0, 1)]
+    assert asked == ["a", "b"]
+
+
 def test_links_that_loop_end(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.png").write_bytes(b"x")
