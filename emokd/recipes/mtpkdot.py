@@ -54,7 +54,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     teacher_spec = modalities.create_network_spec(config, specs, (), heads, task)
     seen = {name: specs[name] for name in visible}
     student_spec = modalities.create_network_spec(config, seen, imagined, heads, task)
-    teacher, student = (common.create_network(spec, config) for spec in (teacher_spec, student_spec))
+    teacher = common.create_network(teacher_spec, config, JOINT)
+    student = common.create_network(student_spec, config, "student")
     augmentation = common.create_augmentation(config.data.augment)
     aligned = config.phases.align.enabled
     pool = (JOINT,) if config.pool == "joint" else (*specs, JOINT)
@@ -142,12 +143,12 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         own = {**params["student"], "encoders": {n: params["teacher"]["encoders"][n] for n in visible}}
         own_stats = modalities.take_encoders(stats["student"], stats["teacher"], visible)
         imagination, _ = ask_student({"student": own}, {"student": own_stats}, batch, view)
-        terms = {}
-        for name in imagined:
-            true = jax.lax.stop_gradient(signals.intermediates[f"token/{name}"])
-            rows = has(name, batch)
-            terms[name] = Term(_imagine(config.hallucination.loss, imagination, name, true, rows), rows)
-        return Outcome(terms, stats)
+        tokens = {name: imagination.intermediates[f"token/{name}"] for name in imagined}
+        true = {
+            name: (jax.lax.stop_gradient(signals.intermediates[f"token/{name}"]), has(name, batch)) for name in imagined
+        }
+        distances = _apart(config.hallucination.loss, tokens, true)
+        return Outcome({name: Term(distances[name], rows) for name, (_, rows) in true.items()}, stats)
 
     def align(params, stats, constants, batch, key):
         view = common.create_views(batch, augmentation, config.data.view_seed)
@@ -352,13 +353,17 @@ def _accuracy(name: str, signals: Signals, batch: Batch) -> dict[str, Measure]:
     return {f"accuracy/{name}": common.accuracy(signals.logits, *common.targets(batch))}
 
 
-def _imagine(name: str, imagination: Signals, modality: str, true: Array, rows: Array) -> Float[Array, " B"]:
-    """How far a hallucinated token is from the true one."""
-    token = imagination.intermediates[f"token/{modality}"]
-    if name == "mmd":
-        compare = relations.of_the_batch(lambda own, theirs: mmd.gaussian_mmd(own, theirs[0], mask=theirs[1]))
-        return compare(token, (true, rows))
-    return imitation.DISTANCES[name](token, true)
+def _apart(
+    loss: str, tokens: Mapping[str, Float[Array, "B D"]], true: Mapping[str, tuple[Float[Array, "B D"], Array]]
+) -> dict[str, Float[Array, " B"]]:
+    """How far hallucinated tokens are from the true ones, which come with the rows that have them, by modality."""
+    if loss != "mmd":
+        return {name: imitation.DISTANCES[loss](token, true[name][0]) for name, token in tokens.items()}
+
+    def compare(tokens: Mapping[str, Array], true: Mapping[str, tuple[Array, Array]]) -> dict[str, Array]:
+        return {name: mmd.gaussian_mmd(tokens[name], theirs, mask=rows) for name, (theirs, rows) in true.items()}
+
+    return relations.of_the_batch(compare)(tokens, true)  # all modalities at once: one gather of each side
 
 
 def _evidence(answers: list[Signals], known: list[Array], batch: Batch, heads: Mapping[str, int]) -> dict[str, Array]:

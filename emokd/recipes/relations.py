@@ -10,16 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 Compare = Callable[..., Any]
-"""(own, others) to arrays of rows, in any tree: own [B, D] has gradients, others are arrays of rows in a tree."""
+"""(own, others) to arrays of rows; each of the three may be a tree of them, and own's alone have gradients."""
 
 
 def of_the_batch(compare: Compare) -> Compare:
     """`compare` of the global batch; each device keeps the answers for its own rows.
 
-    On a mesh it costs two gathers, one of `own` and one of all `others`, and the reduction of own's gradient.
+    On several devices it costs two gathers, one of all `own` and one of all `others`, and the reduction of own's
+    gradient.
     """
     return _by_device(compare, gathered=True)
 
@@ -31,17 +31,14 @@ def of_each_device(compare: Compare) -> Compare:
 
 def _by_device(compare: Compare, gathered: bool) -> Compare:
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:  # the step is not compiled for a mesh
+    if mesh.empty or mesh.size == 1:  # each device has the whole batch
         return compare
     axes = mesh.axis_names
     rows = jax.sharding.PartitionSpec(axes)
 
-    def of_whole(own: Array, others: Any) -> Any:
-        count = own.shape[0]
-        leaves, treedef = jax.tree.flatten(others)
-        found = compare(
-            jax.lax.all_gather(own, axes, tiled=True), jax.tree.unflatten(treedef, _gather_together(leaves, axes))
-        )
+    def of_whole(own: Any, others: Any) -> Any:
+        count = jax.tree.leaves(own)[0].shape[0]
+        found = compare(_gather_together(own, axes), _gather_together(others, axes))
         start = jax.lax.axis_index(axes) * count
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), found)
 
@@ -49,15 +46,17 @@ def _by_device(compare: Compare, gathered: bool) -> Compare:
     return jax.shard_map(of_whole if gathered else compare, in_specs=rows, out_specs=rows, check_vma=False)
 
 
-def _gather_together(arrays: Sequence[Array], axes: Sequence[str]) -> list[Array]:
-    """The arrays of all devices' rows by one gather; floats and masks, which floats hold exactly."""
+def _gather_together(tree: Any, axes: Sequence[str]) -> Any:
+    """The tree's arrays of all devices' rows by one gather; floats and masks, which floats hold exactly."""
+    arrays, treedef = jax.tree.flatten(tree)
     dtype = max((x.dtype for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)), key=lambda d: d.itemsize)
     columns = [x.reshape(x.shape[0], math.prod(x.shape[1:])).astype(dtype) for x in arrays]
     whole = jax.lax.all_gather(jnp.concatenate(columns, axis=1), tuple(axes), tiled=True)
     ends = [0]
     for column in columns:
         ends.append(ends[-1] + column.shape[1])
-    return [
+    parts = [
         whole[:, start:end].reshape(-1, *x.shape[1:]).astype(x.dtype)
         for x, start, end in zip(arrays, ends[:-1], ends[1:], strict=True)
     ]
+    return jax.tree.unflatten(treedef, parts)
