@@ -3,7 +3,7 @@
     python benchmarks/smkd_step.py [--steps=20] [--small] [--nocompiled] [--page=FILE]
 
 All in one interleaved run. "supervised" is the step that trains the same student on labels. "networks" is the sum of
-what the step's networks take alone: each teacher forward, the student forward and backward; "views" renders the
+what the step's networks take alone: each teacher forward, the student forward and backward; "augmentation" renders the
 pictures of all of them. The PyTorch side starts from the same weights and computes the same loss, and gets its
 pictures rendered: that part is ours alone. Pictures are seen whole, without crops and colours, so that losses agree.
 """
@@ -18,8 +18,8 @@ from side_by_side import PICTURES, Comparison, Page, Settings, launch, on_accele
 from training_step import TrainingStep, as_compared, as_they_are, create_task, random_batch
 
 from emokd import defaults
-from emokd.benchmarking.split import VIEWS, create_parts, find_uses
 from emokd.models.network import NetworkSpec, TrainedModel, functional
+from emokd.parts import AUGMENTATION
 from emokd.recipes import smkd, supervised
 
 # Skills of three teachers: a light network that knows objects, and two of the kind that is trained on faces and scenes.
@@ -86,22 +86,22 @@ def measure(settings: Settings) -> Page:
     cached = sides.add("cached", functools.partial(create_step, models, size, batch_size, cached=True))
     sides.add("supervised", functools.partial(create_supervised, size, batch_size))
     with jax.set_mesh(live.programs.mesh):
-        step = live.as_step()
-        parts = create_parts(step, find_uses(step))
-    for name, part in parts.items():
-        sides.add(f"{name} ({part.what})", lambda part=part: part.call)
+        apart = live.dissect()
+        moving = live.step.flatten(live.state).moving
+        parts = {f"{name} ({apart.parts[name]})": name for name in (*live.recipe.networks, AUGMENTATION)}
+        for title, name in parts.items():
+            call = functools.partial(apart.compile(apart.alone(name), donate=False), moving)
+            sides.add(title, lambda call=call: call)
     for name, step, is_cached in (("PyTorch live", live, False), ("PyTorch cached", cached, True)):
         make = functools.partial(create_torch_call, step, models, is_cached)
         sides.attempt_variants(name, make, PICTURES, settings.compiled)
     times = sides.measure(settings)
-    networks = [f"{name} ({part.what})" for name, part in parts.items() if name in live.recipe.networks]
-    views = f"{VIEWS} ({parts[VIEWS].what})"
-    sums = {"networks": total(times, networks), "networks and views": total(times, [*networks, views])}
+    networks = [title for title, name in parts.items() if name != AUGMENTATION]
+    sums = {"networks": total(times, networks), "networks and views": total(times, list(parts))}
     times |= sums
-    own = ["live", "cached", "supervised", *(f"{name} ({part.what})" for name, part in parts.items())]
     theirs = [name for name in sides.order if name.startswith("PyTorch")]
     tables = [
-        sides.table(times, "networks", "Live teachers against the networks alone", names=["live", *sums, *own[3:]]),
+        sides.table(times, "networks", "Live teachers against the networks alone", names=["live", *sums, *parts]),
         sides.table(times, "supervised", "Cached teachers against the supervised step", names=["cached", "supervised"]),
         sides.table(times, "live", "Live teachers against PyTorch", names=["live", *theirs[: len(PICTURES)]]),
         sides.table(times, "cached", "Cached teachers against PyTorch", names=["cached", *theirs[len(PICTURES) :]]),

@@ -14,7 +14,7 @@ from side_by_side import on_accelerator
 
 from emokd import config as configuration
 from emokd.benchmarking.batches import fake_batch
-from emokd.benchmarking.split import Step
+from emokd.benchmarking.split import Dissection
 from emokd.phase import Recipe
 from emokd.recipes.common import Task
 from emokd.training.programs import Leaves, PhaseStep, Programs
@@ -58,20 +58,10 @@ class TrainingStep:
         self.leaves, self.metrics = self.step(self.leaves, self.constants, self.batch)
         return self.leaves, self.metrics
 
-    def as_step(self) -> Step:
-        """What `emokd.benchmarking.split` takes apart."""
-        phase = self.recipe.phases[self.index]
-        return Step(
-            recipe=self.recipe,
-            config=self.config,
-            phase=phase,
-            labels=self.programs.labels,
-            mesh=self.programs.mesh,
-            take=self,
-            state=self.state,
-            constants=self.constants,
-            batch=self.batch,
-        )
+    def dissect(self) -> Dissection:
+        """The step, apart."""
+        traced = self.programs.trace(self.index, self.state, self.constants, self.batch)
+        return Dissection(traced, (*self.step.flatten(self.state), self.constants, self.batch))
 
 
 def create_task(batch_size: int, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Task:

@@ -14,6 +14,7 @@ ALLOWED = {
     "errors": (),
     "signals": (),
     "defaults": (),
+    "parts": (),
     "config": ("errors",),
     "schedules": ("errors",),
     "statistics": ("errors",),
@@ -23,22 +24,22 @@ ALLOWED = {
     "phase": ("errors", "signals"),
     "losses": ("errors", "signals"),
     "metrics": ("errors", "signals"),
-    "models": ("errors", "signals"),
+    "models": ("errors", "signals", "parts"),
     "weighting": ("errors", "signals", "evidence", "capped_simplex"),
     "weights": ("errors", "models"),
     "data": ("errors",),
     "recipes": (
-        "errors", "signals", "config", "defaults", "schedules", "phase",
+        "errors", "signals", "config", "defaults", "schedules", "phase", "parts",
         "losses", "weighting", "models", "data.augment",
     ),
     "reporting": ("errors", "metrics", "statistics"),
     "training": (
-        "errors", "signals", "config", "distributed", "phase", "metrics", "data", "reporting", "weights",
+        "errors", "signals", "config", "distributed", "phase", "parts", "metrics", "data", "reporting", "weights",
     ),
     "workdir": ("errors", "config", "recipes"),
     # Above the job, as a command is.
     "benchmarking": (
-        "errors", "signals", "config", "phase", "models", "weights", "recipes", "training", "reporting", "job",
+        "errors", "config", "phase", "parts", "models", "weights", "training", "reporting", "job",
     ),
 }  # fmt: skip
 

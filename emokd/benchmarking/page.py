@@ -24,8 +24,8 @@ def page(results: Mapping[str, Any]) -> str:
         f"Devices: {devices['count']} x {devices['kind']}",
         f"Data: {results['data']['name']}, {results['data']['kind']}; batch of {results['batch_size']}",
         f"Rule: {_rule(results['rule'])}",
-        f"Measured peak of one device: {peak['matmul_flops'] / 1e9:.4g} GFLOP/s (float32 matrix product of side "
-        f"{peak['side']}, default precision), {peak['copy_bytes'] / 1e9:.4g} GB/s (copy of "
+        f"Measured peak of one device: {peak['matmul_flops'] / 1e9:.4g} GFLOP/s ({peak['dtype']} matrix product of "
+        f"side {peak['side']}, default precision), {peak['copy_bytes'] / 1e9:.4g} GB/s (copy of "
         f"{peak['size_bytes'] / 2**20:.0f} MiB, read and written)",
     ]
     blocks = [f"# Benchmark, {facts['date'].split()[0]}", "\n".join(f"- {line}" for line in lines)]
@@ -80,8 +80,10 @@ def _tables(results: Mapping[str, Any]) -> list[Table]:
         Table(
             ["phase", "part", "what", "ms", "of the step", "MACs"],
             [_part_row(phase["name"], part) for phase in phases for part in phase["split"]],
-            title="Parts of the step, each measured alone",
-            notes=["Parts measured alone need not add up: the rest is the step minus them, and can be negative."],
+            title="Parts of the step: how much less it takes without each",
+            notes=[
+                f"Times need not add up; MACs do. All parts together: {', '.join(map(_together, phases))} of the step."
+            ],
         )
     )
     if results["networks"]:
@@ -135,6 +137,10 @@ def _part_row(phase: str, part: Mapping[str, Any]) -> list[str]:
         _percent(part["share"]),
         count_text(part["macs"]),
     ]
+
+
+def _together(phase: Mapping[str, Any]) -> str:
+    return f"{phase['name']} {_percent(sum(part['share'] or 0 for part in phase['split']))}"
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -1,6 +1,7 @@
 """What the device can do at best, measured: multiplications a second, and bytes moved a second."""
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,34 +10,36 @@ from emokd.benchmarking.timing import Clock, Rule, interleave
 
 
 def measure_peak(
-    rule: Rule, *, side: int = 0, size_bytes: int = 0, clock: Clock = time.perf_counter
-) -> dict[str, float | int]:
-    """Times a float32 matrix product at the default precision, and a copy, on one device.
+    rule: Rule, dtype: str, *, side: int = 0, size_bytes: int = 0, clock: Clock = time.perf_counter
+) -> dict[str, Any]:
+    """Times a matrix product at the default precision, and a copy of float32, on one device.
 
     The copy adds 1 to every number, because a plain copy may be compiled away: it reads and writes every byte once.
 
     Args:
       rule: warm-up and rounds.
+      dtype: of the matrices, by name: what the networks compute in.
       side: of the square matrices; 0 for 2048 on CPU and 8192 elsewhere.
       size_bytes: of the array that is copied; 0 for 256 MiB on CPU and 1 GiB elsewhere, more than caches hold.
       clock: gives seconds.
 
     Returns:
       "matmul_flops" per second (2 side^3 in the median time), "copy_bytes" per second (read and written), and the
-      "side" and "size_bytes" that they were measured at.
+      "dtype", "side" and "size_bytes" that they were measured at.
     """
     device = jax.local_devices()[0]
     on_cpu = device.platform == "cpu"
     side = side or (2048 if on_cpu else 8192)
     count = (size_bytes or (2**28 if on_cpu else 2**30)) // 4
     with jax.default_device(device):
-        a, b = jax.random.normal(jax.random.key(0), (2, side, side), jnp.float32)
+        a, b = jax.random.normal(jax.random.key(0), (2, side, side), jnp.dtype(dtype))
         x = jnp.zeros(count, jnp.float32)
         matmul, copy = jax.jit(jnp.matmul).lower(a, b).compile(), jax.jit(lambda x: x + 1).lower(x).compile()
         times = interleave({"matmul": lambda: matmul(a, b), "copy": lambda: copy(x)}, rule, clock)
     return {
         "matmul_flops": 2 * side**3 / times["matmul"].median,
         "copy_bytes": 2 * x.nbytes / times["copy"].median,
+        "dtype": dtype,
         "side": side,
         "size_bytes": x.nbytes,
     }

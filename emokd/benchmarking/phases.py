@@ -1,7 +1,6 @@
 """Measures every phase of a job: compile time, steps, waiting for data, the compiled program, and its parts."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import tempfile
@@ -18,8 +17,8 @@ from emokd.benchmarking.batches import create_batches, read_ahead
 from emokd.benchmarking.compilations import count_compilations
 from emokd.benchmarking.flow import Flow, measure_flow
 from emokd.benchmarking.peak import measure_peak
-from emokd.benchmarking.program import count_live_macs, describe_program
-from emokd.benchmarking.split import Step, split_step
+from emokd.benchmarking.program import describe_program
+from emokd.benchmarking.split import Dissection, split_step
 from emokd.benchmarking.stand_ins import untrained_teachers
 from emokd.benchmarking.timing import Clock, Rule, Timing, interleave
 from emokd.job import create_job
@@ -27,8 +26,7 @@ from emokd.models.cost import describe
 from emokd.phase import Phase, Tree
 from emokd.reporting.provenance import provenance
 from emokd.training.loop import Job
-from emokd.training.sharding import batch_sharding, check_batch_size
-from emokd.training.step import create_train_step
+from emokd.training.sharding import check_batch_size
 
 TRACED_STEPS = 3
 
@@ -71,7 +69,7 @@ def benchmark(
         "batch_size": config.batch_size,
         "rule": dataclasses.asdict(rule) | {"text": rule.text(), "read_ahead": read_ahead(job, data)},
         "devices": {"count": bench.mesh.size, "kind": bench.mesh.devices.flat[0].device_kind},
-        "peak": peak or measure_peak(rule, clock=clock),
+        "peak": peak or measure_peak(rule, config.precision, clock=clock),
         "networks": {name: describe(spec) for name, spec in job.recipe.networks.items()},
     }
     results["phases"] = [
@@ -89,15 +87,12 @@ class _Bench:
         self.mesh, self.placement = job.programs.mesh, job.programs.placement
         check_batch_size(config.batch_size, self.mesh, config.accumulate)
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
-        self.function = create_train_step(recipe, config, job.programs.labels)
         self.state = job.programs.create(jax.random.key(config.seed))
 
     def one_phase(self, phase: Phase, index: int, trace: pathlib.Path | None, peak: dict[str, Any]) -> dict[str, Any]:
         batches = create_batches(self.job, index, self.data, self.mesh)
         batch = next(batches)
         self.begin(phase, index, batch)
-        sharding = batch_sharding(self.mesh)
-        abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
         with count_compilations() as compiled:
             begun = self.clock()
             step = self.job.programs.step(index, self.state, self.constants, batch)
@@ -117,37 +112,24 @@ class _Bench:
             loss = take()[1]["loss"]
 
         self.state = jax.tree.map(jnp.copy, step.unflatten(leaves))
+        if trace is not None:
+            with jax.profiler.trace(str(trace / phase.name)):
+                for _ in range(TRACED_STEPS):
+                    jax.block_until_ready(take(next(batches)))
+        arguments = (*step.flatten(self.state), self.constants, batch)
+        dissection = Dissection(self.job.programs.trace(index, self.state, self.constants, batch), arguments)
         with jax.set_mesh(self.mesh):
-            macs = count_live_macs(functools.partial(self.function, phase=index), self.state, self.constants, abstract)
-            parts = split_step(
-                Step(
-                    recipe=self.job.recipe,
-                    config=self.job.config,
-                    phase=phase,
-                    labels=self.job.programs.labels,
-                    mesh=self.mesh,
-                    take=take,
-                    state=self.state,
-                    constants=self.constants,
-                    batch=batch,
-                ),
-                self.rule,
-                self.clock,
-            )
-            if trace is not None:
-                with jax.profiler.trace(str(trace / phase.name)):
-                    for _ in range(TRACED_STEPS):
-                        jax.block_until_ready(take(next(batches)))
+            parts = split_step(dissection, step.compiled, arguments, self.rule, self.clock)
         program = describe_program(step.compiled)
         return {
             "name": phase.name,
             "compile_seconds": compile_seconds,
             "compilations": len(compiled),
             "loss_is_finite": bool(jnp.isfinite(loss)),
-            "macs": macs,
+            "macs": dissection.macs,
             "program": program,
             "split": parts,
-            **self.speed(steps, flow, macs, program["bytes_accessed"], peak),
+            **self.speed(steps, flow, dissection.macs, program["bytes_accessed"], peak),
         }
 
     def speed(

@@ -3,14 +3,14 @@
 import collections
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from emokd.models.macs import count_macs
+from emokd.models.macs import count_macs_of
 
 COLLECTIVES = (
     "all-reduce",
@@ -84,19 +84,14 @@ def shape_bytes(shape: str) -> int:
     return total
 
 
+def live(jaxpr: core.Jaxpr) -> core.Jaxpr:
+    """What is traced without that whose result nobody uses; the arguments stay."""
+    return partial_eval.dce_jaxpr(jaxpr, True, instantiate=True)[0]
+
+
 def count_live_macs(function: Callable, *args) -> int:
     """Multiply-accumulates of `function(*args)` over all devices, without those whose result nobody uses.
 
     XLA leaves such work out: the heads of a teacher whose features alone are imitated, for instance.
     """
-    closed = jax.make_jaxpr(function)(*args)
-    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
-    live = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, closed.consts))
-    return count_macs(live, *[jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in closed.in_avals])
-
-
-def used_arguments(function: Callable, *args) -> Sequence[Any]:
-    """Trees like `args` that say of every leaf whether the result of `function(*args)` depends on it."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return jax.tree.unflatten(jax.tree.structure(args), used)
+    return count_macs_of(live(jax.make_jaxpr(function)(*args).jaxpr))

@@ -1,312 +1,195 @@
-"""Where the time of a step goes: its parts, each measured alone on the step's own batch and weights.
+"""Where the time of a step goes: how much less it takes without each of its parts.
 
-Parts measured alone need not add up to the step. XLA fuses across them, overlaps them, and lets them share what both
-need; a part alone reads its inputs from memory and writes its results there. The rest (losses, weighting, transport)
-is the step minus the parts: a difference, which can be negative, and which holds whatever could not be measured alone.
+A part is what was traced under its name (`emokd.parts`), with its backward pass; what has no name, the losses and all
+else, is a part as well. A variant is the step's own program without the operations of one part. What others need of
+them comes as arguments, with the values of the whole step, and what they need of others is returned, so that it is
+worked out as before. Every other operation is where it was.
 """
 
-import dataclasses
+import functools
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from jax.sharding import Mesh
+from jax.extend import core
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
-from emokd.benchmarking.program import count_live_macs, used_arguments
+from emokd.benchmarking.program import live
 from emokd.benchmarking.timing import Clock, Rule, interleave, ratio
-from emokd.models.multimodal import MultimodalSpec
-from emokd.models.network import NetworkSpec, functional
-from emokd.phase import Batch, Phase, Recipe, Tree
-from emokd.recipes.common import create_augmentation, create_network, create_views, see
-from emokd.signals import Signals
-from emokd.training.optimizer import create_optimizer
-from emokd.training.programs import Leaves, join_leaves, sort_leaves
-from emokd.training.sharding import replicated
-from emokd.training.state import State, which_move
-from emokd.training.step import split_parameters
+from emokd.models.macs import count_macs_of
+from emokd.parts import AUGMENTATION, OPTIMISER, part_of
 
-Path = tuple[Any, ...]
+STEP, LOSSES = "step", "losses"
+WHAT = {AUGMENTATION: "views rendered", OPTIMISER: "update", LOSSES: "losses, weighting, all that is no other part"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """What a phase does with a network.
+class Piece(NamedTuple):
+    """Some operations of a step, as a function of the step's arguments and of what other operations give.
 
     Attributes:
-      path: where its weights lie in {"params": ..., "constants": ...}.
-      learns: the groups among its weights that learn; none where only its answer is asked.
-      labels: the group of each of its parameters; None for constants.
+      jaxpr: (arguments, fed) -> given.
+      fed: what it needs of operations outside.
+      given: what of it the step returns, or operations outside need.
     """
 
-    path: Path
-    learns: frozenset[str]
-    labels: Tree | None
+    jaxpr: core.ClosedJaxpr
+    fed: tuple[core.Var, ...]
+    given: tuple[core.Var, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, over all devices."""
+        return count_macs_of(self.jaxpr.jaxpr)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Step:
-    """A phase's compiled step and what it works on.
+class Dissection:
+    """A phase's step, apart.
 
     Attributes:
-      recipe, config, phase: what is measured.
-      labels: the group of each parameter.
-      mesh: the devices.
-      take: takes a step, on a state of its own.
-      state: what the parts are measured on.
-      constants: the recipe's, on the devices.
-      batch: what the parts are measured on.
+      parts: what is done in each, by name; the losses last.
+      macs: multiply-accumulates of the step, over all devices.
+      entangled: names of parts that lie inside an operation, such as a loop, and so cannot be taken out.
     """
 
-    recipe: Recipe
-    config: ConfigDict
-    phase: Phase
-    labels: Tree
-    mesh: Mesh
-    take: Callable[[], Any]
-    state: State
-    constants: Tree
-    batch: Batch
+    def __init__(self, traced: jax.stages.Traced, arguments: tuple):
+        """Takes the step apart; call it, and what it gives, under the step's mesh.
+
+        Args:
+          traced: the step, from `Programs.trace`.
+          arguments: (moving, resting, constants, batch), on the devices.
+        """
+        closed = traced.jaxpr
+        self._whole = core.ClosedJaxpr(live(closed.jaxpr), closed.consts)
+        self.macs = count_macs_of(self._whole.jaxpr)
+        self._arguments = jax.tree.leaves(arguments)
+        self._donated = [i for i, info in enumerate(jax.tree.leaves(traced.args_info)) if info.donated]
+        outputs = self._whole.jaxpr.outvars
+        places = [info.sharding for info in jax.tree.leaves(traced.out_info)]
+        self._places = {v: place for v, place in zip(outputs, places, strict=True) if isinstance(v, core.Var)}
+        self._varying = _varying(self._whole.jaxpr)
+        stacks: dict[str, list[str]] = {}
+        for equation in self._whole.jaxpr.eqns:
+            stack = str(equation.source_info.name_stack)
+            stacks.setdefault(part_of(stack) or LOSSES, []).append(stack)
+        stacks[LOSSES] = stacks.pop(LOSSES, [])
+        self.parts: Mapping[str, str] = {name: _what(name, found) for name, found in stacks.items()}
+        self.entangled = sorted(set(_inner_parts(self._whole.jaxpr)) - set(self.parts))
+
+    def without(self, name: str) -> Piece:
+        """The step without a part."""
+        return self._cut(lambda part: part != name)
+
+    def alone(self, name: str) -> Piece:
+        """A part without the rest of the step."""
+        return self._cut(lambda part: part == name)
+
+    def _cut(self, belongs: Callable[[str], bool]) -> Piece:
+        jaxpr = self._whole.jaxpr
+        kept: list[core.JaxprEqn] = []
+        others: list[core.JaxprEqn] = []
+        for equation in jaxpr.eqns:
+            # What depends on no argument stays: given as one, it could no longer be folded.
+            constant = not any(v in self._varying for v in equation.outvars)
+            inside = constant or belongs(part_of(str(equation.source_info.name_stack)) or LOSSES)
+            (kept if inside else others).append(equation)
+        here = {*jaxpr.constvars, *jaxpr.invars, *(v for equation in kept for v in equation.outvars)}
+        fed = tuple(v for v in _used(kept) if v not in here)
+        wanted = {*_used(others), *(v for v in jaxpr.outvars if isinstance(v, core.Var))}
+        given = tuple(v for e in kept for v in e.outvars if v in wanted and v in self._varying)
+        return Piece(self._close([*jaxpr.invars, *fed], given, kept), fed, given)
+
+    def _close(
+        self, inputs: Sequence[core.Var], outputs: Sequence[core.Var], equations: Sequence[core.JaxprEqn]
+    ) -> core.ClosedJaxpr:
+        jaxpr = self._whole.jaxpr.replace(invars=list(inputs), outvars=list(outputs), eqns=list(equations))
+        return core.ClosedJaxpr(jaxpr, self._whole.consts)
+
+    @functools.cached_property
+    def values(self) -> Mapping[core.Var, Array]:
+        """What passes from part to part in the whole step, on its arguments."""
+        names = list(dict.fromkeys(v for name in self.parts for v in self.without(name).fed))
+        jaxpr = self._close(self._whole.jaxpr.invars, names, self._whole.jaxpr.eqns)
+        return dict(zip(names, jax.jit(core.jaxpr_as_fun(jaxpr))(*self._arguments), strict=True))
+
+    def compile(self, piece: Piece, donate: bool = True) -> Callable[[Sequence[Array]], list[Array]]:
+        """A function of the moving leaves, of which it takes over those that it replaces, unless `donate` is off."""
+        outputs = self._whole.jaxpr.outvars
+        donated = [i for i in self._donated if donate and outputs[i] in piece.given]
+        places = [self._places.get(v) for v in piece.given]
+        function = jax.jit(core.jaxpr_as_fun(piece.jaxpr), donate_argnums=donated, out_shardings=places)
+        rest = [*self._arguments[len(self._donated) :], *(self.values[v] for v in piece.fed)]
+        compiled = function.lower(*self._arguments[: len(self._donated)], *rest).compile()
+        return lambda moving: compiled(*moving, *rest)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Part:
-    """A part of a step.
-
-    Attributes:
-      function: what is compiled.
-      arguments: gives what it is called with, each time anew because steps replace the state.
-      keep: takes its results and passes them on.
-    """
-
-    function: Callable
-    arguments: Callable[[], tuple]
-    keep: Callable[[Any], Any] = lambda results: results
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CompiledPart:
-    """A part of a step, ready to be timed.
-
-    Attributes:
-      what: is done in it.
-      macs: multiply-accumulates, over all devices.
-      call: does it once and returns its results.
-    """
-
-    what: str
-    macs: int
-    call: Callable[[], Any]
-
-
-def split_step(step: Step, rule: Rule, clock: Clock = time.perf_counter) -> list[dict[str, Any]]:
-    """Measures the parts of a step in turn with the step itself.
+def split_step(
+    dissection: Dissection,
+    compiled: jax.stages.Compiled,
+    arguments: tuple,
+    rule: Rule,
+    clock: Clock = time.perf_counter,
+) -> list[dict[str, Any]]:
+    """Measures the step without each of its parts, in turn with the step itself, all on the same state.
 
     Args:
-      step: the step, compiled; called under its mesh.
+      dissection: the step, apart; this is called under its mesh.
+      compiled: the step.
+      arguments: (moving, resting, constants, batch), which stay as they are.
       rule: warm-up and rounds.
       clock: gives seconds.
 
     Returns:
-      For each part of `create_parts`, the rest last, {"part", "what", "seconds", "share" of the step, "macs"}; None
-      where it was not measured, or has no meaning.
+      For each part {"part", "what", "seconds", "share" of the step, "macs"}, all three by how much the step has less
+      without it; None where it cannot be taken out.
     """
-    uses = find_uses(step)
-    ready = create_parts(step, uses)
-    calls = {STEP: step.take, **{name: part.call for name, part in ready.items()}}
-    times = interleave(calls, rule, clock)
-    whole = times.pop(STEP)
-    parts: list[dict[str, Any]] = [
+    moving, *rest = arguments
+    pieces = {name: dissection.without(name) for name in dissection.parts}
+    calls = {name: dissection.compile(piece) for name, piece in pieces.items()}
+    calls[STEP] = lambda moving: compiled(moving, *rest)
+    copy = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=[leaf.sharding for leaf in moving])
+    times = interleave(calls, rule, clock, prepare=lambda: (copy(moving),))
+    whole = times[STEP]
+    found: list[dict[str, Any]] = [
         {
             "part": name,
-            "what": ready[name].what,
-            "macs": ready[name].macs,
-            "seconds": timing.median,
-            "share": ratio(timing, whole),
+            "what": what,
+            "seconds": statistics.median(a - b for a, b in zip(whole.seconds, times[name].seconds, strict=True)),
+            "share": 1 - ratio(times[name], whole),
+            "macs": dissection.macs - pieces[name].macs,
         }
-        for name, timing in times.items()
+        for name, what in dissection.parts.items()
     ]
-    missing = {"what": "not measured", "seconds": None, "share": None, "macs": None}
-    parts += [{"part": name, **missing} for name, use in uses.items() if use is None]
-    rest = whole.median - sum(timing.median for timing in times.values())
-    return [
-        *parts,
-        {"part": "rest", "what": REST, "seconds": rest, "share": rest / whole.median, "macs": None},
-    ]
+    missing = {"what": "not taken apart", "seconds": None, "share": None, "macs": None}
+    return [*found, *({"part": name, **missing} for name in dissection.entangled)]
 
 
-def create_parts(step: Step, uses: dict[str, Use | None]) -> dict[str, CompiledPart]:
-    """The parts of a step, compiled.
-
-    They are: the views of all networks that run in the phase; each of these networks, forward alone where it rests,
-    forward and backward (of the sum of its answers) where any of it learns; the optimiser's update.
-
-    Args:
-      step: the step, compiled; called under its mesh.
-      uses: what `find_uses` says of its networks.
-    """
-    parts: dict[str, CompiledPart] = {}
-
-    def add(part: str, what: str, work: Part, **options) -> None:
-        compiled = jax.jit(work.function, **options).lower(*work.arguments()).compile()
-        macs = count_live_macs(work.function, *work.arguments())
-        parts[part] = CompiledPart(what, macs, lambda: work.keep(compiled(*work.arguments())))
-
-    found = {name: use for name, use in uses.items() if use is not None}
-    inputs: dict[str, Any] = {}
-    if found:
-        add(VIEWS, "augmentation", _views_part(step, found))
-        inputs = parts[VIEWS].call()
-    for name, use in found.items():
-        work = _network_part(step, name, use, inputs[name])
-        if use.learns:
-            add(name, "forward and backward", work, out_shardings=replicated(step.mesh))
-        else:
-            add(name, "forward", work)
-    update = _update_part(step)
-    places = [leaf.sharding for leaf in update.arguments()[1]]
-    add("optimiser", "update", update, out_shardings=places, donate_argnums=1)
-    return parts
+def _what(name: str, stacks: Sequence[str]) -> str:
+    """What is done in a part whose operations have these name stacks."""
+    backward = any("transpose(" in stack for stack in stacks)
+    return WHAT.get(name, "forward and backward" if backward else "forward")
 
 
-STEP, VIEWS = "step", "views"
-REST = "losses, weighting, transport"
-
-
-def find_uses(step: Step) -> dict[str, Use | None]:
-    """How the phase uses each of the recipe's networks, those that it does not run left out.
-
-    A network's weights are found by their tree: the subtree of parameters or constants that has its structure and
-    shapes and, where there are several, its name on the way to it. It runs where the losses depend on any of its
-    weights outside its heads (the heads alone are what is left of a teacher whose features are cached). None for a
-    network whose weights are not found or whose kind is unknown.
-    """
-    state = step.state
-    trees = {"params": state.params, "constants": step.constants}
-
-    def losses(trees):
-        outcome = step.phase.objective(trees["params"], state.stats, trees["constants"], step.batch, state.key)
-        values = {name: term.values for name, term in outcome.terms.items()}
-        return values, outcome.teacher_losses, outcome.evidence if outcome.teacher_losses is not None else None
-
-    (used,) = used_arguments(losses, trees)
-    found: dict[str, Use | None] = {}
-    for name, spec in step.recipe.networks.items():
-        known = isinstance(spec, NetworkSpec | MultimodalSpec)
-        path = _find_weights(trees, functional(spec).abstract[0], name) if known else None
-        if path is None:
-            found[name] = None
-        elif any(jax.tree.leaves(_without_heads(_at(used, path)))):
-            labels = _at(step.labels, path[1:]) if path[0] == "params" else None
-            learns = frozenset(jax.tree.leaves(labels)) & frozenset(step.phase.learns)
-            found[name] = Use(path, learns, labels)
+def _varying(jaxpr: core.Jaxpr) -> set[core.Var]:
+    """What depends on the arguments."""
+    found = set(jaxpr.invars)
+    for equation in jaxpr.eqns:
+        if not found.isdisjoint(v for v in equation.invars if isinstance(v, core.Var)):
+            found.update(equation.outvars)
     return found
 
 
-def _without_heads(tree: Tree) -> Tree:
-    return {key: value for key, value in tree.items() if key != "heads"}
+def _used(equations: Sequence[core.JaxprEqn]) -> Sequence[core.Var]:
+    """The variables that operations take, each once."""
+    return list(dict.fromkeys(v for equation in equations for v in equation.invars if isinstance(v, core.Var)))
 
 
-def _find_weights(trees: Tree, wanted: Tree, name: str) -> Path | None:
-    """The path of the one subtree that looks like `wanted`, or of the one of these that has `name` in its path."""
-    matching = [path for path, tree in _subtrees(trees) if _looks_like(tree, wanted)]
-    named = [path for path in matching if name in path]
-    chosen = named or matching
-    return chosen[0] if len(chosen) == 1 else None
-
-
-def _subtrees(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tree]]:
-    if isinstance(tree, dict):
-        yield path, tree
-        for key, value in tree.items():
-            yield from _subtrees(value, (*path, key))
-
-
-def _looks_like(tree: Tree, wanted: Tree) -> bool:
-    shapes = [[leaf.shape for leaf in jax.tree.leaves(t)] for t in (tree, wanted)]
-    return shapes[0] == shapes[1] and str(jax.tree.structure(tree)) == str(jax.tree.structure(wanted))
-
-
-def _at(tree: Any, path: Path) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _views_part(step: Step, names: Iterable[str]) -> Part:
-    """The training view of each of these networks."""
-    augmentation = create_augmentation(step.config.data.augment)
-
-    def views(batch):
-        view = create_views(batch, augmentation, step.config.data.view_seed)
-        return {name: see(step.recipe.networks[name], batch, view) for name in names}
-
-    return Part(views, lambda: (step.batch,))
-
-
-def _network_part(step: Step, name: str, use: Use, inputs: Any) -> Part:
-    """A network's answers, or the gradients of what learns with the new statistics."""
-    spec = step.recipe.networks[name]
-    network = create_network(spec, step.config)
-    # BatchNorm statistics of ones: the time does not depend on their values.
-    ones = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), network.abstract[1])
-    stats = jax.device_put(ones, replicated(step.mesh))
-
-    def arguments():
-        trees = {"params": step.state.params, "constants": step.constants}
-        return _at(trees, use.path), stats, inputs, step.state.key
-
-    def answers(signals: Signals) -> list[Array]:
-        heads = [signals.intermediates[head] for head in spec.heads if head in signals.intermediates]
-        return jax.tree.leaves([signals.features, signals.logits, signals.valence_arousal, heads])
-
-    def forward(params, stats, inputs, key):
-        del key
-        return answers(network(params, stats, inputs)[0])
-
-    def learn(params, stats, inputs, key):
-        values, merge = split_parameters(params, use.labels, set(use.learns))
-        # Recipes keep a network in evaluation mode while its heads alone learn.
-        train = not use.learns.isdisjoint(jax.tree.leaves(_without_heads(use.labels)))
-
-        def total(values):
-            signals, moved = network(merge(values), stats, inputs, train=train, key=key)
-            return sum(x.astype(jnp.float32).sum() for x in answers(signals)), moved
-
-        return jax.grad(total, has_aux=True)(values)
-
-    return Part(learn if use.learns else forward, arguments)
-
-
-def _update_part(step: Step) -> Part:
-    """What the optimiser makes of gradients, on lists of leaves as in the step; what moves is its own, and donated."""
-    groups, labels = set(step.phase.learns), step.labels
-    optimizer = create_optimizer(step.config.optimizer, step.phase, labels, step.recipe.groups)
-    state = step.state
-    gradients = split_parameters(state.params, labels, groups)[0]
-    move = which_move(state, labels, step.phase.learns)
-    moves = jax.tree.leaves((move.optimizer, move.params))
-    leaves, structure = jax.tree.flatten((state.optimizer, state.params))
-    held, resting = sort_leaves(leaves, moves)
-    held = jax.tree.map(jnp.copy, held)
-
-    def keep(results):
-        nonlocal held
-        held = results
-        return results
-
-    def update(gradients, moving, resting, count):
-        moments, params = jax.tree.unflatten(structure, join_leaves(Leaves(moving, resting), moves))
-        _, merge = split_parameters(jax.tree.map(jnp.zeros_like, params), labels, groups)
-        # As in the step: optax raises a float to the power of an int32 count.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, moments = optimizer.update(merge(gradients), moments, params, phase_step=count)
-        moved = jax.tree.leaves((moments, optax.apply_updates(params, updates)))
-        return sort_leaves(moved, moves).moving
-
-    return Part(update, lambda: (gradients, held, resting, state.step), keep)
+def _inner_parts(jaxpr: core.Jaxpr) -> Iterator[str]:
+    """The parts named inside operations of no part."""
+    for equation in jaxpr.eqns:
+        if part_of(str(equation.source_info.name_stack)) is None:
+            for inner in core.jaxprs_in_params(equation.params):
+                yield from filter(None, (part_of(str(e.source_info.name_stack)) for e in inner.eqns))
+                yield from _inner_parts(inner)

@@ -60,23 +60,30 @@ class Timing:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], Any]], rule: Rule, clock: Clock = time.perf_counter, *, rest: float = 0.0
+    calls: Mapping[str, Callable[..., Any]],
+    rule: Rule,
+    clock: Clock = time.perf_counter,
+    *,
+    rest: float = 0.0,
+    prepare: Callable[[], tuple[Any, ...]] = tuple,
 ) -> dict[str, Timing]:
     """Times each call once per round, so that whatever slows the machine for a while slows all of them.
 
     Args:
-      calls: functions of no arguments that dispatch work to the device and return its results.
+      calls: functions that dispatch work to the device and return its results.
       rule: rounds of warm-up and rounds that count.
       clock: gives seconds.
       rest: seconds of real time before each call, not timed, in which other calls' threads come to rest.
+      prepare: makes the arguments of each call, before it and not timed; none unless it is given.
     """
     found: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rule.warmup + rule.steps):
         for name, call in calls.items():
             if rest:
                 time.sleep(rest)
+            arguments = jax.block_until_ready(prepare())
             begun = clock()
-            jax.block_until_ready(call())
+            jax.block_until_ready(call(*arguments))
             seconds = clock() - begun
             if turn >= rule.warmup:
                 found[name].append(seconds)

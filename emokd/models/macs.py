@@ -22,10 +22,11 @@ def count_macs(function: Callable, *args) -> int:
       function: any function of JAX; it is traced, not run.
       *args: arrays or `jax.ShapeDtypeStruct`, in trees.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return count_macs_of(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
+def count_macs_of(jaxpr: core.Jaxpr) -> int:
+    """`count_macs` of a function that has been traced."""
     return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
 
@@ -42,7 +43,7 @@ def _count_equation(equation: core.JaxprEqn) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             return math.prod(output) * math.prod(inputs[0][axis] for axis in contracted)
         return _DEPTHWISE[equation.params["name"]](*inputs, output)
-    inner = [_count(sub) for sub in core.jaxprs_in_params(equation.params)]
+    inner = [count_macs_of(sub) for sub in core.jaxprs_in_params(equation.params)]
     if name == "cond":
         return max(inner)
     return sum(inner) * equation.params.get("length", 1) if name == "scan" else sum(inner)

@@ -13,6 +13,7 @@ from emokd.models.convolution import widen
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import create_backbone
 from emokd.models.rematerialization import rematerialization
+from emokd.parts import part
 from emokd.signals import Signals
 
 Tree = dict[str, Any]
@@ -107,17 +108,19 @@ class Functional:
     comes out is float32.
     """
 
-    def __init__(self, make, *, precision: str = "float32", remat: bool = False):
+    def __init__(self, make, *, precision: str = "float32", remat: bool = False, name: str = "network"):
         """Traces `make(nnx.Rngs) -> nnx.Module` abstractly; nothing is allocated.
 
         Args:
           make: makes the module.
           precision: a name in `PRECISIONS`.
           remat: whether the backward pass computes the activations inside blocks again.
+          name: the part of a step that its operations are.
         """
         self._make = make
         self._dtype = PRECISIONS[precision]
         self._remat = remat
+        self._name = name
         module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
         module.train()
         self._train, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
@@ -137,7 +140,7 @@ class Functional:
         """Returns (outputs, stats); the statistics change only when `train`."""
         module = nnx.merge(self._train if train else self._eval, params, stats)
         rngs = nnx.Rngs(dropout=key) if key is not None else None
-        with rematerialization(self._remat):
+        with part(self._name), rematerialization(self._remat):
             if self._dtype is None:
                 outputs = module(*inputs, rngs=rngs)
             else:
@@ -154,9 +157,9 @@ class Makes(Protocol):
     def make(self, rngs: nnx.Rngs) -> nnx.Module: ...
 
 
-def functional(spec: Makes, *, precision: str = "float32", remat: bool = False) -> Functional:
+def functional(spec: Makes, *, precision: str = "float32", remat: bool = False, name: str = "network") -> Functional:
     """The functional form of the network that `spec` describes; the options are `Functional`'s."""
-    return Functional(spec.make, precision=precision, remat=remat)
+    return Functional(spec.make, precision=precision, remat=remat, name=name)
 
 
 def count_parameters(params: Tree) -> int:

@@ -58,7 +58,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     heads = common.joint_heads(task)
     _check_options(config)
     spec = common.create_spec(config.student, heads, task)
-    student = common.create_network(spec, config)
+    student = common.create_network(spec, config, "student")
     teachers = common.create_teachers(config, task, models)
     lessons = {teacher.name: _create_lesson(teacher, config, task, heads) for teacher in teachers}
     soft, bound = config.soft_targets, config.bound

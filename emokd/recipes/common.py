@@ -16,6 +16,7 @@ from emokd.losses.affect import CORRELATIONS
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import PRECISIONS, Functional, NetworkSpec, TrainedModel, attach_heads, functional
 from emokd.models.preprocessing import Preprocessing
+from emokd.parts import AUGMENTATION, part
 from emokd.phase import Batch, Measure, Objective, Phase, Tree
 from emokd.schedules import learning_rate_schedule
 from emokd.signals import Signals
@@ -92,9 +93,10 @@ def see(spec: NetworkSpec | MultimodalSpec, batch: Batch, view: View) -> Any:
     For a multimodal network, a dict of its modalities: pictures as above, the frames of a video all in the example's
     one view, arrays as they are.
     """
-    if isinstance(spec, NetworkSpec):
-        return spec.preprocessing(render(batch["image"], view, spec.preprocessing.size))
-    return {name: _see_modality(modality, batch[modality.input], view) for name, modality in spec.modalities.items()}
+    with part(AUGMENTATION):
+        if isinstance(spec, NetworkSpec):
+            return spec.preprocessing(render(batch["image"], view, spec.preprocessing.size))
+        return {name: _see_modality(seen, batch[seen.input], view) for name, seen in spec.modalities.items()}
 
 
 def _see_modality(modality: ModalitySpec, values: Array, view: View) -> Float[Array, "B ..."]:
@@ -111,7 +113,8 @@ def _see_modality(modality: ModalitySpec, values: Array, view: View) -> Float[Ar
 
 def create_views(batch: Batch, augmentation: Augmentation, seed: int) -> View:
     """The batch's augmented views, each named by its (id, view)."""
-    return sample_views(batch["id"], batch["view"], augmentation, seed)
+    with part(AUGMENTATION):
+        return sample_views(batch["id"], batch["view"], augmentation, seed)
 
 
 def centre(batch: Batch) -> View:
@@ -301,14 +304,14 @@ def fit_standardizers(
     return fitted
 
 
-def create_network(spec: NetworkSpec | MultimodalSpec, config: ml_collections.ConfigDict) -> Functional:
-    """The functional form of a network of this run, with `config.precision` and `config.remat`.
+def create_network(spec: NetworkSpec | MultimodalSpec, config: ml_collections.ConfigDict, name: str) -> Functional:
+    """The functional form of a network of this run, with `config.precision` and `config.remat`, under its name there.
 
     Raises:
       InputError: the precision is unknown.
     """
     choose(PRECISIONS, config.precision, "config.precision")
-    return functional(spec, precision=config.precision, remat=config.remat)
+    return functional(spec, precision=config.precision, remat=config.remat, name=name)
 
 
 def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> list[Teacher]:
@@ -337,7 +340,7 @@ def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mappi
         learns = model is None or section.tuning == "full"
         if section.tuning not in ("linear_probe", "full"):
             raise InputError(f"config.teachers.{name}.tuning must be linear_probe or full, not {section.tuning!r}.")
-        teachers.append(Teacher(name, spec, create_network(spec, config), model, learns))
+        teachers.append(Teacher(name, spec, create_network(spec, config, name), model, learns))
     return teachers
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from emokd.errors import InputError
 from emokd.losses import features, structure, transport
 from emokd.losses.shapes import check_range
+from emokd.parts import part
 from emokd.recipes import common, relations
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
@@ -87,7 +88,9 @@ def imitate(
         return total, measured
 
     spread = relations.of_each_device if config.structure.local else relations.of_the_batch
-    return spread(compare)(own, (theirs, counts))
+    named = ", ".join(name for name in ("transport", "centroid", "features") if weights[name])
+    with part(named):
+        return spread(compare)(own, (theirs, counts))
 
 
 def _transport(

@@ -39,7 +39,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     classes = common.require_classes(task, "expression")
     teachers = common.create_teachers(config, task, models)
     spec = common.create_spec(config.student, {"expression": len(classes)}, task)
-    student = common.create_network(spec, config)
+    student = common.create_network(spec, config, "student")
     augmentation = common.create_augmentation(config.data.augment)
     distance = common.choose(DISTANCES, config.distance, "config.distance")
     chain = weighting.create(config.weighting)

@@ -25,7 +25,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     """
     heads = {target: _head_size(target, task) for target in config.targets}
     spec = common.create_spec(config.student, heads, task)
-    student = common.create_network(spec, config)
+    student = common.create_network(spec, config, "student")
     augmentation = common.create_augmentation(config.data.augment)
     affect_loss = common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
 

@@ -123,12 +123,15 @@ class Programs:
         abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for k, v in batch.items()}
         key = (phase, *sorted((name, x.shape, str(x.dtype)) for name, x in abstract.items()))
         if key not in self._steps:
-            with jax.set_mesh(self.mesh):  # so that an objective may ask for arrays gathered over it
-                self._steps[key] = self._compile(phase, state, constants, abstract)
+            traced = self.trace(phase, state, constants, abstract)
+            moves, structure = self._moves(phase, state), jax.tree.structure(state)
+            with jax.set_mesh(self.mesh):
+                self._steps[key] = PhaseStep(traced.lower().compile(), structure, moves)
         return self._steps[key]
 
-    def _compile(self, phase: int, state: State, constants: Tree, batch: Tree) -> PhaseStep:
-        moves = jax.tree.leaves(which_move(state, self.labels, self.recipe.phases[phase].learns))
+    def trace(self, phase: int, state: State, constants: Tree, batch: Tree) -> jax.stages.Traced:
+        """What `step` compiles: (moving, resting, constants, batch) -> (moving, metrics), which takes over moving."""
+        moves = self._moves(phase, state)
         leaves, structure = jax.tree.flatten(state)
 
         def function(moving, resting, constants, batch):
@@ -138,7 +141,11 @@ class Programs:
 
         places = sort_leaves(jax.tree.leaves(self.placement.state), moves).moving
         step = jax.jit(function, donate_argnums=0, out_shardings=(places, replicated(self.mesh)))
-        return PhaseStep(step.lower(*sort_leaves(leaves, moves), constants, batch).compile(), structure, moves)
+        with jax.set_mesh(self.mesh):  # so that an objective may ask for arrays gathered over it
+            return step.trace(*sort_leaves(leaves, moves), constants, batch)
+
+    def _moves(self, phase: int, state: State) -> list[bool]:
+        return jax.tree.leaves(which_move(state, self.labels, self.recipe.phases[phase].learns))
 
 
 def make_room(shared: dict[str, Programs], maps: Callable[[], float] = memory_maps) -> None:

@@ -10,6 +10,7 @@ import ml_collections
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Outcome, Phase, Recipe, Tree, label_parameters
 from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
@@ -146,12 +147,13 @@ def create_train_step(
         grads, outcome, weights, weighting = gradients(
             recipe, recipe.phases[phase], labels, state, constants, batch, config.accumulate
         )
-        # optax raises a float to the power of an int32 count, which strict promotion would refuse.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, optimizer = optimizers[phase].update(
-                grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
-            )
-        params = optax.apply_updates(state.params, updates)
+        with part(OPTIMISER):
+            # optax raises a float to the power of an int32 count, which strict promotion would refuse.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, optimizer = optimizers[phase].update(
+                    grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
+                )
+            params = optax.apply_updates(state.params, updates)
         tally = state.tally
         if weights is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))

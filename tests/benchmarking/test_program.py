@@ -6,13 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from emokd.benchmarking.compilations import count_compilations
-from emokd.benchmarking.program import (
-    count_live_macs,
-    describe_program,
-    find_collectives,
-    shape_bytes,
-    used_arguments,
-)
+from emokd.benchmarking.program import count_live_macs, describe_program, find_collectives, shape_bytes
 from emokd.training.sharding import batch_sharding, create_mesh, replicated
 
 F32 = 4
@@ -108,10 +102,6 @@ def test_work_whose_result_nobody_uses_does_not_count():
     square = jnp.ones((3, 3))
     assert count_live_macs(function, x, square, v) == 2 * 3 * 3
     assert count_live_macs(lambda x, w: x @ w, x, w) == 2 * 3 * 5
-    assert used_arguments(lambda t, v: function(t["x"], t["w"], v), {"x": x, "w": square}, v) == (
-        {"x": True, "w": True},
-        False,
-    )
 
 
 def test_constants_of_the_trace_stay():

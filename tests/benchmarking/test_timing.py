@@ -43,6 +43,18 @@ def test_calls_take_turns():
     assert order == ["a", "b"] * 3
 
 
+def test_arguments_are_made_before_every_call_and_not_timed():
+    clock, made = Clock(), iter(range(9))
+
+    def prepare():
+        clock.now += 100
+        return next(made), "x"
+
+    seen = []
+    found = interleave({"a": lambda *given: seen.append(given)}, Rule(1, 2), clock, prepare=prepare)
+    assert seen == [(0, "x"), (1, "x"), (2, "x")] and found["a"].seconds == (0, 0)
+
+
 def test_rest_comes_before_every_call_and_is_not_timed(monkeypatch):
     clock, order = Clock(), []
 
@@ -92,5 +104,6 @@ def test_the_flow_of_steps():
 
 def test_peak_is_work_over_time():
     # Each reading is 2 seconds after the last, so that every call takes 2.
-    found = measure_peak(Rule(0, 1), side=8, size_bytes=4096, clock=itertools.count(0, 2).__next__)
-    assert found == {"matmul_flops": 2 * 8**3 / 2, "copy_bytes": 2 * 4096 / 2, "side": 8, "size_bytes": 4096}
+    found = measure_peak(Rule(0, 1), "bfloat16", side=8, size_bytes=4096, clock=itertools.count(0, 2).__next__)
+    rates = {"matmul_flops": 2 * 8**3 / 2, "copy_bytes": 2 * 4096 / 2}
+    assert found == {**rates, "dtype": "bfloat16", "side": 8, "size_bytes": 4096}
