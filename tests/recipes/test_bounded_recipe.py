@@ -9,7 +9,6 @@ import pytest
 from recipes_setup import SIZE
 
 from emokd import defaults
-from emokd.benchmarking.program import find_collectives
 from emokd.data.augment import centre_views, render
 from emokd.data.pipeline import train_batches
 from emokd.errors import InputError
@@ -17,8 +16,6 @@ from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import bounded
 from emokd.recipes.common import Task
-from emokd.training.checkpoints import abstract_like
-from emokd.training.programs import Programs
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
 
@@ -237,16 +234,6 @@ def test_the_logged_accuracy_is_that_of_labelled_faces(examples, votes):
     assert metrics["accuracy"] == pytest.approx(1 - 1 / labelled.sum())
     _, metrics = step(state, {}, {**batch, column: jnp.asarray(0 * values - (not votes), batch[column].dtype)}, phase=0)
     assert metrics["accuracy"] == 0 and np.isfinite(list(metrics.values())).all()
-
-
-def test_the_compiled_step_reduces_and_does_nothing_else_between_devices(examples):
-    data, config = faces(examples), make_config("one")
-    programs = Programs(build(config, {"one": make_teacher(data.classes["expression"])}, data), config, 8)
-    assert programs.mesh.size == 8
-    state = abstract_like(programs.abstract, programs.placement.state)
-    constants = jax.device_put(programs.recipe.constants, programs.placement.constants)
-    step = programs.step(0, state, constants, first_batch(data, config))
-    assert set(find_collectives(step.compiled.as_text())) == {"all-reduce"}
 
 
 def test_without_soft_targets_and_bound_the_teacher_is_not_even_asked(examples):

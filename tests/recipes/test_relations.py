@@ -29,9 +29,9 @@ def make_arrays():
     return own, others, cotangent
 
 
-def compiled(of):
-    """Values, and the gradient with respect to `own` of their weighted sum, on a mesh of 4 x 2; and the collectives."""
-    mesh = create_mesh(8, 4, 2)
+def compiled(of, shape=(8, 4, 2)):
+    """Values, and the gradient with respect to `own` of their weighted sum, on a mesh; and the collectives."""
+    mesh = create_mesh(*shape)
 
     def both(own, others, cotangent):
         found, backward = jax.vjp(lambda own: of(compare)(own, others), own)
@@ -74,6 +74,28 @@ def test_each_device_compares_its_own_rows():
         np.testing.assert_allclose(found["values"][rows], values, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(gradient[rows], expected, rtol=1e-4, atol=1e-5)
     assert collectives == {}
+
+
+def test_a_tree_of_rows_is_gathered_as_one_array_is():
+    """Two columns of `own` apart from the third."""
+
+    def apart(of):
+        def whole(own, others):
+            return compare(jnp.concatenate([own["a"], own["b"]["c"]], 1), others)
+
+        return lambda compare: lambda own, others: of(whole)({"a": own[:, :2], "b": {"c": own[:, 2:]}}, others)
+
+    together, in_parts = compiled(relations.of_the_batch), compiled(apart(relations.of_the_batch))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), together, in_parts)
+
+
+@pytest.mark.parametrize("of", [relations.of_the_batch, relations.of_each_device])
+def test_one_device_exchanges_nothing(of):
+    *found, collectives = compiled(of, shape=(1,))
+    assert collectives == {}
+    *plain, _ = compiled(lambda compare: compare, shape=(1,))
+    jax.tree.map(np.testing.assert_array_equal, found, plain)
+    np.testing.assert_allclose(found[0]["values"], in_numpy(np.arange(16))[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("of", [relations.of_the_batch, relations.of_each_device])

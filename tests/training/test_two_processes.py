@@ -1,35 +1,43 @@
-"""Two processes with two devices each against one process with four: losses, scores, caches, continuing on fewer.
+"""Two processes with two devices each against one process with four: losses, scores, caches, transport, continuing.
 
-The run that they finish splits its parameters and a teacher over all four devices, the one that is stopped does not.
+The quickest of these, for every day, are in test_continuing_over_processes.py.
 """
 
 import json
-import os
 import pathlib
-import socket
 import subprocess
-import sys
+from typing import Any
 
 import jax
-import numpy as np
 import pytest
+import several_processes
+from several_processes import (
+    ROOT,
+    Run,
+    assert_close,
+    assert_same_run,
+    comparable,
+    environment,
+    in_two_processes,
+    load,
+    losses,
+    train_in_two_processes,
+    train_until,
+    without_gloo,
+)
 
-from emokd import config as configuration
 from emokd import job
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.reporting.metrics_log import read_metrics
+from emokd.training.programs import Programs
 from emokd.weights import model_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-SPLIT = [
-    "--config.mesh.fsdp=4",
-    "--config.sharding.min_size=16",
-    '--config.sharding.state=((".*", "fsdp"),)',
-    '--config.sharding.teachers=(("one/params/.*", "fsdp"),)',
-]
-ROOT = pathlib.Path(__file__).parents[2]
+SPLIT = several_processes.SPLIT | {"sharding.teachers": (("one/params/.*", "fsdp"),)}
+"""Parameters and a teacher over all four devices."""
+WHOLE = {"devices": 4}
 SIZE = 16
 STEPS = 2
 """Of each phase."""
@@ -62,26 +70,27 @@ def get_config():
     return config
 """
 
-# emokd.train, until a checkpoint is whole on the disk.
-UNTIL_STOPPED = f"""
-import os
+# Whose modality is privileged is imagined (MMD) and taught by transport: both compare the rows of the whole batch.
+TRANSPORT = """
+import small_jobs
 
-from emokd import train
-from emokd.command import run
-from emokd.training.checkpoints import Checkpoints
-
-save = Checkpoints.save
+from emokd import defaults
+from emokd.recipes import mtpkdot
 
 
-def save_and_stop(self, state, *arguments):
-    save(self, state, *arguments)
-    if int(state.step) == {STOPPED}:
-        self.wait()
-        os._exit(0)
-
-
-Checkpoints.save = save_and_stop
-run(train.main, several_processes=True)
+def get_config():
+    config = small_jobs.paint(mtpkdot.default_config(), steps=STEPS)
+    del config.student
+    config.data.options.inputs = ("image", "physiology")
+    config.modalities.face = defaults.modality("image", "basic_cnn", size=SIZE, width=2)
+    config.modalities.trace = defaults.modality("physiology", "conv1d", privileged=True, width=4, depth=1)
+    config.width, config.adapter_width = 4, 2
+    config.fusion.name = "concatenation"
+    config.hallucination.options = {"encoder": (4, 2), "decoder": (4,)}
+    config.structure.k = 3
+    config.phases.joint.enabled = config.phases.align.enabled = False
+    config.optimizer.name = "sgd"
+    return config
 """
 
 
@@ -94,50 +103,37 @@ def folder(tmp_path_factory):
         params, stats = functional(spec).init(jax.random.key(seed))
         model_folder.save_model(folder / "teachers" / name, spec, params, stats, {"source": "test"})
     (folder / "experiment.py").write_text(EXPERIMENT.replace("FOLDER", str(folder)))
-    (folder / "until_stopped.py").write_text(UNTIL_STOPPED)
+    transport = TRANSPORT.replace("STEPS", str(STEPS)).replace("SIZE", str(SIZE))
+    (folder / "transport.py").write_text(transport)
     return folder
 
 
-def environment() -> dict[str, str]:
-    """This one's, without the number of devices and with the shortcuts of the compiler."""
-    flags = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=8", "")
-    return os.environ | {"XLA_FLAGS": flags, "EMOKD_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-
-
-def load(folder: pathlib.Path, devices: int):
-    config = configuration.load(str(folder / "experiment.py"))
-    return configuration.locked(config, {"devices": devices})
-
-
-def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
-    return [(row["step"], row["loss"]) for row in read_metrics(workdir) if "loss" in row]
-
-
-def comparable(scores: dict) -> dict:
-    return {name: scores[name] for name in ("student", "teachers", "weights", "selected_step", "examples")}
-
-
-def assert_close(a, b):
-    def close(x, y):
-        if isinstance(y, str):
-            assert x == y
-        else:
-            np.testing.assert_allclose(x, y, rtol=1e-4)
-
-    jax.tree.map(close, a, b)
+@pytest.fixture(scope="module")
+def programs() -> dict[str, Programs]:
+    """Compiled once for all runs of this process."""
+    return {}
 
 
 @pytest.fixture(scope="module")
-def alone(folder):
+def alone(folder, programs):
     """The run in this process, on four of its devices."""
-    return job.train(load(folder, 4), folder / "alone")
+    return job.train(load(folder / "experiment.py", WHOLE), folder / "alone", shared=programs)
+
+
+@pytest.fixture(scope="module")
+def cache(folder) -> pathlib.Path:
+    """What this process alone writes of its teachers."""
+    config = load(folder / "experiment.py", {"devices": 2, "data.views": 2})
+    job.write_cache(config, folder / "cache", job.teacher_trainer(folder, config.data))
+    return folder / "cache"
 
 
 @pytest.fixture(scope="module")
 def two(folder):
     """What two processes print."""
+    flags = [f"--config.{name}={value}" for name, value in SPLIT.items()]
     command = ["launch/local.sh", "--processes=2", "--devices=2"]
-    command += [f"--config={folder / 'experiment.py'}", f"--workdir={folder / 'two'}", *SPLIT]
+    command += [f"--config={folder / 'experiment.py'}", f"--workdir={folder / 'two'}", *flags]
     return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
 
 
@@ -157,61 +153,60 @@ def test_only_the_first_process_answers(folder, two):
 
 
 def test_two_processes_evaluate_as_one(folder, alone, two):
-    address = free_address()
-    children = [
-        start(["-m", "emokd.evaluate", f"--workdir={folder / 'two'}"], address, process) for process in range(2)
-    ]
-    answers = [child.communicate() for child in children]
-    assert [child.returncode for child in children] == [0, 0], answers[0][1][-4000:]
-    first, second = (without_gloo(answer) for answer, _ in answers)
+    first, second = in_two_processes(["-m", "emokd.evaluate", f"--workdir={folder / 'two'}"])
     assert second == ""
     assert_close(json.loads(first)["expression"], alone["student"]["expression"])
 
 
-def test_a_run_of_two_processes_continues_in_one(folder, alone):
-    address = free_address()
-    arguments = [f"--config={folder / 'experiment.py'}", f"--workdir={folder / 'stopped'}"]
-    children = [start([str(folder / "until_stopped.py"), *arguments], address, process) for process in range(2)]
-    errors = [child.communicate()[1] for child in children]
-    assert [child.returncode for child in children] == [0, 0], errors[0][-4000:]
-    assert losses(folder / "stopped")[-1][0] == STOPPED
-    assert not (folder / "stopped" / "scores.json").exists()
-    scores = job.train(load(folder, 2), folder / "stopped")
-    assert_close(losses(folder / "stopped"), losses(folder / "alone"))
-    assert_close(comparable(scores), comparable(alone))
-
-
-def test_two_processes_write_the_teacher_cache_that_one_writes(folder):
+def test_two_processes_write_the_teacher_cache_that_one_writes(folder, cache):
     command = ["launch/local.sh", "--processes=2", "--devices=2", "--command=cache_teachers"]
     command += [f"--config={folder / 'experiment.py'}", "--config.data.views=2", f"--output={folder / 'shared'}"]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     assert without_gloo(done.stdout).count("one, two: 3 views") == 1
-    config = configuration.locked(load(folder, 2), {"data.views": 2})
-    job.write_cache(config, folder / "unshared", job.teacher_trainer(folder, config.data))
     for name in ("cache.json", "index.npy", "features.npy"):
-        assert (folder / "shared" / name).read_bytes() == (folder / "unshared" / name).read_bytes()
+        assert (folder / "shared" / name).read_bytes() == (cache / name).read_bytes()
     assert len(list((folder / "shared").iterdir())) == 3
 
 
-def without_gloo(output: str) -> str:
-    """What a process prints, but for what the library of CPU collectives says of its connections."""
-    return "".join(line for line in output.splitlines(keepends=True) if not line.startswith("[Gloo]"))
+@pytest.fixture(scope="module")
+def cached(cache) -> dict[str, Any]:
+    """Changes that have the teachers read from the cache."""
+    return {"data.views": 2, "cache.dir": str(cache)}
 
 
-def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
-
-
-def start(arguments: list[str], address: str, process: int) -> subprocess.Popen:
-    """One of two processes with two devices."""
-    names = {"EMOKD_COORDINATOR": address, "EMOKD_PROCESSES": "2", "EMOKD_PROCESS": str(process)}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment() | names | {"JAX_NUM_CPU_DEVICES": "2"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+@pytest.fixture(scope="module")
+def taken_over(folder, alone, cached, programs) -> pathlib.Path:
+    """Runs of two processes: "split" is begun by them, "begun" finished, "transport" and "cached" are all theirs."""
+    experiment = folder / "experiment.py"
+    train_until(STOPPED, load(experiment, WHOLE), folder / "begun", programs)
+    train_in_two_processes(
+        Run(experiment, folder / "split", SPLIT, stop=STOPPED),
+        Run(experiment, folder / "begun", SPLIT),
+        Run(folder / "transport.py", folder / "transport"),
+        Run(experiment, folder / "cached", cached),
     )
+    return folder
+
+
+def test_a_run_split_over_two_processes_continues_in_one(folder, alone, taken_over):
+    assert losses(folder / "split")[-1][0] == STOPPED
+    assert not (folder / "split" / "scores.json").exists()
+    job.train(load(folder / "experiment.py", {"devices": 2}), folder / "split")
+    assert_same_run(folder / "split", folder / "alone")
+
+
+def test_a_run_of_one_process_continues_split_over_two(folder, taken_over):
+    assert_same_run(folder / "begun", folder / "alone")
+
+
+def test_two_processes_compare_the_rows_of_both(folder, taken_over):
+    job.train(load(folder / "transport.py", WHOLE), folder / "transport_alone")
+    last = [row for row in read_metrics(folder / "transport_alone") if "loss" in row][-1]
+    assert any(value > 0 for name, value in last.items() if name.startswith("transport/divergence/"))
+    assert_same_run(folder / "transport", folder / "transport_alone")
+
+
+def test_two_processes_read_cached_teachers_as_one(folder, cached, taken_over):
+    job.train(load(folder / "experiment.py", WHOLE | cached), folder / "cached_alone")
+    assert_same_run(folder / "cached", folder / "cached_alone")

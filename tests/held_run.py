@@ -1,0 +1,35 @@
+"""Stands for `python` in `python -m emokd.train` under a launcher: notes its process, and waits in the run for its end.
+
+held_run.py FOLDER -m emokd.train FLAGS: FOLDER/PROCESS.pid names the process. The first one waits after each checkpoint
+of HELD, so the others stand in the middle of the next step, which needs all. Continued, the run gets to the next one.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+from typing import Any
+
+import jax
+
+from emokd import train
+from emokd.command import run
+from emokd.training.checkpoints import Checkpoints
+
+HELD = (2, 4)
+
+if __name__ == "__main__":
+    folder, flag, module, *arguments = sys.argv[1:]
+    assert (flag, module) == ("-m", "emokd.train"), sys.argv
+    pathlib.Path(folder, f"{os.environ['EMOKD_PROCESS']}.pid").write_text(str(os.getpid()))
+    save = Checkpoints.save
+
+    def save_and_wait(self: Checkpoints, state: Any, *others: Any) -> None:
+        save(self, state, *others)
+        if int(state.step) in HELD and jax.process_index() == 0:
+            self.wait()
+            signal.pause()
+
+    Checkpoints.save = save_and_wait  # type: ignore[method-assign]
+    sys.argv = ["train.py", *arguments]
+    run(train.main, several_processes=True)
