@@ -11,7 +11,7 @@ Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing
   python -m emokd.cache_teachers --config=configs/studies/smkd_fi_job.py:basic_with_extra --output=runs/cache/fi
   python -m emokd.study --config=configs/studies/smkd_fi.py:basic --workdir=runs/studies/smkd_fi_basic
 Expected: docs/results/smkd_fi.md. Students far below their best teachers, no weighting measurably above another.
-Hardware: 2 CPU cores. Time: about an hour for each student, if each has a core.
+Hardware: 2 CPU cores. Time: about an hour for each student, if each has a core; teachers and cache half an hour more.
 """
 
 from emokd.config import check_argument
