@@ -79,14 +79,12 @@ def test_each_device_compares_its_own_rows():
 def test_a_tree_of_rows_is_gathered_as_one_array_is():
     """Two columns of `own` apart from the third."""
 
-    def apart(of):
-        def whole(own, others):
-            return compare(jnp.concatenate([own["a"], own["b"]["c"]], 1), others)
+    def in_parts(compare):
+        of_parts = relations.of_the_batch(lambda own, others: compare(jnp.concatenate([own["a"], own["b"]], 1), others))
+        return lambda own, others: of_parts({"a": own[:, :2], "b": own[:, 2:]}, others)
 
-        return lambda compare: lambda own, others: of(whole)({"a": own[:, :2], "b": {"c": own[:, 2:]}}, others)
-
-    together, in_parts = compiled(relations.of_the_batch), compiled(apart(relations.of_the_batch))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), together, in_parts)
+    together, apart = compiled(relations.of_the_batch), compiled(in_parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), together, apart)
 
 
 @pytest.mark.parametrize("of", [relations.of_the_batch, relations.of_each_device])
