@@ -12,13 +12,14 @@ from typing import Any
 
 import jax
 
-from emokd import train
 from emokd.command import run
 from emokd.training.checkpoints import Checkpoints
 
 HELD = (2, 4)
 
 if __name__ == "__main__":
+    from emokd import train  # defines flags, which a test that imports this module must not
+
     folder, flag, module, *arguments = sys.argv[1:]
     assert (flag, module) == ("-m", "emokd.train"), sys.argv
     pathlib.Path(folder, f"{os.environ['EMOKD_PROCESS']}.pid").write_text(str(os.getpid()))

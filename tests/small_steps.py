@@ -85,7 +85,7 @@ def _set_modalities(config: ml_collections.ConfigDict) -> None:
         options = {"privileged": privileged, "widths": (7,), "norm": "batch"}
         config.modalities[name] = defaults.modality(f"features/{name}", "mlp", **options)
     config.width, config.adapter_width = 6, 5
-    config.fusion.name, config.fusion.options = "joint_cross_attention", {"recursions": 1, "hidden": 2}
+    config.fusion.name = "concatenation"
     config.hallucination.options = {"encoder": (6, 3), "decoder": (6,)}
     config.structure.k = 4
     for name in config.phases:

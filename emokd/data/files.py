@@ -1,7 +1,6 @@
 """Files of a data set, read in place from a folder or a zip archive, by many threads at once."""
 
 import collections
-import functools
 import hashlib
 import os
 import pathlib
@@ -90,12 +89,15 @@ class Files:
         """
         count = collections.Counter(self.signature(name) for name in names)
 
-        @functools.cache  # asked for by the search for duplicates, then by a teacher cache's key
+        known: dict[int, str] = {}  # asked for by the search for duplicates, then by a teacher cache's key
+
         def content(i: int) -> str:
-            signature = self.signature(names[i])
-            if count[signature] == 1:
-                return signature
-            return f"{signature}-{hashlib.blake2b(self.read(names[i]), digest_size=16).hexdigest()}"
+            if i not in known:
+                signature = self.signature(names[i])
+                if count[signature] > 1:
+                    signature += f"-{hashlib.blake2b(self.read(names[i]), digest_size=16).hexdigest()}"
+                known[i] = signature
+            return known[i]
 
         return content
 

@@ -1,5 +1,7 @@
 """Steps without one of their parts: what is left is what it was, and nothing else is."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +33,13 @@ class Setup:
         index = self.recipe.phases.index(self.phase)
         self.dissection = Dissection(self.programs.trace(index, self.state, self.constants, self.batch), self.arguments)
 
-    def moving(self):
-        """A copy, to be taken over."""
-        return jax.tree.map(jnp.copy, self.arguments[0])
+    @functools.cache  # noqa: B019
+    def run(self, name):
+        """What the step computes without this part: variables and values."""
+        piece = self.dissection.without(name)
+        with jax.set_mesh(self.mesh):
+            found = self.dissection.compile(piece)(jax.tree.map(jnp.copy, self.arguments[0]))
+        return dict(zip(piece.given, found, strict=True))
 
     def gradients(self):
         """Of what learns, as the step has them."""
@@ -55,11 +61,6 @@ def mtpkdot():
     return Setup("mtpkdot", "student")
 
 
-@pytest.fixture(params=["smkd", "mtpkdot"])
-def setup(request):
-    return request.getfixturevalue(request.param)
-
-
 def primitives(jaxpr):
     """The names of all operations in it, wherever they lie."""
     found = set()
@@ -74,31 +75,29 @@ def test_parts_are_those_of_the_phase(smkd, mtpkdot):
     assert smkd.dissection.entangled == mtpkdot.dissection.entangled == []
 
 
-def test_what_is_left_computes_what_the_step_computes(setup):
-    """All that parts pass on, gradients among it, and the new state; and the variants change no state of the step."""
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("smkd", ("augmentation", "one", "student")),
+        ("mtpkdot", ("joint", "student", TRANSPORT, OPTIMISER, LOSSES)),
+    ],
+)
+def test_what_is_left_computes_what_the_step_computes(request, name, parts):
+    """What parts pass on and what the step returns; and no variant changes the step's state."""
+    setup = request.getfixturevalue(name)
     before = [np.array(leaf) for leaf in setup.arguments[0]]
-    values = setup.dissection.values
-    after = dict.fromkeys(setup.dissection.parts)
-    for name in after:
-        with jax.set_mesh(setup.mesh):
-            piece = setup.dissection.without(name)
-            found = setup.dissection.compile(piece)(setup.moving())
-        assert len(found) == len(piece.given) > 0
-        passed = 0
-        for variable, value in zip(piece.given, found, strict=True):
-            if variable in values and jnp.issubdtype(value.dtype, jnp.number):
-                np.testing.assert_allclose(value, values[variable], rtol=1e-3, atol=1e-5)
-                passed += 1
-        assert passed
+    expected = {**setup.dissection.values, **setup.run("no part")}
+    for taken in parts:
+        for variable, value in setup.run(taken).items():
+            if jnp.issubdtype(value.dtype, jnp.number):
+                np.testing.assert_allclose(value, expected[variable], rtol=1e-3, atol=1e-5)
     for leaf, then in zip(setup.arguments[0], before, strict=True):
         np.testing.assert_array_equal(leaf, then)
 
 
-def test_the_step_without_optimiser_returns_the_gradients(setup):
-    with jax.set_mesh(setup.mesh):
-        piece = setup.dissection.without(OPTIMISER)
-        found = setup.dissection.compile(piece)(setup.moving())
-    for gradient in setup.gradients():
+def test_the_step_without_optimiser_returns_the_gradients(mtpkdot):
+    found = mtpkdot.run(OPTIMISER).values()
+    for gradient in mtpkdot.gradients():
         alike = [x for x in found if x.shape == gradient.shape and x.dtype == gradient.dtype]
         assert any(np.allclose(x, gradient, rtol=1e-3, atol=1e-5) for x in alike)
 
@@ -123,11 +122,11 @@ def test_without_a_teacher_its_forward_pass_is_missing(smkd, mtpkdot):
     assert mtpkdot.dissection.macs - mtpkdot.dissection.without("joint").macs == expected
 
 
-def test_a_step_is_its_parts(setup):
-    whole = setup.dissection
-    for name in whole.parts:
-        assert whole.macs - whole.without(name).macs == whole.alone(name).macs
-    assert sum(whole.alone(name).macs for name in whole.parts) == whole.macs
+def test_a_step_is_its_parts(smkd, mtpkdot):
+    for whole in (smkd.dissection, mtpkdot.dissection):
+        for name in whole.parts:
+            assert whole.macs - whole.without(name).macs == whole.alone(name).macs
+        assert sum(whole.alone(name).macs for name in whole.parts) == whole.macs
 
 
 def trace(function, *arguments):
