@@ -1,8 +1,8 @@
 """One run of the study smkd_fi.py: SMKD on the FI sample with cached teachers, and steps few enough to repeat it often.
 
 Arguments: `basic` (a basic CNN from nothing, 32 pixels) or `mobilenet` (MobileNetV2 from ImageNet weights, 64 pixels),
-each also `_with_extra` (OASIS as unlabelled pictures for imitation); `small` is `configs/smkd/fi.py:small`, whose
-teachers the run trains.
+each also `_with_extra` (OASIS as unlabelled pictures for imitation); `small` is `configs/smkd/fi.py:small` with the two
+teachers alone that come from files.
 
 Command:  python -m emokd.train --config=configs/studies/smkd_fi_job.py:basic --workdir=runs/smkd_fi_basic
 Expected: docs/results/smkd_fi.md. Hardware: 2 CPU cores. Time: one to two minutes with cached teachers.
@@ -18,7 +18,9 @@ def get_config(arg="basic"):
     students = ("basic", "mobilenet")
     check_argument(arg, (*students, *(f"{student}_with_extra" for student in students), "small"))
     if arg == "small":
-        return configuration.load("configs/smkd/fi.py:small")
+        with configuration.load("configs/smkd/fi.py:small").unlocked() as config:
+            del config.teachers.affect, config.teachers.faces
+        return config
     student = arg.removesuffix("_with_extra")
     with configuration.load("configs/smkd/fi.py:subset").unlocked() as config:
         config.data.canvas = 160
