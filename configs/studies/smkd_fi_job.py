@@ -1,8 +1,8 @@
 """One run of the study smkd_fi.py: SMKD on the FI sample with cached teachers, and steps few enough to repeat it often.
 
 Arguments: `basic` (a basic CNN from nothing, 32 pixels) or `mobilenet` (MobileNetV2 from ImageNet weights, 64 pixels),
-each also `_with_extra` (OASIS as unlabelled pictures for imitation); `small` is `configs/smkd/fi.py:small` with one of its
-teachers, so that two methods are compiled in two minutes.
+each also `_with_extra` (OASIS as unlabelled pictures for imitation); `small` is `configs/smkd/fi.py:small` with one
+of its teachers.
 
 Command:  python -m emokd.train --config=configs/studies/smkd_fi_job.py:basic --workdir=runs/smkd_fi_basic
 Expected: docs/results/smkd_fi.md. Hardware: 2 CPU cores. Time: one to two minutes with cached teachers.
