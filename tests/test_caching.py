@@ -138,6 +138,7 @@ def test_losses_and_scores_with_cached_teachers_are_those_with_live_ones(teacher
         assert any((np.asarray(ours) != np.asarray(theirs)).any() for ours, theirs in leaves)
 
 
+@pytest.mark.slow
 def test_a_run_with_cached_teachers_is_that_with_live_ones(teachers, tmp_path):
     live = make_config(smkd, teachers, **{"cache.dtype": "float32"})
     size = write(live, tmp_path / "cache")["bytes"]

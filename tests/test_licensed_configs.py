@@ -197,7 +197,7 @@ def batch_of(config):
     [
         ("diffusionfer", "efficientformer", "efficientformer_l1"),
         ("affectnet", "", "mobilenet_v2"),
-        ("affectnet", "efficientformer_l1", "efficientformer_l1"),
+        pytest.param("affectnet", "efficientformer_l1", "efficientformer_l1", marks=pytest.mark.slow),
         pytest.param("affectnet", "efficientformer_l3", "efficientformer_l3", marks=pytest.mark.slow),
         pytest.param("affectnet", "efficientformer_l7", "efficientformer_l7", marks=pytest.mark.slow),
     ],

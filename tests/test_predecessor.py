@@ -47,6 +47,7 @@ def test_the_second_run_begins_with_the_first_ones_student_and_does_the_rest(fir
     assert {row["phase"] for row in rows} == {"classify", "finetune"}
 
 
+@pytest.mark.slow
 def test_a_run_at_learning_rate_zero_ends_with_what_it_began_with(first, tmp_path):
     still = {f"phases.{phase}.learning_rate": 0.0 for phase in ("classify", "finetune")}
     job.train(make_config(start_from=str(first), seed=3, **still), tmp_path / "second", report=False)
@@ -54,6 +55,7 @@ def test_a_run_at_learning_rate_zero_ends_with_what_it_began_with(first, tmp_pat
     jax.tree.map(np.testing.assert_array_equal, *params)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_one_whose_parameters_were_split(tmp_path):
     split = {"mesh.fsdp": 2, "sharding.min_size": 1, "sharding.state": ((".*", "fsdp"),)}
     job.train(make_config(**WITHOUT_EMOTIONS, **split), tmp_path / "first", report=False)

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from emokd.benchmarking import page
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -23,6 +25,7 @@ def get_config(arg=""):
 """
 
 
+@pytest.mark.slow
 def test_it_writes_a_page_a_json_and_a_trace_that_agree(tmp_path):
     (tmp_path / "tiny.py").write_text(CONFIG)
     files = {"page": tmp_path / "pages" / "page.md", "json": tmp_path / "results.json", "trace": tmp_path / "trace"}

@@ -49,6 +49,7 @@ def assert_same(ours, theirs, rtol=2e-4):
     np.testing.assert_allclose(ours - ours[0], theirs - theirs[0], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_supervised_steps_of_mobilenet_have_the_same_loss():
     """The loss alone, which compiles sooner than the step."""
     step = supervised_step.create_step("mobilenet_v2", 32, 4)
@@ -94,6 +95,7 @@ def test_smkd_steps_learn_alike(monkeypatch, cached):
     assert np.isclose(sum(weights), 1) and np.ptp(weights) > 0.01
 
 
+@pytest.mark.slow
 def test_mtpkdot_steps_learn_alike():
     """With GeomLoss's solver, sorted anchors and no dropout."""
     step = mtpkdot_step.create_step(mtpkdot_step.create_config(16, "geomloss", dropout=0.0))

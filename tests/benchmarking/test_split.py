@@ -79,7 +79,7 @@ def test_parts_are_those_of_the_phase(smkd, mtpkdot):
     ("name", "parts"),
     [
         ("smkd", ("augmentation", "one", "student")),
-        ("mtpkdot", ("joint", "student", TRANSPORT, OPTIMISER, LOSSES)),
+        pytest.param("mtpkdot", ("joint", "student", TRANSPORT, OPTIMISER, LOSSES), marks=pytest.mark.slow),
     ],
 )
 def test_what_is_left_computes_what_the_step_computes(request, name, parts):

@@ -84,7 +84,9 @@ def test_answers_are_float32_and_near_those_of_float32(name, train):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02), stats, exact_stats)
 
 
-@pytest.mark.parametrize(("name", "train"), [("basic_cnn", True), ("mobilenet_v2", False)])
+@pytest.mark.parametrize(
+    ("name", "train"), [("basic_cnn", True), pytest.param("mobilenet_v2", False, marks=pytest.mark.slow)]
+)
 def test_gradients_are_float32_and_near_those_of_float32(name, train):
     """The measure is what rounding inputs and parameters alone does to float32's gradient."""
     spec, inputs = case(name)

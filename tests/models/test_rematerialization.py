@@ -13,16 +13,37 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from emokd.models import efficientnet, emonet, resnet
+from emokd.models.efficientformer import Attention, MetaBlock, TokenMlp
 from emokd.models.layers import global_average_pool
 from emokd.models.mobilenet_v2 import InvertedResidual
 from emokd.models.network import Functional, NetworkSpec, functional
 
 NETWORKS = {
     "basic_cnn": ({"width": 8, "size": 32}, (4, 32, 32, 3)),
+    "efficientformer_l1": ({}, (4, 224, 224, 3)),
+    "efficientnet_b0": ({}, (16, 64, 64, 3)),
+    "efficientnet_lite0": ({}, (16, 64, 64, 3)),
+    "emonet": ({}, (4, 256, 256, 3)),
     "mini_xception": ({}, (4, 32, 32, 1)),
     "mobilenet_v2": ({"width": 0.35}, (4, 64, 64, 3)),
     "r3d18": ({"width": 2}, (4, 4, 32, 32, 3)),
     "resnet18": ({}, (16, 64, 64, 3)),
+    "resnet50": ({}, (16, 64, 64, 3)),
+}
+
+# One block of the networks whose whole gradient takes long to compile.
+BLOCKS = {
+    "efficientformer": (lambda rngs: MetaBlock(Attention(8, rngs=rngs), TokenMlp(8, rngs=rngs), 8), (2, 49, 8)),
+    "efficientnet": (
+        lambda rngs: efficientnet.Block(
+            8, 8, expansion=4, strides=1, kernel_size=5, squeeze=True, activation=jax.nn.silu, rngs=rngs
+        ),
+        (2, 8, 8, 8),
+    ),
+    "emonet": (lambda rngs: emonet.Block(8, 16, rngs=rngs), (2, 8, 8, 8)),
+    "mobilenet_v2": (lambda rngs: InvertedResidual(8, 8, expansion=6, strides=1, rngs=rngs), (2, 8, 8, 8)),
+    "resnet50": (lambda rngs: resnet.Block(8, 4, 2, bottleneck=True, rngs=rngs), (2, 8, 8, 8)),
 }
 
 
@@ -63,6 +84,37 @@ def test_gradients_and_statistics_are_the_same(precision):
         params, stats = network.init(jax.random.key(1))
         found.append(jax.jit(jax.grad(loss_of(network, stats, images), has_aux=True))(params))
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(found[0]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found)
+
+
+class Single(nnx.Module):
+    """One block as a network."""
+
+    def __init__(self, make, *, rngs: nnx.Rngs):
+        self.block = make(rngs)
+
+    def __call__(self, x, *, rngs=None):
+        return self.block(x)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_gradients_of_a_block_are_the_same(name):
+    make, shape = BLOCKS[name]
+    inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    found, made = [], []
+    for remat in (False, True):
+        network = Functional(lambda rngs: Single(make, rngs=rngs), remat=remat)
+        params, stats = network.init(jax.random.key(1))
+
+        def loss(params, network=network, stats=stats):
+            outputs, moved = network(params, stats, inputs, train=True)
+            return (outputs**2).mean(), moved
+
+        gradients = jax.grad(loss, has_aux=True)
+        made.append(str(jax.make_jaxpr(gradients)(params)))
+        found.append(jax.jit(gradients)(params))
+    assert ["checkpoint" in text or "remat" in text for text in made] == [False, True]
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(found[0][0]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found)
 
 

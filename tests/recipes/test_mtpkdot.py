@@ -301,6 +301,7 @@ def test_the_relatives_are_the_same_recipe_with_other_settings(changes, names):
     assert measured == ("phases.teach.enabled" not in changes and changes.get("objective.transport") != 0.0)
 
 
+@pytest.mark.slow
 def test_valence_and_arousal_alone_choose_by_squared_error():
     config, examples = make_config(), make_examples(("valence_arousal",))
     recipe = build(config, examples)
@@ -366,6 +367,7 @@ def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
         recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
 
 
+@pytest.mark.slow
 def test_local_structure_is_that_of_each_devices_rows():
     config, examples = make_config(), make_examples()
     config.structure.local, config.structure.k = True, 2

@@ -67,7 +67,11 @@ def distance(a, b) -> float:
 
 
 @pytest.mark.parametrize(
-    ("make", "take", "phase"), [(smkd_of, face_batch, 1), (mtpkdot_of, table_batch, -1)], ids=["smkd", "mtpkdot"]
+    ("make", "take", "phase"),
+    [
+        pytest.param(smkd_of, face_batch, 1, id="smkd"),
+        pytest.param(mtpkdot_of, table_batch, -1, id="mtpkdot", marks=pytest.mark.slow),
+    ],
 )
 def test_losses_and_gradients_are_near_those_of_float32(make, take, phase):
     (config, exact), (_, half) = make("float32"), make("bfloat16")

@@ -234,6 +234,7 @@ def test_a_teacher_with_a_task_learns_it_first(config, models, examples):
     assert set(recipe.constants) == {"one"}
 
 
+@pytest.mark.slow
 def test_full_tuning_trains_the_teacher_in_the_probe(config, models, examples):
     config.teachers.one.tuning = "full"
     recipe, after = run_phases(config, models, examples)

@@ -9,7 +9,7 @@ from several_processes import SPLIT, Run, assert_same_run, load, train_in_two_pr
 from emokd import job
 from emokd.training.programs import Programs
 
-pytestmark = pytest.mark.timeout(7200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 STEPS, STOPPED = 4, 2
 WHOLE = {"devices": 4}

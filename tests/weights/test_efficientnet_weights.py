@@ -120,7 +120,10 @@ def randomise(model, seed=0):
     ("backbone", "channels", "repeats", "features", "head"),
     [
         ("efficientnet_b0", (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1), 1280, "objects"),
-        ("efficientnet_b2", (16, 24, 48, 88, 120, 208, 352), (2, 3, 3, 4, 4, 5, 2), 1408, "expression"),
+        pytest.param(
+            *("efficientnet_b2", (16, 24, 48, 88, 120, 208, 352), (2, 3, 3, 4, 4, 5, 2), 1408, "expression"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_parity_with_timms_names(tmp_path, backbone, channels, repeats, features, head):
