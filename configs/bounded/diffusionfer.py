@@ -5,8 +5,8 @@ EfficientNet-Lite0 at 64 pixels, trained by configs/teachers/diffusionfer.py on 
 checkpoint is given.
 
 Arguments: the student, `mobilenet` (MobileNetV2 from ImageNet weights; the default), `light` (MobileNetV2 of width
-0.35, from nothing) or `efficientformer` (EfficientFormer-L1 from nothing, at 224 pixels); `small` is `light` in a few
-steps.
+0.35, from nothing) or `efficientformer` (EfficientFormer-L1 from nothing, at 224 pixels); `small` is a
+basic CNN in a few steps.
 
 Command:  python -m emokd.train --config=configs/bounded/diffusionfer.py --workdir=runs/bounded_diffusionfer
 Expected: see docs/results/bounded_diffusionfer.md, for eight epochs instead of twenty.
@@ -31,8 +31,10 @@ def get_config(arg=""):
     if arg == "efficientformer":
         config.student = defaults.network("efficientformer_l1", size=224)
         config.data.canvas = 224
-    elif arg in ("light", "small"):
+    elif arg == "light":
         config.student = defaults.network("mobilenet_v2", size=64, width=0.35)
+    elif small:
+        config.student = defaults.network("basic_cnn", size=64, width=8)
     else:
         config.student = defaults.network("mobilenet_v2", size=64)
         config.student.init = "weights/mobilenet_v2-b0353104.pth"
