@@ -5,8 +5,8 @@ EfficientNet-Lite0 at 64 pixels, trained by configs/teachers/diffusionfer.py on 
 checkpoint is given.
 
 Arguments: the student, `mobilenet` (MobileNetV2 from ImageNet weights; the default), `light` (MobileNetV2 of width
-0.35, from nothing) or `efficientformer` (EfficientFormer-L1 from nothing, at 224 pixels); `small` is a
-basic CNN in a few steps.
+0.35, from nothing) or `efficientformer` (EfficientFormer-L1 from nothing, at 224 pixels); `small` is a basic CNN
+under another one, in a few steps.
 
 Command:  python -m emokd.train --config=configs/bounded/diffusionfer.py --workdir=runs/bounded_diffusionfer
 Expected: see docs/results/bounded_diffusionfer.md, for eight epochs instead of twenty.

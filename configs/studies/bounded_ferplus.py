@@ -2,7 +2,8 @@
 
 The teacher is trained once beforehand on the training split; answers for two views of each face are cached. Five seeds.
 
-Commands (with EMOKD_DATA set; `small` is three steps with the teacher trained by the run, two variants, one seed):
+Commands (with EMOKD_DATA set; `small` is three steps with a small teacher trained by the run, two variants, one seed,
+110 s):
   python -m emokd.train --config=configs/teachers/ferplus_lite0.py --workdir=runs/teachers/ferplus_lite0
   python -m emokd.cache_teachers --config=configs/studies/bounded_ferplus_job.py --output=runs/cache/ferplus
   python -m emokd.study --config=configs/studies/bounded_ferplus.py --workdir=runs/studies/bounded_ferplus

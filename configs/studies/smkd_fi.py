@@ -5,7 +5,7 @@ where a phase is left out, another that learns from labels has its steps. The te
 study asks them once: eight views of each picture and the whole one.
 
 Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights;
-`small` is two methods, one seed, one teacher, to see that it works):
+`small` is two methods, one seed, one teacher, 80 s, to see that it works):
   python -m emokd.train --config=configs/teachers/oasis.py --workdir=runs/teachers/oasis
   python -m emokd.train --config=configs/teachers/ferplus.py --workdir=runs/teachers/ferplus
   python -m emokd.cache_teachers --config=configs/studies/smkd_fi_job.py:basic_with_extra --output=runs/cache/fi
