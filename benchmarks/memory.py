@@ -3,7 +3,8 @@
     python benchmarks/memory.py [--steps=1000] [--small] [--page=FILE]
 
 Host: a small student trains on painted faces by the real loop, with evaluations and checkpoints; the process's resident
-memory is read at every batch, while the number of epochs grows to hundreds. Device: what XLA assigns to each phase's
+memory is read at every batch, while the number of epochs grows to hundreds. PyTorch's plain loop does as much with the
+same pictures, in a process of its own. Device: what XLA assigns to each phase's
 program (arguments, results that do not take over an argument's memory, temporaries). PyTorch: the most that its
 allocator had handed out at any time during a step, with parameters, moments and batch; on a GPU by its own count, on
 CPU replayed from its profiler, where scratch that libraries allocate by themselves is not seen.
@@ -11,8 +12,11 @@ CPU replayed from its profiler, where scratch that libraries allocate by themsel
 
 import dataclasses
 import functools
+import json
 import pathlib
 import resource
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 
@@ -41,8 +45,8 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def train_and_watch(steps: int, folder: pathlib.Path) -> tuple[np.ndarray, int]:
-    """Trains by the real loop; gives the resident bytes at every training batch, and the number of epochs."""
+def create_host_job(steps: int) -> loop.Job:
+    """A small student of 64 painted faces, evaluated twenty times on the way."""
     config = supervised.default_config()
     config.batch_size, config.devices = 32, 1
     config.data.source, config.data.canvas, config.data.in_memory = "painter", 16, True
@@ -50,7 +54,12 @@ def train_and_watch(steps: int, folder: pathlib.Path) -> tuple[np.ndarray, int]:
     config.student = defaults.network("basic_cnn", size=16, width=4)
     config.phases.train = defaults.phase(steps=steps, learning_rate=1e-3)
     config.evaluation = defaults.every(percent=5)
-    job = create_job(config, lambda file, name: pathlib.Path())
+    return create_job(config, lambda file, name: pathlib.Path())
+
+
+def train_and_watch(steps: int, folder: pathlib.Path) -> tuple[np.ndarray, int]:
+    """Trains by the real loop; gives the resident bytes at every training batch, and the number of epochs."""
+    job = create_host_job(steps)
     seen: list[int] = []
 
     def attach(batch):
@@ -59,23 +68,48 @@ def train_and_watch(steps: int, folder: pathlib.Path) -> tuple[np.ndarray, int]:
         return batch
 
     loop.train(dataclasses.replace(job, attach=attach), folder)
-    return np.array(seen[:steps]), steps * config.batch_size // len(job.splits["train"])
+    return np.array(seen[:steps]), steps * job.config.batch_size // len(job.splits["train"])
+
+
+def watch_torch(steps: int, folder: pathlib.Path) -> np.ndarray | str:
+    """The same of PyTorch's plain loop on the same pictures, in a process of its own; or why there is nothing."""
+    examples = create_host_job(steps).splits["train"]
+    pictures = np.stack([examples.inputs["image"](i) for i in range(len(examples))])
+    np.savez(folder / "pictures.npz", image=pictures, label=examples.columns["expression"])
+    script = pathlib.Path(__file__).with_name("torch_memory.py")
+    command = [sys.executable, str(script), str(folder / "pictures.npz"), str(steps), str(max(steps // 20, 1))]
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"not measured: {done.stderr.strip().splitlines()[-1]}"
+    return np.array(json.loads(done.stdout))
 
 
 def host_table(steps: int) -> Table:
     """Resident memory at parts of the way, and its slope over the second half."""
     with tempfile.TemporaryDirectory() as folder:
-        seen, epochs = train_and_watch(steps, pathlib.Path(folder))
-    places = [int(part * (len(seen) - 1)) for part in (0.1, 0.25, 0.5, 0.75, 1.0)]
+        ours, epochs = train_and_watch(steps, pathlib.Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = watch_torch(steps, pathlib.Path(folder))
+    places = [int(part * (steps - 1)) for part in (0.1, 0.25, 0.5, 0.75, 1.0)]
+    columns, notes = {"emokd": ours, "PyTorch": theirs}, [f"{epochs} epochs."]
+    for name, seen in columns.items():
+        notes.append(f"{name}, {seen if isinstance(seen, str) else growth(seen)}.")
+    rows = [
+        [str(place + 1), *("-" if isinstance(seen, str) else f"{seen[place] / MIB:.1f}" for seen in columns.values())]
+        for place in places
+    ]
+    return Table(["step", *(f"{name}, resident MiB" for name in columns)], rows, title="Host", notes=notes)
+
+
+def growth(seen: np.ndarray) -> str:
+    """How the second half rises, in words."""
     second = seen[len(seen) // 2 :]
     slope = float(np.polyfit(np.arange(len(second)), second, 1)[0])
-    rows = [[str(place + 1), f"{seen[place] / MIB:.1f}"] for place in places]
     grown = slope * len(second)
-    note = (
-        f"{epochs} epochs. Over the second half the fitted line rises by {slope:.0f} bytes a step: "
-        f"{grown / MIB:.2f} MiB, or {grown / second[0]:.2%}."
+    return (
+        f"over the second half, the fitted line rises by {slope:.0f} bytes a step: "
+        f"{grown / MIB:.2f} MiB, or {grown / second[0]:.2%}"
     )
-    return Table(["step", "resident MiB"], rows, title="Host", notes=[note])
 
 
 def program_row(name: str, step: TrainingStep, theirs: str = "-") -> list[str]:

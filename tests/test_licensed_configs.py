@@ -196,7 +196,7 @@ def batch_of(config):
     ("file", "arg", "backbone"),
     [
         ("diffusionfer", "efficientformer", "efficientformer_l1"),
-        ("affectnet", "", "mobilenet_v2"),
+        pytest.param("affectnet", "", "mobilenet_v2", marks=pytest.mark.slow),
         pytest.param("affectnet", "efficientformer_l1", "efficientformer_l1", marks=pytest.mark.slow),
         pytest.param("affectnet", "efficientformer_l3", "efficientformer_l3", marks=pytest.mark.slow),
         pytest.param("affectnet", "efficientformer_l7", "efficientformer_l7", marks=pytest.mark.slow),

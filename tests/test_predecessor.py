@@ -68,6 +68,7 @@ def test_a_run_begins_with_one_whose_parameters_were_split(tmp_path):
         assert (False in whole) is (settings is split)
 
 
+@pytest.mark.slow
 def test_a_chain_of_runs_has_done_the_phases_of_all(first, tmp_path):
     job.train(
         make_config(start_from=str(first), **{"phases.finetune.enabled": False}), tmp_path / "second", report=False

@@ -67,6 +67,7 @@ def test_networks_have_as_many_parameters_as_ours(backbone):
     assert torch_networks.count(theirs) == describe(recipe.student_spec)["parameters"]
 
 
+@pytest.mark.slow
 def test_supervised_steps_learn_alike():
     step = supervised_step.create_step("resnet18", 32, 4)
     call = supervised_step.create_torch_call(step, "resnet18", "eager channels_last")
@@ -83,7 +84,7 @@ def know_something(step):
     step.state = dataclasses.replace(step.state, params=params)
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("cached", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_smkd_steps_learn_alike(monkeypatch, cached):
     monkeypatch.setattr(smkd_step, "TEACHERS", dict.fromkeys(smkd_step.TEACHERS, "basic_cnn"))
     models = smkd_step.create_teachers(16)
@@ -147,6 +148,15 @@ def test_host_memory_is_read_at_every_training_batch(tmp_path):
     seen, epochs = memory.train_and_watch(6, tmp_path)
     assert len(seen) == 6 and epochs == 3
     assert (seen > 2**26).all()  # JAX alone takes more
+    theirs = memory.watch_torch(6, tmp_path)
+    assert len(theirs) == 6 and (theirs > 2**26).all()
+    assert (tmp_path / "0.pt").exists() and (tmp_path / "1.pt").exists()
+
+
+def test_growth_is_that_of_the_second_half():
+    seen = np.concatenate([np.arange(100) * 1e6, 2.0**30 + np.arange(100) * 2.0**20])
+    told = memory.growth(seen)
+    assert "1048576 bytes a step: 100.00 MiB, or 9.77%" in told
 
 
 def test_a_side_that_fails_is_named_with_its_reason():

@@ -32,6 +32,8 @@ NETWORKS = {
     "resnet50": ({}, (16, 64, 64, 3)),
 }
 
+LONG = ("efficientformer_l1", "efficientnet_b0", "emonet")  # to trace
+
 # One block of the networks whose whole gradient takes long to compile.
 BLOCKS = {
     "efficientformer": (lambda rngs: MetaBlock(Attention(8, rngs=rngs), TokenMlp(8, rngs=rngs), 8), (2, 49, 8)),
@@ -66,7 +68,9 @@ def kept_bytes(network, shape) -> int:
     return sum(4 * math.prod(x.shape) for x in kept) - sum(4 * math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("backbone", NETWORKS)
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NETWORKS]
+)
 def test_fewer_activations_are_kept(backbone):
     options, shape = NETWORKS[backbone]
     spec = NetworkSpec(backbone, options, {"expression": 3})

@@ -223,6 +223,7 @@ def test_the_most_confident_teacher_alone_teaches_the_batch(finished):
     assert outcome.terms["student/expression"].coefficient == 0.8
 
 
+@pytest.mark.slow
 def test_only_a_teacher_that_weighs_something_is_transported_to(finished):
     config, examples, recipe, after, _ = finished
     state, (batch,) = after["student"], batches(examples, config)

@@ -257,6 +257,7 @@ def test_misspelt_options_name_the_nearest(config, models, examples, key, value,
         build(config, models, examples)
 
 
+@pytest.mark.slow
 def test_unlabelled_rows_count_in_imitation_only(config, models, examples):
     recipe = build(config, models, examples)
     state = create_state(recipe, config, CLASSES, jax.random.key(config.seed))

@@ -12,17 +12,31 @@ from emokd.errors import InputError
 from emokd.phase import Recipe
 from emokd.reporting.progress import Progress
 from emokd.training import loop
+from emokd.training.programs import Programs
 
 STARTS = (0, 4, 7, 10)
+CLASSES = 3
 
 
 class Killed(Exception):
     """Stands for the power cut."""
 
 
+_programs: dict[bool, Programs] = {}
+
+
+def programs_of(recipe: Recipe, config) -> Programs:
+    """Compiled once for all runs here: they differ in what is watched, stored and chosen."""
+    watched = recipe.observe is not None
+    if watched not in _programs:
+        _programs[watched] = Programs(recipe, config, CLASSES)
+    return _programs[watched]
+
+
 def run(recipe: Recipe, config, splits, workdir):
     workdir.mkdir(exist_ok=True)
-    state, scores = loop.train(loop.Job(config, recipe, splits, None), workdir)
+    job = loop.Job(config, recipe, splits, None, programs=programs_of(recipe, config))
+    state, scores = loop.train(job, workdir)
     return jax.device_get(dataclasses.replace(state, key=jax.random.key_data(state.key))), scores
 
 
