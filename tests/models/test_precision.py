@@ -15,7 +15,7 @@ from emokd.models.preprocessing import Preprocessing
 
 PICTURES = {"basic_cnn": {"width": 4, "size": 32}, "mobilenet_v2": {"width": 0.35}, "resnet18": {}}
 HALF, SINGLE = jnp.dtype("bfloat16"), jnp.dtype("float32")
-# The other takes long to compile: only the slow tests have it.
+# The other takes long to compile: the slow test of gradients alone has it.
 SOME = ("basic_cnn", "resnet18")
 FUSIONS = {
     "concatenation": {},
