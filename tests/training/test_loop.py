@@ -187,8 +187,9 @@ def test_a_few_fixed_examples_are_observed(splits, whole, watched):
     same = lambda a, b: (found[a]["student"] == found[b]["student"]).all()  # noqa: E731
     assert same("distill-00000004", "classify-00000004")  # between the two nothing happens
     assert same("classify-00000007", "finetune-00000007") and not same("finetune-00000007", "finetune-00000009")
-    # To be watched changes nothing, and who is not watched has no observations.
-    assert losses(workdir) == losses(whole[0])
+    # To be watched changes nothing, and who is not watched has no observations. Each has its own programs, and XLA was
+    # once seen to compile one that rounds otherwise.
+    np.testing.assert_allclose(losses(workdir), losses(whole[0]), rtol=1e-5)
     assert not (whole[0] / "observations").exists()
 
 
