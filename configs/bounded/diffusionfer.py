@@ -10,7 +10,7 @@ under another one, in a few steps.
 
 Command:  python -m emokd.train --config=configs/bounded/diffusionfer.py --workdir=runs/bounded_diffusionfer
 Expected: see docs/results/bounded_diffusionfer.md, for eight epochs instead of twenty.
-Hardware: 2 CPU cores, a GPU for `efficientformer`. Time: not measured; `:small` 88 s.
+Hardware: 2 CPU cores, a GPU for `efficientformer`. Time: not measured; `:small` 34 s.
 """
 
 from emokd import config as configuration

@@ -79,9 +79,10 @@ def test_parts_are_those_of_the_phase(smkd, mtpkdot):
     ("name", "parts"),
     [
         ("smkd", ("augmentation", "one", "student")),
-        pytest.param("mtpkdot", ("joint", "student", TRANSPORT, OPTIMISER, LOSSES), marks=pytest.mark.slow),
+        ("mtpkdot", ("joint", "student", TRANSPORT, OPTIMISER, LOSSES)),
     ],
 )
+@pytest.mark.slow
 def test_what_is_left_computes_what_the_step_computes(request, name, parts):
     """What parts pass on and what the step returns; and no variant changes the step's state."""
     setup = request.getfixturevalue(name)

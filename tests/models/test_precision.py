@@ -15,8 +15,8 @@ from emokd.models.preprocessing import Preprocessing
 
 PICTURES = {"basic_cnn": {"width": 4, "size": 32}, "mobilenet_v2": {"width": 0.35}, "resnet18": {}}
 HALF, SINGLE = jnp.dtype("bfloat16"), jnp.dtype("float32")
-# The other takes long to compile: the slow test of gradients alone has it.
-SOME = ("basic_cnn", "resnet18")
+# These take long to compile: slow tests have them.
+LONG = ("mobilenet_v2", "resnet18")
 FUSIONS = {
     "concatenation": {},
     "joint_cross_attention": {"hidden": 4},
@@ -73,7 +73,12 @@ def answers(name: str, precision: str, train: bool):
 
 # In training BatchNorm makes the deep networks ill-conditioned here: their last maps are single positions.
 @pytest.mark.parametrize(
-    ("name", "train"), [*((name, False) for name in SOME), ("basic_cnn", True), *((name, True) for name in FUSIONS)]
+    ("name", "train"),
+    [
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in LONG),
+        *(("basic_cnn", train) for train in (False, True)),
+        *((name, True) for name in FUSIONS),
+    ],
 )
 def test_answers_are_float32_and_near_those_of_float32(name, train):
     (exact, exact_stats), (found, stats) = (answers(name, p, train) for p in ("float32", "bfloat16"))
@@ -112,7 +117,9 @@ def test_gradients_are_float32_and_near_those_of_float32(name, train):
     assert error < 0.5 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("name", [*SOME, *FUSIONS])
+@pytest.mark.parametrize(
+    "name", ["basic_cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in LONG), *FUSIONS]
+)
 def test_layers_compute_in_bfloat16_and_heads_in_float32(name):
     spec, inputs = case(name)
     network = functional(spec, precision="bfloat16")

@@ -32,7 +32,7 @@ NETWORKS = {
     "resnet50": ({}, (16, 64, 64, 3)),
 }
 
-LONG = ("efficientformer_l1", "efficientnet_b0", "emonet")  # to trace
+LONG = ("efficientformer_l1", "efficientnet_b0", "efficientnet_lite0", "emonet", "mobilenet_v2", "resnet50")  # to trace
 
 # One block of the networks whose whole gradient takes long to compile.
 BLOCKS = {
