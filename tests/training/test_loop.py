@@ -63,7 +63,7 @@ def whole(tmp_path_factory, fresh):
 
 
 # Steps in each phase: the first, one inside, the last (the boundary itself is the next one's first).
-@pytest.mark.parametrize("step", [1, 4, 5, 8, 10])
+@pytest.mark.parametrize("step", [1, 2, 4, 5, 6, 7, 8, 9, 10])
 def test_a_killed_run_continues_bit_for_bit(recipe, config, splits, whole, tmp_path, monkeypatch, step):
     with monkeypatch.context() as patch:
         kill_at(patch, step)
