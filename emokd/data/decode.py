@@ -6,6 +6,7 @@ import os
 import pathlib
 import struct
 
+import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
@@ -23,6 +24,10 @@ FITS = ("crop", "squash", "pad")
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112
 _REDUCTIONS = (1, 2, 4, 8)
+# How much plain linear interpolation may shrink. At 4/3 it lets .41 of the finest stripes through, where a triangle as
+# wide as the step between pixels lets .17; beyond, it would leave pixels out. A JPEG reduced by n/8 has less left to do
+# from n = 3 on.
+_LINEAR_UP_TO = 4 / 3
 
 
 class DecodeError(InputError):
@@ -70,12 +75,15 @@ def read_file(path: str | os.PathLike, min_side: int = 0) -> UInt8[np.ndarray, "
 
 
 def to_canvas(pixels: UInt8[np.ndarray, "H W 3"], size: int, fit: str = "crop") -> UInt8[np.ndarray, "S S 3"]:
-    """Resamples a picture to a square, antialiased (triangle filter, after box reduction of very large ones).
+    """Resamples a picture to a square: linearly by OpenCV where it grows or shrinks to at least three quarters [ours].
+
+    What shrinks more is antialiased by Pillow (triangle filter, after box reduction of very large ones), which takes
+    several times as long.
 
     Args:
       pixels: RGB of any size.
       size: side of the square.
-      fit: `crop` scales the short side to `size` and cuts out the centre; `squash` scales both sides, ignoring
+      fit: `crop` cuts out the square in the middle and scales it to `size`; `squash` scales both sides, ignoring
         the aspect; `pad` scales the long side to `size` and puts the picture in the middle of black.
 
     Raises:
@@ -86,26 +94,28 @@ def to_canvas(pixels: UInt8[np.ndarray, "H W 3"], size: int, fit: str = "crop") 
     if size < 1:
         raise InputError(f"The canvas size must be at least 1, not {size}.")
     height, width = pixels.shape[:2]
-    box = (0.0, 0.0, float(width), float(height))
-    target = (size, size)
     if fit == "crop":
         side = min(height, width)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-    elif fit == "pad":
-        scale = size / max(height, width)
-        target = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if target == (width, height) and fit != "crop":
-        resized = np.asarray(pixels)
-    else:
-        picture = Image.fromarray(pixels)
-        resized = np.asarray(picture.resize(target, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0))
-    if target == (size, size):
-        return np.array(resized)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    if fit != "pad" or height == width:
+        return _resample(pixels, size, size)
+    scale = size / max(height, width)
+    resampled = _resample(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+    height, width = resampled.shape[:2]
+    top, left = (size - height) // 2, (size - width) // 2
     canvas = np.zeros((size, size, 3), np.uint8)
-    top, left = (size - target[1]) // 2, (size - target[0]) // 2
-    canvas[top : top + target[1], left : left + target[0]] = resized
+    canvas[top : top + height, left : left + width] = resampled
     return canvas
+
+
+def _resample(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A resampled copy."""
+    if pixels.shape[:2] == (height, width):
+        return np.array(pixels)
+    if max(pixels.shape[0] / height, pixels.shape[1] / width) <= _LINEAR_UP_TO:
+        return cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
 def _decode_jpeg(data: bytes, name: str, min_side: int) -> np.ndarray | None:

@@ -23,8 +23,8 @@ from emokd.errors import InputError, excerpt, nearest
 CENTRE = -1
 """The number of the evaluation view in a batch's `view`."""
 
-FORMAT = 2
-"""Part of every key: caches of another layout are stale."""
+FORMAT = 3
+"""Part of every key: caches of another layout, or of pictures that were resized otherwise, are stale."""
 
 DESCRIPTION, INDEX, FEATURES = "cache.json", "index.npy", "features.npy"
 

@@ -3,6 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from emokd.data import decode as decode_module
@@ -20,6 +21,10 @@ def photo(height, width):
     """A smooth colour picture without symmetries."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return (255 * np.stack([x, y, (1 - x) * y], -1)).astype(np.uint8)
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def test_jpeg_agrees_with_pillow():
@@ -194,11 +199,7 @@ def test_decompression_bomb_warnings_become_our_error():
 def test_canvas_crop_pad_squash():
     pixels = np.zeros((40, 80, 3), np.uint8)
     pixels[:, 20:60] = 255  # the centre square is white
-    cropped = to_canvas(pixels, 20, "crop")
-    assert cropped[:, 1:-1].min() == 255
-    assert (
-        cropped.min() > 200
-    )  # the filter at the cut sees a little of what lies beyond, as scaling before cropping does
+    assert to_canvas(pixels, 20, "crop").min() == 255
     padded = to_canvas(np.full((40, 80, 3), 200, np.uint8), 20, "pad")
     assert padded[:5].max() == padded[15:].max() == 0
     assert padded[5:15].min() == padded[5:15].max() == 200
@@ -225,6 +226,35 @@ def test_canvas_is_antialiased():
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255
     assert np.abs(to_canvas(stripes, 32).astype(int) - 127).max() <= 4
+
+
+@pytest.mark.parametrize("shape", [(17, 17), (24, 24), (32, 32), (27, 19), (31, 32)])
+def test_a_canvas_near_the_pictures_size_is_interpolated_linearly(shape):
+    """Against NumPy's interpolation of rows, then of columns, at the centres of pixels."""
+    pixels, size = noise(*shape), 24
+
+    def interpolate(values, length):
+        places = (np.arange(size) + 0.5) * length / size - 0.5
+        return np.apply_along_axis(lambda line: np.interp(places, np.arange(length), line), 0, values)
+
+    expected = interpolate(pixels.astype(np.float64), shape[0])
+    expected = interpolate(expected.swapaxes(0, 1), shape[1]).swapaxes(0, 1)
+    np.testing.assert_allclose(to_canvas(pixels, size, "squash"), expected, atol=1)
+
+
+@pytest.mark.parametrize("shape", [(33, 33), (48, 30), (90, 100)])
+def test_a_canvas_much_smaller_than_the_picture_is_antialiased_as_by_torch(shape):
+    pixels = noise(*shape)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].double()
+    expected = torch.nn.functional.interpolate(planes, (24, 24), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(to_canvas(pixels, 24, "squash"), expected, atol=1.5)
+
+
+def test_a_crop_is_the_middle_and_may_be_a_view_turned_round():
+    pixels = noise(40, 61)
+    for source in (pixels, pixels[::-1, ::-1]):
+        np.testing.assert_array_equal(to_canvas(source, 40, "crop"), source[:, 10:50])
+        np.testing.assert_array_equal(to_canvas(source, 36, "crop"), to_canvas(source[:, 10:50].copy(), 36, "squash"))
 
 
 def test_canvas_refusals():
