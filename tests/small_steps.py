@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from random_state import fill, random_tree
 from small_jobs import SIZE, paint
 
 from emokd import defaults
@@ -26,18 +26,6 @@ from emokd.training.state import State
 
 ROWS = 16
 TARGETS = ("expression", "valence_arousal")
-
-
-def random_tree(tree: Any, seed: int) -> Any:
-    """Random numbers in the shapes of a tree, which need no compiler; they keep what passes through alive."""
-    rng = np.random.default_rng(seed)
-
-    def draw(x: jax.ShapeDtypeStruct) -> np.ndarray:
-        if len(x.shape) < 2:  # biases, scales, and statistics, of which some are variances
-            return rng.uniform(0.5, 1.0, x.shape).astype(x.dtype)
-        return (rng.normal(size=x.shape) * np.prod(x.shape[:-1]) ** -0.5).astype(x.dtype)
-
-    return jax.tree.map(draw, tree)
 
 
 def frozen_teacher(seed: int, heads: Mapping[str, int], classes: tuple[str, ...]) -> TrainedModel:
@@ -115,15 +103,7 @@ class Small:
 
     def state(self) -> State:
         """Random parameters, where they belong; the optimiser has no moments yet."""
-        abstract = dataclasses.replace(self.programs.abstract, key=jax.ShapeDtypeStruct((), jnp.int32))
-        state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
-        state = dataclasses.replace(
-            state,
-            params=random_tree(state.params, 1),
-            stats=random_tree(state.stats, 2),
-            key=jax.random.key(0),
-        )
-        return jax.device_put(state, self.programs.placement.state)
+        return jax.device_put(fill(self.programs.abstract), self.programs.placement.state)
 
     def step(self, phase: str, state: State) -> PhaseStep:
         """A phase's compiled step, as the loop has it compiled."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_state import random_state
 
 from emokd import defaults
 from emokd.benchmarking.program import find_collectives
@@ -70,10 +71,6 @@ def build(config, examples, devices=1):
     return mtpkdot.build(config, task, {})
 
 
-def initial(recipe, config, classes=3):
-    return jax.jit(lambda: create_state(recipe, config, classes, jax.random.key(config.seed)))()
-
-
 def batches(examples, config, count=1):
     stream = train_batches(examples, batch_size=config.batch_size, seed=0, canvas=8, fit="crop", num_threads=0)
     return [jax.tree.map(jnp.asarray, next(stream)) for _ in range(count)]
@@ -101,7 +98,7 @@ def finished():
     config, examples = make_config(), make_examples()
     recipe = build(config, examples)
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    state = initial(recipe, config)
+    state = random_state(recipe, config, 3)
     after = {"start": state}
     for index, phase in enumerate(recipe.phases):
         if phase.prepare is not None:
@@ -161,11 +158,11 @@ def test_the_arrays_statistics_are_the_training_sets(finished):
 def test_the_student_does_not_depend_on_privileged_inputs(finished, tmp_path):
     config, examples, recipe, after, _ = finished
     state, (batch, *_) = after["student"], whole(examples, config)
-    expected = recipe.predict(state.params, state.stats, {}, batch)
+    expected = jax.jit(recipe.predict)(state.params, state.stats, {}, batch)
     nothing = {
         n: jnp.full_like(v, jnp.nan) if n in ("features/skin", "features/heart") else v for n, v in batch.items()
     }
-    without = recipe.predict(state.params, state.stats, {}, nothing)
+    without = jax.jit(recipe.predict)(state.params, state.stats, {}, nothing)
     np.testing.assert_array_equal(expected["student"].logits, without["student"].logits)
     assert (np.asarray(expected["joint"].logits) != np.asarray(without["joint"].logits)).any()
 
@@ -185,7 +182,7 @@ def test_the_hallucinated_tokens_are_really_used(finished):
     state, (batch, *_) = after["student"], whole(examples, config)
     other = {**state.params, "student": {**state.params["student"]}}
     other["student"]["hallucinators"] = jax.tree.map(lambda x: x + 1, state.params["student"]["hallucinators"])
-    ours, theirs = (recipe.predict(p, state.stats, {}, batch)["student"].logits for p in (state.params, other))
+    ours, theirs = (jax.jit(recipe.predict)(p, state.stats, {}, batch)["student"].logits for p in (state.params, other))
     assert abs(np.asarray(ours) - np.asarray(theirs)).max() > 1e-3
 
 
@@ -194,7 +191,9 @@ def test_an_examples_answer_does_not_depend_on_its_batch_mates(finished):
     state, (batch, *_) = after["student"], whole(examples, config)
     mates = jax.tree.map(lambda x: jnp.concatenate([x[:1], x[:0:-1]]), batch)
     for name in ("student", "joint", "heart", "joint(eye+heart)"):
-        first, second = (recipe.predict(state.params, state.stats, {}, b)[name].logits[0] for b in (batch, mates))
+        first, second = (
+            jax.jit(recipe.predict)(state.params, state.stats, {}, b)[name].logits[0] for b in (batch, mates)
+        )
         np.testing.assert_allclose(first, second, atol=1e-6)
 
 
@@ -306,8 +305,8 @@ def test_the_relatives_are_the_same_recipe_with_other_settings(changes, names):
 def test_valence_and_arousal_alone_choose_by_squared_error():
     config, examples = make_config(), make_examples(("valence_arousal",))
     recipe = build(config, examples)
-    state, (batch,) = initial(recipe, config, 0), batches(examples, config)
-    answers = recipe.predict(state.params, state.stats, {}, batch)
+    state, (batch,) = random_state(recipe, config, 0), batches(examples, config)
+    answers = jax.jit(recipe.predict)(state.params, state.stats, {}, batch)
     target = np.asarray(batch["valence_arousal"])
     errors = [((np.asarray(answers[n].valence_arousal) - target) ** 2).sum(-1).mean() for n in recipe.teachers]
     _, weights = gradients_of(recipe, state, batch)
@@ -363,7 +362,7 @@ def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
     absent = np.full((ROWS, 4), np.nan, np.float32)
     examples = dataclasses.replace(examples, inputs={**examples.inputs, "features/skin": absent.__getitem__})
     recipe = build(config, examples)
-    state = initial(recipe, config)
+    state = random_state(recipe, config, 3)
     with pytest.raises(InputError, match="Modality 'skin'.*4 of 4 columns have no value in any training"):
         recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
 
@@ -373,7 +372,7 @@ def test_local_structure_is_that_of_each_devices_rows():
     config, examples = make_config(), make_examples()
     config.structure.local, config.structure.k = True, 2
     recipe, mesh = build(config, examples), create_mesh(4)
-    state = initial(recipe, config)
+    state = random_state(recipe, config, 3)
     (batch,) = whole(examples, config)[:1]
     answers = jax.jit(recipe.predict)(state.params, state.stats, {}, batch)
     rows = put_batch({name: np.asarray(values) for name, values in batch.items()}, mesh)
@@ -401,6 +400,7 @@ def test_local_anchors_must_be_among_a_devices_rows():
     build(config, examples, devices=2)
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
     config, examples, recipe, after, _ = finished
     labels = parameter_labels(recipe)

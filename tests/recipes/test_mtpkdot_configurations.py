@@ -99,7 +99,9 @@ def test_a_run_standardises_by_its_training_split_alone(tmp_path):
     ("name", "shapes", "column", "classes"),
     [
         ("biovid", {"video": (10, 112, 112, 3), "physiology": (1536, 1)}, "expression", ("BL1", "PA4")),
-        ("affwild2", {"video": (8, 112, 112, 3), "audio": (64, 98)}, "valence_arousal", ()),
+        pytest.param(
+            *("affwild2", {"video": (8, 112, 112, 3), "audio": (64, 98)}, "valence_arousal", ()), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_full_size_configurations_build_from_the_shapes_that_they_read(name, shapes, column, classes):

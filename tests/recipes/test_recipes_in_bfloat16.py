@@ -9,6 +9,7 @@ import pytest
 import recipes_setup
 import test_mtpkdot
 from jax.extend import core
+from random_state import random_state
 
 from emokd.data import sources
 from emokd.data.pipeline import train_batches
@@ -50,7 +51,7 @@ def table_batch(config):
 def found_by(recipe, config, batch, phase):
     """(gradients, losses) of a phase, from the fresh state."""
     labels, classes = parameter_labels(recipe), 8 if "image" in batch else 3
-    state = jax.jit(lambda: create_state(recipe, config, classes, jax.random.key(0)))()
+    state = random_state(recipe, config, classes)
 
     def compute(state, batch):
         grads, outcome, *_ = gradients(recipe, recipe.phases[phase], labels, state, recipe.constants, batch)
@@ -119,7 +120,7 @@ def test_relations_between_examples_are_computed_in_float32(phase, rows):
 def test_a_step_keeps_the_state_in_float32_and_lets_rest_what_rests():
     config, recipe = smkd_of("bfloat16")
     batch = face_batch(config)
-    state = create_state(recipe, config, 8, jax.random.key(0))
+    state = random_state(recipe, config, 8)
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
     after, _ = step(state, recipe.constants, batch, phase=2)  # the classifier on resting features
     floats = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
@@ -132,7 +133,7 @@ def test_a_step_keeps_the_state_in_float32_and_lets_rest_what_rests():
 def test_cached_teachers_say_what_live_ones_say():
     config, recipe = smkd_of("bfloat16")
     batch = face_batch(config)
-    state = create_state(recipe, config, 8, jax.random.key(0))
+    state = random_state(recipe, config, 8)
     objective = jax.jit(recipe.phases[1].objective)
     features = jax.jit(recipe.frozen_features, static_argnames="centre")(recipe.constants, batch, centre=False)
     assert {x.dtype for x in features.values()} == {SINGLE}
