@@ -88,7 +88,7 @@ def get_config():
     config.fusion.name = "concatenation"
     config.hallucination.options = {"encoder": (4, 2), "decoder": (4,)}
     config.structure.k = 3
-    config.phases.joint.enabled = config.phases.align.enabled = False
+    config.phases.align.enabled = False
     config.optimizer.name = "sgd"
     return config
 """
