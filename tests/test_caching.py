@@ -97,7 +97,7 @@ def batches_of(config, made):
     [
         (smkd, "float16", 5e-3),
         pytest.param(smkd, "bfloat16", 4e-2, marks=pytest.mark.slow),
-        (bounded, "float32", 1e-4),
+        pytest.param(bounded, "float32", 1e-4, marks=pytest.mark.slow),
         pytest.param(bounded, "float16", 5e-3, marks=pytest.mark.slow),
     ],
 )

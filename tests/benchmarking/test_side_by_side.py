@@ -144,6 +144,7 @@ def test_the_peak_of_pytorch_by_hand():
     assert size * 3 <= memory.peak_of(make) <= size * 3 + 1024
 
 
+@pytest.mark.slow
 def test_host_memory_is_read_at_every_training_batch(tmp_path):
     seen, epochs = memory.train_and_watch(6, tmp_path)
     assert len(seen) == 6 and epochs == 3

@@ -400,7 +400,6 @@ def test_local_anchors_must_be_among_a_devices_rows():
     build(config, examples, devices=2)
 
 
-@pytest.mark.slow
 def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
     config, examples, recipe, after, _ = finished
     labels = parameter_labels(recipe)

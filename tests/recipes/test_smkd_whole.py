@@ -155,6 +155,7 @@ def last_iterator(workdir):
     return json.loads(stored.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_in_each_phase_ends_bit_for_bit_as_without(whole, tmp_path, monkeypatch):
     rng = np.random.default_rng(7)
     places = [(p, s) for p in PHASES for s in sorted(rng.choice(np.arange(1, STEPS + 1), 3, replace=False).tolist())]

@@ -14,7 +14,7 @@ from emokd.benchmarking.program import find_collectives
 @pytest.mark.parametrize(
     ("name", "phase"),
     [
-        ("supervised", "train"),
+        pytest.param("supervised", "train", marks=pytest.mark.slow),
         ("bounded", "distill"),
         ("mtpkdot", "hallucinate"),
     ],
