@@ -25,8 +25,8 @@ _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "A
 _ORIENTATION = 0x0112
 _REDUCTIONS = (1, 2, 4, 8)
 # How much plain linear interpolation may shrink. At 4/3 it lets .41 of the finest stripes through, where a triangle as
-# wide as the step between pixels lets .17; beyond, it would leave pixels out. A JPEG reduced by n/8 has less left to do
-# from n = 3 on.
+# wide as the step between pixels lets .17; beyond, it would leave pixels out. A JPEG reduced by n/8 has less than
+# n/(n - 1) left to do.
 _LINEAR_UP_TO = 4 / 3
 
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import test_mtpkdot
+from random_state import random_state
 
 from emokd import defaults
 from emokd.models.network import functional
 from emokd.phase import Phase, Recipe
 from emokd.signals import Signals
-from emokd.training.state import State, create_state
+from emokd.training.state import State
 
 ROWS = 12  # of a batch
 NAMES, VISIBLE = ("eye", "heart", "skin"), ("eye", "skin")
@@ -41,20 +42,6 @@ def build(**changes) -> Recipe:
 
 def phase_of(recipe: Recipe, name: str) -> Phase:
     return next(phase for phase in recipe.phases if phase.name == name)
-
-
-def make_state(recipe: Recipe, config: ml_collections.ConfigDict) -> State:
-    """A state of random numbers, which needs no compiler; statistics are positive."""
-    rng = np.random.default_rng(3)
-    abstract = jax.eval_shape(lambda: create_state(recipe, config, 3, jax.random.key(0)))
-    state = dataclasses.replace(abstract, key=jax.ShapeDtypeStruct((), jnp.int32))
-    state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), state)
-    return dataclasses.replace(
-        state,
-        params=jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.7, jnp.float32), state.params),
-        stats=jax.tree.map(lambda s: jnp.asarray(rng.uniform(0.5, 1.5, s.shape), jnp.float32), state.stats),
-        key=jax.random.key(0),
-    )
 
 
 def make_batch(gaps: bool = True) -> dict[str, jax.Array]:
@@ -115,7 +102,7 @@ class World:
 def make_world() -> World:
     config = make_config()
     recipe = build()
-    state, batch = make_state(recipe, config), make_batch()
+    state, batch = random_state(recipe, config, 3), make_batch()
     joint, student = (functional(recipe.networks[name]) for name in ("joint", "student"))
 
     @jax.jit

@@ -100,7 +100,11 @@ def test_a_run_standardises_by_its_training_split_alone(tmp_path):
     [
         ("biovid", {"video": (10, 112, 112, 3), "physiology": (1536, 1)}, "expression", ("BL1", "PA4")),
         pytest.param(
-            *("affwild2", {"video": (8, 112, 112, 3), "audio": (64, 98)}, "valence_arousal", ()), marks=pytest.mark.slow
+            "affwild2",
+            {"video": (8, 112, 112, 3), "audio": (64, 98)},
+            "valence_arousal",
+            (),
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -49,7 +49,7 @@ def table_batch(config):
 
 
 def found_by(recipe, config, batch, phase):
-    """(gradients, losses) of a phase, from the fresh state."""
+    """(gradients, losses) of a phase, from a random state."""
     labels, classes = parameter_labels(recipe), 8 if "image" in batch else 3
     state = random_state(recipe, config, classes)
 
