@@ -15,12 +15,15 @@ from emokd import caching, predecessor, recipes
 from emokd import config as configuration
 from emokd.data import sources, splits
 from emokd.data.augment import centre_views
+from emokd.data.class_counts import class_counts, named_counts
 from emokd.data.examples import Examples
 from emokd.distributed import together
 from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
+from emokd.recipes import classification
 from emokd.recipes.common import Task, average_affect, see
+from emokd.reporting import rare_classes
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
@@ -160,10 +163,12 @@ def _create_job(
         columns=tuple(train_split.columns),
         sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
         batch_size=config.batch_size,
-        counts=class_counts(train_split),
+        counts={column: class_counts(train_split, column) for column in train_split.classes},
         devices=create_mesh(config.devices, **config.mesh).size,
         inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
     )
+    for concern in classification.concerns(config, task):
+        logging.warning("%s: %s", train_split.name, concern)
     models = load_models(config, train_teacher)
     start = pathlib.Path(config.start_from) if config.start_from else None
     done = predecessor.phases_done(start) if start else set()
@@ -201,18 +206,8 @@ def program_key(
     # Schedules know how many steps an epoch has; of all else in which a study's folds differ no program depends.
     facts = dataclasses.asdict(task)
     facts["sizes"] = {name: task.steps_per_epoch(name) for name in task.sizes}
-    facts["counts"] = task.counts if config.get("class_weights", "none") != "none" else ()
+    facts["counts"] = task.counts if config.get("class_weights", "none") != "none" else {}
     return json.dumps([kept, facts, origins, sorted(done)], default=str, sort_keys=True)
-
-
-def class_counts(examples: Examples) -> tuple[float, ...]:
-    """How many examples each expression has; votes count as fractions. Empty without expressions."""
-    if "votes" in examples.columns:
-        return tuple(map(float, examples.columns["votes"].sum(0)))
-    if "expression" not in examples.columns:
-        return ()
-    labels = examples.columns["expression"]
-    return tuple(map(float, np.bincount(labels[labels >= 0], minlength=len(examples.classes["expression"]))))
 
 
 def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_teacher: TrainTeacher) -> dict:
@@ -325,4 +320,8 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
     batches = Streams(config, mesh).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
-    return {"split": split, **evaluation.score(predictions, columns, expected)["student"]}
+    scores = evaluation.score(predictions, columns, expected)["student"]
+    remarks = rare_classes.remarks({"student": scores}, split, named_counts(parts["train"]))
+    for remark in remarks:
+        logging.warning("%s", remark)
+    return {"split": split, **scores, "remarks": remarks}

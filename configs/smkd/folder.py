@@ -7,6 +7,7 @@ networks whose files torchvision and its friends publish. Add others with a line
 Command:  python -m emokd.train --config=configs/smkd/folder.py --config.data.dir=PICTURES --workdir=runs/mine
           --config.teachers.mobilenet.checkpoint=mobilenet_v2-b0353104.pth
           --config.teachers.lite0.checkpoint=efficientnet-lite0-57934424.pth
+Classes of very different sizes: --config.class_weights=balanced, --config.select.metric=expression/balanced_accuracy.
 Expected: depends on the pictures.
 Hardware: any; `:small` reads the FI sample with three steps per phase, two minutes on 2 CPU cores.
 """

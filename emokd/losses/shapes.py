@@ -25,10 +25,14 @@ def check_rows(mask: Array | None, rows: int) -> Bool[Array, " B"]:
     return mask
 
 
-def check_range(name: str, value: float, low: float, high: float = float("inf"), *, above: bool = False) -> None:
-    """Raises InputError unless low <= value <= high, or low < value <= high where `above`."""
-    if not (low < value if above else low <= value) or not value <= high:
-        words = f"{'above' if above else 'at least'} {low}" + (f" and at most {high}" if high != float("inf") else "")
+def check_range(
+    name: str, value: float, low: float, high: float = float("inf"), *, above: bool = False, below: bool = False
+) -> None:
+    """Raises InputError unless low <= value <= high; `above` leaves out low, `below` leaves out high."""
+    if not (low < value if above else low <= value) or not (value < high if below else value <= high):
+        words = f"{'above' if above else 'at least'} {low}"
+        if high != float("inf"):
+            words += f" and {'below' if below else 'at most'} {high}"
         raise InputError(f"{name} must be {words}, not {value}.")
 
 

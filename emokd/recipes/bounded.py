@@ -27,7 +27,7 @@ from emokd.losses import affect, bounded, soft_targets
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
 from emokd.phase import Measure, Outcome, Recipe, Term
-from emokd.recipes import common
+from emokd.recipes import classification, common
 from emokd.signals import Signals
 
 REGRESSIONS = (*affect.AFFECT_LOSSES, "emonet")
@@ -63,7 +63,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     lessons = {teacher.name: _create_lesson(teacher, config, task, heads) for teacher in teachers}
     soft, bound = config.soft_targets, config.bound
     augmentation = common.create_augmentation(config.data.augment)
-    class_weights = common.class_weights(config.class_weights, task)
+    cross_entropy = classification.create_cross_entropy(config, task)
     chain = weighting.create(config.weighting) if teachers else None
     if teachers and weighting.needs_gradients(config.weighting):
         raise InputError("config.weighting: aekd compares features, but this recipe's teachers teach outputs.")
@@ -89,10 +89,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         metrics: dict[str, Array | Measure] = {}
         if "expression" in heads:
             labels, rows = common.targets(batch)
-            values = affect.cross_entropy(
-                signals.logits, labels, label_smoothing=config.label_smoothing, class_weights=class_weights
-            )
-            terms["expression"] = Term(values, rows, label_share)
+            terms["expression"] = Term(cross_entropy(signals.logits, labels), rows, label_share)
             metrics["accuracy"] = common.accuracy(signals.logits, labels, rows)
         if "valence_arousal" in heads:
             target = batch["valence_arousal"]

@@ -34,7 +34,7 @@ class Task:
       columns: names of all target columns.
       sizes: number of training examples in each stream ("labelled", "all").
       batch_size: the global batch.
-      counts: training examples of each class of "expression", fractional where votes are counted.
+      counts: training examples of each class of each classifying column, fractional where votes are counted.
       inputs: shape of one example of each input that is no picture.
       devices: over how many devices the batch is split.
     """
@@ -43,7 +43,7 @@ class Task:
     columns: tuple[str, ...]
     sizes: Mapping[str, int]
     batch_size: int
-    counts: tuple[float, ...] = ()
+    counts: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     devices: int = 1
 
@@ -173,20 +173,6 @@ def joint_heads(task: Task) -> dict[str, int]:
 def resized(preprocessing: Preprocessing, size: int) -> Preprocessing:
     """The same normalisation for pictures of another side."""
     return dataclasses.replace(preprocessing, size=size)
-
-
-def class_weights(name: str, task: Task) -> tuple[float, ...] | None:
-    """Weights of the expressions in the cross-entropy: none, or balanced (1 / frequency, with mean 1 over examples).
-
-    Raises:
-      InputError: the name is unknown.
-    """
-    choose({"none": None, "balanced": None}, name, "config.class_weights")
-    if name == "none" or not task.counts:
-        return None
-    present = [count for count in task.counts if count > 0]
-    # A class without examples weighs nothing: it is never a label.
-    return tuple(sum(present) / (len(present) * count) if count > 0 else 0.0 for count in task.counts)
 
 
 def adopt_backbone(params: Tree, stats: Tree, model: TrainedModel, spec: NetworkSpec) -> tuple[Tree, Tree]:

@@ -30,7 +30,7 @@ from emokd.losses.shapes import check_range
 from emokd.models.multimodal import is_present
 from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Measure, Outcome, Phase, Recipe, Term, Tree
-from emokd.recipes import common, imitation, modalities, relations
+from emokd.recipes import classification, common, imitation, modalities, relations
 from emokd.signals import Signals
 
 HALLUCINATION_LOSSES = ("mmd", *imitation.DISTANCES)
@@ -56,6 +56,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     student_spec = modalities.create_network_spec(config, seen, imagined, heads, task)
     teacher = common.create_network(teacher_spec, config, JOINT)
     student = common.create_network(student_spec, config, "student")
+    cross_entropy = classification.create_cross_entropy(config, task)
     augmentation = common.create_augmentation(config.data.augment)
     aligned = config.phases.align.enabled
     pool = (JOINT,) if config.pool == "joint" else (*specs, JOINT)
@@ -109,8 +110,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         terms = {}
         if "expression" in heads:
             labels, labelled = common.targets(batch)
-            values = affect.cross_entropy(signals.logits, labels, label_smoothing=config.label_smoothing)
-            terms[f"{name}/expression"] = Term(values, rows & labelled, share)
+            terms[f"{name}/expression"] = Term(cross_entropy(signals.logits, labels), rows & labelled, share)
         if "valence_arousal" in heads:
             target = batch["valence_arousal"]
             labelled = rows & ~jnp.isnan(target).all(-1)
@@ -412,6 +412,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.encoder_multiplier = 1.0  # of the learning rate, in the last phase
     config.affect_loss = "ccc"
     config.label_smoothing = 0.0
+    config.class_weights = "none"  # or balanced
     config.phases = ml_collections.ConfigDict(
         {
             "teach": defaults.phase(epochs=10, learning_rate=5e-4),

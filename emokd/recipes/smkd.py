@@ -21,10 +21,10 @@ import ml_collections
 
 from emokd import defaults, weighting
 from emokd.errors import InputError
-from emokd.losses import affect, features
+from emokd.losses import features
 from emokd.models.network import TrainedModel, attach_heads
 from emokd.phase import Batch, Outcome, Recipe, Term, Tree
-from emokd.recipes import common
+from emokd.recipes import classification, common
 from emokd.signals import Signals
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
@@ -42,6 +42,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     student = common.create_network(spec, config, "student")
     augmentation = common.create_augmentation(config.data.augment)
     distance = common.choose(DISTANCES, config.distance, "config.distance")
+    cross_entropy = classification.create_cross_entropy(config, task)
     chain = weighting.create(config.weighting)
     probed = config.phases.probe.enabled
     if config.phases.distill.enabled and not probed and weighting.needs_logits(config.weighting):
@@ -114,7 +115,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             column = config.teachers[teacher.name].task
             logits = signals.logits if column == "expression" else signals.intermediates[column]
             labels, rows = common.targets(batch, column)
-            terms[teacher.name] = Term(affect.cross_entropy(logits, labels), rows)
+            terms[teacher.name] = Term(cross_entropy(logits, labels, column), rows)
             metrics[f"accuracy/{teacher.name}"] = common.accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
@@ -131,7 +132,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
                 moved[teacher.name] = after
             z = common.standardize(stats["standardizer"][teacher.name], signals.features)
             logits = common.linear(params["probes"][teacher.name], z)
-            terms[teacher.name] = Term(affect.cross_entropy(logits, labels), rows)
+            terms[teacher.name] = Term(cross_entropy(logits, labels), rows)
             metrics[f"accuracy/{teacher.name}"] = common.accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
@@ -161,7 +162,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key
         )
         labels, rows = common.targets(batch)
-        loss = affect.cross_entropy(signals.logits, labels, label_smoothing=config.label_smoothing)
+        loss = cross_entropy(signals.logits, labels)
         metrics = {"accuracy": common.accuracy(signals.logits, labels, rows)}
         return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
 
@@ -244,6 +245,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.distance = "mse"  # or cosine [ours]
     config.weighting = ({"name": "relevance", "temperature": 1.0},)
     config.label_smoothing = 0.0
+    config.class_weights = "none"  # or balanced
     config.backbone_multiplier = 1.0  # of the learning rate, while fine-tuning
     config.phases = ml_collections.ConfigDict(
         {

@@ -14,7 +14,7 @@ from emokd.errors import InputError, nearest
 from emokd.losses import affect
 from emokd.models.network import TrainedModel
 from emokd.phase import Outcome, Recipe, Term
-from emokd.recipes import common
+from emokd.recipes import classification, common
 
 
 def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
@@ -27,6 +27,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     spec = common.create_spec(config.student, heads, task)
     student = common.create_network(spec, config, "student")
     augmentation = common.create_augmentation(config.data.augment)
+    cross_entropy = classification.create_cross_entropy(config, task)
     affect_loss = common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
 
     def init(key):
@@ -48,8 +49,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             else:
                 logits = signals.logits if target == "expression" else signals.intermediates[target]
                 labels, rows = common.targets(batch, target)
-                loss = affect.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-                terms[target] = Term(loss, rows)
+                terms[target] = Term(cross_entropy(logits, labels, target), rows)
                 metrics[f"accuracy/{target}"] = common.accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
 
@@ -101,6 +101,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.targets = ("expression",)
     config.affect_loss = "ccc"
     config.label_smoothing = 0.0
+    config.class_weights = "none"  # or balanced
     config.backbone_multiplier = 1.0  # of the learning rate
     config.phases = ml_collections.ConfigDict(
         {

@@ -4,10 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from emokd.reporting import rare_classes
 from emokd.reporting.table import Table, count_text
 
-HEADLINES = ("accuracy", "macro_f1", "ccc", "rmse")
-"""Scores worth a column, in this order; every other one is in scores.json and in the report."""
+HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "ccc", "rmse")
+"""Scores worth a column, in this order; every other one is in scores.json and in the report.
+
+Balanced accuracy has one where classes are unequal, see `rare_classes.imbalanced`.
+"""
 
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "ece", "nll", "brier", "loss", "error", "kl"})
 
@@ -28,8 +32,9 @@ def flatten_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, flo
 
 def headline_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     """The scores of one network that the scoreboard shows, by dotted name, target by target."""
+    equal = {f"{name}.balanced_accuracy" for name, value in scores.items() if not _imbalanced(value)}
     flat = flatten_scores({name: value for name, value in scores.items() if name not in COST})
-    found = [name for name in flat if headline(name) and "class" not in name]
+    found = [name for name in flat if headline(name) and "class" not in name and name not in equal]
     targets = list(dict.fromkeys(name.split(".")[0] for name in found))
     found.sort(key=lambda name: (targets.index(name.split(".")[0]), HEADLINES.index(headline(name))))
     return {name: flat[name] for name in found}
@@ -83,7 +88,12 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     notes = comparisons(found, several)
     if scores.get("selected_on") == "test":
         notes.append("The test split itself picked the epoch: these scores are optimistic.")
+    notes += scores.get("remarks") or ()
     return Table(header, rows, title=f"Scores: {where}, one run", notes=notes)
+
+
+def _imbalanced(scores: Any) -> bool:
+    return isinstance(scores, Mapping) and rare_classes.imbalanced(scores)
 
 
 def variant_tables(scores: Mapping[str, Any]) -> list[Table]:

@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emokd.errors import InputError, nearest
+from emokd.errors import InputError, excerpt, nearest
+from emokd.reporting import rare_classes
 from emokd.reporting.scoreboard import flatten_scores, higher_is_better, macs_text
 from emokd.reporting.table import Table, count_text
 from emokd.statistics import Interval, mean_interval, paired_difference
@@ -95,7 +96,8 @@ def study_table(
       results: the finished runs, in the order of their variants.
       title: the heading.
       metric: dotted name of the number compared.
-      also: dotted names of further numbers to show.
+      also: dotted names of further numbers to show; the students' balanced accuracy is one wherever classes are
+        unequal, see `rare_classes.imbalanced`.
       per_seed: what a seed sets.
       per_fold: what a fold sets; empty in a study without folds.
       baselines: for each variant, those it is compared with.
@@ -114,6 +116,7 @@ def study_table(
                 f"The study's metric is {metric!r}, but the scores of {result.variant}, {result.place} have no "
                 f"such number.{nearest(metric, flat)}"
             )
+    also = [*also, *(name for name in _balanced_accuracies(results) if name not in (metric, *also))]
     blocks = [f"# {title}"]
     if synthetic:
         blocks.append("Synthetic data (the embedded face painter): no evidence about real faces or about any paper.")
@@ -288,6 +291,32 @@ def _interval_cells(interval: Interval | None, *, signed: bool = False) -> list[
     return [f"{interval.mean:{form}}", ends, str(interval.n)]
 
 
+def _balanced_accuracies(results: Sequence[Result]) -> list[str]:
+    """The dotted names of the students' balanced accuracies that are worth showing beside accuracy."""
+    found: dict[str, None] = {}
+    for result in results:
+        for target, scores in (result.scores.get("student") or {}).items():
+            if isinstance(scores, Mapping) and rare_classes.imbalanced(scores):
+                found[f"student.{target}.balanced_accuracy"] = None
+    return list(found)
+
+
+def _never_predicted(results: Sequence[Result]) -> str:
+    """Of each variant the classes of the scored split that its students never answer, and in how many runs."""
+    texts = []
+    for variant, group in _by_variant(results).items():
+        counts = collections.Counter(
+            f"{target} {name}"
+            for result in group
+            for target, scores in (result.scores.get("student") or {}).items()
+            if isinstance(scores, Mapping)
+            for name in rare_classes.never_predicted(scores)
+        )
+        if counts:
+            texts.append(f"{variant}: {excerpt(f'{name} ({runs} of {len(group)})' for name, runs in counts.items())}")
+    return f"Classes that a student never answers (in how many runs): {'; '.join(texts)}." if texts else ""
+
+
 def _notes(results: Sequence[Result], metric: str, per_seed: Sequence[str], per_fold: Sequence[str]) -> list[str]:
     if per_fold:
         notes = [
@@ -303,6 +332,8 @@ def _notes(results: Sequence[Result], metric: str, per_seed: Sequence[str], per_
     lost = [f"{result.variant} {result.place}" for result in results if result.value(metric) is None]
     if lost:
         notes.append(f"Left out because the metric is not finite: {', '.join(lost)}.")
+    if never := _never_predicted(results):
+        notes.append(never)
     counts = [len({result.unit for result in group}) for group in _by_variant(results).values()]
     if counts and min(counts) < 5:
         notes.append(f"Some variants have fewer than 5 {'folds' if per_fold else 'seeds'}: too few to compare them.")

@@ -17,11 +17,12 @@ import numpy as np
 from absl import logging
 
 from emokd.config import duration
+from emokd.data.class_counts import named_counts
 from emokd.data.examples import Examples
 from emokd.distributed import agreed
 from emokd.errors import InputError
 from emokd.phase import Phase, Recipe, Tree
-from emokd.reporting import observations
+from emokd.reporting import observations, rare_classes
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
@@ -91,6 +92,7 @@ class _Run:
         self.best = Best()
         self.weights: dict[str, dict] = {}
         self.remarked: set[str] = set()
+        self.validation: dict[int, dict] = {}  # scores on validation, of the best step and of the latest one
         self.state = self.initial_state()
         self.log = MetricsLog(workdir, resume_step=int(self.state.step))
         self.progress = Progress(
@@ -237,6 +239,9 @@ class _Run:
             scores = self.split_scores("validation")
             score = evaluation.selection_score(scores["student"], self.config.select.metric)
             self.best = self.best.improved(step, score)
+            self.validation = {
+                s: v for s, v in {**self.validation, step: scores}.items() if s in (step, self.best.step)
+            }
             self.log.write(step, phase.name, flatten(scores["student"], "validation"))
             self.progress.note(f"validation {self.config.select.metric} {score:.4f} (best {self.best.score:.4f})")
         last = step == self.recipe.starts()[-1]
@@ -272,6 +277,7 @@ class _Run:
     def scores(self, split: str) -> dict:
         """What scores.json holds: student, every teacher, and the weights each teacher received."""
         found = self.split_scores(split)
+        remarks = self.remarks({split: found})
         variants = {name: found.pop(name) for name in self.recipe.variants}
         return {
             "split": split,
@@ -286,7 +292,25 @@ class _Run:
             "teachers": found,
             "variants": variants,
             "weights": self.weights,
+            "remarks": remarks,
         }
+
+    def remarks(self, scored: dict[str, dict]) -> list[str]:
+        """What is to be said of rare classes, on these splits and on validation; each is logged as well."""
+        if "validation" in self.job.splits and not self.config.data.split.validation_is_test:
+            step = int(self.state.step)  # scored already, but for a run that continued after its best step
+            scored = {"validation": self.validation.get(step) or self.split_scores("validation"), **scored}
+        training = named_counts(self.job.splits["train"])
+        found = [
+            remark
+            for split, scores in scored.items()
+            for remark in rare_classes.remarks(
+                {name: own for name, own in scores.items() if name not in self.recipe.variants}, split, training
+            )
+        ]
+        for remark in found:
+            logging.warning("%s See docs/data.md, Rare classes.", remark)
+        return found
 
     def selected_on(self) -> str | None:
         """The split that picked the step whose scores these are; None for the last step."""
