@@ -36,11 +36,10 @@ def classification_scores(
 
     Returns:
       `count`, the number of labelled rows; where it is 0, nothing else. Otherwise `accuracy`,
-      `balanced_accuracy` (mean recall of the classes that occur), `macro_f1` (over all C; a class that does not occur
-      counts 0, predicted or not), `ece` (15 bins), `nll` (of the label, majority for votes; probabilities below
-      2.2e-16 are raised to it), for votes `vote_cross_entropy`, `per_class` (precision, recall, f1, 0 where
-      undefined, and how many labels, count, and predictions, predicted, by name), `confusion` (rows: labels, columns:
-      predictions), and `classes`.
+      `balanced_accuracy` (mean recall of the classes that occur), `macro_f1` (over all C; a class that does
+      not occur counts 0, predicted or not), `ece` (15 bins), `nll` (of the label, majority for votes; probabilities
+      below 2.2e-16 are raised to it), for votes `vote_cross_entropy`, `per_class` (precision, recall, f1, count
+      by name; 0 where undefined), `confusion` (rows: labels, columns: predictions), and `classes`.
 
     Raises:
       InputError: shapes that do not fit, rows that are no distributions, or an id of C or more.
@@ -87,7 +86,6 @@ def classification_scores(
                 "recall": float(recall[c]),
                 "f1": float(f1[c]),
                 "count": int(occurs[c]),
-                "predicted": int(predicted[c]),
             }
             for c, name in enumerate(classes)
         },

@@ -117,6 +117,25 @@ class Small:
 @functools.cache
 def create(name: str, devices: int) -> Small:
     """The recipe of this name on so many devices; its targets are compared over the batch where it can do that."""
+    config, task, models, data = ingredients(name, devices)
+    classes = data.classes["expression"]
+    recipe = find(name).build(config, task, models)
+    programs = Programs(recipe, config, len(classes))
+    constants = jax.device_put(programs.recipe.constants, programs.placement.constants)
+    return Small(config, recipe, programs, constants, batch_of(data))
+
+
+def batch_of(data: Examples) -> dict[str, np.ndarray]:
+    """The one batch, with its row of padding."""
+    batch = next(train_batches(data, batch_size=ROWS, seed=0, canvas=SIZE, fit="crop", num_threads=0))
+    batch["mask"][11] = False
+    return batch
+
+
+def ingredients(
+    name: str, devices: int = 1
+) -> tuple[ml_collections.ConfigDict, Task, dict[str, TrainedModel], Examples]:
+    """What a recipe is built of: its configuration, the task, the models from files, and the data."""
     module = find(name)
     config, models = module.default_config(), {}
     if name == "mtpkdot":
@@ -148,9 +167,4 @@ def create(name: str, devices: int) -> Small:
         inputs={key: read(0).shape for key, read in data.inputs.items()} if name == "mtpkdot" else {},
         devices=devices,
     )
-    recipe = module.build(config, task, models)
-    programs = Programs(recipe, config, len(classes))
-    batch = next(train_batches(data, batch_size=ROWS, seed=0, canvas=SIZE, fit="crop", num_threads=0))
-    batch["mask"][11] = False
-    constants = jax.device_put(programs.recipe.constants, programs.placement.constants)
-    return Small(config, recipe, programs, constants, batch)
+    return config, task, models, data

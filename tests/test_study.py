@@ -148,6 +148,35 @@ def test_further_numbers_are_shown_for_students_and_teachers(tmp_path, base):
     assert further[1] == f"+0.1250 ({0.125 - half:+.4f} to {0.125 + half:+.4f})"
 
 
+def test_unequal_classes_bring_balanced_accuracy_and_those_never_answered(tmp_path, base):
+    def scores(method):
+        right = {"none": 0, "kd": 2}[method]  # of four sad faces; ten are neutral, and are called so
+        confusion = [[10, 0, 0], [4 - right, right, 0], [0, 0, 0]]
+        counts = {name: {"count": sum(row)} for name, row in zip(("neutral", "sad", "fear"), confusion, strict=True)}
+        balanced = (1 + right / 4) / 2
+        more = {"balanced_accuracy": balanced, "per_class": counts, "classes": list(counts), "confusion": confusion}
+        return {"accuracy": (10 + right) / 14, **more}
+
+    class Unequal(FakeTrain):
+        def __call__(self, config, workdir, **options):
+            found = super().__call__(config, workdir, **options)
+            found["student"]["expression"] = found["teachers"]["big"]["expression"] = scores(config.method)
+            (pathlib.Path(workdir) / "scores.json").write_text(json.dumps(found))
+            return found
+
+    table = run_study(make_study(base), tmp_path / "out", train=Unequal())
+    [heading] = [row for row in cells(table) if row[0] == "mean of"]
+    assert heading[1:] == ["balanced accuracy"]
+    assert ["kd", "0.7500"] in cells(table) and ["none", "0.5000"] in cells(table)
+    assert ["teacher big (kd)", "0.7500"] in cells(table)
+    [note] = [line for line in table.splitlines() if "never answers" in line]
+    assert "none: expression sad (3 of 3)" in note and "kd" not in note and "fear" not in note
+    again = make_study(base, also=("student.expression.balanced_accuracy",))
+    table = run_study(again, tmp_path / "again", train=Unequal())
+    [heading] = [row for row in cells(table) if row[0] == "mean of"]
+    assert heading[1:] == ["balanced accuracy"]
+
+
 def test_variants_build_on_others_that_the_table_leaves_out(tmp_path, base):
     variants = {"big": {"method": "none"}, "small": {"method": "kd", "data.source": "{run:big}"}}
     study = create_study(

@@ -18,11 +18,19 @@ def imbalanced(scores: Mapping[str, Any]) -> bool:
     """Whether the largest class of a target's scored examples has over twice its share, 2 / C; of two classes, 3/4.
 
     Args:
-      scores: those of one network and one target, with `per_class`.
+      scores: those of one network and one target, as `metrics.classification_scores` gives them.
     """
-    found = _per_class(scores)
-    counts = [values["count"] for values in found.values()]
-    return bool(counts) and max(counts) / max(sum(counts), 1) > min(2 / len(counts), 0.75)
+    found = scores.get("per_class")
+    classes = found.values() if isinstance(found, Mapping) else ()
+    counts = [values["count"] for values in classes if isinstance(values, Mapping) and "count" in values]
+    if len(counts) <= 2:
+        return bool(counts) and 4 * max(counts) > 3 * sum(counts)
+    return len(counts) * max(counts) > 2 * sum(counts)
+
+
+def never_predicted(scores: Mapping[str, Any]) -> dict[str, int]:
+    """The classes of one target that occur and have no prediction, with their numbers of examples."""
+    return {name: count for name, (count, predicted) in _tally(scores).items() if count and not predicted}
 
 
 def remarks(networks: Mapping[str, Mapping[str, Any]], split: str, training: Counts) -> list[str]:
@@ -38,14 +46,14 @@ def remarks(networks: Mapping[str, Mapping[str, Any]], split: str, training: Cou
     found: list[str] = []
     absent: dict[str, list[str]] = {}
     for network, targets in networks.items():
+        who = "the student" if network == "student" else f"teacher {network}"
         for target, scores in targets.items():
-            classes = _per_class(scores) if isinstance(scores, Mapping) else {}
-            if not classes:
+            tally = _tally(scores) if isinstance(scores, Mapping) else {}
+            if not tally:
                 continue
-            who = "the student" if network == "student" else f"teacher {network}"
-            found += _of_network(who, target, classes, split, training.get(target, {}))
-            if target not in absent:
-                absent[target] = [name for name, values in classes.items() if not values["count"]]
+            trained = training.get(target, {})
+            found += (f"{split.capitalize()} split: {who} {text}" for text in _of_network(target, scores, trained))
+            absent.setdefault(target, [name for name, (count, _) in tally.items() if not count])
     for target, names in absent.items():
         if names:
             found.append(
@@ -55,40 +63,31 @@ def remarks(networks: Mapping[str, Mapping[str, Any]], split: str, training: Cou
     return found
 
 
-def _of_network(
-    who: str, target: str, classes: Mapping[str, Mapping[str, float]], split: str, training: Mapping[str, float]
-) -> list[str]:
-    found = []
-    total = sum(values["count"] for values in classes.values())
-    never = {name: values["count"] for name, values in classes.items() if values["count"] and not values["predicted"]}
-    if never:
-        told = excerpt([f"{name} ({_numbers(count, training.get(name))})" for name, count in never.items()])
-        found.append(
-            f"{split.capitalize()} split: {who} gives no example the {target} {told}; the split has {total} examples."
-        )
-    most = max(classes, key=lambda name: classes[name]["predicted"])
-    share, true = classes[most]["predicted"] / total, classes[most]["count"] / total
+def _of_network(target: str, scores: Mapping[str, Any], training: Mapping[str, float]) -> list[str]:
+    """What is to be said of one network, without its subject."""
+    found, tally = [], _tally(scores)
+    total = sum(count for count, _ in tally.values())
+    if never := never_predicted(scores):
+        told = excerpt(f"{name} ({_numbers(count, training.get(name))})" for name, count in never.items())
+        found.append(f"gives none of the {total} examples the {target} {told}.")
+    most = max(tally, key=lambda name: tally[name][1])
+    true, share = (number / total for number in tally[most])
     if share >= COLLAPSED and share > true + _CLEARLY:
-        found.append(
-            f"{split.capitalize()} split: {who} gives {share:.1%} of the examples the {target} {most}, which "
-            f"{true:.1%} of them have."
-        )
+        found.append(f"gives {share:.1%} of the examples the {target} {most}, which {true:.1%} of them have.")
     return found
 
 
-def never_predicted(scores: Mapping[str, Any]) -> list[str]:
-    """The classes of one target that occur and have no prediction."""
-    return [name for name, values in _per_class(scores).items() if values["count"] and not values.get("predicted", 1)]
-
-
-def _numbers(count: float, trained: float | None) -> str:
-    examples = f"{count:g} example{'' if count == 1 else 's'}"
+def _numbers(count: int, trained: float | None) -> str:
+    examples = f"{count} example{'' if count == 1 else 's'}"
     return examples if trained is None else f"{examples}, {trained:.5g} in training"
 
 
-def _per_class(scores: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
-    """The scores of each class that hold at least its number of examples."""
-    found = scores.get("per_class")
-    if not isinstance(found, Mapping):
+def _tally(scores: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """How many labels and how many predictions each class has; empty where a target has no such scores."""
+    matrix, names = scores.get("confusion"), scores.get("classes")
+    if not isinstance(matrix, list) or not isinstance(names, list) or len(matrix) != len(names):
         return {}
-    return {name: values for name, values in found.items() if isinstance(values, Mapping) and "count" in values}
+    return {
+        name: (sum(labels), sum(predicted))
+        for name, labels, predicted in zip(names, matrix, zip(*matrix, strict=True), strict=True)
+    }

@@ -42,7 +42,8 @@ def make_config(*names):
 
 
 def build(config, models, examples, counts=()):
-    task = Task(examples.classes, tuple(examples.columns), {"labelled": len(examples)}, config.batch_size, counts)
+    known = {"expression": counts} if counts else {}
+    task = Task(examples.classes, tuple(examples.columns), {"labelled": len(examples)}, config.batch_size, known)
     return bounded.build(config, task, models)
 
 
