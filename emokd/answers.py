@@ -175,7 +175,7 @@ def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, suffix=".npz")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # its stubs take names for `allow_pickle`
             file.flush()
             os.fsync(file.fileno())
         pathlib.Path(temporary).replace(path)

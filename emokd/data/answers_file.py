@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import ml_collections
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Float, UInt64
 
 from emokd.data.arrays import read_npz
 from emokd.data.examples import Examples, stable_hash
@@ -188,7 +188,7 @@ def _views(array: np.ndarray, path: pathlib.Path) -> tuple[int, ...]:
 
 
 def _answers(
-    array: np.ndarray, name: str, path: pathlib.Path, names: Sequence[str], views: Int[np.ndarray, " V"] | None
+    array: np.ndarray, name: str, path: pathlib.Path, names: Sequence[str], views: Sequence[int] | None
 ) -> Float[np.ndarray, "N V D"]:
     """One of the outputs as float32, with the axis of views."""
     lead = (len(names),) if views is None else (len(names), len(views))

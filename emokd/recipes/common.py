@@ -74,7 +74,9 @@ class Teacher:
     @property
     def feature_size(self) -> int:
         """Width of the teacher's features."""
-        return self.network.module.backbone.feature_size if self.network else self.spec.feature_size
+        if isinstance(self.spec, AnswersSpec):
+            return self.spec.feature_size
+        return self.network.module.backbone.feature_size
 
     def signals(
         self, params: Tree, stats: Tree, batch: Batch, view: View, *, train: bool = False, key: Array | None = None
@@ -84,7 +86,7 @@ class Teacher:
         Answers from a file are those for the batch's own (id, view), whatever `view` is.
         """
         cached = batch.get(f"features/{self.name}")
-        if self.network is None:
+        if isinstance(self.spec, AnswersSpec):
             return self.spec.signals(cached), stats
         if cached is not None and not train:
             features = cached.astype(jnp.float32)
@@ -356,7 +358,7 @@ def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mappi
 
 def networks_of(teachers: Sequence[Teacher]) -> dict[str, NetworkSpec]:
     """The architecture of each teacher that has one here; those known by a file of answers are left out."""
-    return {teacher.name: teacher.spec for teacher in teachers if teacher.network}
+    return {teacher.name: teacher.spec for teacher in teachers if isinstance(teacher.spec, NetworkSpec)}
 
 
 def frozen_features(teachers: Sequence[Teacher], constants: Tree, batch: Batch, view: View) -> dict[str, Array]:
