@@ -63,7 +63,7 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
         small, a picture cannot be read, or features do not fit `config.cache.dtype`.
     """
     config = job.config
-    if job.recipe.frozen_features is None or not job.recipe.constants:
+    if job.recipe.frozen_features is None or not asked(job):
         raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
     mesh = create_local_mesh(config.devices)
     check_batch_size(config.batch_size, mesh)
@@ -141,8 +141,13 @@ def cache_key(
 
 def _key_of(job: Job, models: Mapping[str, TrainedModel]) -> Key:
     """The key of a job's frozen teachers: a teacher that learns is never read from a cache."""
-    frozen = {name: models[name] for name in sorted(job.recipe.constants) if name in models}
+    frozen = {name: models[name] for name in asked(job) if name in models}
     return cache_key(job.config, frozen, job.splits, job.extra)
+
+
+def asked(job: Job) -> list[str]:
+    """The frozen teachers that are asked; those known by a file of answers are not."""
+    return sorted(name for name in job.recipe.constants if name in job.recipe.networks)
 
 
 def _pictures(parts: Iterable[Examples]) -> Examples:

@@ -96,15 +96,23 @@ def network(backbone: str = "basic_cnn", size: int = 0, **options) -> ConfigDict
 
 
 def teacher(
-    backbone: str = "", *, checkpoint: str = "", train: str = "", task: str = "", size: int = 0, **options
+    backbone: str = "",
+    *,
+    checkpoint: str = "",
+    answers: str = "",
+    train: str = "",
+    task: str = "",
+    size: int = 0,
+    **options,
 ) -> ConfigDict:
-    """A teacher: from `checkpoint`, or made by the configuration `train`, or learning column `task` in the same run."""
+    """A teacher: from `checkpoint`, a file of `answers`, the configuration `train`, or column `task` of this run."""
     return ConfigDict(
         {
             "backbone": backbone,
             "options": options,
             "size": size,
             "checkpoint": checkpoint,
+            "answers": answers,
             "train": train,
             "task": task,
             "tuning": "linear_probe",

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import ml_collections
@@ -14,11 +14,13 @@ from absl import logging
 from emokd import caching, predecessor, recipes
 from emokd import config as configuration
 from emokd.data import sources, splits
+from emokd.data.answers_file import AnswersFile
 from emokd.data.augment import centre_views
 from emokd.data.class_counts import class_counts, named_counts
 from emokd.data.examples import Examples
 from emokd.distributed import together
 from emokd.errors import InputError
+from emokd.models.answers import AnswersSpec
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
 from emokd.recipes import classification
@@ -169,7 +171,8 @@ def _create_job(
     )
     for concern in classification.concerns(config, task):
         logging.warning("%s: %s", train_split.name, concern)
-    models = load_models(config, train_teacher)
+    answers = load_answers(config, [*parts.values(), *([extra] if extra else [])])
+    models = {**load_models(config, train_teacher), **{name: answering(file) for name, file in answers.items()}}
     start = pathlib.Path(config.start_from) if config.start_from else None
     done = predecessor.phases_done(start) if start else set()
     key = program_key(config, task, models, done)
@@ -182,7 +185,12 @@ def _create_job(
     programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
-    return (dataclasses.replace(job, attach=caching.open_cache(job, models).attach) if cached else job), models
+    cache = caching.open_cache(job, models).attach if cached and caching.asked(job) else dict
+
+    def attach(batch):
+        return {**cache(batch), **{f"features/{name}": file.lookup(batch) for name, file in answers.items()}}
+
+    return dataclasses.replace(job, attach=attach if answers else cache), models
 
 
 def program_key(
@@ -249,6 +257,41 @@ def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) 
         if section.init:
             models[name] = load_model(section.init, section, f"config.modalities.{name}.init")
     return models
+
+
+def load_answers(config: ml_collections.ConfigDict, sets: Sequence[Examples]) -> dict[str, AnswersFile]:
+    """The files of answers that stand for teachers, by the teacher's name.
+
+    Args:
+      config: the run's configuration.
+      sets: all examples of the run.
+
+    Raises:
+      InputError: a teacher has weights as well, or its file is missing, damaged, or lacks what this run asks.
+    """
+    files = {}
+    for name in sorted(config.get("teachers", {})):
+        section, key = config.teachers[name], f"config.teachers.{name}.answers"
+        if not section.answers:
+            continue
+        both = [other for other in ("checkpoint", "train", "task") if section[other]]
+        if both:
+            raise InputError(f"{key} is given beside .{both[0]}; a teacher comes from one of them. Leave one empty.")
+        files[name] = AnswersFile(find_file(section.answers.replace("{fold}", str(config.data.split.fold)), key))
+        logging.info("Teacher %s: answers of %s; whose weights gave them is not known.", name, files[name].origin)
+        files[name].check(name, sets, config.data)
+    return files
+
+
+def answering(file: AnswersFile) -> TrainedModel:
+    """A teacher that is known by its answers alone, in the place of a network with weights."""
+    heads = {"expression": file.widths.get("logits"), "valence_arousal": file.widths.get("valence_arousal")}
+    spec = AnswersSpec(
+        features=file.widths.get("features", 0),
+        heads={name: width for name, width in heads.items() if width},
+        classes={"expression": file.classes} if file.classes else {},
+    )
+    return TrainedModel(spec, {}, {}, file.origin)
 
 
 def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> TrainedModel:

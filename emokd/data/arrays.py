@@ -64,8 +64,8 @@ def array_examples(
     )
 
 
-def read_npz(path: str, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads the arrays `wanted` of an .npz file; pickled objects are refused.
+def read_npz(path: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Reads the arrays `wanted` of an .npz file, and those of `optional` that it has; pickled objects are refused.
 
     Raises:
       InputError: the file is missing or damaged, or lacks an array; the nearest name is given.
@@ -79,7 +79,7 @@ def read_npz(path: str, wanted: Sequence[str]) -> dict[str, np.ndarray]:
                     raise InputError(
                         f"{path} has no array {key!r}.{nearest(key, archive.files)} It has: {excerpt(archive.files)}."
                     )
-            return {key: archive[key] for key in wanted}
+            return {key: archive[key] for key in (*wanted, *optional) if key in archive}
     except FileNotFoundError:
         raise InputError(f"The file {path} does not exist. Put it there or name another one.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -149,10 +149,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
     def frozen_features(constants, batch, centre):
         view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)
-        return {
-            t.name: t.signals(constants[t.name]["params"], constants[t.name]["stats"], batch, view)[0].features
-            for t in teachers
-        }
+        return common.frozen_features(teachers, constants, batch, view)
 
     def predict(params, stats, constants, batch):
         rows = batch["id"].shape[0]
@@ -164,8 +161,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         straight = look(centre_views(rows))
         if not config.mirror:
             return straight
-        # No cache holds the mirrored picture.
-        batch = {name: values for name, values in batch.items() if not name.startswith("features/")}
+        # No cache holds the mirrored picture. Nor does a file of answers, which stand for it as they are.
+        cached = {f"features/{t.name}" for t in teachers if t.network}
+        batch = {name: values for name, values in batch.items() if name not in cached}
         mirrored = look(centre_views(rows, mirrored=True))
         return {name: common.average_affect(signals, mirrored[name]) for name, signals in straight.items()}
 
@@ -187,7 +185,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         weighting=chain,
         extract=lambda params, stats: (params["student"], stats["student"]),
         student_spec=spec,
-        networks={"student": spec, **{t.name: t.spec for t in teachers}},
+        networks={"student": spec, **common.networks_of(teachers)},
         frozen_features=frozen_features if teachers else None,
     )
 

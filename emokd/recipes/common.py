@@ -1,7 +1,7 @@
 """What every recipe needs: the task at hand, teachers, linear maps, and phases from their configuration."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -13,6 +13,7 @@ from emokd.config import duration
 from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
 from emokd.errors import InputError, nearest
 from emokd.losses.affect import CORRELATIONS
+from emokd.models.answers import AnswersSpec
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import PRECISIONS, Functional, NetworkSpec, TrainedModel, attach_heads, functional
 from emokd.models.preprocessing import Preprocessing
@@ -58,28 +59,35 @@ class Teacher:
 
     Attributes:
       name: its name in the configuration, and its column in the weighting.
-      spec: architecture, heads, input size and normalisation.
-      network: the functional form of `spec`.
+      spec: architecture, heads, input size and normalisation; or what a file of its answers holds.
+      network: the functional form of `spec`; None where there are answers alone.
       model: weights read from a file, or None.
       learns: whether the run has to hold its parameters among those that learn.
     """
 
     name: str
-    spec: NetworkSpec
-    network: Functional
+    spec: NetworkSpec | AnswersSpec
+    network: Functional | None
     model: TrainedModel | None
     learns: bool
 
     @property
     def feature_size(self) -> int:
         """Width of the teacher's features."""
+        if isinstance(self.spec, AnswersSpec):
+            return self.spec.feature_size
         return self.network.module.backbone.feature_size
 
     def signals(
         self, params: Tree, stats: Tree, batch: Batch, view: View, *, train: bool = False, key: Array | None = None
     ) -> tuple[Signals, Tree]:
-        """The teacher's signals for a view; features and heads alone where the batch has its cached features."""
+        """The teacher's signals for a view; features and heads alone where the batch has its cached features.
+
+        Answers from a file are those for the batch's own (id, view), whatever `view` is.
+        """
         cached = batch.get(f"features/{self.name}")
+        if isinstance(self.spec, AnswersSpec):
+            return self.spec.signals(cached), stats
         if cached is not None and not train:
             features = cached.astype(jnp.float32)
             heads = {name: linear(head, features) for name, head in params.get("heads", {}).items()}
@@ -321,13 +329,31 @@ def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mappi
         else:
             raise InputError(
                 f"Teacher {name!r} has no weights: give config.teachers.{name}.checkpoint (a model folder or a weights "
-                f"file), .train (the configuration that trains it), or .task (a column that it learns in this run)."
+                f"file), .answers (a file of its answers), .train (the configuration that trains it), or .task (a "
+                f"column that it learns in this run)."
             )
         learns = model is None or section.tuning == "full"
         if section.tuning not in ("linear_probe", "full"):
             raise InputError(f"config.teachers.{name}.tuning must be linear_probe or full, not {section.tuning!r}.")
-        teachers.append(Teacher(name, spec, create_network(spec, config, name), model, learns))
+        if learns and isinstance(spec, AnswersSpec):
+            raise InputError(f"config.teachers.{name}: answers from a file cannot learn; tuning must be linear_probe.")
+        network = None if isinstance(spec, AnswersSpec) else create_network(spec, config, name)
+        teachers.append(Teacher(name, spec, network, model, learns))
     return teachers
+
+
+def networks_of(teachers: Sequence[Teacher]) -> dict[str, NetworkSpec]:
+    """The architecture of each teacher that has one here; those known by a file of answers are left out."""
+    return {teacher.name: teacher.spec for teacher in teachers if isinstance(teacher.spec, NetworkSpec)}
+
+
+def frozen_features(teachers: Sequence[Teacher], constants: Tree, batch: Batch, view: View) -> dict[str, Array]:
+    """The features of every teacher that never learns and is asked live: what a teacher cache stores."""
+    asked = [teacher for teacher in teachers if teacher.network and not teacher.learns]
+    return {
+        t.name: t.signals(constants[t.name]["params"], constants[t.name]["stats"], batch, view)[0].features
+        for t in asked
+    }
 
 
 def create_spec(section: ml_collections.ConfigDict, heads: Mapping[str, int], task: Task) -> NetworkSpec:

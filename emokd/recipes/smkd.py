@@ -178,11 +178,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
     def frozen_features(constants, batch, centre):
         view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)
-        return {
-            t.name: t.signals(constants[t.name]["params"], constants[t.name]["stats"], batch, view)[0].features
-            for t in teachers
-            if not t.learns
-        }
+        return common.frozen_features(teachers, constants, batch, view)
 
     def predict(params, stats, constants, batch):
         view = common.centre(batch)
@@ -233,7 +229,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         weighting=chain,
         extract=lambda params, stats: (params["student"], stats["student"]),
         student_spec=spec,
-        networks={"student": spec, **{t.name: t.spec for t in teachers}},
+        networks={"student": spec, **common.networks_of(teachers)},
         frozen_features=frozen_features,
     )
 

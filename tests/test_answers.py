@@ -1,0 +1,244 @@
+"""Files of answers in the place of teachers: the same lessons as the network that gave them; what is refused."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+from recipes.recipes_setup import SIZE
+from test_caching import make_config, save_teacher
+
+from emokd import answers, defaults, job
+from emokd import config as configuration
+from emokd.data.answers_file import AnswersFile, view_settings
+from emokd.errors import InputError
+from emokd.models.answers import AnswersSpec
+from emokd.models.network import functional
+from emokd.recipes import bounded, smkd
+from emokd.training.sharding import create_mesh
+from emokd.training.streams import Streams
+from emokd.weights import model_folder
+
+
+def no_training(file, name):
+    raise AssertionError("the teachers have weights")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("answers")
+
+
+@pytest.fixture(scope="module")
+def teacher(folder):
+    return save_teacher(folder / "teacher", 3)
+
+
+@pytest.fixture(scope="module")
+def viewed(folder, teacher):
+    """The teacher's answers in every view, written as a user's script would."""
+    config = make_config(smkd, {"one": teacher})
+    model = model_folder.load_trained(teacher)
+    network = functional(model.spec)
+    ask = jax.jit(lambda images: network(model.params, model.stats, images)[0])
+    path = folder / "viewed.npz"
+    with answers.Writer(path, config, classes=list(model.spec.classes["expression"])) as file:
+        for seen in answers.pictures(config, SIZE, batch_size=16):
+            padded = np.zeros((16, SIZE, SIZE, 3), np.float32)
+            padded[: len(seen.names)] = model.spec.preprocessing(seen.images.astype(np.float32) / np.float32(255))
+            said = ask(padded)
+            rows = len(seen.names)
+            file.add(
+                seen,
+                features=said.features[:rows],
+                logits=said.logits[:rows],
+                valence_arousal=said.valence_arousal[:rows],
+            )
+    return path
+
+
+def with_answers(config, path):
+    config = config.copy_and_resolve_references().unlock()
+    config.teachers.one = defaults.teacher(answers=str(path))
+    return configuration.locked(config, {})
+
+
+def test_answers_are_those_of_the_picture_and_the_view(viewed):
+    """Every answer is looked up by example and view; the arrays are read here by NumPy alone."""
+    stored = np.load(viewed)
+    config = with_answers(make_config(smkd, {"one": "x"}), viewed)
+    made = job.create_job(config, no_training)
+    batches = Streams(config, create_mesh(1), made.attach)
+    keys = {int(i): key for part in made.splits.values() for i, key in zip(part.ids, part.keys, strict=True)}
+    names, views = stored["names"].tolist(), stored["views"].tolist()
+    seen = set()
+    training = itertools.islice(batches.training(made.splits["train"], None, 0), 6)
+    for batch in map(jax.device_get, [*training, *batches.evaluation(made.splits["test"])]):
+        for row in np.flatnonzero(batch["mask"]):
+            n, v = names.index(keys[int(batch["id"][row])]), views.index(int(batch["view"][row]))
+            expected = np.concatenate([stored[k][n, v] for k in ("features", "logits", "valence_arousal")])
+            np.testing.assert_array_equal(batch["features/one"][row], expected)
+            seen.add(views[v])
+    assert seen == {0, 1, -1}
+
+
+@pytest.mark.parametrize("recipe", [smkd, bounded])
+def test_a_file_of_answers_teaches_what_its_network_does(teacher, viewed, recipe):
+    """The bytes of the pictures are rounded, so the two agree to that."""
+    live_config = make_config(recipe, {"one": teacher})
+    live = job.create_job(live_config, no_training)
+    config = with_answers(live_config, viewed)
+    filed = job.create_job(config, no_training)
+    assert "one" not in filed.recipe.networks
+    params, stats = live.recipe.init(jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), params)
+    name = "distill"
+    outcomes, predictions = [], []
+    for made, settings in ((live, live_config), (filed, config)):
+        phase = next(p for p in made.recipe.phases if p.name == name)
+        streams = Streams(settings, create_mesh(1), made.attach)
+        batch = next(streams.training(made.splits["train"], None, 0))
+        outcomes.append(jax.jit(phase.objective)(params, stats, made.recipe.constants, batch, jax.random.key(2)))
+        test = next(streams.evaluation(made.splits["test"]))
+        predictions.append(jax.jit(made.recipe.predict)(params, stats, made.recipe.constants, test)["one"])
+    losses = [np.asarray(outcome.teacher_losses) for outcome in outcomes]
+    assert losses[0].std() > 0
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2, atol=2e-2 * losses[0].max())
+    np.testing.assert_allclose(predictions[1].logits, predictions[0].logits, rtol=2e-2, atol=2e-2)
+
+
+def test_a_run_with_answers_alone_trains_and_scores_the_teacher(viewed, tmp_path):
+    config = with_answers(make_config(bounded, {"one": "x"}, mirror=True), viewed)
+    scores = job.train(config, tmp_path, report=False)
+    stored, made = np.load(viewed), job.load_splits(config)["test"]
+    centre = stored["views"].tolist().index(-1)
+    rows = [stored["names"].tolist().index(key) for key in made.keys]
+    classes = stored["classes"].tolist()
+    order = [classes.index(name) for name in made.classes["expression"]]
+    guesses = stored["logits"][rows, centre][:, order].argmax(1)
+    assert scores["teachers"]["one"]["expression"]["accuracy"] == pytest.approx(
+        float((guesses == made.columns["expression"]).mean())
+    )
+    assert "parameters" not in scores["teachers"]["one"]
+
+
+def test_outputs_are_the_features_where_there_are_none():
+    spec = AnswersSpec(0, {"expression": 3, "valence_arousal": 2}, {"expression": ("a", "b", "c")})
+    rows = np.arange(10, dtype=np.float32).reshape(2, 5)
+    signals = spec.signals(rows)
+    np.testing.assert_array_equal(signals.features, rows)
+    np.testing.assert_array_equal(signals.logits, rows[:, :3])
+    np.testing.assert_array_equal(signals.valence_arousal, rows[:, 3:])
+    assert spec.feature_size == 5
+    spec = AnswersSpec(4, {}, {})
+    np.testing.assert_array_equal(spec.signals(rows[:, :4]).features, rows[:, :4])
+    assert spec.signals(rows[:, :4]).logits is None
+
+
+ROWS = {"names": np.array(["a", "b"]), "features": np.ones((2, 3), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": None}, "holds no answers: save at least one"),
+        ({"names": None}, "has no array 'names'"),
+        ({"names": np.array(["a", "a"])}, "'names': 1 are there more than once: a"),
+        ({"names": np.array(["e\u0301", "\u00e9"])}, "more than once"),
+        ({"names": np.array([1, 2])}, "Give a list of texts"),
+        ({"features": np.ones((3, 3))}, r"'features' has the shape \[3, 3\].*\[2, '...'\]"),
+        ({"features": np.array([[1, 2], [np.nan, 1]])}, "'features' is infinite or no number for 1 names: b"),
+        ({"logits": np.ones((2, 2))}, "logits but no array 'classes'"),
+        ({"logits": np.ones((2, 2)), "classes": np.array(["x", "y", "z"])}, "2 logits but 3 classes"),
+        ({"valence_arousal": np.ones((2, 3))}, "valence_arousal has 3 columns"),
+        ({"features": np.ones((2, 2, 3)), "views": np.array([0, -1])}, "does not say how they were drawn"),
+        ({"features": np.ones((2, 2, 3)), "views": np.array([0, 0]), "settings": np.array("{}")}, "different whole"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, changes, message):
+    path = tmp_path / "wrong.npz"
+    np.savez(path, **{k: v for k, v in {**ROWS, **changes}.items() if v is not None})
+    with pytest.raises(InputError, match=message) as error:
+        AnswersFile(path)
+    assert str(path) in str(error.value)
+
+
+def test_pickled_answers_are_not_opened(tmp_path):
+    np.savez(tmp_path / "a.npz", names=np.array(["a", "b"], dtype=object), features=np.ones((2, 3)))
+    with pytest.raises(InputError, match="cannot be read"):
+        AnswersFile(tmp_path / "a.npz")
+
+
+def make_file(path, keys, data, **changes):
+    rng = np.random.default_rng(0)
+    views = [0, 1, -1]
+    arrays = {
+        "names": np.array(keys),
+        "features": rng.normal(size=(len(keys), 3, 4)),
+        "views": np.array(views),
+        "settings": np.array(view_settings(data)),
+    } | changes
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys", "message"),
+    [
+        ({"data.views": 0}, slice(None), "Set --config.data.views=2"),
+        ({"data.views": 3}, slice(None), "lacks the views 2 of 0 to 2"),
+        ({"data.augment.flip": 0.1}, slice(None), "drawn otherwise: augment"),
+        ({"data.canvas": 20}, slice(None), "drawn otherwise: canvas"),
+        ({}, slice(3, None), "has no answer for 3 of 44 pictures of painted_faces"),
+        ({"teachers.one.checkpoint": "x"}, slice(None), "is given beside .checkpoint"),
+        ({"teachers.one.tuning": "full"}, slice(None), "cannot learn"),
+        ({"teachers.one.answers": "nowhere.npz"}, slice(None), "config.teachers.one.answers: there is no nowhere.npz"),
+    ],
+)
+def test_answers_that_do_not_fit_the_run_are_refused(tmp_path, changes, keys, message):
+    config = with_answers(make_config(smkd, {"one": "x"}), tmp_path / "a.npz")
+    every = [key for part in job.load_splits(config).values() for key in part.keys]
+    make_file(tmp_path / "a.npz", every[keys], config.data)
+    with pytest.raises(InputError, match=message):
+        job.create_job(configuration.locked(config, changes), no_training)
+
+
+def test_two_sets_with_pictures_of_one_name_are_refused(tmp_path):
+    config = with_answers(make_config(smkd, {"one": "x"}), tmp_path / "a.npz")
+    test = job.load_splits(config)["test"]
+    make_file(tmp_path / "a.npz", test.keys, config.data)
+    file = AnswersFile(tmp_path / "a.npz")
+    file.check("one", [test, test], config.data)
+    with pytest.raises(InputError, match="other have 11 pictures of the same names"):
+        file.check("one", [test, dataclasses.replace(test, name="other")], config.data)
+
+
+def test_one_answer_for_all_views_is_said(tmp_path, caplog):
+    config = with_answers(make_config(smkd, {"one": "x"}, **{"data.views": 0}), tmp_path / "a.npz")
+    every = [key for part in job.load_splits(config).values() for key in part.keys]
+    make_file(tmp_path / "a.npz", every, config.data, features=np.ones((44, 4)), views=None, settings=None)
+    with caplog.at_level("WARNING", "absl"):
+        job.create_job(config, no_training)
+    assert "one answer for each picture stands for all of its views" in caplog.text
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path):
+    config = make_config(smkd, {})
+    seen = answers.Seen(["a", "b"], 0, np.zeros((2, 4, 4, 3), np.uint8))
+    with pytest.raises(RuntimeError), answers.Writer(tmp_path / "x.npz", config) as file:
+        file.add(seen, features=np.ones((2, 3)))
+        raise RuntimeError
+    with (
+        pytest.raises(InputError, match="1 answers are missing, such as view -1 of b"),
+        answers.Writer(tmp_path / "x.npz", config) as file,
+    ):
+        file.add(seen, features=np.ones((2, 3)))
+        file.add(answers.Seen(["a"], -1, np.zeros((1, 4, 4, 3), np.uint8)), features=np.ones((1, 3)))
+    with (
+        pytest.raises(InputError, match="one row for each picture"),
+        answers.Writer(tmp_path / "x.npz", config) as file,
+    ):
+        file.add(seen, features=np.ones((3, 3)))
+    assert list(tmp_path.iterdir()) == []
+    assert json.loads(view_settings(config.data))["canvas"] == SIZE
