@@ -20,6 +20,7 @@ from emokd.distributed import together
 from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
+from emokd.names import normal
 from emokd.recipes.common import Task, average_affect, see
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
@@ -303,7 +304,7 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     parts = load_splits(config)
     found, expected = model.spec.classes, parts[split].classes
     for head, names in found.items():
-        if tuple(expected.get(head, names)) != tuple(names):
+        if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
             raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
     network = functional(model.spec, precision=config.precision)
 

@@ -123,20 +123,6 @@ def import_weights(
     return f"{output}: {model}, {count_parameters(trained.params):,} parameters, heads: {heads}, from {trained.origin}"
 
 
-def read_classes(text: str) -> list[str]:
-    """Class names from a comma-separated list, or from a file with one per line.
-
-    Raises:
-      InputError: one of the names is empty.
-    """
-    path = pathlib.Path(text)
-    names = path.read_text().splitlines() if text and path.is_file() else text.split(",") if text else []
-    names = [name.strip() for name in names]
-    if not all(names):
-        raise InputError(f"--classes={text}: class name number {names.index('') + 1} is empty.")
-    return names
-
-
 def find_foreign_module(backbone: str) -> Callable[[str], str]:
     """The function that names an architecture's foreign modules.
 
