@@ -22,7 +22,7 @@ SIDE = 48
 _LEVELS = {str(value): value for value in range(256)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class GreyPictures:
     """Reads grey pictures in memory as RGB ones.
 
