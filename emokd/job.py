@@ -23,6 +23,7 @@ from emokd.errors import InputError
 from emokd.models.answers import AnswersSpec
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
+from emokd.names import normal
 from emokd.recipes import classification
 from emokd.recipes.common import Task, average_affect, see
 from emokd.reporting import rare_classes
@@ -341,7 +342,7 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     parts = load_splits(config)
     found, expected = model.spec.classes, parts[split].classes
     for head, names in found.items():
-        if tuple(expected.get(head, names)) != tuple(names):
+        if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
             raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
     network = functional(model.spec, precision=config.precision)
 

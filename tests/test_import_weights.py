@@ -9,10 +9,11 @@ import pytest
 import safetensors.numpy
 import torch
 
+from emokd.data.class_list import read_classes
 from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, functional
 from emokd.weights import importing
-from emokd.weights.importing import import_weights, read_classes
+from emokd.weights.importing import import_weights
 from emokd.weights.mapping import TORCH, flatten
 from emokd.weights.model_folder import load_model
 

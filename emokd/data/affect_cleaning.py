@@ -8,6 +8,7 @@ from absl import logging
 from jaxtyping import Bool, Float, Int
 
 from emokd.data.classes import AFFECTNET
+from emokd.data.consistency import report_losses, warn_of_contradictions
 from emokd.data.options import choice
 from emokd.errors import InputError
 
@@ -126,9 +127,12 @@ def select(
     _report(name, f"not among the {len(classes)} classes", codes, alive, alive & ~wanted, known)
     alive &= wanted
     if cleaning == "emonet":
+        warn_of_contradictions(name, codes[alive], affect[alive], AFFECTNET)
         agrees = np.zeros(len(codes), bool)
         agrees[alive] = emonet_keeps(codes[alive], *affect[alive].T)
-        _report(name, "valence and arousal that disagree with the expression", codes, alive, alive & ~agrees, known)
+        why = "valence and arousal that disagree with the expression"
+        _report(name, why, codes, alive, alive & ~agrees, known)
+        report_losses(name, codes[alive], codes[alive & agrees], AFFECTNET, why)
         alive &= agrees
         name = f"{name} (cleaned as EmoNet's)"
     if not alive.any():

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from emokd.data.examples import Examples, Rows
 from emokd.data.tables import Row
 from emokd.errors import InputError, excerpt, nearest
+from emokd.names import normal
 
 _LARGEST = float(np.finfo(np.float32).max)
-_MISSING = ("", "nan", "na")
 
 
 def array_examples(
@@ -112,7 +112,7 @@ def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
 
 
 def read_numbers(rows: Sequence[Row], columns: Sequence[str]) -> Float[np.ndarray, "N D"]:
-    """The numbers of these columns of a table; empty cells, `nan` and `NA` become NaN.
+    """The numbers of these columns of a table; cells without a value (`tables.is_missing`) become NaN.
 
     Raises:
       InputError: a cell is anything else; the message names the line.
@@ -121,14 +121,19 @@ def read_numbers(rows: Sequence[Row], columns: Sequence[str]) -> Float[np.ndarra
 
 
 def read_names(path: str, names: np.ndarray) -> list[str]:
-    """The names of the examples in an array of texts or whole numbers [N].
+    """The names of the examples in an array of texts or whole numbers [N], in `names.normal` form; 3.0 is 3.
 
     Raises:
-      InputError: it is of another shape, or a name is there twice.
+      InputError: it is of another shape, no name, or a name is there twice.
     """
     if names.ndim != 1:
         raise InputError(f"{path}: the names of the examples have the shape {list(names.shape)}. Give a list of texts.")
-    texts = names.astype(str).tolist()
+    if names.dtype.kind == "f" and np.isfinite(names).all() and (names == np.round(names)).all():
+        names = names.astype(np.int64)
+    try:
+        texts = [normal(each.decode() if isinstance(each, bytes) else str(each)) for each in names.tolist()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a name of an example is not UTF-8 text. Save the names as texts.") from error
     twice = [name for name, count in collections.Counter(texts).items() if count > 1]
     if twice:
         raise InputError(
@@ -150,6 +155,6 @@ def check_rows(path: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _number(row: Row, column: str) -> float:
-    if row.cells[column].strip().lower() in _MISSING:
+    if row.missing(column):
         return np.nan
     return row.number(column, -_LARGEST, _LARGEST)

@@ -15,5 +15,8 @@ AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", 
 FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 """FER+'s eight expressions in the order of its columns."""
 
+FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""FER2013's seven expressions by the codes 0 to 6 of `fer2013.csv`."""
+
 VALENCE_TERCILES = ("negative", "neutral", "positive")
 """Three classes of valence."""

@@ -1,6 +1,7 @@
 """Files of a data set, read in place from a folder or a zip archive, by many threads at once."""
 
 import collections
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -10,6 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 from emokd.errors import InputError
+from emokd.names import normal_path
 
 PICTURE_SUFFIXES = frozenset(
     (
@@ -33,6 +35,7 @@ PICTURE_SUFFIXES = frozenset(
 _LOCAL_HEADER = 30
 _EXTRA_GUESS = 64
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
 
 
 class Files:
@@ -66,15 +69,26 @@ class Files:
     def find(self, path: str) -> str | None:
         """The name of the file that a table calls `path`, or None.
 
-        Accepts backslashes, a leading `./`, and paths that repeat the folder's or archive's own name.
+        Accepts another Unicode form, backslashes, `./` and `//` in it, and paths that repeat the folder's or archive's
+        own name.
+
+        Raises:
+          InputError: two files have that name in different Unicode forms, neither in the form asked for.
         """
-        known = self._name_set()
-        path = path.strip().replace("\\", "/")
-        while path.startswith("./"):
-            path = path[2:]
-        for candidate in (path, path.removeprefix(f"{pathlib.Path(self.where).stem}/")):
-            if candidate in known:
-                return candidate
+        known = self._by_normal_path()
+        path = path.strip()
+        own = normal_path(pathlib.Path(self.where).stem) + "/"
+        for candidate in (normal_path(path), normal_path(path).removeprefix(own)):
+            found = known.get(candidate, ())
+            if len(found) > 1 and path in found:
+                return path
+            if len(found) > 1:
+                raise InputError(
+                    f"{self.where}: {len(found)} files are called {candidate!r}, in different Unicode forms: "
+                    f"{', '.join(map(ascii, found))}. Rename all but one."
+                )
+            if found:
+                return found[0]
         return None
 
     def pictures(self) -> list[str]:
@@ -101,9 +115,13 @@ class Files:
 
         return content
 
-    def _name_set(self) -> frozenset[str]:
+    def _by_normal_path(self) -> Mapping[str, Sequence[str]]:
+        """The files of each path in normal form: one, but for names that differ in their Unicode form alone."""
         if not hasattr(self, "_known"):
-            self._known = frozenset(self.names)
+            known = collections.defaultdict(list)
+            for name in self.names:
+                known[normal_path(name)].append(name)
+            self._known = dict(known)
         return self._known
 
 
@@ -156,14 +174,16 @@ class Archive(Files):
                 entries = archive.infolist()
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise InputError(f"{self.where} is not a readable zip archive: {error}. Download it again.") from error
-        top = pathlib.Path(self.where).stem + "/"
-        visible = [entry for entry in entries if not any(_hidden(part) for part in entry.filename.split("/") if part)]
-        strip = len(top) if visible and all(entry.filename.startswith(top) for entry in visible) else 0
+        top = normal_path(pathlib.Path(self.where).stem) + "/"
+        named = [(_entry_name(entry), entry) for entry in entries]
+        visible = [(name, entry) for name, entry in named if not any(_hidden(part) for part in name.split("/") if part)]
+        if visible and all(normal_path(name + "x").startswith(top) for name, _ in visible):
+            visible = [(name.partition("/")[2], entry) for name, entry in visible]
         self._entries: Mapping[str, zipfile.ZipInfo] = {
-            entry.filename[strip:]: entry for entry in visible if not entry.is_dir()
+            name: entry for name, entry in visible if name and not name.endswith("/")
         }
         self.names = sorted(self._entries)
-        parents = {entry.filename[strip:].rstrip("/") for entry in visible if entry.is_dir()}
+        parents = {name.rstrip("/") for name, _ in visible if name.endswith("/")}
         for name in self.names:
             parts = name.split("/")[:-1]
             parents |= {"/".join(parts[: i + 1]) for i in range(len(parts))}
@@ -278,3 +298,12 @@ def _missing(place: str, name: str | None = None) -> InputError:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _entry_name(entry: zipfile.ZipInfo) -> str:
+    """An entry's name with forward slashes; as UTF-8 where it is that without saying so, as in a Mac's archives."""
+    name = entry.filename
+    if not name.isascii() and not entry.flag_bits & _UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/").removeprefix("./")

@@ -1,15 +1,18 @@
 """Examples whose input is a picture file each."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
 
+from emokd.data.class_list import as_classes
 from emokd.data.decode import decode
 from emokd.data.examples import Examples
 from emokd.data.files import Files
 from emokd.data.tables import Row
-from emokd.errors import InputError, nearest
+from emokd.errors import InputError, excerpt, nearest
+from emokd.names import essence, normal_path
 
 
 def picture_examples(
@@ -25,6 +28,9 @@ def picture_examples(
 ) -> Examples:
     """Makes Examples of pictures; their keys are the file names. Nothing is decoded before it is asked for.
 
+    Keys are in Unicode's form C, so that a copy of a set from a Mac falls into the same splits; files are opened by
+    their names as they are. [ours]
+
     Args:
       name: the data set's name.
       files: where the pictures are.
@@ -36,7 +42,12 @@ def picture_examples(
       splits: the prescribed split of each example.
       groups: the subject of each example.
       face_crop: how faces were cut out, as in Examples.
+
+    Raises:
+      InputError: a file is there twice.
     """
+    if twice := sorted({file for file, count in Counter(names).items() if count > 1}):
+        raise InputError(f"{name}: {len(twice)} pictures are listed twice: {excerpt(twice, 3)}. List each once.")
     min_side = int(options.get("min_side", 0) or 0)
 
     def read(i: int) -> np.ndarray:
@@ -44,7 +55,7 @@ def picture_examples(
 
     return Examples(
         name=name,
-        keys=list(names),
+        keys=_keys(names),
         columns=columns,
         classes={column: tuple(values) for column, values in classes.items()},
         inputs={"image": read},
@@ -59,16 +70,32 @@ def find_pictures(files: Files, rows: Sequence[Row], column: str = "path") -> li
     """The file name of each row's picture.
 
     Raises:
-      InputError: a picture is not there; the message names the first such row and counts the others.
+      InputError: a picture is not there; the message names the first such row and counts the others. Or two rows name
+        one file, in whatever spelling.
     """
-    found = [files.find(row.text(column)) for row in rows]
+    for row in rows:
+        row.text(column)  # an empty one is refused
+    found = [files.find(row.cells[column]) for row in rows]
     missing = [row for row, name in zip(rows, found, strict=True) if name is None]
     if missing:
         others = f" ({len(missing) - 1} more rows name missing files)" if len(missing) > 1 else ""
-        raise missing[0].error(
-            f"{missing[0].text(column)!r} is not in {files.where}{others}",
-            "Paths count from there; restore the file or remove the row.",
+        path = missing[0].text(column)
+        wanted = essence(normal_path(path))
+        alike = [name for name in files.names if essence(name) == wanted]
+        remedy = (
+            f"There is {alike[0]!r}: write its letters and spaces as they are."
+            if alike
+            else ("Paths count from there; restore the file or remove the row.")
         )
+        raise missing[0].error(f"{path!r} is not in {files.where}{others}", remedy)
+    first: dict[str, Row] = {}
+    for row, name in zip(rows, found, strict=True):
+        if name in first:
+            raise row.error(
+                f"{row.text(column)!r} is also on line {first[name].line}, as {first[name].text(column)!r}",
+                "Keep one of the two rows.",
+            )
+        first[str(name)] = row
     return [name for name in found if name is not None]
 
 
@@ -98,8 +125,11 @@ def class_options(options: Mapping, default: Sequence[str] | None = None) -> tup
     given = options.get("classes") or default
     if given is None:
         return None
-    classes = tuple(given.split(",")) if isinstance(given, str) else tuple(str(name) for name in given)
-    repeated = sorted({name for name in classes if classes.count(name) > 1})
-    if repeated:
-        raise InputError(f"config.data.options.classes names {repeated[0]!r} twice. Name each class once.")
-    return classes
+    return as_classes(given, "config.data.options.classes")
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """The files' names in Unicode's form C, but for those that would then be equal."""
+    keys = [normal_path(name) for name in names]
+    count = Counter(keys)
+    return [key if count[key] == 1 else name for key, name in zip(keys, names, strict=True)]

@@ -26,6 +26,7 @@ from emokd.errors import InputError, excerpt
 from emokd.losses import affect, bounded, soft_targets
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
+from emokd.names import essence, normal
 from emokd.phase import Measure, Outcome, Recipe, Term
 from emokd.recipes import classification, common
 from emokd.signals import Signals
@@ -218,11 +219,14 @@ def _create_lesson(
         )
     classes = None
     if "expression" in known:
-        names = teacher.spec.classes.get("expression", ())
+        names = [normal(name) for name in teacher.spec.classes.get("expression", ())]
         missing = [name for name in task.classes["expression"] if name not in names]
         if missing:
+            alike = {essence(name): name for name in names}
+            spelt = [f"{alike[essence(name)]!r} for {name!r}" for name in missing if essence(name) in alike]
+            hint = f" (it writes {excerpt(spelt)})" if spelt else ""
             raise InputError(
-                f"{key} knows the expressions {list(names)}, but the data also has {excerpt(missing)}. Leave these "
+                f"{key} knows the expressions {names}, but the data also has {excerpt(missing)}{hint}. Leave these "
                 "out of the data (config.data.options.classes, where the source has it), or use another teacher."
             )
         classes = tuple(names.index(name) for name in task.classes["expression"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from emokd.errors import InputError, excerpt, nearest
 from emokd.models.network import NetworkSpec, TrainedModel, count_parameters, functional
@@ -82,7 +83,18 @@ def import_file(
     own: Mapping[str, Mapping[int, tuple[str, ...]]] = getattr(module, "HEADS", {})
     heads = _find_heads(foreign, layout, foreign_module, own, head, path.name)
     named = {name: own[name][size] for name, size in heads.items() if size in own.get(name, {})}
-    named |= _name_classes(heads, classes, path.name)
+    given = _name_classes(heads, classes, path.name)
+    for name in given:
+        if name in named and given[name] != named[name] and sorted(given[name]) == sorted(named[name]):
+            logging.warning(
+                "%s: the classes of %s are given in the order %s, but such files are known to have %s. If that "
+                "holds for this one, leave --classes out.",
+                path.name,
+                name,
+                ", ".join(given[name]),
+                ", ".join(named[name]),
+            )
+    named |= given
     spec = NetworkSpec(backbone, options=dict(options or {}), heads=heads, classes=named)
     network = functional(spec)
     params, stats = convert(foreign, network.abstract, foreign_module, layout=layout, source=path.name)
@@ -121,20 +133,6 @@ def import_weights(
     save_model(output, trained.spec, trained.params, trained.stats, provenance)
     heads = ", ".join(f"{name} ({size})" for name, size in trained.spec.heads.items()) or "none"
     return f"{output}: {model}, {count_parameters(trained.params):,} parameters, heads: {heads}, from {trained.origin}"
-
-
-def read_classes(text: str) -> list[str]:
-    """Class names from a comma-separated list, or from a file with one per line.
-
-    Raises:
-      InputError: one of the names is empty.
-    """
-    path = pathlib.Path(text)
-    names = path.read_text().splitlines() if text and path.is_file() else text.split(",") if text else []
-    names = [name.strip() for name in names]
-    if not all(names):
-        raise InputError(f"--classes={text}: class name number {names.index('') + 1} is empty.")
-    return names
 
 
 def find_foreign_module(backbone: str) -> Callable[[str], str]:

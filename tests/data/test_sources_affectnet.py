@@ -202,7 +202,7 @@ def test_2017_five_classes_cleaned(tmp_path):
         (row("1/x.jpg", 1, face="0,0,NULL,9"), {"crop": "face"}, r"line 2: column 'face_width' holds 'NULL'"),
         ("1/x.jpg,1\n", {}, r"training\.csv, line 2: 2 cells for 9 columns"),
         (row("", 1), {}, r"training\.csv, line 2: column 'subDirectory_filePath' is empty"),
-        ('"1/x.jpg', {}, r"training\.csv, after line 1: not readable as CSV"),
+        ('"1/x.jpg', {}, r"training\.csv, line 2: not readable as CSV"),
         (row("1/x.jpg", 1), {"crop": "landmark"}, r"options\.crop is 'landmark'.*mean 'landmarks'"),
         (row("1/x.jpg", 1), {"cleanin": "emonet"}, r"affectnet has no option 'cleanin'.*mean 'cleaning'"),
         (

@@ -209,7 +209,7 @@ def test_biovid_in_the_pipeline(template):
         ([line(CLIPS[0])], {"size": 0}, r"config\.data\.options\.size is 0; give a whole number"),
         ([line(CLIPS[0])], {"segments": 2.5}, r"config\.data\.options\.segments is 2\.5"),
         ([line(CLIPS[0])], {"bad_traces": "keep"}, r"bad_traces is 'keep'.*error, skip"),
-        ([line(CLIPS[0])], {"annotations": "own.txt"}, r"own\.txt cannot be read"),
+        ([line(CLIPS[0])], {"annotations": "own.txt"}, r"own\.txt does not exist"),
         ([line(CLIPS[0])], {"levles": "five"}, r"biovid has no option 'levles'\. Did you mean 'levels'"),
     ],
 )

@@ -95,7 +95,7 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match=r"rafdb has no option 'classes'"):
         rafdb.load(directory, {"classes": "a,b"})
     table = tmp_path / "EmoLabel/list_patition_label.txt"
-    table.write_bytes(b"\xff\xfe")
+    table.write_bytes(b"tr\xe4in_1.jpg 1\n")
     with pytest.raises(InputError, match=r"list_patition_label\.txt is not UTF-8"):
         rafdb.load(directory, {})
     table.write_text("\n")

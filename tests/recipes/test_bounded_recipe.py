@@ -1,6 +1,7 @@
 """Teacher-bounded students: the loss against NumPy, what a teacher can teach, and the mirrored evaluation."""
 
 import dataclasses
+import unicodedata
 
 import jax
 import jax.numpy as jnp
@@ -270,12 +271,24 @@ def test_a_teacher_of_valence_and_arousal_alone_bounds_and_does_not_classify(exa
             ("expression",),
             "but the data also has fear, disgust, contempt",
         ),
+        (
+            ("Neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt"),
+            ("expression",),
+            "the data also has neutral \\(it writes 'Neutral' for 'neutral'\\)",
+        ),
         ((), ("gaze",), "has the heads \\['gaze'\\], but the data has targets for"),
     ],
 )
 def test_a_teacher_that_cannot_teach_this_data_is_refused(examples, names, heads, message):
     with pytest.raises(InputError, match=message):
         build(make_config("one"), {"one": make_teacher(names, heads=heads)}, faces(examples))
+
+
+def test_a_teachers_class_names_may_be_in_the_other_unicode_form(examples):
+    words = ("colère", "joie", "zoë", "peur", "dégoût", "fierté", "gêne", "été")
+    data = dataclasses.replace(faces(examples), classes={"expression": words})
+    teacher = make_teacher([unicodedata.normalize("NFD", word) for word in reversed(words)])
+    assert build(make_config("one"), {"one": teacher}, data).phases
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,14 @@ def test_the_users_class_names_win(body, tmp_path):
     assert model.spec.heads == {"expression": 3, "valence_arousal": 2}
 
 
+def test_known_class_names_in_another_order_are_warned_of(body, tmp_path, caplog):
+    file = save({**body, **last_layer(7)}, tmp_path / "e.safetensors")
+    with caplog.at_level("WARNING"):
+        import_file("emonet", file, classes=["anger", "happy", "neutral", "sad", "surprise"])
+    assert "anger, happy, neutral, sad, surprise" in caplog.text
+    assert "known to have neutral, happy, sad, surprise, anger" in caplog.text
+
+
 def test_the_last_layer_may_be_left_out(body, tmp_path):
     file = save({**body, **last_layer(10)}, tmp_path / "e.safetensors")
     model = import_file("emonet", file, leave_out=["emo_fc_2.3"])

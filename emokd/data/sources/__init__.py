@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping
 from types import ModuleType
 
+from emokd.data import consistency
 from emokd.data.examples import Examples
 from emokd.data.files import find_directory
 from emokd.errors import InputError, nearest
@@ -15,6 +16,7 @@ ON_DISK = {
     "image_folder": "image_folder",
     "manifest": "manifest",
     "ferplus": "ferplus",
+    "fer2013": "fer2013",
     "fi": "fi",
     "fi_subset": "fi",
     "emoset": "emoset",
@@ -51,14 +53,16 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
         size. Give the canvas's side: large photographs are then read several times faster.
 
     Raises:
-      InputError: there is no such source or place, or the source's own complaints.
+      InputError: there is no such source or place, two classes differ in letter case or spaces alone, or the source's
+        own complaints.
     """
     module = _module(source)
     if source in GENERATED:
         return module.load(directory, options)
-    if source in COMPOSED:
-        return module.load(directory, {**options, "min_side": min_side})
-    return module.load(find_directory(source, directory), {**options, "min_side": min_side})
+    place = directory if source in COMPOSED else find_directory(source, directory)
+    examples = module.load(place, {**options, "min_side": min_side})
+    consistency.check(examples)
+    return examples
 
 
 def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:

@@ -1,21 +1,21 @@
 """AffectNet, release of 2017 (Mollahosseini et al.): `training.csv`, `validation.csv`, `Manually_Annotated_Images/`."""
 
-import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from absl import logging
 
-from emokd.data.affect_cleaning import OPTIONS, select
+from emokd.data.affect_cleaning import MISSING, OPTIONS, select
 from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
 from emokd.data.face_crop import LANDMARK_SCALE, Box, landmark_box, square_around, with_crops
 from emokd.data.files import PICTURE_SUFFIXES, Files, open_files
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, picture_examples
-from emokd.data.tables import Row
-from emokd.errors import InputError, excerpt, nearest
+from emokd.data.tables import Row, iterate_table
+from emokd.errors import InputError, excerpt
+from emokd.names import normal_path
 
 COLUMNS = (
     "subDirectory_filePath",
@@ -69,14 +69,14 @@ def load(directory: str, options: Mapping) -> Examples:
     repeated = []
     for table, split in TABLES.items():
         for row in _rows(_find_table(directory, table), _columns(crop)):
-            path = row.text("subDirectory_filePath")
+            path = normal_path(row.text("subDirectory_filePath"))
             if path in first:
                 repeated.append(f"{path} ({table}, line {row.line}; {first[path][0]}, line {first[path][1]})")
                 continue
             first[path] = (table, row.line)
             places.append((row.table, row.line))
             pictures.append(path)
-            labels.append([row.number(column) for column in ("expression", "valence", "arousal")])
+            labels.append([row.number("expression"), *(_affect(row, column) for column in ("valence", "arousal"))])
             # Where there is no face, there may be no box.
             boxes.append(_box(row, crop) if crop != "none" and labels[-1][0] < len(AFFECTNET) else None)
             splits.append(split)
@@ -121,44 +121,17 @@ def _columns(crop: str) -> Sequence[str]:
 
 def _rows(path: str, required: Sequence[str]) -> Iterator[Row]:
     """The rows of a table one by one: all of them, with their landmarks, would fill half a gigabyte."""
-    line = 1
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            top = [cell.strip() for cell in next(reader, [])]
-            header = _header(path, top, required)
-            if header != top:
-                yield Row(path, 1, dict(zip(header, top, strict=True)))
-            for cells in reader:
-                line = reader.line_num
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    raise InputError(
-                        f"{path}, line {line}: {len(cells)} cells for {len(header)} columns. Correct the row."
-                    )
-                yield Row(path, line, dict(zip(header, cells, strict=True)))
-    except FileNotFoundError:
+    if not os.path.exists(path):
         raise InputError(
             f"The table {path} does not exist. Put {' and '.join(TABLES)} there, or in {LISTS} beside {PICTURES}."
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text, after line {line}. Restore the file.") from error
-    except csv.Error as error:
-        raise InputError(f"{path}, after line {line}: not readable as CSV ({error}). Restore the file.") from error
+        )
+    return iterate_table(path, required, lambda top: _columns_without_header(path, top), ",")
 
 
-def _header(path: str, top: Sequence[str], required: Sequence[str]) -> Sequence[str]:
-    """The columns of a table by its first line, which is a row already where the header is missing."""
+def _columns_without_header(path: str, top: Sequence[str]) -> Sequence[str] | None:
+    """The columns of a table whose first line is a row already; None where it is a header."""
     if set(COLUMNS).intersection(top):
-        for name in required:
-            if name not in top:
-                raise InputError(
-                    f"{path}, line 1: there is no column {name!r}.{nearest(name, top)} It has: {', '.join(top)}."
-                )
-        return top
+        return None
     if len(top) == len(COLUMNS) and os.path.splitext(top[0])[1].lower() in PICTURE_SUFFIXES:
         logging.warning("%s has no header line; its columns are read as %s.", path, ", ".join(COLUMNS))
         return COLUMNS
@@ -166,6 +139,10 @@ def _header(path: str, top: Sequence[str], required: Sequence[str]) -> Sequence[
         f"{path}, line 1 is neither a header nor a row of nine cells that begins with a picture. "
         f"The header is {','.join(COLUMNS)}."
     )
+
+
+def _affect(row: Row, column: str) -> float:
+    return MISSING if row.missing(column) else row.number(column)
 
 
 def _box(row: Row, crop: str) -> Box:

@@ -16,6 +16,7 @@ from emokd.data.frames import frame_numbers, read_frames
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
 from emokd.data.sound import HOP, RATE, WINDOW, log_mel, mel_filters, read_sound, sound_length
+from emokd.data.text import read_text
 from emokd.errors import InputError, excerpt
 
 INPUTS = ("video", "audio")
@@ -175,11 +176,7 @@ def _find_track(directory: str, task: str) -> str:
 
 def _read_lines(path: str) -> tuple[tuple[str, ...], list[str]]:
     """The names in the header of a label file, in small letters, and its other lines."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            header, *lines = file.read().rstrip().splitlines() or [""]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Restore the file.") from error
+    header, *lines = read_text(path).rstrip().split("\n")
     names = tuple(name.strip().lower() for name in header.split(","))
     if not lines or not all(re.match(r"[a-z]", name) for name in names):
         raise InputError(

@@ -15,6 +15,7 @@ from emokd.data.examples import Examples, Rows
 from emokd.data.frames import frame_numbers, read_frames
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
+from emokd.data.text import read_lines
 from emokd.data.video_file import file_frame_numbers, read_file_frames
 from emokd.errors import InputError, excerpt
 
@@ -139,11 +140,10 @@ def load(directory: str, options: Mapping) -> Examples:
 
 def _read_annotations(path: str, levels: Mapping[str, Sequence[int]]) -> list[_Clip]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(path)
+    except InputError as error:
         raise InputError(
-            f"The annotations {path} cannot be read: {error}. BioVid needs lines `clip first last label`; "
+            f"The annotations: {error} BioVid needs lines `clip first last label`; "
             "config.data.options.annotations names another file."
         ) from error
     clips: dict[str, _Clip] = {}

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from emokd.data import sources
+from emokd.data.class_list import check_classes
 from emokd.data.decode import DecodeError
 from emokd.data.examples import UNLABELLED, Examples
 from emokd.data.pictures import check_options
@@ -117,6 +118,11 @@ def _columns(parts: Sequence[Examples]) -> tuple[dict[str, np.ndarray], dict[str
         task: tuple(dict.fromkeys(name for part in parts for name in part.classes.get(task, ()))) for task in tasks
     }
     for task, names in classes.items():
+        check_classes(
+            names,
+            {name: next(part.name for part in parts if name in part.classes.get(task, ())) for name in names},
+            f"The classes of {task!r}",
+        )
         for part in parts:
             missing = [name for name in names if name not in part.classes.get(task, names)]
             if missing:

@@ -9,7 +9,8 @@ from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
 from emokd.data.files import open_files
 from emokd.data.pictures import check_options, find_pictures, picture_examples
-from emokd.data.tables import Row, read_table, unique
+from emokd.data.tables import read_table
+from emokd.data.targets import read_affect, read_codes
 
 TABLE = "labels.csv"
 CLASSES = AFFECTNET[:7]
@@ -29,22 +30,11 @@ def load(directory: str, options: Mapping) -> Examples:
     """
     check_options("diffusionfer", options, ())
     rows = read_table(os.path.join(directory, TABLE), required=("path", "valence", "arousal", "expression"))
-    unique(rows, "path")
     files = open_files(directory)
     names = find_pictures(files, rows)
     columns = {
-        "expression": np.array([_code(row) for row in rows], np.int32),
-        "valence_arousal": np.array(
-            [[row.number("valence", -1, 1), row.number("arousal", -1, 1)] for row in rows], np.float32
-        ),
+        "expression": read_codes(rows, CLASSES, "expression"),
+        "valence_arousal": read_affect(rows).astype(np.float32),
     }
     classes = {"expression": CLASSES}
     return picture_examples("diffusionfer", files, names, columns, classes, options, face_crop="box")
-
-
-def _code(row: Row) -> int:
-    code = row.number("expression")
-    if code not in range(len(CLASSES)):
-        known = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES))
-        raise row.error(f"there is no expression code {row.text('expression')}", f"The codes are {known}.")
-    return int(code)

@@ -10,6 +10,7 @@ from emokd.data.classes import EMOSET
 from emokd.data.examples import Examples
 from emokd.data.files import open_files
 from emokd.data.pictures import check_options, picture_examples
+from emokd.data.text import read_text
 from emokd.errors import InputError, nearest
 
 LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
@@ -67,12 +68,11 @@ def load(directory: str, options: Mapping) -> Examples:
 
 
 def _read_list(path: str) -> list:
+    if not os.path.exists(path):
+        raise InputError(f"The list {path} does not exist. EmoSet needs {', '.join(LISTS.values())}.")
     try:
-        with open(path, encoding="utf-8") as file:
-            entries = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f"The list {path} does not exist. EmoSet needs {', '.join(LISTS.values())}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        entries = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise InputError(f"{path} is not readable as JSON: {error}. Download it again.") from error
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path} is not a list of entries. Download it again.")

@@ -8,9 +8,10 @@ import numpy as np
 from emokd.data.arrays import array_examples, as_features, check_rows, read_names, read_npz, read_numbers
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options, class_options
-from emokd.data.splits import normalise_split
-from emokd.data.tables import Row, read_table, unique
+from emokd.data.tables import read_table, unique
+from emokd.data.targets import read_splits, read_targets
 from emokd.errors import InputError, excerpt
+from emokd.names import number_essence
 
 LABELS = "labels.csv"
 ID = "id"
@@ -22,7 +23,8 @@ def load(directory: str, options: Mapping) -> Examples:
 
     The convention:
     - `labels.csv` has a column `id` and one or both of: `label` (a class name); `valence` and `arousal` in [-1, 1].
-      Optional: `split` (train, validation or test) and `subject`. It decides which examples there are.
+      Optional: `split` (train, validation or test) and `subject`. It decides which examples there are. An empty cell
+      of a target is an example without it (see `targets`).
     - A table is a CSV file, whose first column is the example's id and whose others are numbers, or an array of an
       .npz file, written `file.npz:key`, whose rows are named by the file's array `id`.
     - What is missing is NaN (in a CSV also an empty cell). An example that lacks a whole modality has a row of NaN.
@@ -44,7 +46,7 @@ def load(directory: str, options: Mapping) -> Examples:
     rows = read_table(path, required=(ID,))
     unique(rows, ID)
     ids = [row.text(ID) for row in rows]
-    columns, classes = _targets(path, rows, class_options(options))
+    columns, classes = read_targets("feature_tables", rows, class_options(options), votes=False)
     arrays = {}
     for modality, place in _tables(options):
         name = modality if modality in RAW_INPUTS else f"features/{modality}"
@@ -56,15 +58,14 @@ def load(directory: str, options: Mapping) -> Examples:
             )
         if name == "physiology":
             _check_traces(place, ids, arrays[name])
-    header = rows[0].cells
     return array_examples(
         "feature_tables",
         ids,
         columns,
         classes,
         arrays,
-        splits=[_split(row) for row in rows] if "split" in header else None,
-        groups=[row.text("subject") for row in rows] if "subject" in header else None,
+        splits=read_splits(rows),
+        groups=[row.text("subject") for row in rows] if "subject" in rows[0].cells else None,
     )
 
 
@@ -98,44 +99,18 @@ def _tables(options: Mapping) -> list[tuple[str, str]]:
     return [(modality, str(place)) for modality, place in tables.items()]
 
 
-def _targets(
-    path: str, rows: Sequence[Row], listed: tuple[str, ...] | None
-) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
-    header = rows[0].cells
-    columns: dict[str, np.ndarray] = {}
-    classes: dict[str, tuple[str, ...]] = {}
-    if "label" in header:
-        texts = {row.text("label") for row in rows}
-        known = listed or tuple(sorted(texts, key=int) if all(text.isdecimal() for text in texts) else sorted(texts))
-        columns["expression"] = np.array([row.choice("label", known) for row in rows], np.int32)
-        classes["expression"] = known
-    if "valence" in header and "arousal" in header:
-        columns["valence_arousal"] = np.array(
-            [[row.number("valence", -1, 1), row.number("arousal", -1, 1)] for row in rows], np.float32
-        )
-    if not columns:
-        raise InputError(
-            f"{path}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'. "
-            f"It has: {excerpt(header)}."
-        )
-    return columns, classes
-
-
-def _split(row: Row) -> str:
-    split = normalise_split(row.text("split"))
-    if split is None:
-        raise row.error(f"there is no split {row.text('split')!r}", "Use train, validation or test.")
-    return split
-
-
 def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> np.ndarray:
     """The table's rows in the order of `ids`."""
     own, values = _read_csv(place) if ":" not in os.path.basename(place) else _read_array(place)
     lacking = [name for name in ids if name not in own]
     if lacking:
+        alike = {number_essence(name): name for name in own}
+        written = next(
+            (f" {alike[e]!r} is there: is it {n!r}?" for n in lacking if (e := number_essence(n)) in alike), ""
+        )
         raise InputError(
-            f"{place} lacks {len(lacking)} of the ids in {labels}: {excerpt(lacking)}. Add their rows; an example that "
-            "lacks the modality has a row of NaN."
+            f"{place} lacks {len(lacking)} of the ids in {labels}: {excerpt(lacking)}.{written} Add their rows, or "
+            "write ids alike; an example that lacks the modality has a row of NaN."
         )
     if len(own) > len(ids):
         known = set(ids)

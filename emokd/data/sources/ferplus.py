@@ -5,13 +5,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from emokd.data.classes import AFFECTNET, FERPLUS
-from emokd.data.examples import Examples
+from emokd.data.consistency import report_losses
+from emokd.data.examples import UNLABELLED, Examples
 from emokd.data.files import open_files
 from emokd.data.pictures import check_options, picture_examples
+from emokd.data.pixel_table import TABLES as PIXEL_TABLES
+from emokd.data.pixel_table import find_pixel_table, pixel_examples, read_pixel_table
 from emokd.data.tables import Row, read_table
+from emokd.data.targets import MOST_VOTES
 from emokd.errors import InputError, excerpt, nearest
 
 TABLE = "fer2013new.csv"
@@ -43,8 +47,11 @@ def load(directory: str, options: Mapping) -> Examples:
     three rows of the official table repeat another with the same votes, and `fer0033120.png` comes a second time
     with 10 votes for NF, out of the order of the names. [ours]
 
+    Without the folders the faces are read from `fer2013.csv` (or Kaggle's `icml_face_data.csv`), whose rows are those
+    of the table of votes; names, and so splits by them, are the same.
+
     Args:
-      directory: holds the table, and the three folders or `images.zip`.
+      directory: holds the table, and the three folders, `images.zip` or `fer2013.csv`.
       options: `protocol` (default `majority`), `order`: `ferplus` (neutral, happiness, surprise, sadness, anger,
         disgust, fear, contempt; the default) or `affectnet` (neutral, happy, sad, surprise, fear, disgust, anger,
         contempt); `min_side` (see `picture_examples`).
@@ -56,19 +63,24 @@ def load(directory: str, options: Mapping) -> Examples:
     protocol = _choice("protocol", options.get("protocol") or "majority", PROTOCOLS)
     order = _choice("order", options.get("order") or "ferplus", ORDERS)
     table = os.path.join(directory, TABLE)
-    rows = read_table(table, required=("Usage", "Image name", *_VOTE_COLUMNS))
-    rows = _first_of_each([row for row in rows if row.cells["Image name"].strip()])
+    listed = read_table(table, required=("Usage", "Image name", *_VOTE_COLUMNS))
+    rows = _first_of_each([row for row in listed if row.cells["Image name"].strip()])
     files = open_files(directory)
-    known = set(files.names)
-    names, targets, splits, unlabelled = [], [], [], 0
+    known = {name for name in files.names if name.startswith(tuple(f"{folder}/" for folder in FOLDERS.values()))}
+    pixel_table = None if known else find_pixel_table(directory)
+    names, targets, splits, lines, unlabelled, best = [], [], [], [], 0, []
     for row in rows:
         usage = row.text("Usage")
         if usage not in FOLDERS:
             raise row.error(f"there is no usage {usage!r}", f"Use one of {', '.join(FOLDERS)}.")
         name = f"{FOLDERS[usage]}/{row.text('Image name')}"
-        if name not in known:
-            raise row.error(f"{name} is not in {files.where}", "Unpack all three folders there.")
-        votes = np.array([row.number(column, low=0) for column in _VOTE_COLUMNS])
+        if name not in known and not pixel_table:
+            raise row.error(
+                f"{name} is not in {files.where}",
+                f"Unpack all three folders there, or put {' or '.join(PIXEL_TABLES)} beside {TABLE}.",
+            )
+        votes = np.array([row.number(column, low=0, high=MOST_VOTES) for column in _VOTE_COLUMNS])
+        best.append(int(votes[:8].argmax()) if votes[:8].any() else UNLABELLED)
         target = distribution(votes, protocol if usage == "Training" else "majority")
         if target is None:
             unlabelled += 1
@@ -76,12 +88,14 @@ def load(directory: str, options: Mapping) -> Examples:
         names.append(name)
         targets.append(target)
         splits.append(usage)
+        lines.append(row.line)
     logging.info(
         "ferplus: %d of %d faces have no label by the protocol %r and are left out.", unlabelled, len(rows), protocol
     )
     if not names:
         raise InputError(f"{table}: no face has a label by the protocol {protocol!r}. Check the vote columns.")
     distributions = np.array(targets, np.float32)
+    report_losses("ferplus", np.array(best), distributions.argmax(axis=1), FERPLUS, f"no label by {protocol!r}")
     if order == "affectnet":
         distributions = distributions[:, _TO_AFFECTNET]
     if protocol == "majority":
@@ -89,7 +103,28 @@ def load(directory: str, options: Mapping) -> Examples:
     else:
         columns = {"votes": distributions}
     classes = {"expression": ORDERS[order]}
+    if pixel_table:
+        pixels = _aligned_pixels(pixel_table, listed, lines)
+        return pixel_examples("ferplus", names, pixels, columns, classes, splits)
     return picture_examples("ferplus", files, names, columns, classes, options, splits=splits, face_crop="box")
+
+
+def _aligned_pixels(path: str, listed: Sequence[Row], lines: Sequence[int]) -> UInt8[np.ndarray, "N 48 48"]:
+    """The faces of a table of pixels, row by row that of the votes, for the rows on these lines of the votes."""
+    rows, pixels = read_pixel_table(path, ("Usage",))
+    if len(rows) != len(listed):
+        raise InputError(
+            f"{path} has {len(rows)} rows, but {listed[0].table} has {len(listed)}. They belong together row by row; "
+            "download both again."
+        )
+    for row, other in zip(rows, listed, strict=True):
+        if row.text("Usage") != other.text("Usage"):
+            raise row.error(
+                f"the usage is {row.text('Usage')!r}, but {other.text('Usage')!r} in {other.table}, line {other.line}",
+                "The tables belong together row by row; download both again.",
+            )
+    place = {row.line: i for i, row in enumerate(listed)}
+    return pixels[[place[line] for line in lines]]
 
 
 def distribution(votes: Float[np.ndarray, "10"], protocol: str) -> Float[np.ndarray, "8"] | None:

@@ -1,16 +1,19 @@
 """Pictures in class folders: `class/x.jpg`, or `train/class/x.jpg`, `validation/...`, `test/...`."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
 
+from emokd.data.class_list import check_classes
 from emokd.data.examples import Examples
 from emokd.data.files import Files, open_files
 from emokd.data.pictures import check_options, class_options, picture_examples
 from emokd.data.splits import normalise_split
 from emokd.errors import InputError, excerpt
+from emokd.names import normal
 
 
 def load(
@@ -19,7 +22,8 @@ def load(
     """Loads a folder (or zip archive) of class folders; pictures may lie deeper inside them.
 
     Where every top folder is named like a split, the classes are looked for inside the splits. Files that are
-    no pictures by their suffix, or lie outside class folders, are ignored and counted in the log.
+    no pictures by their suffix, or lie outside class folders, are ignored and counted in the log. Folders whose names
+    differ in their Unicode form alone are one class, and the log says so.
 
     Args:
       directory: the folder or archive; an `images/` or `images.zip` inside it is used instead when there.
@@ -29,13 +33,14 @@ def load(
       classes: default of `options.classes`.
 
     Raises:
-      InputError: no such place, no class folders, a class without pictures, or split folders mixed with others.
+      InputError: no such place, no class folders, a class without pictures, folders that differ in letter case or
+        spaces alone, or split folders mixed with others.
     """
     check_options(name, options, ("classes",))
     files = open_files(directory)
     depth = 1 if _has_splits(files) else 0
     listed = class_options(options, classes)
-    found = sorted({parts[depth] for parts in map(_parts, files.directories) if len(parts) > depth})
+    found = _class_folders(name, files, depth)
     if not found:
         raise InputError(
             f"{files.where} has no class folders. Put the pictures in one folder per class, or give a table of labels "
@@ -47,10 +52,10 @@ def load(
     names, labels, splits = [], [], []
     for picture in files.pictures():
         parts = _parts(picture)
-        if len(parts) < depth + 2 or parts[depth] not in ids:
+        if len(parts) < depth + 2 or normal(parts[depth]) not in ids:
             continue
         names.append(picture)
-        labels.append(ids[parts[depth]])
+        labels.append(ids[normal(parts[depth])])
         splits.append(normalise_split(parts[0]) if depth else "")
     _check_classes(files, class_names, found, labels, splits)
     if len(files.names) > len(names):
@@ -73,6 +78,31 @@ def load(
 
 def _parts(path: str) -> list[str]:
     return path.split("/")
+
+
+def _class_folders(name: str, files: Files, depth: int) -> list[str]:
+    """The classes that folders name, sorted, in normal form."""
+    spellings: dict[str, dict[str, str]] = {}
+    for folder in files.directories:
+        parts = _parts(folder)
+        if len(parts) > depth:
+            place = "/".join(parts[: depth + 1])
+            spellings.setdefault(normal(parts[depth]), {}).setdefault(parts[depth], place)
+    for own, places in spellings.items():
+        written = {unicodedata.normalize("NFC", each): place for each, place in places.items()}
+        check_classes(written, {each: f"folder {place}" for each, place in written.items()}, files.where)
+        if len(places) > 1:
+            logging.warning(
+                "%s: %d folders of %s differ in Unicode form alone and are one class, %r: %s.",
+                name,
+                len(places),
+                files.where,
+                own,
+                ", ".join(map(ascii, places.values())),
+            )
+    first = {own: f"folder {next(iter(places.values()))}" for own, places in spellings.items()}
+    check_classes(spellings, first, files.where)
+    return sorted(spellings)
 
 
 def _has_splits(files: Files) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,8 @@ from emokd.data.classes import VALENCE_TERCILES
 from emokd.data.examples import UNLABELLED, Examples
 from emokd.data.files import open_files
 from emokd.data.pictures import check_options, find_pictures, picture_examples
-from emokd.data.tables import read_table, unique
+from emokd.data.tables import Row, read_table
+from emokd.data.targets import read_affect, read_labels
 from emokd.errors import InputError, nearest
 
 TABLE = "labels.csv"
@@ -38,17 +39,19 @@ def load(directory: str, options: Mapping) -> Examples:
             f"config.data.options.task is {task!r}.{nearest(str(task), TASKS)} Choose one of {', '.join(TASKS)}."
         )
     rows = read_table(os.path.join(directory, TABLE), required=("path", "valence_mean", "arousal_mean"))
-    unique(rows, "path")
     files = open_files(directory)
     names = find_pictures(files, rows)
-    ratings = np.array([[row.number(f"{side}_mean", 1, 7) for side in ("valence", "arousal")] for row in rows])
+    ratings = read_affect(rows, ("valence_mean", "arousal_mean"), 1, 7)
     columns = {"valence_arousal": ((ratings - 4) / 3).astype(np.float32)}
     classes: dict[str, tuple[str, ...]] = {}
     if "category" in rows[0].cells:
-        texts = [row.text("category").lower() for row in rows]
-        classes["category"] = tuple(sorted(set(texts)))
-        columns["category"] = np.array([classes["category"].index(text) for text in texts], np.int32)
+        columns["category"], classes["category"] = read_labels("oasis", _lower(rows), None, "category")
     return picture_examples("oasis", files, names, columns, classes, options)
+
+
+def _lower(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their category in small letters."""
+    return [Row(row.table, row.line, {"category": row.cells["category"].lower()}) for row in rows]
 
 
 def finish(splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:

@@ -1,7 +1,6 @@
 """RAF-DB (Li et al. 2017), the basic set: `EmoLabel/list_patition_label.txt` and `Image/aligned/`."""
 
 import os
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +10,8 @@ from emokd.data.examples import Examples
 from emokd.data.files import open_files
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, find_pictures, picture_examples, report_unused
-from emokd.data.tables import Row, unique
+from emokd.data.tables import Row
+from emokd.data.text import read_lines
 from emokd.errors import InputError
 
 LIST = os.path.join("EmoLabel", "list_patition_label.txt")  # The publishers' spelling.
@@ -38,7 +38,6 @@ def load(directory: str, options: Mapping) -> Examples:
     check_options("rafdb", options, ("order",))
     classes = ORDERS[choice("order", options.get("order") or "rafdb", tuple(ORDERS))]
     rows = _read_list(os.path.join(directory, LIST))
-    unique(rows, "picture")
     labels = [classes.index(CLASSES[_code(row) - 1]) for row in rows]
     splits = [_split(row) for row in rows]
     files = open_files(os.path.join(directory, "Image"), "aligned")
@@ -50,18 +49,12 @@ def load(directory: str, options: Mapping) -> Examples:
 
 
 def _read_list(path: str) -> list[Row]:
-    try:
-        lines = pathlib.Path(path).read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not os.path.exists(path):
         raise InputError(
             f"The list {path} does not exist. Give the folder of RAF-DB's basic set, with EmoLabel and Image in it."
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text. Restore the file.") from error
+        )
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         cells = line.split()
         if not cells:
             continue
