@@ -2,7 +2,11 @@
 
 python -m emokd.import_weights --model=mobilenet_v2 --checkpoint=FILE --output=FOLDER
     [--head=objects] [--leave_out=fc,...] [--classes=cat,dog,... or a file with one name per line]
+    [--key=state_dict_ema] [--options=style=pytorch,size=256]
 """
+
+import json
+from typing import Any
 
 from absl import flags
 
@@ -14,12 +18,37 @@ MODEL = flags.DEFINE_string(
     "model", None, "Architecture, as in configurations: resnet50, mobilenet_v2, ...", required=True
 )
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Weights file: .pth, .pt, .bin, .safetensors, .h5 or .hdf5.", required=True
+    "checkpoint",
+    None,
+    "Weights file: PyTorch (.pth, .pt, .bin, .ckpt), .safetensors, Keras (.h5, .hdf5) or a manifest of TensorFlow.js.",
+    required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "Model folder to write.", required=True)
 HEAD = flags.DEFINE_string("head", "", "Name for the file's head; empty: 'pretrained', where the file has a head.")
 LEAVE_OUT = flags.DEFINE_list("leave_out", [], "Modules of the file that are not wanted, by their names in it.")
 CLASSES = flags.DEFINE_string("classes", "", "Names of the head's classes, in order, or a file with one per line.")
+KEY = flags.DEFINE_string(
+    "key", "", "Which weights, where the file has several sets: what their names begin with, such as state_dict_ema."
+)
+OPTIONS = flags.DEFINE_list("options", [], "Options of the architecture: style=pytorch,size=256.")
+
+
+def read_options(texts: list[str]) -> dict[str, Any]:
+    """`["size=256", "style=pytorch"]` as a dict; values are JSON where they can be, otherwise text.
+
+    Raises:
+      InputError: one has no "=".
+    """
+    options = {}
+    for text in texts:
+        name, mark, value = text.partition("=")
+        if not mark or not name.strip():
+            raise InputError(f"--options={text}: write NAME=VALUE, such as size=256.")
+        try:
+            options[name.strip()] = json.loads(value)
+        except ValueError:
+            options[name.strip()] = value
+    return options
 
 
 def main(argv: list[str]) -> None:
@@ -29,7 +58,14 @@ def main(argv: list[str]) -> None:
     classes = read_classes(CLASSES.value)
     print(
         import_weights(
-            MODEL.value, CHECKPOINT.value, OUTPUT.value, head=HEAD.value, leave_out=LEAVE_OUT.value, classes=classes
+            MODEL.value,
+            CHECKPOINT.value,
+            OUTPUT.value,
+            head=HEAD.value,
+            leave_out=LEAVE_OUT.value,
+            classes=classes,
+            key=KEY.value,
+            options=read_options(OPTIONS.value),
         )
     )
 
