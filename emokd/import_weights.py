@@ -5,14 +5,11 @@ python -m emokd.import_weights --model=mobilenet_v2 --checkpoint=FILE --output=F
     [--key=state_dict_ema] [--options=style=pytorch,size=256]
 """
 
-import json
-from typing import Any
-
 from absl import flags
 
 from emokd.command import run
 from emokd.errors import InputError
-from emokd.weights.importing import import_weights, read_classes
+from emokd.weights.importing import import_weights, read_classes, read_options
 
 MODEL = flags.DEFINE_string(
     "model", None, "Architecture, as in configurations: resnet50, mobilenet_v2, ...", required=True
@@ -31,24 +28,6 @@ KEY = flags.DEFINE_string(
     "key", "", "Which weights, where the file has several sets: what their names begin with, such as state_dict_ema."
 )
 OPTIONS = flags.DEFINE_list("options", [], "Options of the architecture: style=pytorch,size=256.")
-
-
-def read_options(texts: list[str]) -> dict[str, Any]:
-    """`["size=256", "style=pytorch"]` as a dict; values are JSON where they can be, otherwise text.
-
-    Raises:
-      InputError: one has no "=".
-    """
-    options = {}
-    for text in texts:
-        name, mark, value = text.partition("=")
-        if not mark or not name.strip():
-            raise InputError(f"--options={text}: write NAME=VALUE, such as size=256.")
-        try:
-            options[name.strip()] = json.loads(value)
-        except ValueError:
-            options[name.strip()] = value
-    return options
 
 
 def main(argv: list[str]) -> None:

@@ -71,11 +71,18 @@ class Block(nnx.Module):
     def __call__(self, maps: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
         x = self.units[1](jax.nn.relu(self.units[0](maps)))
         if self.down:
-            maps = nnx.avg_pool(maps, (2, 2), (2, 2), "VALID")
+            maps = _halved(maps)
             maps = jnp.pad(maps, ((0, 0), (0, 0), (0, 0), (0, x.shape[3] - maps.shape[3])))
             lacking = [(0, maps.shape[axis] - x.shape[axis]) for axis in (1, 2)]
             x = jnp.pad(x, ((0, 0), *lacking, (0, 0)))
         return jax.nn.relu(x + maps)
+
+
+def _halved(maps: Float[Array, "B H W D"]) -> Float[Array, "B H2 W2 D"]:
+    """Means over 2 x 2 positions; an odd last row or column is left out."""
+    batch, height, width, channels = maps.shape
+    maps = maps[:, : height // 2 * 2, : width // 2 * 2]
+    return maps.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
 class FaceApiIdentity(nnx.Module):

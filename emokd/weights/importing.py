@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib
 import inspect
+import json
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -168,6 +169,24 @@ def read_classes(text: str) -> list[str]:
     if not all(names):
         raise InputError(f"--classes={text}: class name number {names.index('') + 1} is empty.")
     return names
+
+
+def read_options(texts: list[str]) -> dict[str, Any]:
+    """`["size=256", "style=pytorch"]` as a dict; values are JSON where they can be, otherwise text.
+
+    Raises:
+      InputError: one has no "=".
+    """
+    options = {}
+    for text in texts:
+        name, mark, value = text.partition("=")
+        if not mark or not name.strip():
+            raise InputError(f"--options={text}: write NAME=VALUE, such as size=256.")
+        try:
+            options[name.strip()] = json.loads(value)
+        except ValueError:
+            options[name.strip()] = value
+    return options
 
 
 def find_layouts(backbone: str) -> Sequence[Names]:

@@ -30,7 +30,8 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"Reading {path} needs PyTorch. Install it: pip install emokd[torch]. (A .safetensors file needs nothing.)"
         ) from error
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its path, PyTorch would go by the suffix
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever the bytes lead to
         raise _unreadable(path, str(error) or type(error).__name__) from error
     if not isinstance(loaded, dict):

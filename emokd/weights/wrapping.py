@@ -20,6 +20,8 @@ ROOT = "."
 DEPTH = 6
 """How deep dicts are searched; a dict of a file may hold itself."""
 OPTIMISER = re.compile("optim|sched|scaler", re.IGNORECASE)
+PLAIN = {"", "state_dict", "model_state_dict", "model", "module", "_orig_mod"}
+"""Parts of a prefix that need no word."""
 AVERAGED = re.compile("ema|averag|swa|shadow|polyak", re.IGNORECASE)
 
 
@@ -61,12 +63,14 @@ def _state_dicts(loaded: Mapping[Any, Any], place: tuple[str, ...]) -> Iterator[
             yield from _state_dicts(value, (*place, key))
 
 
-def find_prefixes(names: Collection[str], expected: Collection[str]) -> collections.Counter[str]:
-    """By prefix (without its last dot): how many of the `expected` names are in `names` behind it."""
-    found: collections.Counter[str] = collections.Counter()
+def find_prefixes(names: Collection[str], expected: Collection[str]) -> dict[str, set[str]]:
+    """By prefix (without its last dot): which of the `expected` names are in `names` behind it."""
+    found: dict[str, set[str]] = collections.defaultdict(set)
     for name in names:
         parts = name.split(".")
-        found.update(".".join(parts[:start]) for start in range(len(parts)) if ".".join(parts[start:]) in expected)
+        for start in range(len(parts)):
+            if (end := ".".join(parts[start:])) in expected:
+                found[".".join(parts[:start])].add(end)
     return found
 
 
@@ -99,13 +103,14 @@ def unwrap(
             )
         notes.append(f"took the {len(inside)} arrays of {key!r}, left {len(flat) - len(inside)} others aside")
         flat, key = inside, ""
-    counts = [find_prefixes(flat, expected) for _, expected in layouts]
-    best = max(range(len(layouts)), key=lambda i: max(counts[i].values(), default=0) / max(len(layouts[i][1]), 1))
-    (names, expected), found = layouts[best], counts[best]
+    prefixes = [find_prefixes(flat, expected) for _, expected in layouts]
+    best = max(range(len(layouts)), key=lambda i: max(map(len, prefixes[i].values()), default=0) / len(layouts[i][1]))
+    (names, expected), found = layouts[best], prefixes[best]
     if not found:
         return dict(flat), names, notes
-    most = max(found.values())
-    sets = [prefix for prefix, count in found.items() if 2 * count >= most]
+    most = max(found.values(), key=len)
+    # A second set has the same arrays once more; the head of a backbone has others.
+    sets = [prefix for prefix, ends in found.items() if ends is most or 2 * len(ends & most) >= len(most)]
     if key == ROOT and "" in sets:
         others = tuple(f"{prefix}." for prefix in sets if prefix)
         kept = {name: value for name, value in flat.items() if not name.startswith(others)}
@@ -114,7 +119,7 @@ def unwrap(
     if len(sets) > 1:
         raise InputError(_which(sets, found, source))
     (prefix,) = sets
-    if prefix:
+    if not PLAIN.issuperset(prefix.split(".")):
         notes.append(f"took {prefix + '.'!r} off the names")
     stripped = {
         name.removeprefix(f"{prefix}.") if prefix else name: value
@@ -153,15 +158,15 @@ def _adopt_head(arrays: dict[str, Any], expected: Mapping[str, str], head: str, 
     return arrays
 
 
-def _which(sets: Sequence[str], found: Mapping[str, int], source: str) -> str:
+def _which(sets: Sequence[str], found: Mapping[str, Collection[str]], source: str) -> str:
     def averaged(prefix: str) -> bool:
         return bool(AVERAGED.search(prefix))
 
     listed = [
-        f"{prefix or ROOT!r} ({found[prefix]} arrays{', averaged' if averaged(prefix) else ''})"
+        f"{prefix or ROOT!r} ({len(found[prefix])} arrays{', averaged' if averaged(prefix) else ''})"
         for prefix in sorted(sets)
     ]
-    example = next((prefix for prefix in sorted(sets) if averaged(prefix)), sorted(sets)[-1]) or ROOT
+    example = next((prefix for prefix in sorted(sets) if averaged(prefix)), sorted(sets)[0]) or ROOT
     advice = " Published accuracies are usually those of averaged weights." if any(map(averaged, sets)) else ""
     return (
         f"{source} holds {len(sets)} sets of weights for this network: {'; '.join(listed)}. Say which: "
