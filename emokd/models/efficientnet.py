@@ -8,7 +8,6 @@ the same on both sides and epsilon 1e-5, as in torchvision and in timm's `effici
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 from flax import nnx
@@ -20,11 +19,8 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
-STYLES: Mapping[str, Mapping[str, Any]] = {
-    "tensorflow": {"padding": "SAME", "epsilon": 1e-3},
-    "pytorch": {"padding": None, "epsilon": 1e-5},
-}
-"""What every convolution and its normalisation take, by style."""
+STYLES: Mapping[str, tuple[str | None, float]] = {"tensorflow": ("SAME", 1e-3), "pytorch": (None, 1e-5)}
+"""Padding of every convolution and epsilon of its normalisation, by style."""
 # Expansion, channels, repeats, stride of the first, kernel (Table 1).
 STAGES = (
     (1, 16, 1, 1, 3),
@@ -57,7 +53,8 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
     ):
         hidden = in_features * expansion
-        layer = functools.partial(ConvNorm, **STYLES[style], rngs=rngs)
+        padding, epsilon = STYLES[style]
+        layer = functools.partial(ConvNorm, padding=padding, epsilon=epsilon, rngs=rngs)
         self.expand = layer(in_features, hidden, 1, activation=activation) if expansion > 1 else None
         self.depthwise = layer(hidden, hidden, kernel_size, strides, groups=hidden, activation=activation)
         reduced = max(1, in_features // 4)
@@ -107,7 +104,8 @@ class EfficientNet(nnx.Module):
                 f"There is no style {style!r} of EfficientNet.{nearest(str(style), STYLES)} Known: {', '.join(STYLES)}."
             )
         activation = jax.nn.relu6 if lite else jax.nn.silu
-        layer = functools.partial(ConvNorm, **STYLES[style], activation=activation, rngs=rngs)
+        padding, epsilon = STYLES[style]
+        layer = functools.partial(ConvNorm, padding=padding, epsilon=epsilon, activation=activation, rngs=rngs)
         self.preprocessing = preprocessing
         self.feature_size = HEAD if lite else round_channels(HEAD * width)
         channels = STEM if lite else round_channels(STEM * width)

@@ -10,7 +10,7 @@ import numpy as np
 
 from emokd.errors import InputError, excerpt
 
-STORED = {
+STORED: Mapping[str, np.dtype] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
     "int32": np.dtype("<i4"),
