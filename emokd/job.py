@@ -298,13 +298,15 @@ def answering(file: AnswersFile) -> TrainedModel:
 def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> TrainedModel:
     """Reads a model folder, or a weights file of another framework for `section.backbone`.
 
-    Paths that do not exist as they stand are looked for under $EMOKD_DATA.
+    "FILE#KEY" is one of several sets of weights in a file (see `importing.import_file`). Paths that do not exist as
+    they stand are looked for under $EMOKD_DATA.
     """
-    found = find_file(path, key)
+    place, which = importing.split_key(path)
+    found = find_file(place, key)
     if found.is_dir():
         model = model_folder.require_pictures(model_folder.load_trained(found), key)
     else:
-        model = importing.import_file(section.backbone, found, options=section.options.to_dict())
+        model = importing.import_file(section.backbone, found, options=section.options.to_dict(), key=which)
     if section.size and section.size != model.spec.preprocessing.size:
         preprocessing = dataclasses.replace(model.spec.preprocessing, size=section.size)
         model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, preprocessing=preprocessing))

@@ -9,11 +9,13 @@ import pytest
 import safetensors.numpy
 import torch
 
+from emokd import defaults
 from emokd.data.class_list import read_classes
 from emokd.errors import InputError
+from emokd.job import load_model as load_teacher
 from emokd.models.network import NetworkSpec, functional
 from emokd.weights import importing
-from emokd.weights.importing import import_weights
+from emokd.weights.importing import import_weights, read_options
 from emokd.weights.mapping import TORCH, flatten
 from emokd.weights.model_folder import load_model
 
@@ -74,7 +76,8 @@ def test_a_file_without_a_head_needs_no_head(tmp_path):
         ({"model": "basic_cnn"}, "No weights of other frameworks can be imported for 'basic_cnn'"),
         ({"model": "resnet50"}, "does not fit the model in"),
         ({"checkpoint": "nothing.pth"}, "There is no file nothing.pth"),
-        ({"checkpoint": "weights.onnx"}, "suffix"),
+        ({"key": "ema"}, "no weights under 'ema'"),
+        ({"options": {"with": 1}}, "cannot be made with the options"),
         ({"classes": ["a", "b"]}, "2 class names are given, but the head of resnet18.safetensors has 6 classes"),
         ({"classes": ["a", "b", "c", "d", "e", "a"]}, "repeated: a"),
         ({"classes": ["a"], "leave_out": ["fc"]}, "has no head, or it is left out"),
@@ -87,6 +90,53 @@ def test_wrong_input_is_refused_and_nothing_written(checkpoint, tmp_path, change
     with pytest.raises(InputError, match=message):
         import_weights(**arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.encoder."])
+def test_prefixes_come_off_and_a_head_of_another_name_is_found(tmp_path, prefix, caplog):
+    state = torchvision_state(classes=6)
+    named = {(f"head.{k}" if k.startswith("fc") else prefix + k).replace("fc", "linear"): v for k, v in state.items()}
+    safetensors.numpy.save_file(named, tmp_path / "r.safetensors")
+    with caplog.at_level("WARNING", "absl"):
+        model = importing.import_file("resnet18", tmp_path / "r.safetensors", head="mood")
+    np.testing.assert_array_equal(model.params["heads"]["mood"]["kernel"], state["fc.weight"].T)
+    assert "'head.linear', the one layer left over, as the head" in caplog.text
+
+
+def test_of_two_sets_of_weights_the_key_chooses_one(tmp_path):
+    state = {k: torch.tensor(v) for k, v in torchvision_state(classes=6).items()}
+    averaged = {f"module.{k}": v / 2 for k, v in state.items()}
+    torch.save({"state_dict": state, "state_dict_ema": averaged}, tmp_path / "r.pth")
+    with pytest.raises(InputError, match="--key=state_dict_ema"):
+        import_weights("resnet18", tmp_path / "r.pth", tmp_path / "model")
+    import_weights("resnet18", tmp_path / "r.pth", tmp_path / "model", key="state_dict_ema")
+    _, params, _, provenance = load_model(tmp_path / "model")
+    np.testing.assert_array_equal(params["heads"]["pretrained"]["bias"], state["fc.bias"] / 2)
+    assert provenance["key"] == "state_dict_ema"
+    origins = {
+        importing.import_file("resnet18", tmp_path / "r.pth", key=k).origin for k in ("state_dict", "state_dict_ema")
+    }
+    assert len(origins) == 2  # a teacher cache tells them apart
+
+
+def test_a_configuration_names_file_and_key_in_one(tmp_path):
+    assert importing.split_key("a/x.pth#state_dict_ema") == ("a/x.pth", "state_dict_ema")
+    assert importing.split_key("a/x.ckpt#ema.module") == ("a/x.ckpt", "ema.module")
+    for plain in ("a/x.pth", "runs/a#b/student", "a#b.pth", "a/x.pth#"):
+        assert importing.split_key(plain) == (plain, "")
+    state = {k: torch.tensor(v) for k, v in torchvision_state(classes=6).items()}
+    torch.save({"model": state, "model_ema": {k: v / 2 for k, v in state.items()}}, tmp_path / "r.pth")
+    section = defaults.teacher("resnet18")
+    with pytest.raises(InputError, match="r.pth#model_ema"):
+        load_teacher(str(tmp_path / "r.pth"), section, "config.teachers.x.checkpoint")
+    model = load_teacher(f"{tmp_path / 'r.pth'}#model_ema", section, "config.teachers.x.checkpoint")
+    np.testing.assert_array_equal(model.params["heads"]["pretrained"]["bias"], state["fc.bias"] / 2)
+
+
+def test_options_are_read_from_text():
+    assert read_options(["size=256", "style=pytorch", "lite=true"]) == {"size": 256, "style": "pytorch", "lite": True}
+    with pytest.raises(InputError, match="write NAME=VALUE"):
+        read_options(["size"])
 
 
 def test_classes_come_from_a_list_or_a_file(tmp_path):

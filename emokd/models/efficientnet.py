@@ -1,22 +1,26 @@
-"""EfficientNet B0 and B2 (Tan and Le 2019, arXiv:1905.11946) and EfficientNet-Lite0, as first trained in TensorFlow.
+"""EfficientNet B0 and B2 (Tan and Le 2019, arXiv:1905.11946) and EfficientNet-Lite0.
 
-Padding is TensorFlow's "SAME" and the normalisation's epsilon 1e-3, as in the files that timm calls `tf_...`.
+In the style "tensorflow", in which they were first trained, padding is TensorFlow's "SAME" and the normalisation's
+epsilon 1e-3, as in efficientnet_pytorch and in the files that timm calls `tf_...`. In the style "pytorch" padding is
+the same on both sides and epsilon 1e-5, as in torchvision and in timm's `efficientnet_...`.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from emokd.errors import InputError, nearest
 from emokd.models.layers import ConvNorm, SqueezeExcite, global_average_pool, round_channels
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
-EPSILON = 1e-3
+STYLES: Mapping[str, tuple[str | None, float]] = {"tensorflow": ("SAME", 1e-3), "pytorch": (None, 1e-5)}
+"""Padding of every convolution and epsilon of its normalisation, by style."""
 # Expansion, channels, repeats, stride of the first, kernel (Table 1).
 STAGES = (
     (1, 16, 1, 1, 3),
@@ -28,6 +32,8 @@ STAGES = (
     (6, 320, 1, 1, 3),
 )
 STEM, HEAD = 32, 1280
+WIDTHS = {"efficientnet_b0": 1.0, "efficientnet_b2": 1.1, "efficientnet_lite0": 1.0}
+DEPTHS = {"efficientnet_b0": 1.0, "efficientnet_b2": 1.2, "efficientnet_lite0": 1.0}
 
 
 class Block(nnx.Module):
@@ -42,11 +48,13 @@ class Block(nnx.Module):
         strides: int,
         kernel_size: int,
         squeeze: bool,
+        style: str,
         activation: Callable[[Array], Array],
         rngs: nnx.Rngs,
     ):
         hidden = in_features * expansion
-        layer = functools.partial(ConvNorm, padding="SAME", epsilon=EPSILON, rngs=rngs)
+        padding, epsilon = STYLES[style]
+        layer = functools.partial(ConvNorm, padding=padding, epsilon=epsilon, rngs=rngs)
         self.expand = layer(in_features, hidden, 1, activation=activation) if expansion > 1 else None
         self.depthwise = layer(hidden, hidden, kernel_size, strides, groups=hidden, activation=activation)
         reduced = max(1, in_features // 4)
@@ -73,13 +81,31 @@ class EfficientNet(nnx.Module):
       width: multiplier of the channels.
       depth: multiplier of the repeats.
       lite: the Lite form: ReLU6, no squeeze-excite, and stem, head, first and last stage at their size in B0.
+      style: a name in `STYLES`.
       preprocessing: size and normalisation of the pictures.
       rngs: source of the fresh parameters.
+
+    Raises:
+      InputError: there is no such style.
     """
 
-    def __init__(self, width: float, depth: float, *, lite: bool = False, preprocessing: Preprocessing, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: float,
+        depth: float,
+        *,
+        lite: bool = False,
+        style: str = "tensorflow",
+        preprocessing: Preprocessing,
+        rngs: nnx.Rngs,
+    ):
+        if style not in STYLES:
+            raise InputError(
+                f"There is no style {style!r} of EfficientNet.{nearest(str(style), STYLES)} Known: {', '.join(STYLES)}."
+            )
         activation = jax.nn.relu6 if lite else jax.nn.silu
-        layer = functools.partial(ConvNorm, padding="SAME", epsilon=EPSILON, activation=activation, rngs=rngs)
+        padding, epsilon = STYLES[style]
+        layer = functools.partial(ConvNorm, padding=padding, epsilon=epsilon, activation=activation, rngs=rngs)
         self.preprocessing = preprocessing
         self.feature_size = HEAD if lite else round_channels(HEAD * width)
         channels = STEM if lite else round_channels(STEM * width)
@@ -97,6 +123,7 @@ class EfficientNet(nnx.Module):
                     strides=strides if repeat == 0 else 1,
                     kernel_size=kernel_size,
                     squeeze=not lite,
+                    style=style,
                     activation=activation,
                     rngs=rngs,
                 )
@@ -115,17 +142,26 @@ class EfficientNet(nnx.Module):
         return Signals(features=global_average_pool(x), intermediates={"map": x})
 
 
-def efficientnet_b0(size: int = 224, *, rngs: nnx.Rngs) -> EfficientNet:
+def efficientnet_b0(size: int = 224, style: str = "tensorflow", *, rngs: nnx.Rngs) -> EfficientNet:
     """EfficientNet-B0."""
-    return EfficientNet(1.0, 1.0, preprocessing=Preprocessing(size=size), rngs=rngs)
+    name = "efficientnet_b0"
+    return EfficientNet(WIDTHS[name], DEPTHS[name], style=style, preprocessing=Preprocessing(size=size), rngs=rngs)
 
 
-def efficientnet_b2(size: int = 260, *, rngs: nnx.Rngs) -> EfficientNet:
+def efficientnet_b2(size: int = 260, style: str = "tensorflow", *, rngs: nnx.Rngs) -> EfficientNet:
     """EfficientNet-B2."""
-    return EfficientNet(1.1, 1.2, preprocessing=Preprocessing(size=size), rngs=rngs)
+    name = "efficientnet_b2"
+    return EfficientNet(WIDTHS[name], DEPTHS[name], style=style, preprocessing=Preprocessing(size=size), rngs=rngs)
 
 
-def efficientnet_lite0(size: int = 224, *, rngs: nnx.Rngs) -> EfficientNet:
-    """EfficientNet-Lite0, whose pixels are scaled to [-1, 1): with these its stem's running statistics fit pictures."""
-    preprocessing = Preprocessing(size=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    return EfficientNet(1.0, 1.0, lite=True, preprocessing=preprocessing, rngs=rngs)
+def efficientnet_lite0(size: int = 224, style: str = "tensorflow", *, rngs: nnx.Rngs) -> EfficientNet:
+    """EfficientNet-Lite0.
+
+    In the style "tensorflow" its pixels are scaled to [-1, 1]: with these its stem's running statistics fit pictures.
+    In the style "pytorch" they are standardised as ImageNet's usually are.
+    """
+    name = "efficientnet_lite0"
+    preprocessing = Preprocessing(size=size)
+    if style == "tensorflow":
+        preprocessing = Preprocessing(size=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    return EfficientNet(WIDTHS[name], DEPTHS[name], lite=True, style=style, preprocessing=preprocessing, rngs=rngs)

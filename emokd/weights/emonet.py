@@ -62,6 +62,12 @@ def foreign_module(path: str) -> str:
     raise KeyError(path)
 
 
+def heads(backbone: str) -> Mapping[str, Mapping[int, tuple[str, ...]]]:
+    """`HEADS`, whatever the backbone."""
+    del backbone
+    return HEADS
+
+
 def prepare(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict whose last layer is split into heads, and whose emotion blocks are emo_convs.0 to emo_convs.3.
 

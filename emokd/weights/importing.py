@@ -1,7 +1,10 @@
 """A weights file of another framework, whatever its format, as a model of ours."""
 
+import contextlib
 import hashlib
 import importlib
+import inspect
+import json
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -11,10 +14,12 @@ from absl import logging
 
 from emokd.errors import InputError, excerpt, nearest
 from emokd.models.network import NetworkSpec, TrainedModel, count_parameters, functional
-from emokd.weights.keras_file import read_keras
-from emokd.weights.mapping import KERAS, TORCH, Layout, convert, leave_out_modules
+from emokd.models.registry import BACKBONES
+from emokd.weights.formats import FORMATS, MANIFEST, read_file, recognise
+from emokd.weights.mapping import Layout, Names, convert, flatten, leave_out_modules
 from emokd.weights.model_folder import save_model
-from emokd.weights.torch_file import read_safetensors, read_torch
+from emokd.weights.tfjs_file import shards_of
+from emokd.weights.wrapping import unwrap
 
 FOREIGN = {
     "resnet18": "emokd.weights.resnet",
@@ -22,32 +27,36 @@ FOREIGN = {
     "mobilenet_v2": "emokd.weights.mobilenet_v2",
     "efficientnet_b0": "emokd.weights.efficientnet",
     "efficientnet_b2": "emokd.weights.efficientnet",
-    "efficientnet_lite0": "emokd.weights.efficientnet_lite",
+    "efficientnet_lite0": "emokd.weights.efficientnet",
     "efficientformer_l1": "emokd.weights.efficientformer",
     "efficientformer_l3": "emokd.weights.efficientformer",
     "efficientformer_l7": "emokd.weights.efficientformer",
     "mini_xception": "emokd.weights.mini_xception",
     "emonet": "emokd.weights.emonet",
     "r3d18": "emokd.weights.resnet3d",
+    "face_api_expression": "emokd.weights.face_api",
+    "face_api_age_gender": "emokd.weights.face_api",
+    "face_api_identity": "emokd.weights.face_api",
 }
-"""The module that names each architecture's foreign modules (`foreign_module`).
+"""The module that names each architecture's foreign modules: by `foreign_module`, or, where files call them in several
+ways, by `layouts(backbone)`, a sequence of `Names`.
 
-If it also has `prepare(foreign) -> foreign`, that rewrites the file's arrays before they are mapped. If it has `HEADS`,
-its files have heads of their own: for each name the class names by number of classes, as far as they are known.
+If it also has `prepare(foreign) -> foreign`, that rewrites the file's arrays before they are mapped. If it has
+`heads(backbone)`, its files have heads of their own: for each name the class names by number of classes, as far as they
+are known. If it has `settle(names, options, file) -> (options, note)`, that chooses what the names leave open.
 """
 
-FORMATS: Mapping[str, tuple[Callable[[pathlib.Path], dict[str, np.ndarray]], Layout]] = {
-    ".pth": (read_torch, TORCH),
-    ".pt": (read_torch, TORCH),
-    ".bin": (read_torch, TORCH),
-    ".tar": (read_torch, TORCH),
-    ".safetensors": (read_safetensors, TORCH),
-    ".h5": (read_keras, KERAS),
-    ".hdf5": (read_keras, KERAS),
-}
-"""Reader and layout for the last suffix of a file's name (PyTorch's "resnet18.pth.tar" is no archive)."""
-
 DEFAULT_HEAD = "pretrained"
+
+
+KEY_MARK = "#"
+"""What stands between a file and the key of one of its sets of weights, where a configuration names both."""
+
+
+def split_key(path: str) -> tuple[str, str]:
+    """A path of a configuration as (path, key): "ema.pth#state_dict_ema" has the key "state_dict_ema"."""
+    before, _, key = path.rpartition(KEY_MARK)
+    return (before, key) if key and pathlib.Path(before).suffix.lower() in FORMATS else (path, "")
 
 
 def import_file(
@@ -58,30 +67,47 @@ def import_file(
     head: str = "",
     leave_out: Sequence[str] = (),
     classes: Sequence[str] = (),
+    key: str = "",
 ) -> TrainedModel:
     """Reads a weights file for one of our architectures; nothing in it is executed, and nothing is left over.
 
+    What was taken off the file's names, left aside or guessed is logged.
+
     Args:
       backbone: a name in `registry.BACKBONES`.
-      path: the file; its suffix says the format.
+      path: the file; its first bytes, or its suffix, say the format.
       options: the backbone's options.
       head: our name for the file's head, whose size is read off the file. Empty: "pretrained", or the names that
         the architecture's heads have by themselves, where the file has a head that is not left out.
       leave_out: foreign modules that are not wanted, such as "fc".
       classes: names of the head's classes, in order.
+      key: which set of weights, where the file has several: the beginning of their names, such as "state_dict_ema".
 
     Raises:
-      InputError: the file is missing, damaged, of another architecture, or has no such head or number of classes.
+      InputError: the file is missing, damaged, of another architecture, or has no such head or number of classes;
+        or it has several sets of weights, and no `key` says which.
     """
     path = pathlib.Path(path)
-    foreign_module = find_foreign_module(backbone)
+    layouts = find_layouts(backbone)
     module = importlib.import_module(FOREIGN[backbone])
     foreign, layout = read_file(path)
-    foreign = leave_out_modules(foreign, leave_out, layout, path.name)
+    early = [name for name in leave_out if any(n.startswith(name + layout.separator) for n in foreign)]
+    foreign = leave_out_modules(foreign, early, layout, path.name)
+    own: Mapping[str, Mapping[int, tuple[str, ...]]] = module.heads(backbone) if hasattr(module, "heads") else {}
+    options = dict(options or {})
+    names, notes = layouts[0], list[str]()
+    if layout.separator == ".":
+        spec = NetworkSpec(backbone, options, dict.fromkeys(own or [head or DEFAULT_HEAD], 1))
+        paths = [leaf for tree in functional(spec).abstract for leaf in flatten(tree)]
+        known = [(each, _array_names(paths, each, layout)) for each in layouts]
+        foreign, names, notes = unwrap(foreign, known, key, "" if own or leave_out else head or DEFAULT_HEAD, path.name)
+    elif key:
+        raise InputError(f"{path.name} has one set of weights; give no key ({key!r}).")
+    foreign = leave_out_modules(foreign, [name for name in leave_out if name not in early], layout, path.name)
+    options, guessed = _settle(backbone, names, options, path.name)
     if hasattr(module, "prepare"):
         foreign = module.prepare(foreign)
-    own: Mapping[str, Mapping[int, tuple[str, ...]]] = getattr(module, "HEADS", {})
-    heads = _find_heads(foreign, layout, foreign_module, own, head, path.name)
+    heads = _find_heads(foreign, layout, names.foreign_module, own, head, path.name)
     named = {name: own[name][size] for name, size in heads.items() if size in own.get(name, {})}
     given = _name_classes(heads, classes, path.name)
     for name in given:
@@ -95,11 +121,14 @@ def import_file(
                 ", ".join(named[name]),
             )
     named |= given
-    spec = NetworkSpec(backbone, options=dict(options or {}), heads=heads, classes=named)
+    spec = NetworkSpec(backbone, options=options, heads=heads, classes=named)
     network = functional(spec)
-    params, stats = convert(foreign, network.abstract, foreign_module, layout=layout, source=path.name)
+    params, stats = convert(foreign, network.abstract, names.foreign_module, layout=layout, source=path.name)
     spec = NetworkSpec(spec.backbone, spec.options, spec.heads, spec.classes, network.module.backbone.preprocessing)
-    return TrainedModel(spec, params, stats, origin=f"{path.name} (sha256 {file_hash(path)[:16]})")
+    for done in [*notes, *guessed]:
+        logging.warning("%s: %s.", path.name, done)
+    which = KEY_MARK + key if key else ""
+    return TrainedModel(spec, params, stats, origin=f"{path.name}{which} (sha256 {file_hash(path)[:16]})")
 
 
 def import_weights(
@@ -110,6 +139,8 @@ def import_weights(
     head: str = "",
     leave_out: Sequence[str] = (),
     classes: Sequence[str] = (),
+    key: str = "",
+    options: Mapping[str, Any] | None = None,
 ) -> str:
     """Reads the weights file `checkpoint` and writes the model folder `output`.
 
@@ -120,6 +151,8 @@ def import_weights(
       head: see `import_file`.
       leave_out: likewise.
       classes: likewise.
+      key: likewise.
+      options: likewise.
 
     Returns:
       One line that says what was written.
@@ -128,15 +161,33 @@ def import_weights(
       InputError: the file does not fit, or the folder cannot be written.
     """
     checkpoint = pathlib.Path(checkpoint)
-    trained = import_file(model, checkpoint, head=head, leave_out=leave_out, classes=classes)
+    trained = import_file(model, checkpoint, options=options, head=head, leave_out=leave_out, classes=classes, key=key)
     provenance = {"source": checkpoint.name, "source_sha256": file_hash(checkpoint), "left_out": list(leave_out)}
-    save_model(output, trained.spec, trained.params, trained.stats, provenance)
+    save_model(output, trained.spec, trained.params, trained.stats, provenance | ({"key": key} if key else {}))
     heads = ", ".join(f"{name} ({size})" for name, size in trained.spec.heads.items()) or "none"
     return f"{output}: {model}, {count_parameters(trained.params):,} parameters, heads: {heads}, from {trained.origin}"
 
 
-def find_foreign_module(backbone: str) -> Callable[[str], str]:
-    """The function that names an architecture's foreign modules.
+def read_options(texts: list[str]) -> dict[str, Any]:
+    """`["size=256", "style=pytorch"]` as a dict; values are JSON where they can be, otherwise text.
+
+    Raises:
+      InputError: one has no "=".
+    """
+    options = {}
+    for text in texts:
+        name, mark, value = text.partition("=")
+        if not mark or not name.strip():
+            raise InputError(f"--options={text}: write NAME=VALUE, such as size=256.")
+        try:
+            options[name.strip()] = json.loads(value)
+        except ValueError:
+            options[name.strip()] = value
+    return options
+
+
+def find_layouts(backbone: str) -> Sequence[Names]:
+    """The ways in which files call an architecture's modules.
 
     Raises:
       InputError: no foreign file is known for it.
@@ -146,27 +197,55 @@ def find_foreign_module(backbone: str) -> Callable[[str], str]:
             f"No weights of other frameworks can be imported for {backbone!r}.{nearest(backbone, FOREIGN)} "
             f"Known: {', '.join(sorted(FOREIGN))}."
         )
-    return importlib.import_module(FOREIGN[backbone]).foreign_module
+    module = importlib.import_module(FOREIGN[backbone])
+    return module.layouts(backbone) if hasattr(module, "layouts") else [Names("", module.foreign_module)]
 
 
-def read_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Layout]:
-    """The arrays in a weights file, and the layout of the framework that wrote it.
+def find_foreign_module(backbone: str) -> Callable[[str], str]:
+    """The function that names an architecture's foreign modules, in the first of its layouts.
 
     Raises:
-      InputError: there is no such file, or its format is unknown or damaged.
+      InputError: no foreign file is known for it.
     """
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path}: the suffix of a weights file says its format. Known: {', '.join(FORMATS)}.")
-    if not path.is_file():
-        raise InputError(f"There is no file {path}. Correct the path.")
-    read, layout = FORMATS[path.suffix]
-    return read(path), layout
+    return find_layouts(backbone)[0].foreign_module
 
 
 def file_hash(path: pathlib.Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a weights file, hexadecimal; of a manifest and its shards one after the other."""
+    digest = hashlib.sha256()
+    for each in [path, *(shards_of(path) if recognise(path) is MANIFEST else [])]:
+        with each.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _array_names(paths: Sequence[str], names: Names, layout: Layout) -> dict[str, str]:
+    """Our path of each array, by the name that it has in files."""
+    found = {}
+    for path in paths:
+        module, _, leaf = path.rpartition("/")
+        with contextlib.suppress(KeyError):
+            found[layout.foreign_name(names.foreign_module(module), leaf)] = path
+    return found
+
+
+def _settle(backbone: str, names: Names, given: Mapping[str, Any], source: str) -> tuple[dict[str, Any], Sequence[str]]:
+    """The backbone's options as the file's names want them, and notes on what was guessed."""
+    module = importlib.import_module(FOREIGN[backbone])
+    for option, value in names.options.items():
+        if given.get(option, value) != value:
+            raise InputError(
+                f"{source} has the names of {names.label}, whose networks are of {option} {value!r}, not "
+                f"{given[option]!r}: the numbers would be others. Leave the option {option!r} away."
+            )
+    options, notes = {**given, **names.options}, list[str]()
+    if hasattr(module, "settle"):
+        options, notes = module.settle(names, options, source)
+    place, factory = BACKBONES[backbone].split(":")
+    defaults = inspect.signature(getattr(importlib.import_module(place), factory)).parameters
+    # As a configuration writes it that says nothing about them.
+    return {k: v for k, v in options.items() if k in given or v != defaults[k].default}, notes
 
 
 def _find_heads(

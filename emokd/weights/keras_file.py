@@ -1,11 +1,19 @@
 """Reads the weights in a Keras HDF5 file; its model configuration, lambdas included, is never looked at."""
 
+import math
 import pathlib
 
 import numpy as np
 
 from emokd.errors import InputError
 
+KERAS_3 = (
+    "Keras 3 numbers the arrays of its own formats (.keras, .weights.h5) without the layers' names. Load the model "
+    "there and save it again by model.save('model.h5')."
+)
+SMALL = 1 << 26
+LARGEST_RATIO = 100
+"""Arrays of more than `SMALL` bytes together may take so many times the file: more is no compression of weights."""
 RENAMED = {"pointwise_kernel": "pointwise/kernel", "beta": "bias"}
 
 
@@ -23,19 +31,30 @@ def read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"Reading {path} needs h5py. Install it: pip install emokd[keras].") from error
+        raise InputError(f"Reading {path} needs h5py. Install it: pip install h5py.") from error
     arrays: dict[str, np.ndarray] = {}
 
+    limit = max(SMALL, LARGEST_RATIO * path.stat().st_size) if path.is_file() else SMALL
+    claimed = 0
+
     def visit(name: str, item: object) -> None:
+        nonlocal claimed
         if not isinstance(item, h5py.Dataset):
             return
         layer, array = name.split("/")[0], name.split("/")[-1].split(":")[0]
-        if item.external or array.isdigit():
+        if array.isdigit():
+            raise InputError(f"{path}: {name!r} is not in the layout of Keras 1 and 2. {KERAS_3}")
+        if item.external or item.is_virtual:
+            raise InputError(f"{path}: the numbers of {name!r} are in other files, which are not read. Save it whole.")
+        if item.shape is None or item.dtype.kind not in "fiub":
+            raise InputError(f"{path}: {name!r} is no array of numbers ({item.dtype}). Save the weights alone.")
+        claimed += math.prod(item.shape) * item.dtype.itemsize
+        if claimed > limit:
             raise InputError(
-                f"{path}: {name!r} is not in the layout of Keras 1 and 2. With Keras 3, save the model again "
-                f"by model.save('model.h5')."
+                f"{path}: {name!r} is said to be of shape {item.shape}, which the file cannot hold: its arrays would "
+                f"take {claimed:,} bytes or more. It is damaged; fetch or write it again."
             )
-        key, value = _rename(f"{layer}/{array}", item[()])
+        key, value = _rename(f"{layer}/{array}", item[()], path)
         if key in arrays:
             raise InputError(
                 f"{path} holds {key!r} twice, as a model nested in another does. Save the inner model on its own."
@@ -44,15 +63,25 @@ def read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     try:
         with h5py.File(path, "r") as file:
-            (file["model_weights"] if "model_weights" in file else file).visititems(visit)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5: {error}. Fetch or write the file again.") from error
+            root = file["model_weights"] if "model_weights" in file else file
+            if not isinstance(root, h5py.Group):
+                raise InputError(f"{path}: 'model_weights' is no group of layers. Save the model again.")
+            root.visititems(visit)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} cannot be read as HDF5: {reason}. Fetch or write the file again.") from error
+    if not arrays:
+        raise InputError(f"{path} holds no arrays. Save the model with its weights.")
     return arrays
 
 
-def _rename(key: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+def _rename(key: str, value: np.ndarray, path: pathlib.Path) -> tuple[str, np.ndarray]:
     layer, array = key.split("/")
     if array == "depthwise_kernel":
+        if value.ndim != 4:
+            raise InputError(f"{path}: {key!r} has shape {value.shape}, not the 4 axes of a depthwise kernel.")
         height, width, channels, multiplier = value.shape
         return f"{layer}/depthwise/kernel", value.reshape(height, width, 1, channels * multiplier)
     return f"{layer}/{RENAMED.get(array, array)}", value

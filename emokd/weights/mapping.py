@@ -8,6 +8,7 @@ An architecture says, in `emokd/weights/<architecture>.py`, only which foreign m
 and the order of their axes follow from the `Layout` of the framework that wrote the file.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,8 +19,8 @@ import numpy as np
 from emokd.errors import InputError, excerpt, nearest
 
 Tree = dict[str, Any]
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "_orig_mod.")
+SHOWN = 5
+"""How many misfits of one kind a message lists."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Layout:
         """Name in the file of the array `leaf` of the foreign `module`."""
         return f"{module}{self.separator}{self.names.get(leaf, leaf)}"
 
+    def ordered(self, leaf: str, array: np.ndarray) -> np.ndarray:
+        """A view with the axes of a kernel in our order; every other array as it is."""
+        return array.transpose(self.kernel_axes.get(array.ndim, range(array.ndim))) if leaf == "kernel" else array
+
     def to_ours(self, leaf: str, array: np.ndarray, rank: int) -> np.ndarray:
         """Reorders the axes of a kernel; every other array stays as it is.
 
@@ -49,7 +54,7 @@ class Layout:
         """
         if leaf != "kernel":
             return array
-        array = array.transpose(self.kernel_axes.get(array.ndim, range(array.ndim)))
+        array = self.ordered(leaf, array)
         if rank == 2 < array.ndim:
             array = array.reshape(-1, array.shape[-1])
         return np.ascontiguousarray(array)
@@ -59,40 +64,30 @@ TORCH = Layout(
     separator=".",
     names={"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"},
     kernel_axes={2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)},
-    ignored=("num_batches_tracked",),
+    # Counters: of BatchNorm, of averaged models, of tools that count operations.
+    ignored=("num_batches_tracked", "n_averaged", "total_ops", "total_params"),
 )
 KERAS = Layout(
     separator="/",
     names={"scale": "gamma", "mean": "moving_mean", "var": "moving_variance"},
     kernel_axes={},
 )
+TFJS = Layout(separator="/", names={}, kernel_axes={})
 
 
-def unwrap(loaded: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Takes off what training scripts put around a state dict.
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """One way in which the modules of an architecture are called in files.
 
-    Args:
-      loaded: what the file holds: a state dict, or a dict with one under "state_dict", "model_state_dict" or "model".
-      source: the file's name, for messages.
-
-    Returns:
-      The state dict, without a "module." or "_orig_mod." that every name begins with.
-
-    Raises:
-      InputError: it is not clear which of several state dicts is meant, or names are not strings.
+    Attributes:
+      label: who calls them so, for messages.
+      foreign_module: the foreign module of one of ours; KeyError where there is none.
+      options: options of the backbone that networks with these names need.
     """
-    while inner := [key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]:
-        if len(inner) > 1:
-            raise InputError(
-                f"{source} holds several state dicts ({', '.join(inner)}). Save the one you mean in its own file."
-            )
-        loaded = loaded[inner[0]]
-    if not all(isinstance(name, str) for name in loaded):
-        raise InputError(f"{source} is not a state dict: its keys are not names but {excerpt(map(repr, loaded), 3)}.")
-    flat = dict(loaded)
-    while flat and (prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in flat)), None)):
-        flat = {name.removeprefix(prefix): value for name, value in flat.items()}
-    return flat
+
+    label: str
+    foreign_module: Callable[[str], str]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -117,12 +112,23 @@ def compare(path: str, expected: jax.ShapeDtypeStruct, found: np.ndarray) -> str
     return f"{path}: expected finite numbers, found {bad} of {found.size} NaN or infinite" if bad else None
 
 
-def refuse(problems: Sequence[str], source: str, remedy: str) -> None:
-    """Raises one InputError that lists every problem, if there is one."""
-    if problems:
-        raise InputError(
-            f"{source} does not fit the model in {len(problems)} places.\n{remedy}\n  " + "\n  ".join(problems)
-        )
+def refuse(problems: Sequence[str], source: str, remedy: str, *more: Sequence[str]) -> None:
+    """Raises one InputError that lists the first problems of each kind and counts the others, if there are any.
+
+    Args:
+      problems: those of the first kind.
+      source: the file's name.
+      remedy: what to do.
+      *more: those of further kinds.
+    """
+    kinds = [kind for kind in (problems, *more) if kind]
+    if not kinds:
+        return
+    lines = []
+    for kind in kinds:
+        lines += [*kind[:SHOWN], *([f"... and {len(kind) - SHOWN} more like these"] if len(kind) > SHOWN else [])]
+    total = sum(map(len, kinds))
+    raise InputError(f"{source} does not fit the model in {total} places.\n{remedy}\n  " + "\n  ".join(lines))
 
 
 def convert(
@@ -137,7 +143,7 @@ def convert(
     """Converts a foreign state dict into our (params, stats).
 
     Args:
-      foreign: arrays by foreign name, without wrappers (see `unwrap`).
+      foreign: arrays by foreign name, without wrappers (see `wrapping`).
       abstract: shapes and dtypes of our trees: `Functional.abstract`.
       foreign_module: the foreign module of one of ours; KeyError where there is none.
       layout: naming and axis order of the framework that wrote the file.
@@ -148,12 +154,13 @@ def convert(
       (params, stats) in the structure and dtypes of `abstract`, NumPy arrays on the host.
 
     Raises:
-      InputError: listing every array of the file that nothing uses, every parameter that the file does not
-        fill, every wrong shape, and every array with NaN or infinity; or a `leave_out` that matches nothing.
+      InputError: listing, of each kind the first few, arrays of the file that nothing uses, parameters that the file
+        does not fill, wrong shapes, and arrays with NaN or infinity; or a `leave_out` that matches nothing.
     """
     remaining = leave_out_modules(foreign, leave_out, layout, source)
     taken: dict[str, str] = {}
     problems: list[str] = []
+    missing: list[str] = []
     trees = []
     for kind, tree in zip(("params", "stats"), abstract, strict=True):
         leaves = {}
@@ -163,33 +170,47 @@ def convert(
             try:
                 name = layout.foreign_name(foreign_module(module), leaf)
             except KeyError:
-                problems.append(f"{ours}: expected {expected.shape}, but the foreign model has no such module")
+                missing.append(f"{ours}: expected {expected.shape}, but the foreign model has no such module")
                 continue
             if name not in remaining:
-                problems.append(f"{ours}: expected {expected.shape} from {name!r}, which the file does not hold")
+                missing.append(f"{ours}: expected {expected.shape} from {name!r}, which the file does not hold")
                 continue
             if name in taken:
                 problems.append(f"{ours}: expected an array of its own, found {name!r}, already used for {taken[name]}")
             taken[name] = ours
-            found = layout.to_ours(leaf, np.asarray(remaining[name]), len(expected.shape))
+            array = np.asarray(remaining[name])
+            if array.size != expected.size:  # before axes are moved: an array of any size may come from a small file
+                problems.append(
+                    f"{ours} from {name!r}: expected {expected.shape}, found {layout.ordered(leaf, array).shape}"
+                )
+                continue
+            found = layout.to_ours(leaf, array, len(expected.shape))
             if problem := compare(f"{ours} from {name!r}", expected, found):
                 problems.append(problem)
                 continue
             leaves[path] = found.astype(expected.dtype)
         trees.append(leaves)
-    problems += [
-        f"{name!r}: expected nowhere in the model, found {np.shape(value)}"
-        for name, value in remaining.items()
-        if name not in taken
-    ]
+    unused = {name: value for name, value in remaining.items() if name not in taken}
     refuse(
         problems,
         source,
         "Check that the file and the model are the same architecture, and leave out (leave_out) foreign modules "
-        "that are not wanted, such as a head over other classes:",
+        f"that are not wanted, such as a head over other classes.{_pattern(unused, taken, layout)}",
+        missing,
+        [f"{name!r}: expected nowhere in the model, found {np.shape(value)}" for name, value in unused.items()],
     )
     params, stats = (unflatten(leaves, tree) for leaves, tree in zip(trees, abstract, strict=True))
     return params, stats
+
+
+def _pattern(unused: Mapping[str, Any], taken: Mapping[str, str], layout: Layout) -> str:
+    """What many misfits have in common."""
+    if len(unused) <= SHOWN:
+        return ""
+    begins = collections.Counter(name.split(layout.separator)[0] for name in unused)
+    common = ", ".join(f"{begin}{layout.separator} ({count})" for begin, count in begins.most_common(SHOWN))
+    known = f"{len(taken)} arrays fit" if taken else "No name fits: the file has another layout or architecture"
+    return f" {known}; {len(unused)} that fit nowhere begin with {common}."
 
 
 def leave_out_modules(

@@ -1,7 +1,15 @@
 """Keras layer names of the FER2013 mini-Xception, numbered in the order in which its authors built the layers.
 
-In each block the shortcut's convolution and normalisation were built first.
+In each block the shortcut's convolution and normalisation were built first. Keras counts layers through a session and,
+in later versions, from none on ("conv2d", "conv2d_1"): layers are numbered anew, in their order, from 1 on.
 """
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+AUTOMATIC = re.compile(r"(conv2d|batch_normalization|separable_conv2d)(?:_(\d+))?$")
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The order of the published FER2013 file's outputs."""
@@ -21,3 +29,21 @@ def foreign_module(path: str) -> str:
     if kind == "norms":
         return f"batch_normalization_{3 * block + int(rest[3]) + 4}"
     return {"shortcut_conv": f"conv2d_{block + 3}", "shortcut_norm": f"batch_normalization_{3 * block + 3}"}[kind]
+
+
+def prepare(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays whose layers with automatic names are numbered from 1 on, kind by kind, in the order of their numbers."""
+    numbers: dict[str, dict[str, int]] = {}
+    for name in foreign:
+        layer = name.split("/")[0]
+        if match := AUTOMATIC.match(layer):
+            numbers.setdefault(match[1], {})[layer] = int(match[2] or 0)
+    renamed = {
+        layer: f"{kind}_{place}"
+        for kind, layers in numbers.items()
+        for place, layer in enumerate(sorted(layers, key=layers.__getitem__), 1)
+    }
+    return {
+        "/".join([renamed.get(name.split("/")[0], name.split("/")[0]), *name.split("/")[1:]]): array
+        for name, array in foreign.items()
+    }

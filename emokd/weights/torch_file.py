@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 
 from emokd.errors import InputError, excerpt
-from emokd.weights.mapping import unwrap
+from emokd.weights.wrapping import flatten_containers
+
+SMALL = 1 << 20
+"""Bytes that a tensor may take however few of them are in the file."""
 
 
 def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the state dict of a .pth, .pt or .bin file, in evaluation of nothing but tensors and plain containers.
+    """Reads the state dicts of a PyTorch file, in evaluation of nothing but tensors and plain containers.
 
     Returns:
-      Arrays by name, without the wrappers that `mapping.unwrap` knows.
+      Arrays by their place in the file and their name (see `wrapping.flatten_containers`).
 
     Raises:
       InputError: PyTorch is not installed, the file is damaged, is no state dict, or needs code to be executed,
@@ -27,14 +30,15 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"Reading {path} needs PyTorch. Install it: pip install emokd[torch]. (A .safetensors file needs nothing.)"
         ) from error
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its path, PyTorch would go by the suffix
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever the bytes lead to
         raise _unreadable(path, str(error) or type(error).__name__) from error
     if not isinstance(loaded, dict):
         raise InputError(
             f"{path} holds a {type(loaded).__name__}, not a state dict. Save `model.state_dict()` instead."
         )
-    return {name: _to_numpy(torch, value, name, path) for name, value in unwrap(loaded, str(path)).items()}
+    return {name: _to_numpy(torch, value, name, path) for name, value in flatten_containers(loaded, str(path)).items()}
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -51,7 +55,7 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         loaded = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read as safetensors: {error}. Fetch or write the file again.") from error
-    return unwrap({name: _widen(np.asarray(value)) for name, value in loaded.items()}, str(path))
+    return flatten_containers({name: _widen(np.asarray(value)) for name, value in loaded.items()}, str(path))
 
 
 def _widen(array: np.ndarray) -> np.ndarray:
@@ -59,14 +63,30 @@ def _widen(array: np.ndarray) -> np.ndarray:
 
 
 def _to_numpy(torch: Any, value: Any, name: str, path: pathlib.Path) -> np.ndarray:
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
-        kind = type(value).__name__ if not isinstance(value, torch.Tensor) else f"{value.layout} {value.dtype} tensor"
+    if kind := _oddity(torch, value):
         raise InputError(
-            f"{path}: {name!r} is a {kind}, not a dense array. If the file wraps its state dict in further dicts, "
-            f"save the inner one alone: torch.save(loaded[...], 'weights.pt')."
+            f"{path}: {name!r} is {kind}, not a dense array of ordinary numbers. Save the arrays as such, where the "
+            f"model is at hand: torch.save({{k: v.float().contiguous() for k, v in model.state_dict().items()}}, "
+            f"'weights.pt')."
         )
-    value = value.detach()
+    value = value.detach().resolve_neg()
     return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
+
+
+def _oddity(torch: Any, value: Any) -> str:
+    """What keeps a value from being an array of numbers; nothing is allocated to find out."""
+    if not isinstance(value, torch.Tensor):
+        return f"a {type(value).__name__}"
+    if value.layout != torch.strided or value.is_quantized or value.is_nested:
+        return f"a {value.layout} {value.dtype} tensor"
+    if value.device.type != "cpu":
+        return f"a tensor on {value.device.type!r}, without numbers"
+    ordinary = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8)
+    if value.dtype not in (*ordinary, torch.int8, torch.int16, torch.int32, torch.int64):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
+    if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), SMALL):
+        return f"a view of shape {tuple(value.shape)} that repeats {value.untyped_storage().nbytes():,} bytes"
+    return ""
 
 
 def _unreadable(path: pathlib.Path, reason: str) -> InputError:

@@ -103,6 +103,27 @@ def test_agrees_with_the_keras_description(tmp_path):
     assert model.spec.classes == {"expression": CLASSES}
 
 
+@pytest.mark.parametrize("first", [0, 11])
+def test_layers_that_keras_counted_otherwise_are_counted_anew(tmp_path, first):
+    """ "conv2d", "conv2d_1", ... in a new session of later versions; conv2d_11, ... after other models."""
+    arrays = random_keras_file(tmp_path / "weights.hdf5")
+
+    def renamed(layer):
+        kind, number = layer.rsplit("_", 1)
+        return f"{kind}_{int(number) - 1 + first}" if first + int(number) > 1 else kind
+
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        for name, value in arrays.items():
+            layer, array = name.split("/")
+            file[f"{renamed(layer)}/{array}"] = value
+        assert ("conv2d" in file) == (first == 0)
+    one, two = (import_file("mini_xception", tmp_path / name) for name in ("weights.hdf5", "other.h5"))
+    for ours, copy in zip(
+        jax.tree.leaves((one.params, one.stats)), jax.tree.leaves((two.params, two.stats)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, copy)
+
+
 def read_arrays(path):
     """The arrays of a Keras file by layer and array, read without our reader."""
     arrays = {}

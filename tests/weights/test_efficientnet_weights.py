@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from emokd.models.network import functional
-from emokd.weights.efficientnet import foreign_module
-from emokd.weights.importing import import_file
+from emokd.errors import InputError
+from emokd.models.network import NetworkSpec, functional
+from emokd.weights.efficientnet import timm
+from emokd.weights.importing import find_layouts, import_file
+from emokd.weights.mapping import TORCH, flatten
 
 OBJECTS = {"Acorns 1": 988, "Acorns 3": 988, "Volcano 1": 980, "Volcano 3": 980, "Zebra 1": 340}
 
@@ -141,14 +143,195 @@ def test_parity_with_timms_names(tmp_path, backbone, channels, repeats, features
     assert np.ptp(expected) > 0.1
 
 
+class Numbered(nn.Module):
+    """An EfficientNet with the names of efficientnet_pytorch, whose blocks are numbered in one row."""
+
+    def __init__(self, channels, repeats, head, classes):
+        super().__init__()
+        self._conv_stem, self._bn0 = Same(3, 32, 3, 2, bias=False), norm(32)
+        strides, kernels = (1, 2, 2, 2, 1, 2, 1), (3, 3, 5, 3, 5, 5, 3)
+        blocks, inputs = [], 32
+        for index, (outputs, count) in enumerate(zip(channels, repeats, strict=True)):
+            for repeat in range(count):
+                blocks.append(
+                    NumberedBlock(inputs, outputs, 1 if repeat else strides[index], kernels[index], index > 0)
+                )
+                inputs = outputs
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head, self._bn1 = Same(inputs, head, 1, bias=False), norm(head)
+        self._fc = nn.Linear(head, classes)
+
+    def forward(self, x):
+        x = nn.functional.silu(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        return self._fc(nn.functional.silu(self._bn1(self._conv_head(x))).mean((2, 3)))
+
+
+class NumberedBlock(nn.Module):
+    def __init__(self, inputs, outputs, stride, kernel, expands):
+        super().__init__()
+        hidden = inputs * (6 if expands else 1)
+        if expands:
+            self._expand_conv, self._bn0 = Same(inputs, hidden, 1, bias=False), norm(hidden)
+        self._depthwise_conv = Same(hidden, hidden, kernel, stride, groups=hidden, bias=False)
+        self._bn1 = norm(hidden)
+        self._se_reduce, self._se_expand = Same(hidden, inputs // 4, 1), Same(inputs // 4, hidden, 1)
+        self._project_conv, self._bn2 = Same(hidden, outputs, 1, bias=False), norm(outputs)
+        self.skip, self.expands = inputs == outputs and stride == 1, expands
+
+    def forward(self, inputs):
+        silu = nn.functional.silu
+        x = silu(self._bn0(self._expand_conv(inputs))) if self.expands else inputs
+        x = silu(self._bn1(self._depthwise_conv(x)))
+        x = x * self._se_expand(silu(self._se_reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+        x = self._bn2(self._project_conv(x))
+        return inputs + x if self.skip else x
+
+
+class Squeeze(nn.Module):
+    def __init__(self, channels, reduced):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Conv2d(channels, reduced, 1), nn.Conv2d(reduced, channels, 1)
+
+    def forward(self, x):
+        return x * self.fc2(nn.functional.silu(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class TorchvisionBlock(nn.Module):
+    def __init__(self, inputs, outputs, stride, kernel, expands):
+        super().__init__()
+        hidden = inputs * (6 if expands else 1)
+        self.block = nn.Sequential(
+            *([symmetric(inputs, hidden, 1, 1)] if expands else []),
+            symmetric(hidden, hidden, kernel, stride, groups=hidden),
+            Squeeze(hidden, inputs // 4),
+            symmetric(hidden, outputs, 1, 1)[:2],
+        )
+        self.skip = inputs == outputs and stride == 1
+
+    def forward(self, x):
+        return x + self.block(x) if self.skip else self.block(x)
+
+
+def symmetric(inputs, outputs, kernel, stride, groups=1):
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.SiLU())
+
+
+class Torchvision(nn.Module):
+    """An EfficientNet with torchvision's names, padding and epsilon."""
+
+    def __init__(self, channels, repeats, head, classes):
+        super().__init__()
+        strides, kernels = (1, 2, 2, 2, 1, 2, 1), (3, 3, 5, 3, 5, 5, 3)
+        stages, inputs = [symmetric(3, 32, 3, 2)], 32
+        for index, (outputs, count) in enumerate(zip(channels, repeats, strict=True)):
+            blocks = []
+            for repeat in range(count):
+                stride = 1 if repeat else strides[index]
+                blocks.append(TorchvisionBlock(inputs, outputs, stride, kernels[index], index > 0))
+                inputs = outputs
+            stages.append(nn.Sequential(*blocks))
+        self.features = nn.Sequential(*stages, symmetric(inputs, head, 1, 1))
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(head, classes))
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+B0 = ((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1), 1280)
+B2 = ((16, 24, 48, 88, 120, 208, 352), (2, 3, 3, 4, 4, 5, 2), 1408)
+
+
+def test_parity_with_torchvisions_names_and_style(tmp_path):
+    """At an even size, where its padding differs from TensorFlow's; small variances, where epsilon counts."""
+    theirs = randomise(Torchvision(*B0, 5))
+    for name, tensor in theirs.state_dict().items():
+        if name == "features.0.1.running_var":
+            tensor.mul_(1e-2)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in theirs.state_dict().items()}}, tmp_path / "model.pth")
+    model = import_file("efficientnet_b0", tmp_path / "model.pth", head="objects")
+    assert model.spec.options == {"style": "pytorch"}
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    signals, _ = jax.jit(functional(model.spec))(model.params, model.stats, images)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(
+        signals.intermediates["objects"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+def test_the_names_of_efficientnet_pytorch_lead_to_the_same_network_as_timms(tmp_path):
+    """The PyTorch networks answer alike, and so the trees must be equal; timm's parity is tested above."""
+    theirs = randomise(Timm(*B0, nn.Linear(1280, 5)))
+    other = Numbered(*B0, 5).eval()
+    pairs = zip(theirs.state_dict().values(), other.state_dict().values(), strict=True)
+    for ours, copy in pairs:
+        copy.copy_(ours)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images), other(images), rtol=1e-4, atol=1e-5)
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    one, two = (import_file("efficientnet_b0", tmp_path / f"{name}.pth") for name in ("timm", "other"))
+    assert one.spec == two.spec
+    assert one.spec.options == {}
+    for ours, copy in zip(
+        jax.tree.leaves((one.params, one.stats)), jax.tree.leaves((two.params, two.stats)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, copy)
+
+
+@pytest.mark.parametrize("theirs", [Torchvision, Numbered, Timm])
+def test_every_array_of_b2_has_its_place(theirs):
+    """Names and shapes; parity of values is B0's."""
+    with torch.device("meta"):
+        state = theirs(*B2, nn.Linear(1408, 8) if theirs is Timm else 8).state_dict()
+    label = {Torchvision: "torchvision", Numbered: "efficientnet_pytorch", Timm: "timm"}[theirs]
+    (names,) = [names for names in find_layouts("efficientnet_b2") if names.label == label]
+    spec = NetworkSpec("efficientnet_b2", heads={"objects": 8})
+    sizes = {}
+    for tree in functional(spec).abstract:
+        for path, leaf in flatten(tree).items():
+            module, _, array = path.rpartition("/")
+            sizes[TORCH.foreign_name(names.foreign_module(module), array)] = leaf.size
+    assert sizes == {k: v.numel() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def test_a_style_that_is_not_the_files_is_refused(tmp_path):
+    torch.save(Torchvision(*B0, 5).state_dict(), tmp_path / "model.pth")
+    with pytest.raises(InputError, match="model.pth has the names of torchvision.*style 'pytorch', not 'tensorflow'"):
+        import_file("efficientnet_b0", tmp_path / "model.pth", options={"style": "tensorflow"})
+    with pytest.raises(InputError, match="no style 'torch' of EfficientNet. Did you mean 'pytorch'"):
+        functional(NetworkSpec("efficientnet_b0", {"style": "torch"}))
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "expected"),
+    [
+        ("tf_efficientnet_b0_ns-c0e6a31c.pth", {}, {}),
+        ("enet_b0_8_best_vgaf.pth", {}, {}),
+        ("efficientnet_b0_ra-3dd342df.pth", {}, {"style": "pytorch"}),
+        ("model.pth", {"style": "pytorch"}, {"style": "pytorch"}),
+    ],
+)
+def test_the_style_of_timms_names_is_guessed_and_said(tmp_path, caplog, file, options, expected):
+    torch.save(Timm(*B0, nn.Linear(1280, 5)).state_dict(), tmp_path / file)
+    with caplog.at_level("WARNING", "absl"):
+        model = import_file("efficientnet_b0", tmp_path / file, options=options)
+    assert model.spec.options == expected
+    assert ("taken as style" in caplog.text) == (not options)
+
+
 def test_a_plain_classifier_is_any_other_head():
-    assert foreign_module("heads/objects") == "classifier"
+    assert timm("heads/objects") == "classifier"
 
 
 @pytest.mark.parametrize("path", ["backbone/stages/1/0/pool/conv", "backbone/stem/bias", "neck/conv"])
 def test_unknown_modules_are_key_errors(path):
     with pytest.raises(KeyError):
-        foreign_module(path)
+        timm(path)
 
 
 def photographs(folder, names, size):

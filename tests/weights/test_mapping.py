@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from emokd.errors import InputError
-from emokd.weights.mapping import KERAS, TORCH, convert, flatten, leave_out_modules, unflatten, unwrap
+from emokd.weights.mapping import KERAS, TORCH, convert, flatten, leave_out_modules, unflatten
 
 
 def shaped(*shape, dtype=np.float32):
@@ -129,33 +129,23 @@ def test_a_module_without_counterpart_is_listed():
         convert({}, abstract, foreign_module)
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}},
-        lambda state: {"model": {f"module.{k}": v for k, v in state.items()}},
-        lambda state: {
-            "arch": "x",
-            "model": "resnet",
-            "state_dict": {f"module._orig_mod.{k}": v for k, v in state.items()},
-        },
-        lambda state: {"model": {"model_state_dict": state}},
-    ],
-)
-def test_wrappers_and_prefixes_come_off(wrap):
-    assert unwrap(wrap(state_dict()), "x.pth").keys() == state_dict().keys()
+def test_many_misfits_are_counted_and_their_pattern_named():
+    state = {f"features.{i}.weight": np.zeros(3) for i in range(200)}
+    with pytest.raises(InputError) as caught:
+        convert(state, ABSTRACT, foreign_module, source="teacher.pth")
+    message = str(caught.value)
+    assert "teacher.pth does not fit the model in 207 places" in message
+    assert "200 that fit nowhere begin with features. (200)" in message
+    assert "another layout or architecture" in message
+    assert "and 195 more like these" in message
+    assert len(message.splitlines()) < 16
 
 
-def test_a_prefix_that_only_some_names_have_stays():
-    assert set(unwrap({"module.a": 1, "b": 2}, "x")) == {"module.a", "b"}
-
-
-def test_ambiguous_wrappers_are_refused():
-    with pytest.raises(InputError, match=r"several state dicts \(state_dict, model\)"):
-        unwrap({"state_dict": {}, "model": {}}, "x.pth")
-    with pytest.raises(InputError, match="not a state dict"):
-        unwrap({0: 1}, "x.pth")
+def test_an_array_of_another_size_is_refused_before_it_is_copied():
+    state = state_dict()
+    state["conv.weight"] = np.broadcast_to(np.float32(0), (10**6, 10**6, 1, 1))
+    with pytest.raises(InputError, match=r"expected \(3, 3, 2, 4\), found \(1, 1, 1000000, 1000000\)"):
+        convert(state, ABSTRACT, foreign_module)
 
 
 def test_unflatten_restores_integer_keys():

@@ -86,6 +86,42 @@ def test_parity(tmp_path):
     )
 
 
+TIMM = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
+TIMM_EXPANDED = {
+    **{"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2"},
+    **{"2": "conv_pwl", "3": "bn3"},
+}
+
+
+def timms_name(name):
+    """timm's name of torchvision's, from the descriptions of both."""
+    if name.startswith("classifier."):
+        return name.replace("classifier.1", "classifier")
+    _, place, *rest = name.split(".")
+    leaf = rest[-1]
+    if place in ("0", "18"):
+        return f"{ {'0': ('conv_stem', 'bn1'), '18': ('conv_head', 'bn2')}[place][int(rest[0])] }.{leaf}"
+    block, stage = int(place) - 1, 0
+    while block >= STAGES[stage][2]:
+        block, stage = block - STAGES[stage][2], stage + 1
+    inner = ".".join(rest[1:-1])
+    return f"blocks.{stage}.{block}.{(TIMM_EXPANDED if stage else TIMM)[inner]}.{leaf}"
+
+
+def test_timms_names_lead_to_the_same_network(tmp_path):
+    theirs = randomise(Reference(5)).state_dict()
+    renamed = {timms_name(name): value for name, value in theirs.items()}
+    assert "blocks.0.0.conv_dw.weight" in renamed
+    assert "blocks.6.0.bn3.running_var" in renamed
+    torch.save(theirs, tmp_path / "one.pth")
+    torch.save({"state_dict": {f"backbone.{name}": value for name, value in renamed.items()}}, tmp_path / "two.pth")
+    one, two = (import_file("mobilenet_v2", tmp_path / f"{name}.pth") for name in ("one", "two"))
+    for ours, copy in zip(
+        jax.tree.leaves((one.params, one.stats)), jax.tree.leaves((two.params, two.stats)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, copy)
+
+
 def test_the_published_file_agrees_with_the_reference(data_directory):
     path = data_directory / "weights/mobilenet_v2-b0353104.pth"
     theirs = Reference(1000)

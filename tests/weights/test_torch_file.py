@@ -20,9 +20,9 @@ def test_reads_what_pytorch_wrote(tmp_path, zipped):
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": module.state_dict()}, path, _use_new_zipfile_serialization=zipped)
     found = read_torch(path)
-    assert found.keys() == module.state_dict().keys()
+    assert found.keys() == {f"state_dict.{name}" for name in module.state_dict()}
     for name, value in module.state_dict().items():
-        np.testing.assert_array_equal(found[name], value.numpy())
+        np.testing.assert_array_equal(found[f"state_dict.{name}"], value.numpy())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -90,12 +90,51 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     with pytest.raises(InputError, match="holds a list"):
         read_torch(tmp_path / "list.pt")
-    torch.save({"epoch": 3, "weights": {"a": torch.ones(2)}}, tmp_path / "nested.pt")
+    torch.save({"epoch": 3, "a": torch.ones(2)}, tmp_path / "flat.pt")
     with pytest.raises(InputError, match="'epoch' is a int"):
-        read_torch(tmp_path / "nested.pt")
-    torch.save({"a": torch.eye(2).to_sparse()}, tmp_path / "sparse.pt")
-    with pytest.raises(InputError, match="sparse"):
-        read_torch(tmp_path / "sparse.pt")
+        read_torch(tmp_path / "flat.pt")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "what"),
+    [
+        (torch.eye(2).to_sparse(), "sparse"),
+        (torch.empty(3, device="meta"), "'meta', without numbers"),
+        (torch.ones(3).to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (torch.ones(3, dtype=torch.complex64).conj(), "complex64"),
+        (torch.zeros(1).expand(10**12), "repeats 4 bytes"),
+        (torch.zeros(1, dtype=torch.float16).expand(10**12), "repeats 2 bytes"),
+    ],
+)
+def test_tensors_without_ordinary_numbers_are_refused_before_they_are_copied(tmp_path, tensor, what):
+    torch.save({"conv.weight": tensor, "b": torch.ones(2)}, tmp_path / "odd.pt")
+    with pytest.raises(InputError, match=what) as caught:
+        read_torch(tmp_path / "odd.pt")
+    assert "odd.pt" in str(caught.value)
+    assert "'conv.weight'" in str(caught.value)
+    assert "torch.save" in str(caught.value)
+
+
+def test_a_lightning_checkpoint_is_read(tmp_path):
+    """Its other entries are plain containers; whatever is not would have to be executed, and is refused."""
+    state = {"model.a": torch.ones(2, 3), "model.b": torch.zeros(2)}
+    rest = {"epoch": 3, "pytorch-lightning_version": "2.5", "hyper_parameters": {"lr": 0.1}, "lr_schedulers": [{}]}
+    torch.save({"state_dict": state, "optimizer_states": [{"state": {}}], **rest}, tmp_path / "last.ckpt")
+    assert read_torch(tmp_path / "last.ckpt").keys() == {"state_dict.model.a", "state_dict.model.b"}
+
+
+def test_views_are_read_as_what_they_show(tmp_path):
+    """Transposed, sliced, small repeated and lazily negated tensors."""
+    tensors = {
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "sliced": torch.arange(6.0)[::2],
+        "repeated": torch.ones(1).expand(5),
+        "negated": torch._neg_view(torch.arange(3.0)),
+    }
+    torch.save(tensors, tmp_path / "views.pt")
+    found = read_torch(tmp_path / "views.pt")
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(found[name], value.resolve_neg().numpy())
 
 
 def test_without_pytorch_the_error_names_the_extra(tmp_path, monkeypatch):

@@ -1,0 +1,174 @@
+"""What training scripts put around a state dict: containers, prefixes, a second set of weights beside the first.
+
+A checkpoint is flattened to names that say where an array was ("state_dict_ema.module.conv1.weight"). Which part of a
+name is wrapping and which the architecture's own is then read off the names that the architecture has; nothing is
+taken off that these do not confirm.
+"""
+
+import collections
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from emokd.errors import InputError, excerpt, nearest
+from emokd.weights.mapping import TORCH, Names
+
+ROOT = "."
+"""The key of a set whose names have no prefix."""
+DEPTH = 6
+"""How deep dicts are searched; a dict of a file may hold itself."""
+OPTIMISER = re.compile("optim|sched|scaler", re.IGNORECASE)
+PLAIN = {"", "state_dict", "model_state_dict", "model", "module", "_orig_mod"}
+"""Parts of a prefix that need no word."""
+AVERAGED = re.compile("ema|averag|swa|shadow|polyak", re.IGNORECASE)
+
+
+def flatten_containers(loaded: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    """The arrays of all state dicts in a checkpoint, by their place in it and their name, joined by dots.
+
+    A state dict is a dict whose entries, dicts aside, are arrays for the most part. Optimisers' states are none.
+
+    Args:
+      loaded: what the file holds.
+      source: its name, for messages.
+
+    Raises:
+      InputError: there is no state dict.
+    """
+    flat: dict[str, Any] = {}
+    for place, state in _state_dicts(loaded, ()):
+        flat |= {".".join((*place, name)): value for name, value in state.items()}
+    if not flat:
+        raise InputError(
+            f"{source} is not a state dict and holds none: its keys are {excerpt(map(repr, loaded), 5) or 'none'}. "
+            f"Save `model.state_dict()`."
+        )
+    return flat
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _state_dicts(loaded: Mapping[Any, Any], place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    entries = {key: value for key, value in loaded.items() if not isinstance(value, Mapping)}
+    arrays = [value for value in entries.values() if _is_array(value)]
+    named = all(isinstance(key, str) for key in entries)
+    if named and any(len(array.shape) for array in arrays) and 2 * len(arrays) >= len(entries):
+        yield place, entries
+    for key, value in loaded.items():
+        if isinstance(value, Mapping) and isinstance(key, str) and len(place) < DEPTH and not OPTIMISER.search(key):
+            yield from _state_dicts(value, (*place, key))
+
+
+def find_prefixes(names: Collection[str], expected: Collection[str]) -> dict[str, set[str]]:
+    """By prefix (without its last dot): which of the `expected` names are in `names` behind it."""
+    found: dict[str, set[str]] = collections.defaultdict(set)
+    for name in names:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if (end := ".".join(parts[start:])) in expected:
+                found[".".join(parts[:start])].add(end)
+    return found
+
+
+def unwrap(
+    flat: Mapping[str, Any], layouts: Sequence[tuple[Names, Mapping[str, str]]], key: str, head: str, source: str
+) -> tuple[dict[str, Any], Names, list[str]]:
+    """Takes off what is around the names of an architecture.
+
+    Args:
+      flat: arrays by name, as `flatten_containers` gives them.
+      layouts: the ways in which the architecture's modules are called, each with the arrays' names and our paths.
+      key: the prefix of the set of weights that is wanted, `ROOT` for the one without a prefix; empty if there is one.
+      head: our name of the one head, which any linear layer may be that is left over; empty if none may.
+      source: the file's name, for messages.
+
+    Returns:
+      Arrays by the architecture's names, as far as these confirm a prefix; the layout; and what was done, in words.
+
+    Raises:
+      InputError: there are several sets of weights and `key` does not say which; or none at `key`.
+    """
+    notes = []
+    if key and key != ROOT:
+        inside = {name.removeprefix(f"{key}."): value for name, value in flat.items() if name.startswith(f"{key}.")}
+        if not inside:
+            known = {name.rpartition(".")[0] for name in flat} | {name.split(".")[0] for name in flat}
+            raise InputError(
+                f"{source} holds no weights under {key!r}.{nearest(key, known)} "
+                f"Its names begin with {excerpt(sorted({name.split('.')[0] for name in flat}))}."
+            )
+        notes.append(f"took the {len(inside)} arrays of {key!r}, left {len(flat) - len(inside)} others aside")
+        flat, key = inside, ""
+    prefixes = [find_prefixes(flat, expected) for _, expected in layouts]
+    best = max(range(len(layouts)), key=lambda i: max(map(len, prefixes[i].values()), default=0) / len(layouts[i][1]))
+    (names, expected), found = layouts[best], prefixes[best]
+    if not found:
+        return dict(flat), names, notes
+    most = max(found.values(), key=len)
+    # A second set has the same arrays once more; the head of a backbone has others.
+    sets = [prefix for prefix, ends in found.items() if ends is most or 2 * len(ends & most) >= len(most)]
+    if key == ROOT and "" in sets:
+        others = tuple(f"{prefix}." for prefix in sets if prefix)
+        kept = {name: value for name, value in flat.items() if not name.startswith(others)}
+        notes.append(f"took the arrays without a prefix, left {len(flat) - len(kept)} others aside")
+        flat, sets = kept, [""]
+    if len(sets) > 1:
+        raise InputError(_which(sets, found, source))
+    (prefix,) = sets
+    if not PLAIN.issuperset(prefix.split(".")):
+        notes.append(f"took {prefix + '.'!r} off the names")
+    stripped = {
+        name.removeprefix(f"{prefix}.") if prefix else name: value
+        for name, value in flat.items()
+        if not prefix or name.startswith(f"{prefix}.")
+    }
+    for name, value in flat.items():
+        if prefix and not name.startswith(f"{prefix}."):
+            ours = next((end for end in _ends(name) if end in expected and end not in stripped), name)
+            if ours != name:
+                notes.append(f"took {name!r} as {ours!r}")
+            stripped[ours] = value
+    return _adopt_head(stripped, expected, head, notes), names, notes
+
+
+def _ends(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[start:]) for start in range(1, len(parts)))
+
+
+def _adopt_head(arrays: dict[str, Any], expected: Mapping[str, str], head: str, notes: list[str]) -> dict[str, Any]:
+    """Takes the one linear layer that is left over as the head, where a head is all that is missing."""
+    heads = [name for name, path in expected.items() if head and path.startswith(f"heads/{head}/")]
+    missing = [name for name in expected if name not in arrays]
+    left = [name for name in arrays if name not in expected and name.rpartition(".")[2] not in TORCH.ignored]
+    if not heads or set(missing) != set(heads) or len(left) != 2:
+        return arrays
+    ranks = {len(np.shape(arrays[name])): name for name in left}
+    modules = {name.rpartition(".")[0] for name in left}
+    if ranks.keys() != {1, 2} or len(modules) != 1 or {name.rpartition(".")[2] for name in left} != {"weight", "bias"}:
+        return arrays
+    (module,) = modules
+    for name in heads:
+        arrays[name] = arrays.pop(f"{module}.{name.rpartition('.')[2]}")
+    notes.append(f"took {module!r}, the one layer left over, as the head")
+    return arrays
+
+
+def _which(sets: Sequence[str], found: Mapping[str, Collection[str]], source: str) -> str:
+    def averaged(prefix: str) -> bool:
+        return bool(AVERAGED.search(prefix))
+
+    listed = [
+        f"{prefix or ROOT!r} ({len(found[prefix])} arrays{', averaged' if averaged(prefix) else ''})"
+        for prefix in sorted(sets)
+    ]
+    example = next((prefix for prefix in sorted(sets) if averaged(prefix)), sorted(sets)[0]) or ROOT
+    advice = " Published accuracies are usually those of averaged weights." if any(map(averaged, sets)) else ""
+    return (
+        f"{source} holds {len(sets)} sets of weights for this network: {'; '.join(listed)}. Say which: "
+        f"--key={example}, or in a configuration {source}#{example}.{advice}"
+    )
