@@ -16,6 +16,7 @@ from emokd import config as configuration
 from emokd.data import sources, splits
 from emokd.data.augment import centre_views
 from emokd.data.examples import Examples
+from emokd.data.pipeline import readable
 from emokd.distributed import together
 from emokd.errors import InputError
 from emokd.models.cost import describe
@@ -162,7 +163,7 @@ def _create_job(
         batch_size=config.batch_size,
         counts=class_counts(train_split),
         devices=create_mesh(config.devices, **config.mesh).size,
-        inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
+        inputs={name: readable(train_split, name).shape for name in train_split.inputs if name != "image"},
     )
     models = load_models(config, train_teacher)
     start = pathlib.Path(config.start_from) if config.start_from else None
@@ -323,6 +324,6 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     except InputError as error:  # say where: no flag of the command has set it
         raise InputError(f"{path}: {error}") from error
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
-    batches = Streams(config, mesh).evaluation(parts[split])
+    batches = Streams(config, mesh, splits=parts).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
     return {"split": split, **evaluation.score(predictions, columns, expected)["student"]}

@@ -11,7 +11,8 @@ from emokd.data.affect_cleaning import OPTIONS, select
 from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
 from emokd.data.face_crop import LANDMARK_SCALE, Box, landmark_box, square_around, with_crops
-from emokd.data.files import PICTURE_SUFFIXES, Files, open_files
+from emokd.data.files import Files, open_files
+from emokd.data.listing import is_picture
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, picture_examples
 from emokd.data.tables import Row
@@ -159,7 +160,7 @@ def _header(path: str, top: Sequence[str], required: Sequence[str]) -> Sequence[
                     f"{path}, line 1: there is no column {name!r}.{nearest(name, top)} It has: {', '.join(top)}."
                 )
         return top
-    if len(top) == len(COLUMNS) and os.path.splitext(top[0])[1].lower() in PICTURE_SUFFIXES:
+    if len(top) == len(COLUMNS) and is_picture(top[0]):
         logging.warning("%s has no header line; its columns are read as %s.", path, ", ".join(COLUMNS))
         return COLUMNS
     raise InputError(
