@@ -79,8 +79,11 @@ def readable_errors(command: str) -> Iterator[None]:
     try:
         try:
             yield
-        except SystemExit:
+        except SystemExit as left:
             sys.stdout.flush()
+            if isinstance(left.__context__, BrokenPipeError):  # rich, which draws progress, leaves so, with 1
+                drop_unread_output()
+                raise SystemExit(READER_GONE) from None
             raise
         sys.stdout.flush()  # what is printed fails here, not when Python has ended
     except KeyboardInterrupt:

@@ -66,6 +66,9 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("<svg", "SVG, a drawing", _CONVERT),
     ("{", "text (JSON), not a picture", _FETCH),
 )
+# How the kinds that are read begin.
+_READ = ((b"\x89PNG", "PNG"), (b"\xff\xd8", "JPEG"), (b"GIF8", "GIF"), (b"II*\x00", "TIFF"), (b"MM\x00*", "TIFF"))
+_READ += ((b"RIFF", "WebP"), (b"BM", "BMP"), *((b"P%d" % i, "PNM") for i in range(1, 8)))
 _SOME = 4096  # bytes of a text that are looked at
 _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
@@ -88,6 +91,9 @@ def foreign(data: bytes) -> tuple[str, str] | None:
 
 def undecodable(data: bytes) -> tuple[str, str]:
     """What a file is of which it is known that no picture can be made, with what to do."""
+    for signature, kind in _READ:
+        if data.startswith(signature):
+            return f"damaged: it begins as {kind} does and cannot be read any further", "Restore or remove the file."
     known = foreign(data) or _text(data)
     if known:
         return known
