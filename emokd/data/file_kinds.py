@@ -67,7 +67,13 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("{", "text (JSON), not a picture", _FETCH),
 )
 # How the kinds that are read begin.
-_READ = ((b"\x89PNG", "PNG"), (b"\xff\xd8", "JPEG"), (b"GIF8", "GIF"), (b"II*\x00", "TIFF"), (b"MM\x00*", "TIFF"))
+_READ: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG", "PNG"),
+    (b"\xff\xd8", "JPEG"),
+    (b"GIF8", "GIF"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+)
 _READ += ((b"RIFF", "WebP"), (b"BM", "BMP"), *((b"P%d" % i, "PNM") for i in range(1, 8)))
 _SOME = 4096  # bytes of a text that are looked at
 _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")

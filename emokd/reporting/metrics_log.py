@@ -23,7 +23,7 @@ def _without_torch() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to say that there is no such module
+    sys.modules["torch"] = None  # Python's own way to say that there is no such module
     try:
         yield
     finally:
