@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import io
 import logging as python_logging
 import os
 import pathlib
 import re
+import select
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 
@@ -22,14 +25,17 @@ INPUT_ERROR = 2
 """Exit code when the user's input, not the program, is at fault."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+READER_GONE = 141
+"""Exit code when whoever reads the output has left, as in `... | head -1`: what shells have for SIGPIPE."""
 
 
 def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -> None:
     """Runs a command's `main` and exits; joins other processes first where the environment names them.
 
     What the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
-    an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130. Anything else is
-    a bug and keeps its traceback. With `--verbosity=1` every error does.
+    an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130, and a pipe that nobody
+    reads any more with 141 and no message. Anything else is a bug and keeps its traceback. With `--verbosity=1` every
+    error does.
 
     Args:
       main: takes the arguments that are not flags, the program's name first.
@@ -71,9 +77,22 @@ def readable_errors(command: str) -> Iterator[None]:
       command: the name that the message begins with.
     """
     try:
-        yield
+        try:
+            yield
+        except SystemExit as left:
+            sys.stdout.flush()
+            if isinstance(left.__context__, BrokenPipeError):  # rich, which draws progress, leaves so, with 1
+                drop_unread_output()
+                raise SystemExit(READER_GONE) from None
+            raise
+        sys.stdout.flush()  # what is printed fails here, not when Python has ended
     except KeyboardInterrupt:
         _leave(f"{command}: interrupted", INTERRUPTED)
+    except BrokenPipeError as error:
+        if not drop_unread_output():
+            raise
+        logging.debug("Nobody reads", exc_info=error)
+        raise SystemExit(READER_GONE) from None
     except InputError as error:
         logging.debug("Input error", exc_info=error)
         _leave(f"{command}: {error}", INPUT_ERROR)
@@ -86,8 +105,37 @@ def readable_errors(command: str) -> Iterator[None]:
 
 
 def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):
+        print(message, file=sys.stderr, flush=True)
+    drop_unread_output()
     raise SystemExit(code) from None
+
+
+def drop_unread_output() -> bool:
+    """Sends what is still to be printed nowhere, where it goes into a pipe that nobody reads any more.
+
+    Otherwise Python would complain of it when it ends.
+
+    Returns:
+      Whether there is such a pipe.
+    """
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            descriptor = stream.fileno()
+            poll = select.poll()
+            poll.register(descriptor, 0)
+            gone = any(events & select.POLLERR for _, events in poll.poll(0))
+        except (AttributeError, ValueError, io.UnsupportedOperation):  # closed, or no file at all
+            continue
+        if gone:
+            found = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+    return found
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -169,6 +217,8 @@ def configure_logging() -> None:
     handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     handler.addFilter(_ours_or_serious)
     sys.excepthook = _report_uncaught
+    threading.excepthook = _report_in_thread
+    sys.unraisablehook = _report_unraisable
 
 
 _PACKAGE = str(pathlib.Path(__file__).parent) + os.sep
@@ -181,14 +231,32 @@ def _ours_or_serious(record: python_logging.LogRecord) -> bool:
         return True
     if record.levelno >= python_logging.WARNING:
         # Each of orbax's threads reports a full disk with a page of traceback; the command says it once.
-        return not (record.exc_info and record.exc_info[1] and full_disk(record.exc_info[1]))
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or not (full_disk(error) or _of_a_closed_loop(error))
     return record.pathname.startswith(_PACKAGE) or not _CHATTY.search(record.pathname)
 
 
+# After a failed save each of TensorStore's writers reports to orbax's event loop, which is closed. The command has said
+# what failed, so these alone are silenced, on each of the ways by which Python reports what nobody caught.
+
+
+def _of_a_closed_loop(error: BaseException | None) -> bool:
+    return type(error) is RuntimeError and str(error) == "Event loop is closed"
+
+
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    """As Python does, but for TensorStore's writers: after a failed save each reports to orbax's closed event loop."""
-    if kind is not RuntimeError or str(error) != "Event loop is closed":
+    if not _of_a_closed_loop(error):
         sys.__excepthook__(kind, error, trace)
+
+
+def _report_in_thread(found: threading.ExceptHookArgs) -> None:
+    if not _of_a_closed_loop(found.exc_value):
+        threading.__excepthook__(found)
+
+
+def _report_unraisable(found: "sys.UnraisableHookArgs") -> None:
+    if not _of_a_closed_loop(found.exc_value):
+        sys.__unraisablehook__(found)
 
 
 def configure_compilation_cache() -> None:

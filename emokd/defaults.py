@@ -63,7 +63,7 @@ def data() -> ConfigDict:
             },
             "canvas": 160,  # pictures are stored as uint8 squares of this side
             "fit": "crop",  # how a picture becomes a square: crop, squash or pad
-            "views": 0,  # distinct augmentations per example; 0: a new one every epoch
+            "views": 0,  # distinct augmentations per example; 0: a new one every epoch of the run
             "view_seed": 0,  # independent of `seed`, so that runs can share cached teachers
             "num_threads": 2,
             "in_memory": False,  # decode once and keep the canvases

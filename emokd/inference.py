@@ -12,11 +12,12 @@ from jaxtyping import Float, UInt8
 
 from emokd.data.augment import centre_views, render
 from emokd.data.decode import read_file, to_canvas
+from emokd.data.files import Folder
+from emokd.data.listing import by_suffix, is_picture
 from emokd.errors import InputError
 from emokd.faces import FaceCropper
 from emokd.models.network import TrainedModel, functional
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+from emokd.recipes.common import average_affect
 
 
 class Predictor:
@@ -28,15 +29,30 @@ class Predictor:
       fit: how they become squares: "crop", "squash" or "pad".
       batch_size: pictures per step.
       precision: a name in `models.network.PRECISIONS`.
+      mirror: whether valence and arousal are averaged with the mirrored picture's.
     """
 
-    def __init__(self, model: TrainedModel, *, canvas: int, fit: str, batch_size: int, precision: str = "float32"):
+    def __init__(
+        self,
+        model: TrainedModel,
+        *,
+        canvas: int,
+        fit: str,
+        batch_size: int,
+        precision: str = "float32",
+        mirror: bool = False,
+    ):
         self.model, self.canvas, self.fit, self.batch_size = model, canvas, fit, batch_size
         network, preprocessing = functional(model.spec, precision=precision), model.spec.preprocessing
 
+        def look(params, stats, images, mirrored):
+            view = centre_views(images.shape[0], mirrored)
+            return network(params, stats, preprocessing(render(images, view, preprocessing.size)))[0]
+
         def outputs(params, stats, images):
-            view = centre_views(images.shape[0])
-            signals, _ = network(params, stats, preprocessing(render(images, view, preprocessing.size)))
+            signals = look(params, stats, images, False)
+            if mirror:
+                signals = average_affect(signals, look(params, stats, images, True))
             found = {}
             if signals.logits is not None:
                 found["expression"] = jax.nn.softmax(signals.logits)
@@ -130,20 +146,33 @@ class Predictor:
 
 
 def find_pictures(paths: Iterable[str]) -> list[pathlib.Path]:
-    """The files named, and every picture under the folders named, sorted.
+    """The files named, and every picture under the folders named, sorted by its path.
+
+    Folders are listed as those of training are (`data.files.Folder`): the same suffixes in any letter case, links
+    followed, what is hidden and what is no file left out. What is left out by its suffix is counted in the log. A file
+    that is named itself counts whatever its name.
 
     Raises:
       InputError: a path does not exist, or there is no picture at all.
     """
     found: list[pathlib.Path] = []
+    others: list[str] = []
     for text in paths:
         path = pathlib.Path(text)
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES)
+            names = Folder(text).names
+            found += [path / name for name in names if is_picture(name)]
+            ignored = [name for name in names if not is_picture(name)]
+            if ignored:
+                logging.warning(
+                    "%s: %d files are no pictures by their suffix: %s.", text, len(ignored), by_suffix(ignored)
+                )
+            others += ignored
         elif path.exists():
             found.append(path)
         else:
             raise InputError(f"There is no file or folder {text}.")
     if not found:
-        raise InputError(f"There is no picture ({', '.join(PICTURES)}) to predict; name files or folders.")
+        also = f", only {by_suffix(others)}" if others else ""
+        raise InputError(f"There is no picture to predict{also}; name files, or folders that hold some.")
     return found

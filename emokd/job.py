@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import ml_collections
-import numpy as np
 from absl import logging
 
 from emokd import caching, predecessor, recipes
@@ -18,6 +17,7 @@ from emokd.data.answers_file import AnswersFile
 from emokd.data.augment import centre_views
 from emokd.data.class_counts import class_counts, named_counts
 from emokd.data.examples import Examples
+from emokd.data.pipeline import readable
 from emokd.distributed import together
 from emokd.errors import InputError
 from emokd.models.answers import AnswersSpec
@@ -168,7 +168,7 @@ def _create_job(
         batch_size=config.batch_size,
         counts={column: class_counts(train_split, column) for column in train_split.classes},
         devices=create_mesh(config.devices, **config.mesh).size,
-        inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
+        inputs={name: readable(train_split, name).shape for name in train_split.inputs if name != "image"},
     )
     for concern in classification.concerns(config, task):
         logging.warning("%s: %s", train_split.name, concern)
@@ -364,7 +364,7 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     except InputError as error:  # say where: no flag of the command has set it
         raise InputError(f"{path}: {error}") from error
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
-    batches = Streams(config, mesh).evaluation(parts[split])
+    batches = Streams(config, mesh, splits=parts).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
     scores = evaluation.score(predictions, columns, expected)["student"]
     remarks = rare_classes.remarks({"student": scores}, split, named_counts(parts["train"]))

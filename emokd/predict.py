@@ -52,6 +52,7 @@ def main(argv: list[str]) -> None:
         fit=FIT.value or seen_as.fit,
         batch_size=BATCH_SIZE.value,
         precision=PRECISION.value or seen_as.precision,
+        mirror=seen_as.mirror,
     )
     if VIDEO.value:
         print(json.dumps(predict_video(predictor, VIDEO.value, OUTPUT.value, cropper=cropper, smooth=SMOOTH.value)))

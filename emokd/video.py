@@ -19,7 +19,8 @@ from absl import logging
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from emokd.data.video_file import import_av
+from emokd.data.listing import not_regular
+from emokd.data.video_file import import_av, upright
 from emokd.errors import InputError
 from emokd.faces import Face, FaceCropper
 from emokd.inference import Predictor
@@ -175,6 +176,9 @@ class VideoReader:
         self._av = import_av()
         self._path = path
         try:
+            what = not_regular(os.stat(path).st_mode)
+            if what:  # a pipe would be waited for
+                raise InputError(f"{path} cannot be opened as a video: it is {what}. Give a file.")
             self._container = self._av.open(str(path))
         except (OSError, self._av.FFmpegError) as error:
             raise InputError(
@@ -204,13 +208,13 @@ class VideoReader:
                 break
             if frame.is_corrupt:
                 raise self._broken(count, "it is corrupt")
-            picture = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+            picture = upright(frame)
             size = size or picture.shape
             if picture.shape != size:
                 raise self._broken(count, f"it is {picture.shape[1]} x {picture.shape[0]} pixels, unlike the first")
             time = count / self.rate if frame.time is None else float(frame.time)
             first = time if first is None else first
-            yield time - first, np.ascontiguousarray(picture)
+            yield time - first, picture
             end = time - first + (float(frame.duration * frame.time_base) if frame.duration else 1 / self.rate)
             count += 1
         # A file that was cut off ends as if it were whole; what it says of its length gives it away.

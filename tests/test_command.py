@@ -4,8 +4,10 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
+import rich.console
 from absl import flags
 from absl import logging as absl_logging
 
@@ -217,19 +219,119 @@ def record(error: Exception | None, level: int = logging.ERROR) -> logging.LogRe
     return logging.LogRecord("absl", level, "/lib/orbax/future.py", 1, "a thread failed", (), trace)
 
 
+CLOSED, ANOTHER = RuntimeError("Event loop is closed"), RuntimeError("Another")
+
+
+def uncaught(error):
+    sys.excepthook(type(error), error, None)
+
+
+def in_a_thread(error):
+    def act():
+        raise error
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+
+
+def in_a_finalizer(error):
+    class Writer:
+        def __del__(self):
+            raise error
+
+    Writer()
+
+
 def test_a_full_disk_is_not_reported_by_every_thread_too(capsys):
+    """Nor by what each of them does afterwards, on whichever of Python's ways it is reported."""
     handler = absl_logging.get_absl_handler()
-    before, hook = list(handler.filters), sys.excepthook
+    before, hooks = list(handler.filters), (sys.excepthook, threading.excepthook, sys.unraisablehook)
     try:
         command.configure_logging()
         assert not handler.filter(record(disk_full_inside()))
+        assert not handler.filter(record(CLOSED))
         assert handler.filter(record(ValueError("another")))
         assert handler.filter(record(None))
         assert not handler.filter(record(None, logging.INFO))
-        sys.excepthook(RuntimeError, RuntimeError("Event loop is closed"), None)
-        assert capsys.readouterr().err == ""
-        sys.excepthook(RuntimeError, RuntimeError("Another"), None)
-        assert capsys.readouterr().err == "RuntimeError: Another\n"
+        for error, said in ((CLOSED, False), (ANOTHER, True), (ValueError("Event loop is closed"), True)):
+            for report in (uncaught, in_a_thread, in_a_finalizer):
+                report(error)
+                assert (f"{type(error).__name__}: {error}\n" in capsys.readouterr().err) == said
     finally:
-        handler.filters[:], sys.excepthook = before, hook
+        handler.filters[:] = before
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
         handler.setFormatter(absl_logging.PythonFormatter())
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Replaces a standard stream by a pipe whose reader has left."""
+    opened = []
+
+    def replace(name, **options):
+        reader, writer = os.pipe()
+        os.close(reader)
+        stream = os.fdopen(writer, "w", **options)
+        opened.append(stream)
+        monkeypatch.setattr(sys, name, stream)
+        return stream
+
+    yield replace
+    for stream in opened:
+        stream.close()  # would raise, were there still something to be written to nobody
+
+
+def prints(text="answer", **options):
+    return lambda: print(text, **options)
+
+
+def fails(error):
+    def act():
+        print("answer")
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (prints(flush=True), 141),
+        (prints(), 141),  # buffered, so it fails at the end
+        (prints("x" * 100_000), 141),
+        (fails(SystemExit(0)), 141),  # as --help does
+        (fails(InputError("Row 3 is empty.")), 2),
+    ],
+)
+def test_a_reader_that_has_left_is_no_bug(act, code, unread, capsys):
+    unread("stdout")
+    with pytest.raises(SystemExit) as left, command.readable_errors("predict"):
+        act()
+    assert left.value.code == code
+    assert capsys.readouterr().err == ("predict: Row 3 is empty.\n" if code == 2 else "")
+
+
+def test_messages_that_nobody_reads_are_no_bug_either(unread):
+    unread("stderr")
+    with pytest.raises(SystemExit) as left, command.readable_errors("train"):
+        raise InputError("Row 3 is empty.")
+    assert left.value.code == 2
+
+
+def test_progress_that_nobody_reads_ends_the_command_likewise(unread):
+    unread("stderr")
+    with pytest.raises(SystemExit) as left, command.readable_errors("train"):
+        rich.console.Console(stderr=True).print("step 1")
+    assert left.value.code == 141
+
+
+def test_another_broken_pipe_is_a_bug():
+    with pytest.raises(BrokenPipeError), command.readable_errors("train"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the shell")
+def test_the_exit_code_is_that_of_shells_for_a_closed_pipe():
+    done = subprocess.run(["bash", "-c", "set -o pipefail; yes | head -1"], capture_output=True)
+    assert done.returncode == command.READER_GONE

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
@@ -13,42 +14,56 @@ from emokd.errors import InputError, excerpt
 
 
 class BadImages:
-    """The examples whose picture cannot be decoded. Reading threads write to it; each key counts once.
+    """The examples whose picture cannot be read, set by set. Reading threads write to it; each key counts once.
+
+    A set is a split, or the unlabelled pictures beside it: each has a limit of its own, so what training puts up with
+    does not count against the validation split.
 
     Attributes:
       reasons: the decoder's message by `"data set: key"`, in order of discovery.
     """
 
-    def __init__(self):
+    def __init__(self, names: Mapping[str, Examples] | None = None):
+        """`names` says what the sets are called in messages, such as "test split"."""
         self.reasons: dict[str, str] = {}
+        self._names = dict(names or {})
+        # The sets themselves are kept: the number of one that is gone could become another's.
+        self._sets: dict[int, tuple[Examples, dict[str, str]]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.reasons)
 
-    def add(self, name: str, error: DecodeError, total: int, max_fraction: float) -> None:
+    def add(self, examples: Examples, key: str, error: DecodeError, max_fraction: float) -> None:
         """Counts a bad picture.
 
         Args:
-          name: names the example.
-          error: why it cannot be decoded.
-          total: number of examples that `max_fraction` refers to.
-          max_fraction: the fraction of bad pictures that is put up with.
+          examples: the set that it is of, the whole of it.
+          key: the example's.
+          error: why it cannot be read.
+          max_fraction: the fraction of the set's pictures that may be bad.
 
         Raises:
           InputError: there are now more bad pictures than that.
         """
+        name = f"{examples.name}: {key}"
         with self._lock:
-            if name not in self.reasons:
+            found = self._sets.setdefault(id(examples), (examples, {}))[1]
+            if name not in found:
                 logging.warning("Left out from now on: %s: %s", name, error)
+            found.setdefault(name, str(error))
             self.reasons.setdefault(name, str(error))
-            names, first = list(self.reasons), next(iter(self.reasons.values()))
-        if len(names) > max_fraction * total:
+            names, first = list(found), next(iter(found.values()))
+        if len(names) > max_fraction * len(examples):
             raise InputError(
-                f"{len(names)} of {total} pictures cannot be decoded, more than the fraction {max_fraction:g} allowed: "
-                f"{excerpt(names)}. The first says: {first} "
+                f"{len(names)} of {len(examples)} pictures{self._of(examples)} cannot be read, more than the fraction "
+                f"{max_fraction:g} allowed: {excerpt(names)}. The first says: {first} "
                 "Restore or remove these files, or raise --config.data.max_bad_fraction."
             )
+
+    def _of(self, examples: Examples) -> str:
+        called = [name for name, known in self._names.items() if known is examples]
+        return f" of the {' and '.join(called)}" if called else ""
 
 
 class Canvases:

@@ -3,15 +3,16 @@
 import io
 import math
 import os
-import pathlib
 import struct
 
 import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from emokd.data import file_kinds
+from emokd.data.listing import read_regular
 from emokd.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -23,6 +24,7 @@ FITS = ("crop", "squash", "pad")
 # A closed list: some of Pillow's other formats start external programs.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112
+_SUBFILE_TYPE = 0x00FE  # of TIFF; bit 0: this is a reduced version of another picture in the file
 _REDUCTIONS = (1, 2, 4, 8)
 # How much plain linear interpolation may shrink. At 4/3 it lets .41 of the finest stripes through, where a triangle as
 # wide as the step between pixels lets .17; beyond, it would leave pixels out. A JPEG reduced by n/8 has less than
@@ -50,7 +52,8 @@ def decode(data: bytes, name: str, min_side: int = 0) -> UInt8[np.ndarray, "H W 
       uint8 pixels; a baseline JPEG above `MAX_PIXELS` comes reduced by 2, 4 or 8.
 
     Raises:
-      DecodeError: the bytes are empty, corrupt, truncated, of an unknown format, or too large a picture.
+      DecodeError: the bytes are empty, corrupt, truncated, of another format (its first bytes tell which), or too
+        large a picture.
     """
     if not data:
         raise DecodeError(f"{name} is empty. Restore or remove the file.")
@@ -58,6 +61,9 @@ def decode(data: bytes, name: str, min_side: int = 0) -> UInt8[np.ndarray, "H W 
         pixels = _decode_jpeg(data, name, min_side)
         if pixels is not None:
             return pixels
+    known = file_kinds.foreign(data)
+    if known:
+        raise _is_no_picture(name, known)
     return _decode_any(data, name, min_side)
 
 
@@ -68,7 +74,7 @@ def read_file(path: str | os.PathLike, min_side: int = 0) -> UInt8[np.ndarray, "
       DecodeError: the file cannot be read, or not decoded.
     """
     try:
-        data = pathlib.Path(path).read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise DecodeError(f"{path} cannot be read: {error.strerror or error}. Correct the path.") from error
     return decode(data, str(path), min_side)
@@ -154,6 +160,7 @@ def _decode_any(data: bytes, name: str, min_side: int) -> np.ndarray:
                 image.draft(image.mode, (min_side, min_side))
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(name, image.width, image.height, str(image.format))
+            _refuse_preview(image, name)
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image), name)
     except DecodeError:
@@ -165,10 +172,25 @@ def _decode_any(data: bytes, name: str, min_side: int) -> np.ndarray:
         ) from error
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:
+        raise _is_no_picture(name, file_kinds.undecodable(data)) from error
     except Exception as error:  # Pillow raises almost any exception on corrupt files.
+        why = file_kinds.without_objects(str(error)) or type(error).__name__
+        raise DecodeError(f"{name} cannot be decoded as a picture: {why}. Restore or remove the file.") from error
+
+
+def _is_no_picture(name: str, known: tuple[str, str]) -> DecodeError:
+    what, remedy = known
+    return DecodeError(f"{name} is {what}. {remedy}")
+
+
+def _refuse_preview(image: Image.Image, name: str) -> None:
+    """Cameras' raw pictures (NEF, ARW, DNG) are TIFF files that begin with a thumbnail, which would pass for them."""
+    if image.format == "TIFF" and int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 1:
         raise DecodeError(
-            f"{name} cannot be decoded as a picture: {error or type(error).__name__}. Restore or remove the file."
-        ) from error
+            f"{name} begins with a small preview of the picture, as cameras' raw files do (NEF, ARW, DNG). "
+            "Export the picture as JPEG or PNG, and give that."
+        )
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:

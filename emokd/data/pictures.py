@@ -7,9 +7,10 @@ import numpy as np
 from absl import logging
 
 from emokd.data.class_list import as_classes
-from emokd.data.decode import decode
+from emokd.data.decode import DecodeError, decode
 from emokd.data.examples import Examples
-from emokd.data.files import Files
+from emokd.data.files import FileError, Files
+from emokd.data.listing import by_suffix
 from emokd.data.tables import Row
 from emokd.errors import InputError, excerpt, nearest
 from emokd.names import essence, normal_path
@@ -51,7 +52,11 @@ def picture_examples(
     min_side = int(options.get("min_side", 0) or 0)
 
     def read(i: int) -> np.ndarray:
-        return decode(files.read(names[i]), f"{files.where}/{names[i]}", min_side)
+        try:
+            data = files.read(names[i])
+        except FileError as error:  # counts like a picture that cannot be decoded
+            raise DecodeError(str(error)) from error
+        return decode(data, f"{files.where}/{names[i]}", min_side)
 
     return Examples(
         name=name,
@@ -101,9 +106,12 @@ def find_pictures(files: Files, rows: Sequence[Row], column: str = "path") -> li
 
 def report_unused(name: str, files: Files, used: Sequence[str]) -> None:
     """Logs how many of the files no example uses."""
-    unused = len(files.names) - len(set(used))
+    unused = set(files.names).difference(used)
     if unused:
-        logging.info("%s: %d of the %d files in %s are not used.", name, unused, len(files.names), files.where)
+        logging.info(
+            "%s: %d of the %d files in %s are not used: %s.",
+            *(name, len(unused), len(files.names), files.where, by_suffix(unused)),
+        )
 
 
 def check_options(name: str, options: Mapping, known: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from emokd.data.examples import UNLABELLED, Examples, Rows
 from emokd.data.prefetch import to_device
 from emokd.errors import InputError, nearest
 
-__all__ = ["BadImages", "epoch_order", "evaluation_batches", "to_device", "train_batches"]
+__all__ = ["BadImages", "epoch_order", "evaluation_batches", "readable", "to_device", "train_batches"]
 
 RESERVED = ("image", "id", "check", "view", "mask")
 _PADDING = -1
@@ -33,6 +33,7 @@ def train_batches(
     start: int = 0,
     num_threads: int = 2,
     views: int = 0,
+    first_view: int = 0,
     in_memory: bool = False,
     max_bad_fraction: float = 0.001,
     bad_images: BadImages | None = None,
@@ -48,7 +49,7 @@ def train_batches(
 
     A batch is a dict of arrays with `batch_size / process_count` rows: `image` uint8 [b, canvas, canvas, 3],
     every column of the examples, every other input under its own name, `id` and `check` uint32 (see Examples),
-    `view` int32, and `mask` bool, False where the picture could not be decoded: there the picture is black and the
+    `view` int32, and `mask` bool, False where the picture could not be read: there the picture is black and the
     targets are unlabelled.
 
     Args:
@@ -60,9 +61,10 @@ def train_batches(
       start: the batch to begin with. States are absolute: they hold for any start.
       num_threads: threads that read, each a whole batch; 0 reads when asked.
       views: the number of different views of each example, 0 for a new one in every epoch. The view of a
-        row is its epoch, modulo `views` if that is positive.
+        row is `first_view` plus its epoch, modulo `views` if that is positive.
+      first_view: the view of the first epoch.
       in_memory: keep decoded canvases; shared by all iterators over the same Examples object.
-      max_bad_fraction: fraction of the examples whose pictures may be undecodable.
+      max_bad_fraction: fraction of the examples, and of the extra ones, whose pictures may be unreadable.
       bad_images: the ledger to count them in.
       extra: unlabelled examples, appended to the others; their own columns are ignored.
       process_index: which rows of each global batch to make: block `process_index` of `process_count`.
@@ -73,7 +75,7 @@ def train_batches(
 
     Raises:
       InputError: an argument is out of range, the batch is larger than the split or does not divide among
-        the processes, names collide, or (later, from the iterator) too many pictures are undecodable.
+        the processes, names collide, or (later, from the iterator) too many pictures are unreadable.
     """
     rows = _check_batch(batch_size, process_index, process_count)
     sources = [examples] if extra is None else [examples, extra]
@@ -83,10 +85,10 @@ def train_batches(
             f"{examples.name}: a batch of {batch_size} is larger than the {total} training examples. "
             "Lower --config.batch_size."
         )
-    for name, value in (("seed", seed), ("data.views", views), ("start", start)):
+    for name, value in (("seed", seed), ("data.views", views), ("first_view", first_view), ("start", start)):
         if not 0 <= value < 2**63:
             raise InputError(f"{name} is {value}; give a whole number of 0 or more.")
-    read = _RowReader(sources, canvas, fit, in_memory, max_bad_fraction, bad_images)
+    read = _RowReader(sources, canvas, fit, in_memory, max_bad_fraction, bad_images, sources)
 
     def make(batch: int) -> Batch:
         stream = np.arange(rows, dtype=np.int64) + (batch * batch_size + process_index * rows)
@@ -95,7 +97,8 @@ def train_batches(
         for epoch in np.unique(epochs):
             here = epochs == epoch
             indices[here] = epoch_order(total, seed, int(epoch))[places[here]]
-        return read(indices, (epochs % views if views else epochs).astype(np.int32))
+        numbers = first_view + epochs
+        return read(indices, (numbers % views if views else numbers).astype(np.int32))
 
     iterator = _iterate(sys.maxsize, make, num_threads)
     iterator.set_state({"next_index": start})
@@ -113,19 +116,22 @@ def evaluation_batches(
     in_memory: bool = False,
     max_bad_fraction: float = 0.001,
     bad_images: BadImages | None = None,
+    part_of: Examples | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
     """Every example once, in order. The last batch is filled up with black, unlabelled rows whose mask is False.
 
     Batches are as in `train_batches`; all have the same size, on all processes, and `view` is the same in
-    every row. A batch may be larger than the split.
+    every row. A batch may be larger than the split. `part_of` is the set whose limit of bad pictures counts, where
+    the examples are a few of it.
 
     Raises:
       InputError: as in `train_batches`.
     """
     rows = _check_batch(batch_size, process_index, process_count)
-    read = _RowReader([examples], canvas, fit, in_memory, max_bad_fraction, bad_images)
+    whole = examples if part_of is None else part_of
+    read = _RowReader([examples], canvas, fit, in_memory, max_bad_fraction, bad_images, [whole])
 
     def make(batch: int) -> Batch:
         places = np.arange(rows, dtype=np.int64) + (batch * batch_size + process_index * rows)
@@ -180,6 +186,7 @@ class _RowReader:
         in_memory: bool,
         max_bad_fraction: float,
         bad_images: BadImages | None,
+        counted_in: Sequence[Examples],
     ):
         first = sources[0]
         _check_names(sources)
@@ -190,7 +197,7 @@ class _RowReader:
                 raise InputError(f"data.canvas is {canvas}; give at least 1.")
         if not 0 <= max_bad_fraction <= 1:
             raise InputError(f"data.max_bad_fraction is {max_bad_fraction}; give a number from 0 to 1.")
-        self._sources = sources
+        self._sources, self._counted_in = sources, counted_in
         self._offsets = np.cumsum([0] + [len(source) for source in sources])
         self._canvas = canvas
         self._max_bad_fraction = max_bad_fraction
@@ -206,7 +213,7 @@ class _RowReader:
         self._checks = np.concatenate([source.checks for source in sources] + nothing)
         self._shapes = {
             name: (sample.shape, sample.dtype)
-            for name, sample in ((name, np.asarray(read(0))) for name, read in first.inputs.items() if name != "image")
+            for name, sample in ((name, readable(first, name)) for name in first.inputs if name != "image")
         }
 
     def __call__(self, indices: Int64[np.ndarray, " b"], views: np.ndarray) -> Batch:
@@ -214,9 +221,9 @@ class _RowReader:
         batch: dict[str, Any] = {}
         if self._canvases is not None:
             batch["image"] = self._read_images(indices, mask)
+        arrays = {name: self._read_arrays(name, indices, mask) for name in self._shapes}
         labels = np.where(mask, indices, _PADDING)
-        batch |= {name: values[labels] for name, values in self._columns.items()}
-        batch |= {name: self._read_arrays(name, indices) for name in self._shapes}
+        batch |= {name: values[labels] for name, values in self._columns.items()} | arrays
         return batch | {"id": self._ids[indices], "check": self._checks[indices], "view": views, "mask": mask}
 
     def _locate(self, index: int) -> tuple[int, int]:
@@ -225,7 +232,7 @@ class _RowReader:
         return source, index - int(self._offsets[source])
 
     def _read_images(self, indices: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Fills a new array; clears the mask of what cannot be decoded."""
+        """Fills a new array; clears the mask of what cannot be read."""
         images = np.empty((len(indices), self._canvas, self._canvas, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
             images[row] = 0 if index == _PADDING else self._read_image(index, row, mask)
@@ -236,12 +243,15 @@ class _RowReader:
         try:
             return self._canvases[source].read(place)
         except DecodeError as error:
-            mask[row] = False
-            name = f"{self._sources[source].name}: {self._sources[source].keys[place]}"
-            self._bad.add(name, error, int(self._offsets[-1]), self._max_bad_fraction)
+            self._leave_out(source, place, error, row, mask)
             return 0
 
-    def _read_arrays(self, name: str, indices: np.ndarray) -> np.ndarray:
+    def _leave_out(self, source: int, place: int, error: DecodeError, row: int, mask: np.ndarray) -> None:
+        mask[row] = False
+        self._bad.add(self._counted_in[source], self._sources[source].keys[place], error, self._max_bad_fraction)
+
+    def _read_arrays(self, name: str, indices: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Fills a new array; clears the mask of what is made of pictures, such as a clip, that cannot be read."""
         shape, dtype = self._shapes[name]
         rows = np.zeros((len(indices), *shape), dtype)
         readers = [source.inputs[name] for source in self._sources]
@@ -255,7 +265,11 @@ class _RowReader:
             if index == _PADDING:
                 continue
             source, place = self._locate(index)
-            value = np.asarray(self._sources[source].inputs[name](place))
+            try:
+                value = np.asarray(self._sources[source].inputs[name](place))
+            except DecodeError as error:
+                self._leave_out(source, place, error, row, mask)
+                continue
             if (value.shape, value.dtype) != (shape, dtype):
                 raise InputError(
                     f"{self._sources[source].name}: the {name} of {self._sources[source].keys[place]} is "
@@ -264,6 +278,22 @@ class _RowReader:
                 )
             rows[row] = value
         return rows
+
+
+def readable(examples: Examples, name: str) -> np.ndarray:
+    """An input of the first example of which it can be read.
+
+    Raises:
+      DecodeError: there is none; the message is the first one's.
+    """
+    failure: DecodeError | None = None
+    for i in range(len(examples)):
+        try:
+            return np.asarray(examples.inputs[name](i))
+        except DecodeError as error:
+            failure = failure or error
+    assert failure is not None  # there is no empty set
+    raise failure
 
 
 def _extended(name: str, values: np.ndarray, rows: int) -> np.ndarray:

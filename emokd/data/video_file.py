@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -32,7 +33,9 @@ def file_frame_numbers(path: str) -> Int64[np.ndarray, " N"]:
 def read_file_frames(
     path: str, numbers: Sequence[int] | Int64[np.ndarray, " T"], size: int
 ) -> UInt8[np.ndarray, "T size size 3"]:
-    """Decodes frames, numbered from 1 in ascending order, to squares: the short side becomes `size`, the centre is cut.
+    """Decodes frames, numbered from 1 in ascending order, to upright squares: the short side becomes `size`.
+
+    The square is cut out of the middle.
 
     Raises:
       DecodeError: the file is damaged, or ends before a frame.
@@ -44,7 +47,7 @@ def read_file_frames(
         with av.open(path) as container:
             for number, frame in enumerate(container.decode(video=0), 1):
                 if number in wanted:
-                    found[number] = to_canvas(frame.to_ndarray(format="rgb24"), size)
+                    found[number] = to_canvas(upright(frame), size)
                 if number == wanted[-1]:
                     break
     except (OSError, IndexError, av.FFmpegError) as error:
@@ -53,6 +56,11 @@ def read_file_frames(
     if lacking:
         raise DecodeError(f"{path} ends before frame {lacking[0]}.")
     return np.stack([found[number] for number in wanted])
+
+
+def upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:
+    """The RGB pixels of a frame of PyAV, turned as the video's player would: phones store what they hold sideways."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 
 def import_av() -> ModuleType:

@@ -3,15 +3,17 @@
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+
+if TYPE_CHECKING:  # Only who draws waits a second for it.
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 Curve = Sequence[tuple[int, float]]
 
@@ -29,9 +31,9 @@ def curves(series: Mapping[str, Curve], phases: Sequence[tuple[str, int, int]]) 
       series: (step, value) pairs of each metric, by its name; at least one.
       phases: (name, step at which it begins, last step) in order.
     """
-    with matplotlib.rc_context(STYLE):
+    with _style():
         rows = -(-len(series) // COLUMNS)
-        figure = Figure(figsize=(3.4 * min(len(series), COLUMNS), 2.3 * rows), layout="constrained")
+        figure = _figure(figsize=(3.4 * min(len(series), COLUMNS), 2.3 * rows))
         for index, (name, points) in enumerate(series.items()):
             axes = figure.add_subplot(rows, min(len(series), COLUMNS), index + 1)
             # The same name means another thing in another phase, so no line crosses a phase's border.
@@ -45,12 +47,24 @@ def curves(series: Mapping[str, Curve], phases: Sequence[tuple[str, int, int]]) 
         return _svg(figure)
 
 
+def _style() -> AbstractContextManager:
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def _figure(figsize: tuple[float, float]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=figsize, layout="constrained")
+
+
 def shortened(name: str, limit: int = 24) -> str:
     """A name that leaves room for the figure: its beginning and its end where it is long."""
     return name if len(name) <= limit else f"{name[: limit // 2]}...{name[-(limit // 2 - 3) :]}"
 
 
-def _bands(axes: Axes, phases: Sequence[tuple[str, int, int]], *, named: bool) -> None:
+def _bands(axes: "Axes", phases: Sequence[tuple[str, int, int]], *, named: bool) -> None:
     axes.set_xlim(phases[0][1], max(phases[-1][2], phases[0][1] + 1))
     for index, (name, first, last) in enumerate(phases):
         if index % 2:
@@ -80,9 +94,9 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> str:
     counts = np.asarray(counts, float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
     texts = [[f"{value:g}" for value in row] for row in np.round(counts, 1)]
-    with matplotlib.rc_context(STYLE):
+    with _style():
         side = 1.8 + 0.48 * len(classes)
-        figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+        figure = _figure(figsize=(side + 0.6, side))
         axes = figure.add_subplot()
         image = _heat(axes, shares, texts, classes, classes)
         axes.set_xlabel("predicted")
@@ -101,8 +115,8 @@ def teacher_weights(weights: np.ndarray, rows: Sequence[str], teachers: Sequence
     """
     weights = np.asarray(weights, float)
     texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in weights]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.4 + 0.7 * len(teachers), 1.2 + 0.3 * len(rows)), layout="constrained")
+    with _style():
+        figure = _figure(figsize=(2.4 + 0.7 * len(teachers), 1.2 + 0.3 * len(rows)))
         axes = figure.add_subplot()
         image = _heat(axes, weights, texts, rows, teachers)
         figure.colorbar(image, ax=axes, label="mean weight")
@@ -132,8 +146,8 @@ def similarity(columns: Sequence[SimilarityColumn], classes: Sequence[str]) -> b
       classes: names by class id; empty where the labels are values.
     """
     lowest = min(float(matrix.min()) for column in columns for matrix in column.matrices)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.4 * len(columns) + 1.2, 6.6), layout="constrained")
+    with _style():
+        figure = _figure(figsize=(3.4 * len(columns) + 1.2, 6.6))
         grid = figure.subplots(2, len(columns), squeeze=False)
         for place, column in enumerate(columns):
             for axes, title, matrix in zip(grid[:, place], column.titles, column.matrices, strict=True):
@@ -159,8 +173,8 @@ def representations(
       classes: names by class id; empty where the labels are values.
     """
     painted, colours = label_colours(labels, classes)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(panels) + 1.6, 4.4), layout="constrained")
+    with _style():
+        figure = _figure(figsize=(4.6 * len(panels) + 1.6, 4.4))
         markers: dict[str, str] = {}
         for axes, (title, sets) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
             for name, points in sets.items():
@@ -173,13 +187,19 @@ def representations(
         handles += [_handle(name, "o", colours(i % colours.N)) for i, name in enumerate(classes) if (labels == i).any()]
         figure.legend(handles=handles, loc="outside right upper", fontsize=8)
         if not classes:
-            scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-1, 1), colours)
+            from matplotlib import cm, colors
+
+            scale = cm.ScalarMappable(colors.Normalize(-1, 1), colours)
             figure.colorbar(scale, ax=figure.axes, shrink=0.6, label="valence")
         return _png(figure)
 
 
-def label_colours(labels: Float[np.ndarray, " N"], classes: Sequence[str]) -> tuple[Float[np.ndarray, "N 4"], Colormap]:
+def label_colours(
+    labels: Float[np.ndarray, " N"], classes: Sequence[str]
+) -> tuple[Float[np.ndarray, "N 4"], "Colormap"]:
     """RGBA of each label (a class id or, without classes, a value in [-1, 1]; grey for NaN), and whence they come."""
+    import matplotlib
+
     colours = matplotlib.colormaps[("tab10" if len(classes) <= 10 else "tab20") if classes else "coolwarm"]
     known = np.isfinite(labels)
     values = np.where(known, labels, 0)
@@ -188,7 +208,7 @@ def label_colours(labels: Float[np.ndarray, " N"], classes: Sequence[str]) -> tu
     return painted, colours
 
 
-def _class_ticks(axes: Axes, labels: Float[np.ndarray, " N"], classes: Sequence[str]) -> None:
+def _class_ticks(axes: "Axes", labels: Float[np.ndarray, " N"], classes: Sequence[str]) -> None:
     """The classes' names at their blocks of rows and columns, and lines between the blocks."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -203,11 +223,15 @@ def _class_ticks(axes: Axes, labels: Float[np.ndarray, " N"], classes: Sequence[
         axes.axvline(border, color="white", linewidth=0.6)
 
 
-def _handle(name: str, marker: str, colour: Any) -> Line2D:
+def _handle(name: str, marker: str, colour: Any) -> "Line2D":
+    from matplotlib.lines import Line2D
+
     return Line2D([], [], linestyle="", marker=marker, color=colour, label=shortened(name))
 
 
-def _heat(axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str]):
+def _heat(
+    axes: "Axes", values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str]
+):
     finite = values[np.isfinite(values)]
     top = max(1.0, float(finite.max())) if finite.size else 1.0
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
@@ -220,13 +244,13 @@ def _heat(axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], rows: 
     return image
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: "Figure") -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,16 +1,37 @@
 """metrics.jsonl and TensorBoard events: what was measured, step by step."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from absl import logging
-from tensorboardX import SummaryWriter
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Imports as if PyTorch were absent: tensorboardX imports all of it (seconds) where it is there, for tensors.
+
+    It does so while it is imported itself, and copes; nothing that is written here is a tensor.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # Python's own way to say that there is no such module
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+with _without_torch():
+    from tensorboardX import SummaryWriter
 
 FILE = "metrics.jsonl"
 RESERVED = ("step", "phase", "time")

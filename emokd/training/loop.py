@@ -84,9 +84,10 @@ class _Run:
         self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
         check_batch_size(config.batch_size, self.mesh, config.accumulate)
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
-        self.streams = Streams(config, self.mesh, job.attach)
+        self.streams = Streams(config, self.mesh, job.attach, job.splits)
         if self.programs.observe is not None:
-            self.observed = few_examples(job.splits.get("validation", job.splits["train"]), config.batch_size)
+            self.observed_of = job.splits.get("validation", job.splits["train"])
+            self.observed = few_examples(self.observed_of, config.batch_size)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.saved = float("-inf")
         self.best = Best()
@@ -255,7 +256,7 @@ class _Run:
         if self.programs.observe is None:
             return
         with jax.transfer_guard("allow"):
-            (batch,) = self.streams.evaluation(self.observed)
+            (batch,) = self.streams.evaluation(self.observed, part_of=self.observed_of)
             found = jax.device_get(self.programs.observe(self.state.params, self.state.stats, self.constants, batch))
             targets = {name: evaluation.fetch(batch[name]) for name in observations.TARGETS if name in batch}
             rows = evaluation.fetch(batch["mask"])

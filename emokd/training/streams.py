@@ -1,6 +1,6 @@
 """Streams of device batches for a run: the phases' endless ones and the splits' finite ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import ml_collections
@@ -16,11 +16,28 @@ from emokd.training.sharding import put_batch
 Attach = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-class Streams:
-    """Makes the streams of one run; unreadable pictures are counted over all of them."""
+VIEWS_OF_A_PHASE = 2**20
+"""Where the numbers of the next phase's views begin; no phase has so many epochs."""
 
-    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, attach: Attach = dict):
-        """`attach` adds cached teacher features to a host batch."""
+
+class Streams:
+    """Makes the streams of one run; unreadable pictures are counted over all of them, split by split."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        mesh: Mesh,
+        attach: Attach = dict,
+        splits: Mapping[str, Examples] | None = None,
+    ):
+        """Keeps what all streams share.
+
+        Args:
+          config: the run's.
+          mesh: where batches go.
+          attach: adds cached teacher features to a host batch.
+          splits: the run's, by name, for messages.
+        """
         data = config.data
         self._config, self._mesh, self._attach = config, mesh, attach
         self._options = {
@@ -30,20 +47,30 @@ class Streams:
             "num_threads": data.num_threads,
             "in_memory": data.in_memory,
             "max_bad_fraction": data.max_bad_fraction,
-            "bad_images": BadImages(),
+            "bad_images": BadImages({f"{name} split": part for name, part in (splits or {}).items()}),
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
         }
 
     def training(self, examples: Examples, extra: Examples | None, phase: int) -> DeviceIterator:
-        """A phase's endless batches; the order is a function of (seed, phase, epoch, index)."""
+        """A phase's endless batches; order and views are functions of (seed, phase, epoch, index).
+
+        No phase repeats a view of another. Where `config.data.views` limits them, phases begin with different ones.
+        """
         seed = self._config.seed * 1009 + phase  # phases of one run, and runs of other seeds, have other orders
-        host = train_batches(examples, seed=seed, views=self._config.data.views, extra=extra, **self._options)
+        views = self._config.data.views
+        first = phase % views if views else phase * VIEWS_OF_A_PHASE
+        host = train_batches(examples, seed=seed, views=views, first_view=first, extra=extra, **self._options)
         return to_device(host, self._put)
 
-    def evaluation(self, examples: Examples, view: int = CENTRE) -> Iterator[dict[str, jax.Array]]:
-        """Every example once, in order, all in one view (the evaluation view by default); the last batch is padded."""
-        return to_device(evaluation_batches(examples, view=view, **self._options), self._put)
+    def evaluation(
+        self, examples: Examples, view: int = CENTRE, part_of: Examples | None = None
+    ) -> Iterator[dict[str, jax.Array]]:
+        """Every example once, in order, all in one view (the evaluation view by default); the last batch is padded.
+
+        `part_of` is the split that the examples are a few of, where they are.
+        """
+        return to_device(evaluation_batches(examples, view=view, part_of=part_of, **self._options), self._put)
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return put_batch(self._attach(batch), self._mesh)

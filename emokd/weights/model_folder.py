@@ -45,12 +45,14 @@ class SeenAs:
       fit: "crop", "squash" or "pad".
       face_crop: how faces were cut out, "landmarks" or "box".
       precision: a name in `models.network.PRECISIONS`.
+      mirror: whether its scores are of valence and arousal averaged with the mirrored picture's.
     """
 
     canvas: int
     fit: str
     face_crop: str
     precision: str = "float32"
+    mirror: bool = False
 
 
 def save_model(
@@ -156,7 +158,8 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
         return model, SeenAs(model.spec.preprocessing.size, "crop", crop)
     values = json.loads(provenance["config"])
     data = values["data"]
-    return model, SeenAs(data["canvas"], data["fit"], crop, values.get("precision", "float32"))
+    precision, mirror = values.get("precision", "float32"), bool(values.get("mirror", False))
+    return model, SeenAs(data["canvas"], data["fit"], crop, precision, mirror)
 
 
 def model_hash(folder: str | pathlib.Path) -> str:

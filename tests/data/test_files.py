@@ -1,12 +1,13 @@
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from emokd.data.files import Archive, Folder, find_directory, open_files
+from emokd.data.files import Archive, FileError, Folder, find_directory, open_files
 from emokd.errors import InputError
 
 CONTENT = {"a/1.png": b"one" * 50, "a/2.png": b"two" * 50, "b/3.jpg": b"", "b/notes.txt": bytes(range(256)) * 40}
@@ -116,19 +117,70 @@ def test_missing_file(files, tmp_path):
         files.read("nowhere.png")
 
 
-def test_damaged_archives(tmp_path):
-    path = write_zip(tmp_path / "x.zip", {"a.png": b"abcdefgh" * 100}, method=zipfile.ZIP_STORED)
+def damage(path, at=60):
     data = bytearray(path.read_bytes())
-    data[60] ^= 1
+    data[at] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.png is damaged.*checksum"):
+    return path
+
+
+def test_damaged_archives(tmp_path):
+    path = damage(write_zip(tmp_path / "x.zip", {"a.png": b"abcdefgh" * 100}, method=zipfile.ZIP_STORED))
+    with pytest.raises(FileError, match=r"a\.png is damaged.*checksum"):
         Archive(str(path)).read("a.png")
     path.write_bytes(b"not a zip")
     with pytest.raises(InputError, match="not a readable zip"):
         Archive(str(path))
-    unusual = write_zip(tmp_path / "y.zip", {"a.png": b"abc" * 100}, method=zipfile.ZIP_LZMA)
-    with pytest.raises(InputError, match="method 14"):
-        Archive(str(unusual)).read("a.png")
+
+
+@pytest.mark.parametrize(("method", "number"), [(zipfile.ZIP_BZIP2, 12), (zipfile.ZIP_LZMA, 14)])
+def test_an_archive_of_which_nothing_can_be_read_is_refused_at_once(tmp_path, method, number):
+    path = write_zip(tmp_path / "y.zip", {"a.png": b"abc" * 100, "b.png": b"abc" * 90}, method=method)
+    with pytest.raises(InputError, match=rf"y\.zip: all its 2 files are compressed by method {number}.*Unpack"):
+        Archive(str(path))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c.png", b"readable")
+    archive = Archive(str(path))
+    assert archive.read("c.png") == b"readable"
+    with pytest.raises(FileError, match=rf"a\.png is compressed by method {number}"):
+        archive.read("a.png")
+
+
+def test_a_member_that_lies_about_its_size_is_not_inflated_to_its_end(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"a.png": bytes(50_000_000)})
+    data = path.read_bytes()
+    central = data.index(b"PK\x01\x02")
+    path.write_bytes(data[: central + 24] + struct.pack("<I", 5000) + data[central + 28 :])
+    archive = Archive(str(path))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError, match=r"a\.png is damaged \(it has another size"):
+            archive.read("a.png")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_member_beyond_the_end_of_the_archive_is_damaged(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"a.png": b"abc" * 100})
+    data = path.read_bytes()
+    central = data.index(b"PK\x01\x02")
+    path.write_bytes(data[: central + 20] + struct.pack("<I", 2**31) + data[central + 24 :])
+    with pytest.raises(FileError, match=r"a\.png is damaged.*beyond"):
+        Archive(str(path)).read("a.png")
+
+
+def test_a_file_that_cannot_be_read_fails_when_it_is_read_and_not_before(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"same")
+    (tmp_path / "b.png").write_bytes(b"same")
+    for name in ("c.png", "d.png"):
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+    files = Folder(str(tmp_path))
+    assert files.pictures() == ["a.png", "b.png", "c.png", "d.png"]
+    content = files.contents(files.pictures())
+    assert content(0) == content(1) and len({content(i) for i in range(4)}) == 3
+    with pytest.raises(FileError, match=r"c\.png cannot be read: No such file.*Restore"):
+        files.read("c.png")
 
 
 def test_encrypted_archive_is_refused(tmp_path):
@@ -136,8 +188,8 @@ def test_encrypted_archive_is_refused(tmp_path):
     data = path.read_bytes()
     central = data.index(b"PK\x01\x02")
     path.write_bytes(data[: central + 8] + b"\x01\x00" + data[central + 10 :])
-    with pytest.raises(InputError, match="encrypted"):
-        Archive(str(path)).read("a.png")
+    with pytest.raises(InputError, match="encrypted.*Unpack"):
+        Archive(str(path))
 
 
 def test_open_files_picks_folder_or_archive(tmp_path, folder):

@@ -3,12 +3,14 @@ import gc
 import json
 import logging
 import re
+import zipfile
 
 import numpy as np
 import pytest
 from absl import logging as absl_logging
+from PIL import Image
 
-from emokd.data import canvases
+from emokd.data import canvases, sources
 from emokd.data.canvases import BadImages
 from emokd.data.decode import DecodeError, to_canvas
 from emokd.data.examples import UNLABELLED, Examples, Rows
@@ -112,6 +114,18 @@ def test_rows_hold_their_pictures_and_targets():
                 np.testing.assert_array_equal(batch[name][row], values[i])
 
 
+def test_views_begin_where_they_are_told_and_resume_there():
+    late = take(train(make(5), first_view=7), 10)
+    np.testing.assert_array_equal(joined(late, "view"), 7 + np.arange(40) // 5)
+    np.testing.assert_array_equal(
+        joined(take(train(make(5), first_view=1, views=2), 10), "view"), (1 + np.arange(40) // 5) % 2
+    )
+    assert_same(take(train(make(5), first_view=7, start=4), 6), late[4:])
+    without = [{name: batch[name] for name in batch if name != "view"} for batch in late]
+    plain = [{name: batch[name] for name in batch if name != "view"} for batch in take(train(make(5)), 10)]
+    assert_same(without, plain)
+
+
 def test_views_cycle():
     views = joined(take(train(make(5), views=2), 10), "view")
     np.testing.assert_array_equal(views, np.arange(40) // 5 % 2)
@@ -196,6 +210,70 @@ def test_too_many_bad_pictures_end_the_run(num_threads):
     assert message.count("made: made") == 10
     with pytest.raises(InputError, match="1 of 20 pictures"):
         list(evaluate(make(20, bad={19}), num_threads=num_threads))
+
+
+def test_each_set_has_its_own_limit_of_bad_pictures():
+    """Of 20 to train on 2 are bad, of 10 to validate on 1, of 10 unlabelled ones 1: a tenth each, which is allowed."""
+    parts = {name: make(n, name=name, bad=bad) for name, n, bad in (("first", 20, {3, 7}), ("second", 10, {4}))}
+    extra = make(10, name="scraped", bad={9})
+    ledger = BadImages({"validation split": parts["second"]})
+    options = {"max_bad_fraction": 0.1, "bad_images": ledger, "num_threads": 0}
+    take(train(parts["first"], extra=extra, **options), 16)
+    for _ in range(2):
+        mask = joined(list(evaluate(parts["second"], **options)), "mask")
+        assert mask.sum() == 9
+    assert len(ledger) == 4
+    few = parts["second"].select(np.array([4, 5]))
+    assert joined(list(evaluate(few, part_of=parts["second"], **options)), "mask").sum() == 1
+    with pytest.raises(
+        InputError, match=r"^1 of 10 pictures of the validation split cannot be read.*: second: second4\.jpg\."
+    ):
+        list(evaluate(parts["second"], **(options | {"max_bad_fraction": 0.05})))
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_like_a_picture():
+    def clip(i):
+        if i in (0, 3):
+            raise DecodeError(f"clip{i} is torn.")
+        return np.full((2, 4, 4, 3), i, np.uint8)
+
+    ledger = BadImages()
+    examples = make(5, inputs={"video": clip})
+    batches = list(evaluate(examples, max_bad_fraction=0.4, bad_images=ledger))
+    np.testing.assert_array_equal(joined(batches, "mask")[:5], [False, True, True, False, True])
+    np.testing.assert_array_equal(joined(batches, "expression")[[0, 3]], UNLABELLED)
+    np.testing.assert_array_equal(joined(batches, "video")[:5].max((1, 2, 3, 4)), [0, 1, 2, 0, 4])
+    assert set(ledger.reasons) == {"made: made0.jpg", "made: made3.jpg"}
+    with pytest.raises(InputError, match="2 of 5 pictures cannot be read"):
+        list(evaluate(examples, max_bad_fraction=0.3, num_threads=0))
+    with pytest.raises(DecodeError, match="all torn"):
+        evaluate(make(2, inputs={"video": lambda i: (_ for _ in ()).throw(DecodeError("all torn"))}))
+
+
+def test_files_that_cannot_be_read_count_like_pictures_that_cannot_be_decoded(tmp_path):
+    """A dangling link, a pipe's place in a table, a member with a wrong checksum: not the end of a run by itself."""
+    for place in ("a", "b"):
+        (tmp_path / "set" / place).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full((8, 8, 3), 20 * i, np.uint8)).save(tmp_path / "set" / place / f"{i}.png")
+    (tmp_path / "set" / "a" / "dangling.png").symlink_to("nowhere")
+    (tmp_path / "set" / "b" / "garbage.png").write_bytes(b"garbage")
+    with zipfile.ZipFile(tmp_path / "zipped.zip", "w") as archive:
+        for path in sorted((tmp_path / "set").rglob("*.png")):
+            if path.name != "dangling.png":
+                archive.write(path, f"zipped/{path.parent.name}/{path.name}")
+        archive.writestr("zipped/a/wrong.png", b"0123456789" * 9)
+    content = (tmp_path / "zipped.zip").read_bytes()
+    (tmp_path / "zipped.zip").write_bytes(content.replace(b"0123456789" * 9, b"0123456789" * 8 + b"012345678x"))
+    for place, bad in (("set", "dangling"), ("zipped.zip", "wrong")):
+        examples = sources.load("image_folder", str(tmp_path / place), {}, min_side=SIZE)
+        assert len(examples.contents()) == 10
+        ledger = BadImages()
+        batches = list(evaluate(examples, max_bad_fraction=0.2, bad_images=ledger))
+        assert joined(batches, "mask").sum() == 8
+        assert sorted(name.split("/")[-1] for name in ledger.reasons) == sorted([f"{bad}.png", "garbage.png"])
+        with pytest.raises(InputError, match=r"2 of 10 pictures cannot be read.*max_bad_fraction"):
+            list(evaluate(examples, max_bad_fraction=0.1, num_threads=0))
 
 
 def test_in_memory_gives_the_same_and_reads_each_picture_once():

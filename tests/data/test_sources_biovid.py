@@ -275,7 +275,7 @@ def test_biovid_names_the_frame_that_cannot_be_decoded(tree):
     path = tree / "faces" / "BL1" / CLIPS[0] / "img_00007.jpg"
     path.write_bytes(b"\xff\xd8 torn")
     examples = biovid.load(str(tree), SMALL)
-    with pytest.raises(InputError, match=r"071309_w_21-BL1-081/img_00007\.jpg cannot be decoded"):
+    with pytest.raises(InputError, match=r"071309_w_21-BL1-081/img_00007\.jpg is damaged"):
         examples.inputs["video"](0)
     # The middle of a segment decides: other frames may be damaged.
     assert examples.inputs["video"](1).shape == (3, 8, 8, 3)

@@ -2,7 +2,10 @@
 
 import json
 import math
+import pathlib
 import struct
+import subprocess
+import sys
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -121,3 +124,21 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
         log.write(1, "p", {"loss": 1.0})
         log.flush()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_neither_torch_nor_matplotlib_is_imported_to_train_or_to_write_metrics(tmp_path):
+    """Seconds of every start. Both are here: the test suite has PyTorch for parity, reports are drawn by matplotlib."""
+    program = f"""
+import sys
+import emokd.job, emokd.report
+from emokd.reporting.metrics_log import MetricsLog
+with MetricsLog({str(tmp_path)!r}) as log:
+    log.write(1, "distill", {{"loss": 0.5}})
+heavy = sorted({{"torch", "matplotlib"}} & set(sys.modules))
+import torch  # not hidden from others
+print(heavy, torch.zeros(1).item())
+"""
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[] 0.0\n"), done.stderr
+    assert events(tmp_path) == ([(1, "loss", 0.5)], [])

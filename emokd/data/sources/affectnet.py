@@ -10,7 +10,8 @@ from emokd.data.affect_cleaning import MISSING, OPTIONS, select
 from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
 from emokd.data.face_crop import LANDMARK_SCALE, Box, landmark_box, square_around, with_crops
-from emokd.data.files import PICTURE_SUFFIXES, Files, open_files
+from emokd.data.files import Files, open_files
+from emokd.data.listing import is_picture
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, picture_examples
 from emokd.data.tables import Row, iterate_table
@@ -132,7 +133,7 @@ def _columns_without_header(path: str, top: Sequence[str]) -> Sequence[str] | No
     """The columns of a table whose first line is a row already; None where it is a header."""
     if set(COLUMNS).intersection(top):
         return None
-    if len(top) == len(COLUMNS) and os.path.splitext(top[0])[1].lower() in PICTURE_SUFFIXES:
+    if len(top) == len(COLUMNS) and is_picture(top[0]):
         logging.warning("%s has no header line; its columns are read as %s.", path, ", ".join(COLUMNS))
         return COLUMNS
     raise InputError(

@@ -10,6 +10,7 @@ from absl import logging
 from emokd.data.class_list import check_classes
 from emokd.data.examples import Examples
 from emokd.data.files import Files, open_files
+from emokd.data.listing import by_suffix
 from emokd.data.pictures import check_options, class_options, picture_examples
 from emokd.data.splits import normalise_split
 from emokd.errors import InputError, excerpt
@@ -58,12 +59,11 @@ def load(
         labels.append(ids[normal(parts[depth])])
         splits.append(normalise_split(parts[0]) if depth else "")
     _check_classes(files, class_names, found, labels, splits)
-    if len(files.names) > len(names):
+    ignored = set(files.names).difference(names)
+    if ignored:
         logging.warning(
-            "%s: %d files of %s are no pictures of a class and are ignored.",
-            name,
-            len(files.names) - len(names),
-            files.where,
+            "%s: %d files of %s are no pictures of a class and are ignored: %s.",
+            *(name, len(ignored), files.where, by_suffix(ignored)),
         )
     return picture_examples(
         name,
@@ -125,8 +125,10 @@ def _check_classes(files: Files, classes: Sequence[str], found: Sequence[str], l
     train = Counter(label for label, split in zip(labels, splits, strict=True) if split == "train")
     for i, label in enumerate(classes):
         if not count[i]:
+            others = [name for name in files.names if label in _parts(name)[:-1]]
             raise InputError(
-                f"{files.where}: class {label!r} has no pictures. Its folders are {excerpt(found)}. "
+                f"{files.where}: class {label!r} has no pictures{f', but {by_suffix(others)}' if others else ''}. "
+                f"Its folders are {excerpt(found)}. "
                 "Add pictures, remove the folder, or correct config.data.options.classes."
             )
         if train and not train[i]:
