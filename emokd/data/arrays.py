@@ -14,7 +14,7 @@ from emokd.data.examples import Examples, Rows
 from emokd.data.tables import Row
 from emokd.errors import InputError, excerpt, nearest
 
-_LARGEST = float(np.finfo(np.float64).max)
+_LARGEST = float(np.finfo(np.float32).max)
 _MISSING = ("", "nan", "na")
 
 
@@ -106,7 +106,7 @@ def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
     if array.ndim < 2 or not array.size:
         raise InputError(f"{where} has the shape {list(array.shape)}. Give one row per example: [examples, features].")
     values = array.astype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64)
-    infinite = np.flatnonzero(np.isinf(values).reshape(len(values), -1).any(1))
+    infinite = np.flatnonzero((np.abs(values) > _LARGEST).reshape(len(values), -1).any(1))
     if len(infinite):
         raise InputError(
             f"{where} has infinite values in {len(infinite)} rows (from 0: {excerpt(infinite)}). "

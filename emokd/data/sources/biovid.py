@@ -114,10 +114,9 @@ def load(directory: str, options: Mapping) -> Examples:
     readers: dict[str, Callable[[int], np.ndarray]] = {}
     content: Callable[[int], str]
     if "physiology" in inputs:
-        clips, traces = _read_traces(os.path.join(directory, "physio"), clips, options)
-        readers["physiology"] = Rows(
-            traces, names=several("channels", options.get("channels") or ("emg_corrugator",), CHANNELS)
-        )
+        channels = several("channels", options.get("channels") or ("emg_corrugator",), CHANNELS)
+        clips, traces = _read_traces(os.path.join(directory, "physio"), clips, channels, options)
+        readers["physiology"] = Rows(traces, names=tuple(channels))
         content = functools.partial(_trace_digest, traces)
     if "video" in inputs:
         store = _STORES[choice("frames", options.get("frames") or "folders", tuple(_STORES))]
