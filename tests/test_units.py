@@ -89,7 +89,6 @@ def test_a_student_is_evaluated_and_continued_by_the_reference_that_it_was_train
     folder = configuration.from_json((workdir / "config.json").read_text()).data.dir
     # Another training split has another reference, but what has been learnt already holds for the first run's.
     config = make_config(folder, **{"data.split.seed": 3})
-    config.modalities.late = defaults.modality("features/eye", "mlp", widths=(4,))
     stored = model_folder.provenance(workdir / "student")["references"]
     work = job.create_job(config, train_teacher=None)
     assert reference.to_json(work.splits["train"]) != stored
