@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from emokd.data import cache_writer
 from emokd.data.cache_writer import Plan
@@ -28,10 +28,13 @@ from emokd.data.teacher_cache import CENTRE, FORMAT, Key, TeacherCache, check_dt
 from emokd.distributed import together
 from emokd.errors import InputError, excerpt
 from emokd.models.network import TrainedModel
+from emokd.recipes.standardize import Moments
 from emokd.reporting.progress import Progress
 from emokd.training.loop import Job
 from emokd.training.sharding import batch_sharding, check_batch_size, create_local_mesh, put_batch, replicated
 
+COARSE = 0.1
+"""A cache says of which features rounding moves the values by more than this share of their deviation. [ours]"""
 SAMPLE = 32
 """How many pictures of each set are decoded when a cache is opened, to see that equal bytes still give equal pixels."""
 
@@ -245,7 +248,8 @@ def _ask(
     @functools.partial(jax.jit, static_argnames="centre", out_shardings=batch_sharding(mesh))
     def compute(constants, batch, view, centre):
         found = recipe.frozen_features(constants, {**batch, "view": jnp.full_like(batch["view"], view)}, centre)
-        return jnp.concatenate([found[name].astype(plan.dtype) for name in plan.widths], axis=1)
+        dtype = jnp.float32 if centre else plan.dtype  # to see on the host what rounding does
+        return jnp.concatenate([found[name].astype(dtype) for name in plan.widths], axis=1)
 
     constants = jax.device_put(recipe.constants, replicated(mesh))
     bad = BadImages()
@@ -261,6 +265,7 @@ def _ask(
     steps = -(-len(chosen) // config.batch_size)
     progress = Progress([("cache", steps)], batch_size=config.batch_size, devices=mesh.size)
     progress.begin("cache")
+    seen: list[Moments] = []
     for step, batch in enumerate(to_device(host, lambda batch: put_batch(batch, mesh))):
         if len(bad):
             name, reason = next(iter(bad.reasons.items()))
@@ -268,8 +273,14 @@ def _ask(
         answers = [compute(constants, batch, np.int32(view), centre=False) for view in range(plan.views)]
         answers.append(compute(constants, batch, np.int32(CENTRE), centre=True))
         rows = min(config.batch_size, len(chosen) - step * config.batch_size)
-        values = np.stack(jax.device_get(answers), axis=1)[:rows]
+        *views, centre = (answer[:rows] for answer in jax.device_get(answers))
+        with np.errstate(over="ignore"):
+            values = np.stack([*views, centre.astype(plan.dtype)], axis=1)
         _check_finite(values, plan)
+        own = [_moments(centre), _moments(values[:, -1].astype(np.float64) - centre)]
+        seen = [before.merge(now) for before, now in zip(seen, own, strict=True)] if seen else own
+        if step == steps - 1:  # before the last part is written
+            _check_rounding(*seen, plan)
         progress.step()
         progress.show({})
         yield values
@@ -285,6 +296,34 @@ def _check_finite(values: Shaped[np.ndarray, "b V D"], plan: Plan) -> None:
             f"Features of teacher {name!r} are infinite or no numbers in {plan.dtype}. "
             f"{'Set config.cache.dtype=bfloat16, which holds larger ones.' if plan.dtype == np.float16 else ''}"
         )
+
+
+def _moments(values: Float[np.ndarray, "b D"]) -> Moments:
+    values = values.astype(np.float64)
+    mean = values.mean(0)
+    number = np.full(mean.shape, float(len(values)))
+    return Moments(number, mean, ((values - mean) ** 2).sum(0), values.min(0), values.max(0))
+
+
+def _check_rounding(features: Moments, rounding: Moments, plan: Plan) -> None:
+    """Says which features are so small, or so far from zero, that what is stored of them is rounding for a good part.
+
+    Raises:
+      InputError: most of a teacher's features are.
+    """
+    alive = ~features.dead
+    lost = alive & (np.hypot(rounding.std, rounding.mean) > COARSE * features.std)
+    ends = np.cumsum(list(plan.widths.values()))
+    for name, begin, end in zip(plan.widths, [0, *ends], ends, strict=False):
+        places = np.flatnonzero(lost[begin:end]).tolist()
+        words = (
+            f"{len(places)} of {end - begin} features of teacher {name!r} are so small, or vary so little beside their "
+            f"size, that {plan.dtype} moves them by more than {COARSE:g} of their deviation: {excerpt(places)} (from 0)"
+        )
+        if len(places) > alive[begin:end].sum() / 2:
+            raise InputError(f"{words}. Set config.cache.dtype=float32, or give the teacher features of another unit.")
+        if places:
+            logging.warning("%s. config.cache.dtype=float32 keeps them.", words)
 
 
 def _pieces(arrays: Iterator[np.ndarray], lengths: Iterable[int]) -> Iterator[np.ndarray]:

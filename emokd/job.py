@@ -12,11 +12,11 @@ from absl import logging
 
 from emokd import caching, predecessor, recipes
 from emokd import config as configuration
-from emokd.data import sources, splits
+from emokd.data import reference, sources, splits
 from emokd.data.answers_file import AnswersFile
 from emokd.data.augment import centre_views
 from emokd.data.class_counts import class_counts, named_counts
-from emokd.data.examples import Examples
+from emokd.data.examples import Examples, Rows
 from emokd.data.pipeline import readable
 from emokd.distributed import together
 from emokd.errors import InputError
@@ -78,6 +78,7 @@ def train(
     if jax.process_index() == 0:
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         origin["face_crop"] = job.splits["train"].face_crop
+        origin["references"] = reference.to_json(job.splits["train"])
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
         write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
         if report:
@@ -154,8 +155,11 @@ def _create_job(
     config: ml_collections.ConfigDict, train_teacher: TrainTeacher, cached: bool, shared: dict[str, Programs]
 ) -> tuple[Job, dict[str, TrainedModel]]:
     parts = load_splits(config)
-    train_split = parts["train"]
     extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    start = pathlib.Path(config.start_from) if config.start_from else None
+    done = predecessor.phases_done(start) if start else set()
+    parts, extra = _refer(config, parts, extra, start)
+    train_split = parts["train"]
     if config.batch_size > len(train_split):
         raise InputError(
             f"config.batch_size is {config.batch_size}, but the training split of {train_split.name} has only "
@@ -169,13 +173,12 @@ def _create_job(
         counts={column: class_counts(train_split, column) for column in train_split.classes},
         devices=create_mesh(config.devices, **config.mesh).size,
         inputs={name: readable(train_split, name).shape for name in train_split.inputs if name != "image"},
+        names={n: read.names for n, read in train_split.inputs.items() if isinstance(read, Rows) and read.names},
     )
     for concern in classification.concerns(config, task):
         logging.warning("%s: %s", train_split.name, concern)
     answers = load_answers(config, [*parts.values(), *([extra] if extra else [])])
     models = {**load_models(config, train_teacher), **{name: answering(file) for name, file in answers.items()}}
-    start = pathlib.Path(config.start_from) if config.start_from else None
-    done = predecessor.phases_done(start) if start else set()
     key = program_key(config, task, models, done)
     if key not in shared:
         make_room(shared)
@@ -192,6 +195,25 @@ def _create_job(
         return {**cache(batch), **{f"features/{name}": file.lookup(batch) for name, file in answers.items()}}
 
     return dataclasses.replace(job, attach=attach if answers else cache), models
+
+
+def _refer(
+    config: ml_collections.ConfigDict, parts: Mapping[str, Examples], extra: Examples | None, start: pathlib.Path | None
+) -> tuple[dict[str, Examples], Examples | None]:
+    """The examples with the arrays of all splits read from the training split's centre, in its units.
+
+    A run that begins where another ended goes on with that one's.
+    """
+    if start:
+        references = predecessor.references(start)
+    else:
+        sections = config.get("modalities", {}).values()
+        together: dict[str, bool] = {}
+        for section in sections:
+            together[section.input] = together.get(section.input, False) or section.standardize == "all"
+        references = reference.fit(parts["train"], together)
+    referred = {name: reference.refer(part, references) for name, part in parts.items()}
+    return referred, extra and reference.refer(extra, references)
 
 
 def program_key(
@@ -341,7 +363,8 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
         raise InputError(f"{workdir} holds no student yet; finish the run with python -m emokd.train first.")
     config = read_config(path)
     model = model_folder.load_trained(workdir / "student")
-    parts = load_splits(config)
+    references = reference.from_json(model_folder.provenance(workdir / "student").get("references", {}))
+    parts = {name: reference.refer(part, references) for name, part in load_splits(config).items()}
     found, expected = model.spec.classes, parts[split].classes
     for head, names in found.items():
         if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):

@@ -12,10 +12,13 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
+from emokd.data import reference
+from emokd.data.reference import Reference
 from emokd.errors import InputError, excerpt
 from emokd.phase import Recipe, Tree, path_string
 from emokd.training.checkpoints import abstract_like, read_weights
 from emokd.training.state import State
+from emokd.weights import model_folder
 from emokd.workdir import read_config
 
 Begin = tuple[Tree, Tree]
@@ -81,6 +84,15 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
     found = read_weights(path, step, wanted)
     logging.info("Beginning with what has been learnt in %s.", folder)
     return found["params"], found["stats"]
+
+
+def references(folder: pathlib.Path) -> dict[str, Reference]:
+    """From where and in what unit the run in `folder` read its arrays: its statistics hold for such values alone.
+
+    Raises:
+      InputError: its student is gone.
+    """
+    return reference.from_json(model_folder.provenance(folder / "student").get("references", {}))
 
 
 def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:

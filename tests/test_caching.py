@@ -369,3 +369,30 @@ def test_two_processes_write_what_one_writes(written, tmp_path, monkeypatch):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        (lambda x: x, 0),
+        (lambda x: x * 1e-2, 0),
+        (lambda x: x * np.where(np.arange(6) < 2, 1e-9, 1.0), 2),  # flushed to zero
+        (lambda x: x + np.where(np.arange(6) < 2, 3e3, 0.0), 2),  # rounded to multiples of 2
+        (lambda x: x * 1e-9, 6),
+        (lambda x: x * np.where(np.arange(6) < 5, 0.0, 1.0), 0),  # dead anyway
+    ],
+)
+def test_features_that_float16_rounds_away_are_said_and_refused_where_they_are_most(change, lost, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
+    x = change(np.random.default_rng(0).standard_normal((50, 6))).astype(np.float32)
+    both = np.concatenate([np.random.default_rng(1).standard_normal((50, 3)).astype(np.float32), x], axis=1)
+    plan = cache_writer.create_plan({"views": 1, "dtype": "float16"}, {"one": 3, "two": 6}, 50, 50)
+    moments = caching._moments(both), caching._moments(both.astype(np.float16).astype(np.float64) - both)
+    if lost == 6:
+        with pytest.raises(InputError, match=r"6 of 6 features of teacher 'two' .*0, 1, 2.*cache\.dtype=float32"):
+            caching._check_rounding(*moments, plan)
+    else:
+        caching._check_rounding(*moments, plan)
+        assert len(said) == (lost > 0)
+        assert not said or "2 of 6 features of teacher 'two'" in said[0] and ": 0, 1 (from 0)" in said[0]

@@ -26,6 +26,7 @@ def array_examples(
     arrays: Mapping[str, np.ndarray],
     splits: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> Examples:
     """Makes Examples of arrays that are aligned with the keys, row by row. NaN stays NaN.
 
@@ -34,9 +35,10 @@ def array_examples(
       keys: the name of each example.
       columns: targets, as in Examples.
       classes: class names by column.
-      arrays: float32 [N, ...] by the input's name, such as `features/eye`.
+      arrays: float64 or float32 [N, ...] by the input's name, such as `features/eye`; they are read as float32.
       splits: the prescribed split of each example.
       groups: the subject of each example.
+      names: of an array's columns.
 
     Raises:
       InputError: there is no example, or some have no value in any array.
@@ -57,7 +59,10 @@ def array_examples(
         keys=list(keys),
         columns=columns,
         classes={column: tuple(values) for column, values in classes.items()},
-        inputs={input_name: Rows(array) for input_name, array in arrays.items()},
+        inputs={
+            input_name: Rows(array, names=tuple((names or {}).get(input_name, ())))
+            for input_name, array in arrays.items()
+        },
         content=content,
         splits=None if splits is None else np.array(splits),
         groups=None if groups is None else np.array(groups),
@@ -87,7 +92,7 @@ def read_npz(path: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> 
 
 
 def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
-    """An array as float32, NaN allowed.
+    """An array as float32 where that holds its type, else as float64; NaN allowed.
 
     Args:
       array: numbers, [N, ...].
@@ -100,9 +105,8 @@ def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
         raise InputError(f"{where} is of type {array.dtype}, which is not numeric. Save numbers.")
     if array.ndim < 2 or not array.size:
         raise InputError(f"{where} has the shape {list(array.shape)}. Give one row per example: [examples, features].")
-    with np.errstate(over="ignore"):
-        values = array.astype(np.float32)
-    infinite = np.flatnonzero(np.isinf(values).reshape(len(values), -1).any(1))
+    values = array.astype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64)
+    infinite = np.flatnonzero((np.abs(values) > _LARGEST).reshape(len(values), -1).any(1))
     if len(infinite):
         raise InputError(
             f"{where} has infinite values in {len(infinite)} rows (from 0: {excerpt(infinite)}). "
@@ -112,12 +116,12 @@ def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
 
 
 def read_numbers(rows: Sequence[Row], columns: Sequence[str]) -> Float[np.ndarray, "N D"]:
-    """The numbers of these columns of a table; cells without a value (`tables.is_missing`) become NaN.
+    """The numbers of these columns of a table in float64; cells without a value (`tables.is_missing`) become NaN.
 
     Raises:
       InputError: a cell is anything else; the message names the line.
     """
-    return np.array([[_number(row, column) for column in columns] for row in rows], np.float32)
+    return np.array([[_number(row, column) for column in columns] for row in rows], np.float64)
 
 
 def read_names(path: str, names: np.ndarray) -> list[str]:

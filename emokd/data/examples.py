@@ -22,24 +22,41 @@ class Rows:
     """Reads an input that is an array in memory; a batch of it costs one copy.
 
     Attributes:
-      array: [N, ...].
+      array: [N, ...]. float64 where float32 would round what matters away, such as a clock's differences.
       places: the row of each example, or None where example i is row i.
+      names: of the last axis's entries, where they are known.
+      reference: makes rows float32, see `emokd.data.reference`; None to round them as they are.
     """
 
     array: np.ndarray
     places: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    reference: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __call__(self, i: int) -> np.ndarray:
         """The row of example i."""
-        return self.array[i if self.places is None else self.places[i]]
+        return self._in_batch(self.array[i if self.places is None else self.places[i]])
 
     def many(self, indices: np.ndarray) -> np.ndarray:
         """The rows of these examples, [len(indices), ...]."""
-        return self.array[indices if self.places is None else self.places[indices]]
+        return self._in_batch(self.array[indices if self.places is None else self.places[indices]])
 
     def select(self, indices: np.ndarray) -> "Rows":
         """Reads the examples at `indices`, in that order."""
-        return Rows(self.array, indices if self.places is None else self.places[indices])
+        return dataclasses.replace(self, places=indices if self.places is None else self.places[indices])
+
+    def raw(self) -> np.ndarray:
+        """The rows of all examples, as they are held."""
+        return self.array if self.places is None else self.array[self.places]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of what is read: floating numbers are float32."""
+        floating = self.reference is not None or np.issubdtype(self.array.dtype, np.floating)
+        return np.dtype(np.float32) if floating else self.array.dtype
+
+    def _in_batch(self, rows: np.ndarray) -> np.ndarray:
+        return rows.astype(self.dtype) if self.reference is None else self.reference(rows)
 
 
 @dataclasses.dataclass(frozen=True)

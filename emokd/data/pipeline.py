@@ -255,7 +255,7 @@ class _RowReader:
         shape, dtype = self._shapes[name]
         rows = np.zeros((len(indices), *shape), dtype)
         readers = [source.inputs[name] for source in self._sources]
-        tables = [r for r in readers if isinstance(r, Rows) and (r.array.shape[1:], r.array.dtype) == (shape, dtype)]
+        tables = [r for r in readers if isinstance(r, Rows) and (r.array.shape[1:], r.dtype) == (shape, dtype)]
         if len(tables) == len(readers):
             for reader, start, end in zip(tables, self._offsets, self._offsets[1:], strict=False):
                 here = (start <= indices) & (indices < end)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from emokd.errors import InputError, nearest
 
-SHARED = ("classification", "common", "imitation", "modalities", "relations")
+SHARED = ("classification", "common", "imitation", "modalities", "relations", "standardize")
 """What recipes have in common; no recipes themselves."""
 
 

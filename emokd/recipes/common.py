@@ -23,7 +23,6 @@ from emokd.schedules import learning_rate_schedule
 from emokd.signals import Signals
 
 Choice = TypeVar("Choice")
-Weights = TypeVar("Weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Task:
       counts: training examples of each class of each classifying column, fractional where votes are counted.
       inputs: shape of one example of each input that is no picture.
       devices: over how many devices the batch is split.
+      names: of the columns of inputs that are tables, where they are known.
     """
 
     classes: Mapping[str, tuple[str, ...]]
@@ -47,6 +47,7 @@ class Task:
     counts: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     devices: int = 1
+    names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def steps_per_epoch(self, stream: str) -> int:
         """Whole batches in a stream, at least one."""
@@ -237,65 +238,6 @@ def create_linear(key: Array, inputs: int, outputs: int) -> Tree:
 def linear(params: Tree, features: Float[Array, "B D"]) -> Float[Array, "B E"]:
     """Applies a linear map."""
     return features @ params["kernel"] + params["bias"][None]
-
-
-def standardize(statistics: Tree, features: Float[Array, "B D"]) -> Float[Array, "B D"]:
-    """Features with each dimension at mean 0 and deviation 1 over the training set."""
-    return (features - statistics["mean"][None]) / statistics["std"][None]
-
-
-def restandardize(params: Tree, old: Tree, new: Tree) -> Tree:
-    """A linear map on features standardised by `old`, rewritten for features standardised by `new`."""
-    kernel = params["kernel"] * (new["std"] / old["std"])[:, None]
-    shift = ((new["mean"] - old["mean"]) / old["std"])[None] @ params["kernel"]
-    return {"kernel": kernel, "bias": params["bias"] + shift[0]}
-
-
-def fit_standardizers(
-    features: Callable[[Weights, Batch], Mapping[str, Float[Array, "B D"]]], weights: Weights, batches: Iterable[Batch]
-) -> dict[str, Tree]:
-    """Mean and deviation of named features over a data set, in one pass; padding rows do not count.
-
-    Deviations below 1e-3 of the largest are raised to it, so that a dead dimension does not become noise.
-
-    Args:
-      features: weights and a batch to features by name.
-      weights: any tree; an argument of the compiled program, not a constant in it.
-      batches: the data set.
-
-    Returns:
-      For each name, {"mean": [D], "std": [D]}.
-    """
-
-    @jax.jit
-    def add(total, weights, batch):
-        rows = batch["mask"].astype(jnp.float32)[:, None]
-        values = {name: value.astype(jnp.float32) for name, value in features(weights, batch).items()}
-        if total is None:
-            # A shift near the mean keeps the sums of squares well conditioned in float32.
-            zeros = {name: jnp.zeros(value.shape[1]) for name, value in values.items()}
-            shift = {name: (rows * value).sum(0) / jnp.maximum(rows.sum(), 1.0) for name, value in values.items()}
-            total = {"shift": shift, "count": jnp.zeros(()), "sum": zeros, "square": zeros}
-        shifted = {name: value - total["shift"][name][None] for name, value in values.items()}
-        return {
-            "shift": total["shift"],
-            "count": total["count"] + rows.sum(),
-            "sum": {name: total["sum"][name] + (rows * value).sum(0) for name, value in shifted.items()},
-            "square": {name: total["square"][name] + (rows * value**2).sum(0) for name, value in shifted.items()},
-        }
-
-    total = None
-    for batch in batches:
-        total = add(total, weights, batch)
-    if total is None:
-        raise InputError("There is no training example to take feature statistics from.")
-    fitted = {}
-    for name, shift in total["shift"].items():
-        offset = total["sum"][name] / total["count"]
-        std = jnp.sqrt(jnp.maximum(total["square"][name] / total["count"] - offset**2, 0.0))
-        floor = jnp.maximum(1e-3 * std.max(), 1e-6)
-        fitted[name] = {"mean": shift + offset, "std": jnp.maximum(std, floor)}
-    return fitted
 
 
 def create_network(spec: NetworkSpec | MultimodalSpec, config: ml_collections.ConfigDict, name: str) -> Functional:

@@ -12,7 +12,7 @@ from emokd.errors import InputError, nearest
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec, is_present
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.phase import Batch, Tree
-from emokd.recipes import common
+from emokd.recipes import common, standardize
 
 Specs = Mapping[str, ModalitySpec]
 STANDARDIZE = ("columns", "all")
@@ -108,69 +108,59 @@ def _replace_encoder(tree: Tree, name: str, values: Tree) -> Tree:
     return {**tree, "encoders": {**encoders, name: {**encoders.get(name, {}), **values}}}
 
 
-def fit_standardizers(specs: Specs, batches: Iterable[Batch]) -> dict[str, Tree]:
+def fit_standardizers(
+    specs: Specs, batches: Iterable[Batch], names: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Tree]:
     """Mean and deviation of each array modality over a data set, in one pass; missing entries do not count.
 
-    Deviations below 1e-3 of the largest are raised to it, so that a dead column does not become noise.
+    The log names the columns that are dead, and those with values far out.
+
+    Args:
+      specs: the modalities.
+      batches: the data set.
+      names: of the columns of an input, for the log.
 
     Returns:
       For each array modality {"mean", "std"}, [columns] or [] as its `standardize` says.
 
     Raises:
-      InputError: a modality, or a column of it, is missing from every example.
+      InputError: a modality, or a column of it, is missing from every example, or is infinite.
     """
     arrays = {name: spec for name, spec in specs.items() if spec.preprocessing is None}
     if not arrays:
         return {}
+    keys = {"mask", *(spec.input for spec in arrays.values())}
 
-    def entries(name, batch):
-        """All entries as rows of columns, and which of them count."""
-        values = batch[arrays[name].input].astype(jnp.float32)
-        counts = ~jnp.isnan(values) & batch["mask"].reshape(-1, *(1,) * (values.ndim - 1))
-        columns = values.shape[-1] if arrays[name].standardize == "columns" else 1
-        return values.reshape(-1, columns), counts.reshape(-1, columns)
-
-    @jax.jit
-    def add(total, batch):
+    def select(batch):
         found = {}
-        for name in arrays:
-            values, counts = entries(name, batch)
-            number = counts.sum(0).astype(jnp.float32)
-            if total is None:
-                # A shift near the mean keeps the sums of squares well conditioned in float32.
-                shift = jnp.where(counts, values, 0.0).sum(0) / jnp.maximum(number, 1.0)
-                before = {"shift": shift, **{key: jnp.zeros_like(shift) for key in ("count", "sum", "square")}}
-            else:
-                before = total[name]
-            shifted = jnp.where(counts, values - before["shift"][None], 0.0)
-            found[name] = {
-                "shift": before["shift"],
-                "count": before["count"] + number,
-                "sum": before["sum"] + shifted.sum(0),
-                "square": before["square"] + (shifted**2).sum(0),
-            }
+        for name, spec in arrays.items():
+            values = batch[spec.input].astype(jnp.float32)
+            rows = batch["mask"].reshape(-1, *(1,) * (values.ndim - 1))
+            found[name] = (values, ~jnp.isnan(values) & jnp.broadcast_to(rows, values.shape))
         return found
 
-    total = None
-    for batch in batches:
-        total = add(total, {key: batch[key] for key in ("mask", *{spec.input for spec in arrays.values()})})
-    if total is None:
+    found, everywhere = standardize.measure(select, ({key: batch[key] for key in keys} for batch in batches))
+    if not found:
         raise InputError("There is no training example to take statistics of the modalities from.")
-    return {name: _finish(name, arrays[name], sums) for name, sums in total.items()}
+    fitted = {}
+    for name, moments in found.items():
+        spec = arrays[name]
+        together = moments.pooled() if spec.standardize == "all" else None
+        _check_there(name, spec, moments if together is None else together)
+        standardize.check_finite(f"Modality {name!r} ({spec.input}): values", moments)
+        standardize.remark(f"Modality {name!r} ({spec.input})", moments, (names or {}).get(spec.input, ()), together)
+        statistics = moments.statistics() if together is None else together.statistics()
+        fitted[name] = statistics if together is None else {key: value[0] for key, value in statistics.items()}
+    return jax.device_put(fitted, everywhere)
 
 
-def _finish(name: str, spec: ModalitySpec, sums: Mapping[str, Array]) -> Tree:
-    missing = int((sums["count"] == 0).sum())
+def _check_there(name: str, spec: ModalitySpec, moments: standardize.Moments) -> None:
+    missing = int((moments.number == 0).sum())
     if missing:
         raise InputError(
-            f"Modality {name!r} ({spec.input}): {missing} of {sums['count'].size} columns have no value in any "
+            f"Modality {name!r} ({spec.input}): {missing} of {moments.number.size} columns have no value in any "
             "training example. Leave the modality out of config.modalities, or correct the data."
         )
-    offset = sums["sum"] / sums["count"]
-    std = jnp.sqrt(jnp.maximum(sums["square"] / sums["count"] - offset**2, 0.0))
-    std = jnp.maximum(std, jnp.maximum(1e-3 * std.max(), 1e-6))
-    mean = sums["shift"] + offset
-    return {"mean": mean, "std": std} if spec.standardize == "columns" else {"mean": mean[0], "std": std[0]}
 
 
 def set_standardizers(stats: Tree, fitted: Mapping[str, Tree]) -> Tree:

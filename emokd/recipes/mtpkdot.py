@@ -193,7 +193,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
     def begin(params, stats, constants, batches):
         """Statistics of the arrays, once, for all encoders."""
-        fitted = modalities.fit_standardizers(specs, batches)
+        fitted = modalities.fit_standardizers(specs, batches, task.names)
         stats = {**stats, "teacher": modalities.set_standardizers(stats["teacher"], fitted)}
         return params, {**stats, "student": modalities.set_standardizers(stats["student"], fitted)}
 

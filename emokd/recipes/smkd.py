@@ -13,6 +13,7 @@ distance, the adapters, the exact weights and all schedules are ours, and each i
     finetune   the whole student learns the emotions
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -24,7 +25,7 @@ from emokd.errors import InputError
 from emokd.losses import features
 from emokd.models.network import TrainedModel, attach_heads
 from emokd.phase import Batch, Outcome, Recipe, Term, Tree
-from emokd.recipes import classification, common
+from emokd.recipes import classification, common, standardize
 from emokd.signals import Signals
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
@@ -88,9 +89,11 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     def standardized(teacher, params, stats, constants, batch, view):
         """z_k: the teacher's features, in evaluation mode, each dimension standardised over the training set."""
         signals, _ = teacher_signals(teacher, params, stats, constants, batch, view)
-        return common.standardize(stats["standardizer"][teacher.name], signals.features)
+        return standardize.standardize(stats["standardizer"][teacher.name], signals.features)
 
-    def standardize_teachers(params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch]) -> tuple[Tree, Tree]:
+    def standardize_teachers(
+        params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], *, log: bool = True
+    ) -> tuple[Tree, Tree]:
         """Takes the statistics of every teacher's features; the probes go on answering as before."""
 
         def raw(weights, batch):
@@ -98,9 +101,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             view = common.centre(batch)
             return {t.name: teacher_signals(t, params, stats, constants, batch, view)[0].features for t in teachers}
 
-        fitted = common.fit_standardizers(raw, (params, stats, constants), batches) if teachers else {}
+        fitted = standardize.fit(raw, (params, stats, constants), batches, log=log) if teachers else {}
         probes = {
-            name: common.restandardize(params["probes"][name], stats["standardizer"][name], new)
+            name: standardize.restandardize(params["probes"][name], stats["standardizer"][name], new)
             for name, new in fitted.items()
         }
         return {**params, "probes": probes}, {**stats, "standardizer": fitted}
@@ -130,7 +133,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             )
             if tuned:
                 moved[teacher.name] = after
-            z = common.standardize(stats["standardizer"][teacher.name], signals.features)
+            z = standardize.standardize(stats["standardizer"][teacher.name], signals.features)
             logits = common.linear(params["probes"][teacher.name], z)
             terms[teacher.name] = Term(cross_entropy(logits, labels), rows)
             metrics[f"accuracy/{teacher.name}"] = common.accuracy(logits, labels, rows)
@@ -214,7 +217,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             distill,
             {"student_backbone": 1.0, "adapters": 1.0},
             data="all",
-            prepare=standardize_teachers if moved else None,
+            prepare=functools.partial(standardize_teachers, log=not probed) if moved else None,
         ),
         common.create_phase("classify", config.phases.classify, task, classify, {"student_head": 1.0}, scored=True),
         common.create_phase("finetune", config.phases.finetune, task, finetune, student_groups, scored=True),

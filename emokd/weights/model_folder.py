@@ -162,6 +162,15 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     return model, SeenAs(data["canvas"], data["fit"], crop, precision, mirror)
 
 
+def provenance(folder: str | pathlib.Path) -> dict[str, Any]:
+    """Where a model folder's weights came from, and what is known of the data that they learnt from.
+
+    Raises:
+      InputError: it is no model folder.
+    """
+    return _read_description(pathlib.Path(folder))["provenance"]
+
+
 def model_hash(folder: str | pathlib.Path) -> str:
     """SHA-256 of a model folder's weights, hexadecimal: the name by which runs refer to it."""
     with (pathlib.Path(folder) / WEIGHTS).open("rb") as file:

@@ -115,8 +115,9 @@ def load(directory: str, options: Mapping) -> Examples:
     readers: dict[str, Callable[[int], np.ndarray]] = {}
     content: Callable[[int], str]
     if "physiology" in inputs:
-        clips, traces = _read_traces(os.path.join(directory, "physio"), clips, options)
-        readers["physiology"] = Rows(traces)
+        channels = several("channels", options.get("channels") or ("emg_corrugator",), CHANNELS)
+        clips, traces = _read_traces(os.path.join(directory, "physio"), clips, channels, options)
+        readers["physiology"] = Rows(traces, names=tuple(channels))
         content = functools.partial(_trace_digest, traces)
     if "video" in inputs:
         store = _STORES[choice("frames", options.get("frames") or "folders", tuple(_STORES))]
@@ -188,10 +189,9 @@ def _read_line(where: str, cells: Sequence[str]) -> tuple[_Clip, int]:
 
 
 def _read_traces(
-    folder: str, clips: Sequence[_Clip], options: Mapping
+    folder: str, clips: Sequence[_Clip], channels: Sequence[str], options: Mapping
 ) -> tuple[list[_Clip], Float[np.ndarray, "N T C"]]:
-    """The clips with usable traces, and those traces."""
-    channels = several("channels", options.get("channels") or ("emg_corrugator",), CHANNELS)
+    """The clips with usable traces, and those traces in float64."""
     policy = choice("bad_traces", options.get("bad_traces") or "error", ("error", "skip"))
     start = number("start", options.get("start", 2.0), 0)
     stop = number("stop", options.get("stop", 5.0), start + 1 / RATE)
@@ -247,7 +247,7 @@ def _read_trace(path: str, channels: Sequence[str], window: tuple[int, int]) -> 
         )
     places = [names.index(name) for name in channels]
     values = [_numbers(path, line, lines[line], places) for line in range(*window)]
-    return np.array(values, np.float32)
+    return np.array(values, np.float64)
 
 
 def _check_rate(path: str, lines: Sequence[str], place: int) -> None:

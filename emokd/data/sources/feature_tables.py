@@ -47,10 +47,10 @@ def load(directory: str, options: Mapping) -> Examples:
     unique(rows, ID)
     ids = [row.text(ID) for row in rows]
     columns, classes = read_targets("feature_tables", rows, class_options(options), votes=False)
-    arrays = {}
+    arrays, names = {}, {}
     for modality, place in _tables(options):
         name = modality if modality in RAW_INPUTS else f"features/{modality}"
-        arrays[name] = _read_aligned(os.path.join(directory, place), path, ids)
+        arrays[name], names[name] = _read_aligned(os.path.join(directory, place), path, ids)
         if name == "physiology" and arrays[name].ndim != 3:
             raise InputError(
                 f"{place}: physiology has the shape {list(arrays[name].shape)}, not [examples, samples, channels]. "
@@ -66,6 +66,7 @@ def load(directory: str, options: Mapping) -> Examples:
         arrays,
         splits=read_splits(rows),
         groups=[row.text("subject") for row in rows] if "subject" in rows[0].cells else None,
+        names=names,
     )
 
 
@@ -99,9 +100,9 @@ def _tables(options: Mapping) -> list[tuple[str, str]]:
     return [(modality, str(place)) for modality, place in tables.items()]
 
 
-def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> np.ndarray:
-    """The table's rows in the order of `ids`."""
-    own, values = _read_csv(place) if ":" not in os.path.basename(place) else _read_array(place)
+def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The table's rows in the order of `ids`, and the names of its columns where it has any."""
+    own, values, columns = _read_csv(place) if ":" not in os.path.basename(place) else _read_array(place)
     lacking = [name for name in ids if name not in own]
     if lacking:
         alike = {number_essence(name): name for name in own}
@@ -118,21 +119,21 @@ def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> np.ndarray:
         raise InputError(
             f"{labels} lacks {len(more)} of the ids in {place}: {excerpt(more)}. Label them or remove their rows."
         )
-    return values[[own[name] for name in ids]]
+    return values[[own[name] for name in ids]], columns
 
 
-def _read_csv(path: str) -> tuple[dict[str, int], np.ndarray]:
+def _read_csv(path: str) -> tuple[dict[str, int], np.ndarray, list[str]]:
     rows = read_table(path)
     key, *columns = rows[0].cells
     if not columns:
         raise InputError(f"{path}, line 1: there is no column besides the ids ({key!r}). Add the features.")
     unique(rows, key)
-    return {row.text(key): i for i, row in enumerate(rows)}, read_numbers(rows, columns)
+    return {row.text(key): i for i, row in enumerate(rows)}, read_numbers(rows, columns), columns
 
 
-def _read_array(place: str) -> tuple[dict[str, int], np.ndarray]:
+def _read_array(place: str) -> tuple[dict[str, int], np.ndarray, list[str]]:
     path, key = place.rsplit(":", 1)
     arrays = read_npz(path, (ID, key))
     check_rows(path, arrays)
     own = {name: i for i, name in enumerate(read_names(path, arrays[ID]))}
-    return own, as_features(arrays[key], place)
+    return own, as_features(arrays[key], place), []

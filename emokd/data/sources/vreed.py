@@ -43,11 +43,12 @@ def load(directory: str, options: Mapping) -> Examples:
     """
     check_options("vreed", options, ())
     labels: dict[str, list[int]] = {}
-    arrays = {}
+    arrays, names = {}, {}
     for name, file in TABLES.items():
         rows = read_table(os.path.join(directory, file), required=(LABEL,))
         labels[name] = [_quadrant(row) for row in rows]
-        arrays[f"features/{name}"] = read_numbers(rows, [column for column in rows[0].cells if column != LABEL])
+        columns = names[f"features/{name}"] = [column for column in rows[0].cells if column != LABEL]
+        arrays[f"features/{name}"] = read_numbers(rows, columns)
         _check_aligned(rows, labels[name], labels["eye"])
     expression = np.array(labels["eye"], np.int32)
     return array_examples(
@@ -57,6 +58,7 @@ def load(directory: str, options: Mapping) -> Examples:
         {"expression": CLASSES},
         arrays,
         groups=_blocks(expression),
+        names=names,
     )
 
 

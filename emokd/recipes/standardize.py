@@ -1,0 +1,275 @@
+"""Mean and deviation of columns over a data set, in one pass, for columns of any scale and offset.
+
+Each batch is summarised on the device, every column in a unit of its own (a power of two), so that neither squares
+underflow nor sums overflow in float32. The summaries are merged on the host in float64, by the update of Chan, Golub
+and LeVeque (1983). No column has a part in what becomes of another.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+from emokd.errors import InputError, excerpt
+from emokd.phase import Batch, Tree
+
+DEAD = 2.0**-24
+"""A column is dead whose deviation is no more than this share of its largest absolute value.
+
+So much a constant deviates that is rounded to either of two neighbouring float32 numbers: there may be nothing in the
+column but rounding. [ours]
+"""
+OUTLYING = 50.0
+"""A value that lies further from the mean than so many deviations is named in the log. [ours]"""
+SILENT = 1e-2
+"""Where one deviation serves all columns, those are named whose own is a smaller share of it. [ours]"""
+IGNORED = float(np.finfo(np.float32).max)
+"""The deviation of a dead column: whatever its values are later, they become 0."""
+
+_UNDER_WAY = 4  # summaries that the device may still be at work on
+
+Measured = Mapping[str, tuple[Float[Array, "*B C"], Bool[Array, "*B C"]]]
+"""Values by name, and which of them count."""
+
+
+def summarize(values: Float[Array, "*B C"], counts: Bool[Array, "*B C"]) -> dict[str, Array]:
+    """What `Moments.of` needs of each column of a batch, computed in float32 in the unit 2^exponent.
+
+    Args:
+      values: the last axis are the columns.
+      counts: which values count; NaN may stand where they do not.
+    """
+    values = values.astype(jnp.float32).reshape(-1, values.shape[-1])
+    counts = counts.reshape(values.shape)
+    largest = jnp.where(counts, jnp.abs(values), 0.0).max(0)
+    exponent = jnp.clip(jnp.frexp(largest)[1], -120, 126)
+    unit = jax.lax.bitcast_convert_type((127 - exponent) << 23, jnp.float32)  # 2^-exponent, exactly
+    number = counts.sum(0, dtype=jnp.int32)
+    scaled = jnp.where(counts, values * unit[None], 0.0)
+    share = 1.0 / jnp.maximum(number, 1).astype(jnp.float32)
+    mean = scaled.sum(0) * share
+    apart = jnp.where(counts, scaled - mean[None], 0.0)
+    return {
+        "number": number,
+        "exponent": exponent,
+        "mean": mean,
+        "rest": apart.sum(0) * share,  # what rounding left between `mean` and the mean
+        "square": (apart**2).sum(0),
+        "low": apart.min(0),
+        "high": apart.max(0),
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """Number, mean and spread of columns; float64 [C] on the host.
+
+    Attributes:
+      number: values that count.
+      mean: their mean, 0 where there is none.
+      square: the sum of squared distances from the mean.
+      low: the smallest value.
+      high: the largest value.
+    """
+
+    number: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Array]) -> "Moments":
+        """The moments of one batch, from `summarize`."""
+        exponent = np.asarray(summary["exponent"])
+        number, mean, rest, square, low, high = (
+            np.asarray(summary[name], np.float64) for name in ("number", "mean", "rest", "square", "low", "high")
+        )
+        return cls(
+            number,
+            np.ldexp(mean + rest, exponent),
+            np.ldexp(np.maximum(square - number * rest**2, 0.0), 2 * exponent),
+            *np.where(number > 0, np.ldexp([mean + low, mean + high], exponent), [[np.inf], [-np.inf]]),
+        )
+
+    def merge(self, other: "Moments") -> "Moments":
+        """The moments of both sets of values."""
+        number = self.number + other.number
+        share = other.number / np.maximum(number, 1.0)
+        apart = other.mean - self.mean
+        return Moments(
+            number,
+            self.mean + apart * share,
+            self.square + other.square + apart**2 * self.number * share,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
+    def pooled(self) -> "Moments":
+        """The moments of all columns' values together, [1]."""
+        columns = [Moments(*(values[i : i + 1] for values in self._fields())) for i in range(len(self.number))]
+        pooled, *others = columns
+        for column in others:
+            pooled = pooled.merge(column)
+        return pooled
+
+    @property
+    def std(self) -> np.ndarray:
+        """The deviation, of the population."""
+        return np.sqrt(self.square / np.maximum(self.number, 1.0))
+
+    @property
+    def dead(self) -> np.ndarray:
+        """Which columns hardly deviate, beside their own magnitude."""
+        return self.std <= DEAD * np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def finite(self) -> np.ndarray:
+        """Which columns have finite moments."""
+        return np.isfinite(self.mean) & np.isfinite(self.square)
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """{"mean", "std"} in float32, as `standardize` takes them."""
+        return {"mean": self.mean.astype(np.float32), "std": np.where(self.dead, IGNORED, self.std).astype(np.float32)}
+
+    def _fields(self) -> tuple[np.ndarray, ...]:
+        return self.number, self.mean, self.square, self.low, self.high
+
+
+def measure(
+    select: Callable[..., Measured], batches: Iterable[Batch], *weights: Tree
+) -> tuple[dict[str, Moments], NamedSharding | None]:
+    """The moments of named values over a data set, in one pass.
+
+    Args:
+      select: (*weights, batch) -> values and which count, by name.
+      batches: the data set.
+      weights: trees; arguments of the compiled program, not constants in it.
+
+    Returns:
+      Moments by name, none if there is no batch; and the sharding by which every device of the batches holds a whole
+      copy, None where they are on no mesh.
+    """
+    compiled, everywhere = None, None
+    found: dict[str, Moments] = {}
+    under_way: collections.deque = collections.deque()
+
+    def take():
+        for name, summary in jax.device_get(under_way.popleft()).items():
+            moments = Moments.of(summary)
+            found[name] = found[name].merge(moments) if name in found else moments
+
+    def summaries(batch, *weights):
+        return {name: summarize(*values) for name, values in select(*weights, batch).items()}
+
+    for batch in batches:
+        if compiled is None:
+            own = getattr(batch["mask"], "sharding", None)
+            everywhere = NamedSharding(own.mesh, PartitionSpec()) if isinstance(own, NamedSharding) else None
+            compiled = jax.jit(summaries, out_shardings=everywhere)
+        under_way.append(compiled(batch, *weights))
+        if len(under_way) > _UNDER_WAY:
+            take()
+    while under_way:
+        take()
+    return found, everywhere
+
+
+def fit(
+    features: Callable[[Tree, Batch], Mapping[str, Float[Array, "B D"]]],
+    weights: Tree,
+    batches: Iterable[Batch],
+    *,
+    log: bool = True,
+) -> dict[str, Tree]:
+    """Mean and deviation of named features over a data set; padding rows do not count.
+
+    Args:
+      features: weights and a batch to features by name.
+      weights: any tree.
+      batches: the data set.
+      log: whether to name what is remarkable about them.
+
+    Returns:
+      For each name, {"mean": [D], "std": [D]}.
+
+    Raises:
+      InputError: there is no example, or features are not finite.
+    """
+
+    def select(weights, batch):
+        found = features(weights, batch)
+        return {name: (x, jnp.broadcast_to(batch["mask"][:, None], x.shape)) for name, x in found.items()}
+
+    found, everywhere = measure(select, batches, weights)
+    if not found:
+        raise InputError("There is no training example to take feature statistics from.")
+    for name, moments in found.items():
+        what = f"The features of teacher {name!r}"
+        check_finite(what, moments)
+        if log:
+            remark(what, moments)
+    return jax.device_put({name: moments.statistics() for name, moments in found.items()}, everywhere)
+
+
+def check_finite(what: str, moments: Moments) -> None:
+    """Raises InputError where a column holds infinite values; `what` says whose columns they are."""
+    wrong = np.flatnonzero(~moments.finite).tolist()
+    if wrong:
+        raise InputError(
+            f"{what} are infinite, or no numbers, in {len(wrong)} of {len(moments.number)} columns (from 0: "
+            f"{excerpt(wrong)}). Correct the data or the weights that they come from."
+        )
+
+
+def remark(what: str, moments: Moments, names: Sequence[str] = (), together: Moments | None = None) -> None:
+    """Counts and names in the log the columns that standardising treats in a way that a person should know of.
+
+    Args:
+      what: whose columns they are.
+      moments: of each column.
+      names: of the columns; their numbers from 0 where there are none.
+      together: of all columns, where one mean and deviation serves them all.
+    """
+    if jax.process_index() > 0:
+        return
+    joint = moments if together is None else together
+    dead = np.broadcast_to(joint.dead, moments.mean.shape)
+    std = np.where(dead, np.inf, joint.std)
+    furthest = np.maximum(moments.high - joint.mean, joint.mean - moments.low)
+    found = [
+        ("hardly deviate beside their own magnitude: they are dead, and become 0", dead),
+        (f"have values further than {OUTLYING:g} deviations from the mean", furthest / std > OUTLYING),
+        (
+            f"deviate by less than {SILENT:g} of what all columns together do, by which they are divided "
+            "(standardize='all')",
+            ~dead & (moments.std < SILENT * joint.std),
+        ),
+    ]
+    for words, which in found:
+        places = np.flatnonzero(which).tolist()
+        if places:
+            told = [f"{names[i]} ({i})" if names else str(i) for i in places]
+            logging.warning("%s: %d of %d columns %s: %s.", what, len(places), len(which), words, excerpt(told))
+
+
+def standardize(statistics: Tree, features: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    """Features with each dimension at mean 0 and deviation 1 over the training set; a dead one is 0."""
+    return (features - statistics["mean"][None]) / statistics["std"][None]
+
+
+def restandardize(params: Tree, old: Tree, new: Tree) -> Tree:
+    """A linear map on features standardised by `old`, rewritten for features standardised by `new`.
+
+    Of a dimension that is dead in either, the map has learnt nothing that it could go on with: its rows become 0.
+    """
+    alive = (old["std"] < IGNORED) & (new["std"] < IGNORED)
+    kernel = params["kernel"] * jnp.where(alive, new["std"] / old["std"], 0.0)[:, None]
+    shift = ((new["mean"] - old["mean"]) / old["std"])[None] @ params["kernel"]
+    return {"kernel": kernel, "bias": params["bias"] + shift[0]}
