@@ -1,7 +1,7 @@
 """The scoreboard: the student beside its teachers, and how much each teacher counted."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from emokd.reporting.table import Table, count_text
@@ -83,7 +83,13 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     notes = comparisons(found, several)
     if scores.get("selected_on") == "test":
         notes.append("The test split itself picked the epoch: these scores are optimistic.")
+    notes += accepted_texts(scores.get("accepted_changes") or ())
     return Table(header, rows, title=f"Scores: {where}, one run", notes=notes)
+
+
+def accepted_texts(changes: Iterable[str]) -> list[str]:
+    """A sentence for each change of what a run began with that was accepted (`accepted_changes` of its scores)."""
+    return [f"Accepted although the run began with something else: {change}." for change in changes]
 
 
 def variant_tables(scores: Mapping[str, Any]) -> list[Table]:
