@@ -69,7 +69,9 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes `workdir` this configuration's. To be called when the run can begin, by one process, which has its lock.
+    """Makes `workdir` this configuration's, its operational keys included.
+
+    To be called when the run can begin, by one process, which has the folder's lock.
 
     What a run left behind that was stopped or refused before its first checkpoint is removed.
 
@@ -83,9 +85,9 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             if path.is_dir():
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
-    path = workdir / "config.json"
-    if not path.exists():
-        write_atomically(path, configuration.to_json(config))
+    path, text = workdir / "config.json", configuration.to_json(config)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:  # data may have moved: `evaluate` must find them
+        write_atomically(path, text)
 
 
 def _stored_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
