@@ -137,7 +137,7 @@ def teacher_trainer(
         config = configuration.load(file)
         if config.data.source == data.source:
             config.data.split = data.split
-        train(config, folder, **({"accept_changed_data": True} if accept_changed_data else {}))
+        train(config, folder, accept_changed_data=accept_changed_data)
         return folder / "student"
 
     return train_teacher

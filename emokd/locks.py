@@ -87,7 +87,7 @@ def _make(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _acquire(folder: pathlib.Path) -> filelock.BaseFileLock:
     lock: filelock.BaseFileLock = filelock.FileLock(folder / LOCK)
-    before = owner(folder)
+    before, there = owner(folder), (folder / LOCK).exists()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that it falls back to a marker
@@ -96,6 +96,8 @@ def _acquire(folder: pathlib.Path) -> filelock.BaseFileLock:
             except OSError as error:
                 if isinstance(error, filelock.Timeout) or error.errno not in _NO_FLOCK:
                     raise
+                if not there:
+                    (folder / LOCK).unlink(missing_ok=True)  # else it would be taken for a marker
                 lock = filelock.SoftFileLock(folder / LOCK)
                 lock.acquire(timeout=PATIENCE)
     except filelock.Timeout as error:

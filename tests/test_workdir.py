@@ -152,7 +152,9 @@ def test_results_without_any_configuration_are_nobodys(finished, kept):
     for name in {"config.json", workdir.RECORD, "checkpoints", "student", "scores.json"} - {kept}:
         path = run / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(InputError, match=r"run holds .* no config.json.* Restore config.json, or use another --workdir"):
+    with pytest.raises(
+        InputError, match=r"run holds .* no config.json.* Restore config.json, or use another --workdir"
+    ):
         job.train(config, run)
     assert not (run / "config.json").exists()
 
