@@ -102,7 +102,7 @@ def test_a_finished_run_is_prolonged_from_its_last_parameters_with_a_schedule_of
     assert len(params) == len(stored)
     for ours, theirs in zip(params, stored, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    rates = [float(work.recipe.phases[0].schedule(step)) for step in range(6)]
+    rates = [float(work.recipe.phases[0].learning_rate(step)) for step in range(6)]
     expected = [0.125 * (1 + np.cos(np.pi * step / 5)) for step in range(6)]
     np.testing.assert_allclose(rates, expected, atol=1e-6)
     job.train(config, tmp_path / "longer", report=False)

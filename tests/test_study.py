@@ -10,6 +10,7 @@ import types
 import pytest
 from scipy import stats
 
+from emokd import locks
 from emokd import study as command
 from emokd.config import to_json
 from emokd.errors import InputError
@@ -392,5 +393,7 @@ def test_the_command_lists_and_runs(tmp_path, base, monkeypatch, capsys):
     command.main([])
     assert capsys.readouterr().out.count("to do") == 2
     monkeypatch.setattr(command, "LIST", type("Holder", (), {"value": False}))
+    with locks.held(tmp_path / "out"), pytest.raises(InputError, match="out is in use by process"):
+        command.main([])
     command.main([])
     assert row_of(capsys.readouterr().out, "kd")[0] == "0.5625"

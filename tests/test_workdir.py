@@ -1,8 +1,10 @@
 """A run's folder: who may continue there, what a refused command leaves behind, what is lost or damaged in it."""
 
 import json
+import os
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from absl import logging
 from PIL import Image
 from small_jobs import SIZE, paint
 
-from emokd import began, job, workdir
+from emokd import began, caching, job, locks, workdir
 from emokd import config as configuration
 from emokd.errors import InputError
 from emokd.recipes import supervised
+from emokd.reporting.report import write_report
+from emokd.training import loop
 from emokd.training.programs import Programs
 from emokd.weights import model_folder
 
@@ -317,3 +321,33 @@ def test_the_record_counts_what_is_there(finished):
     for split, examples in job.load_splits(config).items():
         assert record["sets"][split]["keys"] == list(examples.keys)
     assert record["config"]["data"]["dir"] != str(pictures)  # of the original run: it is not compared
+
+
+def test_a_run_under_way_may_be_evaluated_and_reported_but_not_run_twice(finished):
+    config, run, _ = finished
+    with locks.held(run):
+        before = text_of(run)
+        with pytest.raises(InputError, match=rf"run is in use by process {os.getpid()} on .* since "):
+            job.train(config, run)
+        with pytest.raises(InputError, match=rf"run is in use by process {os.getpid()} on .* since "):
+            job.train(make_config(pathlib.Path("/nowhere"), seed=3), run)
+        job.evaluate_student(run, "test")
+        assert text_of(run) == before
+        write_report(run)
+    assert job.train(config, run)
+
+
+def test_a_cache_under_way_is_not_written_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_create_job", lambda *_, **__: (None, {}))
+    monkeypatch.setattr(caching, "write_cache", lambda *_: {})
+    config = make_config(tmp_path)
+    with locks.held(tmp_path / "cache"), pytest.raises(InputError, match="cache is in use by process"):
+        job.write_cache(config, tmp_path / "cache", None)
+    assert job.write_cache(config, tmp_path / "cache", None) == {}
+
+
+@pytest.mark.parametrize("content", ['{"distill": ', "3"])
+def test_damaged_weights_of_teachers_name_their_file_and_the_remedy(tmp_path, content):
+    (tmp_path / "teacher_weights.json").write_text(content)
+    with pytest.raises(InputError, match=r"teacher_weights.json cannot be read .*remove it"):
+        loop._Run.stored_weights(types.SimpleNamespace(workdir=tmp_path))
