@@ -8,7 +8,7 @@ process runs alone.
 import dataclasses
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -149,3 +149,19 @@ def agreed(decision: bool) -> bool:
 
     with jax.transfer_guard("allow"):
         return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
+
+
+def in_first_process(action: Callable[[], None]) -> None:
+    """Does something in process 0 alone; where it is refused there, it is refused in all.
+
+    Raises:
+      InputError: as `action`, in process 0; elsewhere it says to look there.
+    """
+    refused = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except InputError as error:
+            refused = error
+    if not agreed(refused is None):
+        raise refused or InputError("Process 0 was refused; its own message says why.")

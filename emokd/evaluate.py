@@ -9,17 +9,19 @@ import pathlib
 import jax
 from absl import flags
 
+from emokd.began import ACCEPT_HELP
 from emokd.command import run
 from emokd.job import evaluate_student
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.", required=True)
+ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which split.")
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    scores = evaluate_student(pathlib.Path(WORKDIR.value), SPLIT.value)
+    scores = evaluate_student(pathlib.Path(WORKDIR.value), SPLIT.value, accept_changed_data=ACCEPT.value)
     if jax.process_index() == 0:
         print(json.dumps(scores, indent=2))
 

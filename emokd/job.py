@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -10,7 +9,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from emokd import caching, predecessor, recipes
+from emokd import began, caching, finished, locks, predecessor, recipes
 from emokd import config as configuration
 from emokd.data import reference, sources, splits
 from emokd.data.answers_file import AnswersFile
@@ -18,7 +17,7 @@ from emokd.data.augment import centre_views
 from emokd.data.class_counts import class_counts, named_counts
 from emokd.data.examples import Examples, Rows
 from emokd.data.pipeline import readable
-from emokd.distributed import together
+from emokd.distributed import in_first_process, together
 from emokd.errors import InputError
 from emokd.models.answers import AnswersSpec
 from emokd.models.cost import describe
@@ -35,12 +34,15 @@ from emokd.training.programs import Programs, make_room
 from emokd.training.sharding import check_batch_size, create_mesh
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
-from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
+from emokd.weights.places import find_file
+from emokd.workdir import OPERATIONAL, check, claim, has_results, read_config, write_atomically
 
 # Among the operational keys, those on which compiled programs depend.
-PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
+PROGRAM_KEYS = ("devices", "mesh.", "sharding.", "remat")
 
 TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
+Data = tuple[dict[str, Examples], Examples | None]
+"""The splits, and the unlabelled pictures where there are any."""
 
 
 def train(
@@ -49,30 +51,70 @@ def train(
     *,
     report: bool = True,
     shared: dict[str, Programs] | None = None,
+    accept_changed_data: bool = False,
 ) -> dict:
     """Runs the job in `workdir`, continuing it if it has begun; returns the scores, also in `scores.json`.
+
+    Nothing is written before the job could be made: a refused run leaves no folder behind.
 
     Args:
       config: the resolved configuration.
       workdir: the run's folder.
       report: write `report.html` at the end; `python -m emokd.report` does it later.
       shared: programs of runs in this process, to use again and to add to.
+      accept_changed_data: go on although the data or files are not what the run began with, see `emokd.began`.
 
     Raises:
-      InputError: the input is wrong, or `workdir` holds a run of another configuration.
+      InputError: the input is wrong, `workdir` holds a run of another configuration or of other data, or another
+        process runs there.
     """
     workdir = pathlib.Path(workdir)
-    claim(workdir, config)
-    if (workdir / "scores.json").exists():
-        logging.info("%s is done already.", workdir)
-        return json.loads((workdir / "scores.json").read_text())
+    with locks.held(workdir):
+        in_first_process(lambda: check(workdir, config))
+        if finished.is_finished(workdir):
+            accept = accept_changed_data
+            in_first_process(lambda: finished.look(config, workdir, lambda: load_data(config), report, accept))
+            logging.info("%s is done already.", workdir)
+            return finished.read_scores(workdir)
+        return _train(config, workdir, report, shared, accept_changed_data)
 
-    job = create_job(config, teacher_trainer(workdir, config.data), shared)
+
+def _train(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    report: bool,
+    shared: dict[str, Programs] | None,
+    accept: bool,
+) -> dict:
+    data = load_data(config)
+    now = began.describe(config, *data)
+    begun = has_results(workdir)
+    changes: list[str] = []
+
+    def compare() -> None:
+        if config.start_from and (pathlib.Path(config.start_from) / "scores.json").exists():
+            changes.extend(began.check_start(pathlib.Path(config.start_from), now, accept))
+        if begun:
+            changes.extend(began.compare(workdir, now, accept))
+
+    in_first_process(compare)
+    trainer = teacher_trainer(workdir, config.data, accept)
+    job = _create_job(config, trainer, bool(config.cache.dir), {} if shared is None else shared, data)[0]
+
+    check_batch_size(config.batch_size, job.programs.mesh, config.accumulate)
+
+    def begin() -> None:
+        claim(workdir, config)
+        began.begin(workdir, now, begun, changes)
+
+    in_first_process(begin)
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         if name in job.recipe.networks:
             entry |= describe(job.recipe.networks[name])
     scores["data"] = job.splits["train"].name
+    if marks := list(dict.fromkeys([*began.accepted(workdir), *changes])):
+        scores["accepted_changes"] = marks
     scores["provenance"] = provenance()
     params, stats = job.recipe.extract(*jax.tree.map(evaluation.fetch, (state.params, state.stats)))
     if jax.process_index() == 0:
@@ -87,7 +129,9 @@ def train(
     return scores
 
 
-def teacher_trainer(workdir: pathlib.Path, data: ml_collections.ConfigDict) -> TrainTeacher:
+def teacher_trainer(
+    workdir: pathlib.Path, data: ml_collections.ConfigDict, accept_changed_data: bool = False
+) -> TrainTeacher:
     """Trains teachers that have a configuration but no weights, each in a folder of its own under `workdir`.
 
     A teacher that learns from the same data set as the run (`data`) gets the run's split: it must not see what the
@@ -100,7 +144,7 @@ def teacher_trainer(workdir: pathlib.Path, data: ml_collections.ConfigDict) -> T
         config = configuration.load(file)
         if config.data.source == data.source:
             config.data.split = data.split
-        train(config, folder)
+        train(config, folder, accept_changed_data=accept_changed_data)
         return folder / "student"
 
     return train_teacher
@@ -134,6 +178,16 @@ def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
     return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas)
 
 
+def load_data(config: ml_collections.ConfigDict) -> Data:
+    """The run's splits and, where it has any, its unlabelled pictures.
+
+    Raises:
+      InputError: as `load_splits` and `load_examples`.
+    """
+    extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    return load_splits(config), extra
+
+
 def create_job(
     config: ml_collections.ConfigDict, train_teacher: TrainTeacher, shared: dict[str, Programs] | None = None
 ) -> Job:
@@ -152,10 +206,13 @@ def create_job(
 
 
 def _create_job(
-    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, cached: bool, shared: dict[str, Programs]
+    config: ml_collections.ConfigDict,
+    train_teacher: TrainTeacher,
+    cached: bool,
+    shared: dict[str, Programs],
+    data: Data | None = None,
 ) -> tuple[Job, dict[str, TrainedModel]]:
-    parts = load_splits(config)
-    extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    parts, extra = load_data(config) if data is None else data
     start = pathlib.Path(config.start_from) if config.start_from else None
     done = predecessor.phases_done(start) if start else set()
     parts, extra = _refer(config, parts, extra, start)
@@ -253,7 +310,8 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     # Every process asks on its own devices, so each holds the teachers whole.
     config = configuration.locked(config, {"sharding.teachers": ()})
     job, models = _create_job(config, train_teacher, cached=False, shared={})
-    return caching.write_cache(job, models, folder)
+    with locks.held(folder):
+        return caching.write_cache(job, models, folder)
 
 
 def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> dict[str, TrainedModel]:
@@ -335,23 +393,13 @@ def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> Train
     return model
 
 
-def find_file(path: str, key: str) -> pathlib.Path:
-    """The file or folder at `path`, or at `path` under $EMOKD_DATA.
-
-    Raises:
-      InputError: it is in neither place; `key` says which setting asked for it.
-    """
-    places = [pathlib.Path(path)]
-    if os.environ.get("EMOKD_DATA"):
-        places.append(pathlib.Path(os.environ["EMOKD_DATA"]) / path)
-    for place in places:
-        if place.exists():
-            return place
-    raise InputError(f"{key}: there is no {' nor '.join(map(str, places))}. Correct the path, or set EMOKD_DATA.")
-
-
-def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
+def evaluate_student(workdir: pathlib.Path, split: str, *, accept_changed_data: bool = False) -> dict:
     """Scores the student's folder of a finished run on a split of the run's data.
+
+    Args:
+      workdir: the run's folder.
+      split: "train", "validation" or "test".
+      accept_changed_data: score it although the data are not what the run began with; the scores then say so.
 
     Raises:
       InputError: there is no finished run, its data are gone, or its batch does not divide over the devices here.
@@ -360,11 +408,18 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     if not path.exists():
         raise InputError(f"{workdir} holds no run: there is no {path}.")
     if not (workdir / "student").exists():
-        raise InputError(f"{workdir} holds no student yet; finish the run with python -m emokd.train first.")
+        raise InputError(
+            f"{workdir} holds no student: python -m emokd.train with the run's configuration finishes it, or makes the "
+            "student again from the checkpoints."
+        )
     config = read_config(path)
     model = model_folder.load_trained(workdir / "student")
+    parts, extra = load_data(config)
+    now = {**began.describe(config, parts, extra), "devices": None}
+    changes = began.compare(workdir, now, accept_changed_data)
+    marks = list(dict.fromkeys([*began.accepted(workdir), *changes]))
     references = reference.from_json(model_folder.provenance(workdir / "student").get("references", {}))
-    parts = {name: reference.refer(part, references) for name, part in load_splits(config).items()}
+    parts = {name: reference.refer(part, references) for name, part in parts.items()}
     found, expected = model.spec.classes, parts[split].classes
     for head, names in found.items():
         if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
@@ -393,4 +448,5 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
     remarks = rare_classes.remarks({"student": scores}, split, named_counts(parts["train"]))
     for remark in remarks:
         logging.warning("%s", remark)
-    return {"split": split, **scores, "remarks": remarks}
+    found_scores = {"split": split, **scores, "remarks": remarks}
+    return {**found_scores, "accepted_changes": marks} if marks else found_scores

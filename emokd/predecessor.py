@@ -1,5 +1,6 @@
 """A run that begins where another one ended: with its parameters and statistics, and without the phases it has done.
 
+Where it has done all of them, the last one is done again: so a finished run is prolonged, with a schedule of its own.
 Several students of the same teachers, say: one run trains the teachers (`config.phases.student.enabled = False`), the
 others name its folder in `config.start_from`.
 """
@@ -28,15 +29,17 @@ Begin = tuple[Tree, Tree]
 def without(recipe: Recipe, done: Collection[str], folder: pathlib.Path) -> Recipe:
     """The recipe without the phases of these names, however long they were.
 
-    Raises:
-      InputError: none is left.
+    Where none is left the run is prolonged: its last phase is done again, for its own length and with a learning-rate
+    schedule of its own, from the parameters at the end of the run in `folder`.
     """
     phases = [phase for phase in recipe.phases if phase.name not in done]
     if not phases:
-        raise InputError(
-            f"config.start_from: the run in {folder} has done every phase of this one "
-            f"({', '.join(phase.name for phase in recipe.phases)}). Train it with those to repeat disabled, such as "
-            f"--config.phases.{recipe.phases[-1].name}.enabled=False."
+        phases = [recipe.phases[-1]]
+        logging.info(
+            "config.start_from: the run in %s has done every phase of this one (%s). Phase %s is done again, %d steps "
+            "from its last parameters; to prolong an earlier phase, disable those after it "
+            "(config.phases.NAME.enabled=False).",
+            *(folder, ", ".join(phase.name for phase in recipe.phases), phases[0].name, phases[0].steps),
         )
     return dataclasses.replace(recipe, phases=phases)
 

@@ -1,4 +1,4 @@
-"""Writes report.html about a run, finished or not, into its workdir.
+"""Writes report.html about a run, finished, unfinished or under way, into its workdir.
 
 python -m emokd.report --workdir=runs/quickstart
 """
@@ -8,15 +8,42 @@ import pathlib
 from absl import flags
 
 from emokd.command import run
+from emokd.errors import InputError
 from emokd.reporting.report import write_report
+from emokd.reporting.scoreboard import accepted_texts
+from emokd.workdir import RECORD
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to report on.", required=True)
+ACCEPT = flags.DEFINE_bool(
+    "accept_changed_data", False, "Report although the data or files are not what the run began with; the page says so."
+)
+
+
+def remarks(workdir: pathlib.Path, accept: bool) -> list[str]:
+    """What the page has to say of the data that the run began with.
+
+    Raises:
+      InputError: they have changed, which is not accepted.
+    """
+    if not (workdir / RECORD).exists():
+        return []
+    from emokd import began, job  # only here: a page of a run without a record needs neither models nor data
+
+    config = job.read_config(workdir / "config.json")
+    try:
+        data = job.load_data(config)
+    except InputError as error:
+        return [f"The data could not be compared with what the run began with: {error}"]
+    now = {**began.describe(config, *data), "devices": None}
+    changes = dict.fromkeys([*began.accepted(workdir), *began.compare(workdir, now, accept)])
+    return accepted_texts(changes)
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    print(write_report(pathlib.Path(WORKDIR.value)))
+    workdir = pathlib.Path(WORKDIR.value)
+    print(write_report(workdir, remarks(workdir, ACCEPT.value)))
 
 
 if __name__ == "__main__":

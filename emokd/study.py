@@ -20,7 +20,8 @@ import ml_collections
 from absl import flags, logging
 
 from emokd import config as configuration
-from emokd import study_plan
+from emokd import locks, study_plan
+from emokd.began import ACCEPT_HELP
 from emokd.command import run
 from emokd.errors import InputError
 from emokd.job import train
@@ -29,14 +30,17 @@ from emokd.reporting.provenance import provenance
 from emokd.reporting.study_table import Result, results_csv, study_table
 from emokd.reporting.table import Table
 from emokd.study_plan import Run, Study, check_variants, create_study
-from emokd.workdir import claim, write_atomically
+from emokd.workdir import check, read_json, write_atomically
 
 CONFIG = configuration.define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and their table.", required=True)
 ONLY = flags.DEFINE_list("only", [], "Run these variants alone; the table shows all that are finished.")
+ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)
 LIST = flags.DEFINE_bool("list", False, "Show what is done and what would run, and stop.")
 
 Train = Callable[[ml_collections.ConfigDict, str], Any]
+
+AGAIN = "Remove the folder to run it again."
 
 RECORD = "study_run.json"
 """In a run's folder: how long it took, and where and when."""
@@ -66,7 +70,7 @@ def run_study(
     check_variants(only, study.variants)
     for planned in study.runs:
         if (folder_of(workdir, planned) / "config.json").exists():
-            claim(folder_of(workdir, planned), planned.config)
+            check(folder_of(workdir, planned), planned.config)
     waiting = [r for r in _chosen(study, only) if not (folder_of(workdir, r) / "scores.json").exists()]
     table = write_results(study, workdir, collect(study, workdir))
     while waiting:
@@ -120,19 +124,12 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
     for planned in sorted(study.runs, key=lambda planned: study.variants.index(planned.variant)):
         folder = folder_of(workdir, planned)
         if (folder / "scores.json").exists():
-            record = _read(folder / RECORD) if (folder / RECORD).exists() else {}
-            scores = _read(folder / "scores.json")
+            record = read_json(folder / RECORD, AGAIN) if (folder / RECORD).exists() else {}
+            scores = read_json(folder / "scores.json", AGAIN)
             found.append(
                 Result(planned.variant, planned.seed, planned.fold, scores, record.pop("seconds", None), record)
             )
     return found
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: {error.msg}. Remove the folder to run it again.") from error
 
 
 def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]) -> str:
@@ -201,7 +198,9 @@ def main(argv: list[str]) -> None:
     if LIST.value:
         print(list_runs(study, workdir, ONLY.value))
     else:
-        print(run_study(study, workdir, train=functools.partial(train, report=False, shared={}), only=ONLY.value))
+        whole = functools.partial(train, report=False, shared={}, accept_changed_data=ACCEPT.value)
+        with locks.held(workdir):
+            print(run_study(study, workdir, train=whole, only=ONLY.value))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ import jax
 from absl import flags, logging
 
 from emokd import config as configuration
+from emokd.began import ACCEPT_HELP
 from emokd.command import run
 from emokd.job import train
 from emokd.reporting.scoreboard import scoreboard
 
 CONFIG = configuration.define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs, scores and the student.", required=True)
+ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)
 
 
 def main(argv: list[str]) -> None:
@@ -23,7 +25,7 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     for line in configuration.diff(config, configuration.load(configuration.file_of(CONFIG))):
         logging.info("config: %s", line)
-    scores = train(config, WORKDIR.value)
+    scores = train(config, WORKDIR.value, accept_changed_data=ACCEPT.value)
     if jax.process_index() == 0:
         print(scoreboard(scores))
         print(f"\nWorkdir: {pathlib.Path(WORKDIR.value).absolute()}")

@@ -20,7 +20,7 @@ from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import bounded, smkd, supervised
 from emokd.weights import model_folder
-from emokd.workdir import claim
+from emokd.workdir import check, claim
 
 
 def save_teacher(folder: pathlib.Path, seed: int) -> str:
@@ -144,7 +144,7 @@ def test_a_teacher_of_another_data_set_keeps_its_own_split(tmp_path, monkeypatch
     data = defaults.data()
     data.source, data.split.seed = "image_folder", 7
     trained = []
-    monkeypatch.setattr(job, "train", lambda config, folder: trained.append((config.data.split.seed, folder)))
+    monkeypatch.setattr(job, "train", lambda config, folder, **_: trained.append((config.data.split.seed, folder)))
     student = job.teacher_trainer(tmp_path, data)(str(tmp_path / "teacher.py"), pathlib.Path("one"))
     assert trained == [(0, tmp_path / "teachers" / "one")]
     assert student == tmp_path / "teachers" / "one" / "student"
@@ -299,9 +299,10 @@ def test_a_run_of_an_older_emokd_without_a_newer_key_is_continued(tmp_path):
     stored = json.loads((tmp_path / "config.json").read_text())
     del stored["data"]["split"]["by_group"], stored["distance"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
-    claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    check(tmp_path, config)
     with pytest.raises(InputError, match="these keys differ: data.split.by_group"):
-        claim(tmp_path, configuration.locked(config, {"data.split.by_group": True}))
+        check(tmp_path, configuration.locked(config, {"data.split.by_group": True}))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_a_run_of_an_older_emokd_without_a_newer_key_is_continued(tmp_path):
 def test_wrong_settings_name_the_key_and_the_remedy(teachers, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         job.train(configuration.locked(make_config(teachers), changes), tmp_path / "run")
-    assert not (tmp_path / "run" / "scores.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_student_of_other_classes_than_the_data_is_refused(finished, tmp_path):

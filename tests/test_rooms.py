@@ -20,6 +20,7 @@ ALLOWED = {
     "schedules": ("errors",),
     "statistics": ("errors",),
     "distributed": ("errors",),
+    "locks": ("errors", "distributed"),
     "capped_simplex": ("errors",),
     "evidence": ("errors",),
     "phase": ("errors", "signals"),

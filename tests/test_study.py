@@ -10,6 +10,7 @@ import types
 import pytest
 from scipy import stats
 
+from emokd import locks
 from emokd import study as command
 from emokd.config import to_json
 from emokd.errors import InputError
@@ -309,7 +310,7 @@ def test_scores_cut_off_are_an_input_error_with_file_and_line(tmp_path, base):
     study = make_study(base)
     run_study(study, tmp_path / "out", train=FakeTrain())
     (folder_of(tmp_path / "out", study.runs[0]) / "scores.json").write_text("{")
-    with pytest.raises(InputError, match=r"scores\.json:1"):
+    with pytest.raises(InputError, match=r"scores\.json .*Remove the folder"):
         run_study(study, tmp_path / "out", train=FakeTrain())
 
 
@@ -414,11 +415,14 @@ def test_the_command_lists_and_runs(tmp_path, base, monkeypatch, capsys):
         "                  metric='student.expression.accuracy', seeds=(0, 1))\n"
     )
     config = command.configuration.load(str(file))
-    for name, value in {"CONFIG": config, "WORKDIR": str(tmp_path / "out"), "ONLY": [], "LIST": True}.items():
+    values = {"CONFIG": config, "WORKDIR": str(tmp_path / "out"), "ONLY": [], "LIST": True, "ACCEPT": False}
+    for name, value in values.items():
         monkeypatch.setattr(command, name, type("Holder", (), {"value": value}))
     monkeypatch.setattr(command, "train", FakeTrain())
     command.main([])
     assert capsys.readouterr().out.count("to do") == 2
     monkeypatch.setattr(command, "LIST", type("Holder", (), {"value": False}))
+    with locks.held(tmp_path / "out"), pytest.raises(InputError, match="out is in use by process"):
+        command.main([])
     command.main([])
     assert row_of(capsys.readouterr().out, "kd")[0] == "0.5625"

@@ -12,6 +12,7 @@ and the targets among TARGETS that the data has; `classes` names the expressions
 """
 
 import dataclasses
+import os
 import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -113,7 +114,7 @@ def write_pictures(workdir: pathlib.Path) -> list[pathlib.Path]:
     written = []
     for name, picture in drawn.items():
         if picture:
-            temporary = workdir / f".{name}.tmp"
+            temporary = workdir / f".{name}.{os.getpid()}.tmp"
             temporary.write_bytes(picture)
             written.append(temporary.replace(workdir / name))
     return written

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from emokd.errors import InputError, excerpt
 from emokd.reporting import figures, observations
 from emokd.reporting.metrics_log import RESERVED, Record, read_metrics
 from emokd.reporting.provenance import provenance
-from emokd.reporting.scoreboard import flatten_scores, headline, scoreboard_tables
+from emokd.reporting.scoreboard import accepted_texts, flatten_scores, headline, scoreboard_tables
 from emokd.reporting.table import Table, count_text
 
 COMPILED = ("compile_seconds", "flops_per_step", "device_bytes")
@@ -37,10 +38,15 @@ th { background: #f3f3f3; } img { max-width: 100%; } .missing { color: #8a4b00; 
 """
 
 
-def write_report(workdir: pathlib.Path) -> pathlib.Path:
+def write_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> pathlib.Path:
     """Writes `report.html` into a run's folder, whole or not at all, and returns its path.
 
-    The pictures of the run's observations are written beside it, and are in it too.
+    The pictures of the run's observations are written beside it, and are in it too. The run may be under way: two
+    reports, or a report and the run's end, do not meet in a temporary file.
+
+    Args:
+      workdir: the run's folder.
+      remarks: sentences to stand above the scores, besides the changes of data that the scores themselves tell.
 
     Raises:
       InputError: there is no such folder, nothing of a run is in it, or an observation cannot be read.
@@ -51,13 +57,13 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
         raise InputError(f"{workdir} holds no run: no config.json, no metrics.jsonl, no scores.json.")
     observations.write_pictures(workdir)
     path = workdir / "report.html"
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(render_report(workdir), encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(render_report(workdir, remarks), encoding="utf-8")
     temporary.replace(path)
     return path
 
 
-def render_report(workdir: pathlib.Path) -> str:
+def render_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> str:
     """The page's HTML. A missing or unreadable file is said so in its place."""
     config, config_problem = _read(workdir / "config.json")
     scores, scores_problem = _read(workdir / "scores.json")
@@ -78,7 +84,7 @@ def render_report(workdir: pathlib.Path) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1>\n{_head(config, scores)}{body}</body></html>\n"
+        f"<body><h1>{title}</h1>\n{_head(config, scores)}{_marks(scores, remarks)}{body}</body></html>\n"
     )
 
 
@@ -119,6 +125,13 @@ def _head(config: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
             "program works; they are no evidence about real faces or about any paper.</p>\n"
         )
     return text
+
+
+def _marks(scores: Mapping[str, Any], remarks: Sequence[str]) -> str:
+    """What is to be known before the scores are: which changes of the data have been accepted."""
+    changes = scores.get("accepted_changes")
+    texts = [*(accepted_texts(changes) if isinstance(changes, list) else ()), *remarks]
+    return "".join(_missing(text) for text in dict.fromkeys(texts))
 
 
 def _sources(data: Mapping[str, Any]) -> set[str]:

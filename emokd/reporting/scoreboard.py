@@ -1,7 +1,7 @@
 """The scoreboard: the student beside its teachers, and how much each teacher counted."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from emokd.reporting import rare_classes
@@ -89,7 +89,13 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     if scores.get("selected_on") == "test":
         notes.append("The test split itself picked the epoch: these scores are optimistic.")
     notes += scores.get("remarks") or ()
+    notes += accepted_texts(scores.get("accepted_changes") or ())
     return Table(header, rows, title=f"Scores: {where}, one run", notes=notes)
+
+
+def accepted_texts(changes: Iterable[str]) -> list[str]:
+    """A sentence for each change of what a run began with that was accepted (`accepted_changes` of its scores)."""
+    return [f"Accepted although the run began with something else: {change}." for change in changes]
 
 
 def _imbalanced(scores: Any) -> bool:

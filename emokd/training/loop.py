@@ -125,7 +125,7 @@ class _Run:
             if int(self.state.step) < starts[index + 1]:
                 self.one_phase(phase, index, starts[index])
             elif phase.name not in self.weights:
-                self.weights.update(self.stored_weights())
+                self.weights.update(self.stored_weights(wanted=True))
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
             self.state = self.checkpoints.restore_weights(self.best.step, self.state)
@@ -337,9 +337,21 @@ class _Run:
             self.weights |= self.stored_weights() | self.phase_weights(phase)
             self.write_json("teacher_weights.json", self.weights)
 
-    def stored_weights(self) -> dict[str, dict]:
+    def stored_weights(self, wanted: bool = False) -> dict[str, dict]:
+        """What `keep_weights` wrote; empty where there is no file, which is said where it is `wanted`."""
         path = self.workdir / "teacher_weights.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            if wanted and self.recipe.weighting is not None and path.name not in self.remarked:
+                self.remarked.add(path.name)
+                logging.warning("%s is gone: the scores will lack the teachers' weights in the phases before.", path)
+            return {}
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} cannot be read as JSON ({error}). Restore it, or remove it: the run then goes on, and its "
+                "scores lack the teachers' weights in the phases before."
+            ) from error
 
     def write_json(self, name: str, content: Any) -> None:
         if jax.process_index() == 0:
