@@ -27,6 +27,7 @@ from emokd.errors import InputError, excerpt
 from emokd.reporting.provenance import command, versions
 from emokd.training.sharding import create_mesh
 from emokd.weights import model_folder
+from emokd.weights.importing import file_hash, split_key
 from emokd.weights.places import find_file
 from emokd.workdir import RECORD, read_json, write_atomically
 
@@ -110,10 +111,7 @@ def _hash(path: pathlib.Path) -> str:
     """The sha256 of a file, or of a model folder's weights; empty for what is neither."""
     if path.is_dir():
         path = path / model_folder.WEIGHTS
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path) if path.is_file() else ""
 
 
 def _describe_start(folder: pathlib.Path) -> dict[str, str]:
@@ -128,7 +126,7 @@ def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
         if key.split(".")[0] in _READING and isinstance(value, str) and value and last not in ("backbone", "train"):
             # What is gone is no other file: whoever needs it says so.
             with contextlib.suppress(InputError):
-                path = value.replace("{fold}", str(config.data.split.fold))
+                path, _ = split_key(value.replace("{fold}", str(config.data.split.fold)))
                 found[f"config.{key}"] = find_file(path, f"config.{key}")
     return found
 
@@ -293,7 +291,7 @@ def _changed(was: Mapping[str, dict], now: Mapping[str, dict], digests: Any) -> 
     """The examples of both that have a digest in both, and another one."""
 
     def by_key(sets: Mapping[str, dict]) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for part in sets.values():
             text = digests(part)
             if len(text) == DIGITS * len(part["keys"]):
