@@ -152,7 +152,7 @@ def _create_job(
     extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
     start = pathlib.Path(config.start_from) if config.start_from else None
     done = predecessor.phases_done(start) if start else set()
-    parts, extra = _refer(config, parts, extra, start)
+    parts, extra = refer(config, parts, extra, start)
     train_split = parts["train"]
     if config.batch_size > len(train_split):
         raise InputError(
@@ -183,12 +183,18 @@ def _create_job(
     return (dataclasses.replace(job, attach=caching.open_cache(job, models).attach) if cached else job), models
 
 
-def _refer(
+def refer(
     config: ml_collections.ConfigDict, parts: Mapping[str, Examples], extra: Examples | None, start: pathlib.Path | None
 ) -> tuple[dict[str, Examples], Examples | None]:
     """The examples with the arrays of all splits read from the training split's centre, in its units.
 
     A run that begins where another ended goes on with that one's.
+
+    Args:
+      config: whose modalities say which arrays, and whether all columns of one share a centre and unit.
+      parts: the splits.
+      extra: the unlabelled examples, or None.
+      start: the folder of the run that it begins with, or None.
     """
     if start:
         references = predecessor.references(start)

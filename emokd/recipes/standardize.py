@@ -8,6 +8,7 @@ and LeVeque (1983). No column has a part in what becomes of another.
 import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +144,7 @@ class Moments:
 
 
 def measure(
-    select: Callable[..., Measured], batches: Iterable[Batch], *weights: Tree
+    select: Callable[..., Measured], batches: Iterable[Batch], *weights: Any
 ) -> tuple[dict[str, Moments], NamedSharding | None]:
     """The moments of named values over a data set, in one pass.
 
@@ -182,8 +183,8 @@ def measure(
 
 
 def fit(
-    features: Callable[[Tree, Batch], Mapping[str, Float[Array, "B D"]]],
-    weights: Tree,
+    features: Callable[[Any, Batch], Mapping[str, Float[Array, "B D"]]],
+    weights: Any,
     batches: Iterable[Batch],
     *,
     log: bool = True,
