@@ -280,8 +280,7 @@ def _ask(
         own = [_moments(centre), _moments(values[:, -1].astype(np.float64) - centre)]
         seen = [before.merge(now) for before, now in zip(seen, own, strict=True)] if seen else own
         if step == steps - 1:  # before the last part is written
-            features, rounding = seen
-            _check_rounding(features, rounding, plan)
+            _check_rounding(seen[0], seen[1], plan)
         progress.step()
         progress.show({})
         yield values

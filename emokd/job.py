@@ -215,7 +215,7 @@ def _create_job(
     parts, extra = load_data(config) if data is None else data
     start = pathlib.Path(config.start_from) if config.start_from else None
     done = predecessor.phases_done(start) if start else set()
-    parts, extra = _refer(config, parts, extra, start)
+    parts, extra = refer(config, parts, extra, start)
     train_split = parts["train"]
     if config.batch_size > len(train_split):
         raise InputError(
@@ -254,12 +254,18 @@ def _create_job(
     return dataclasses.replace(job, attach=attach if answers else cache), models
 
 
-def _refer(
+def refer(
     config: ml_collections.ConfigDict, parts: Mapping[str, Examples], extra: Examples | None, start: pathlib.Path | None
 ) -> tuple[dict[str, Examples], Examples | None]:
     """The examples with the arrays of all splits read from the training split's centre, in its units.
 
     A run that begins where another ended goes on with that one's.
+
+    Args:
+      config: whose modalities say which arrays, and whether all columns of one share a centre and unit.
+      parts: the splits.
+      extra: the unlabelled examples, or None.
+      start: the folder of the run that it begins with, or None.
     """
     if start:
         references = predecessor.references(start)
