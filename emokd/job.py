@@ -117,6 +117,8 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
         by_group=section.by_group,
         use_prescribed=section.use_prescribed,
         leave_one_group_out=section.leave_one_group_out,
+        keep_leaks=section.keep_leaks,
+        compare_copies=section.compare_copies,
         validation_is_test=section.validation_is_test,
     )
     return sources.finish(data.source, parts, data.options)

@@ -34,13 +34,16 @@ def picture_examples(
       options: `min_side` (0: full size): JPEGs may be decoded reduced, with both sides still at least this;
         set it to the canvas size for speed.
       splits: the prescribed split of each example.
-      groups: the subject of each example.
+      groups: the subject of each example, or what else it must not be parted from, such as its video.
       face_crop: how faces were cut out, as in Examples.
     """
     min_side = int(options.get("min_side", 0) or 0)
 
+    def pixels(i: int, side: int) -> np.ndarray:
+        return decode(files.read(names[i]), f"{files.where}/{names[i]}", side)
+
     def read(i: int) -> np.ndarray:
-        return decode(files.read(names[i]), f"{files.where}/{names[i]}", min_side)
+        return pixels(i, min_side)
 
     return Examples(
         name=name,
@@ -49,6 +52,7 @@ def picture_examples(
         classes={column: tuple(values) for column, values in classes.items()},
         inputs={"image": read},
         content=files.contents(names),
+        pixels=pixels,
         splits=None if splits is None else np.array(splits),
         groups=None if groups is None else np.array(groups),
         face_crop=face_crop,
