@@ -4,20 +4,21 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
-from emokd import caching, predecessor, recipes
+from emokd import caching, held_out, predecessor, recipes
 from emokd import config as configuration
 from emokd.data import sources, splits
 from emokd.data.augment import centre_views
 from emokd.data.examples import Examples
 from emokd.distributed import together
 from emokd.errors import InputError
+from emokd.held_out import HeldOut
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
 from emokd.recipes.common import Task, average_affect, see
@@ -34,7 +35,8 @@ from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
 # Among the operational keys, those on which compiled programs depend.
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.")
 
-TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
+TrainTeacher = Callable[[str, pathlib.Path, Sequence[HeldOut]], pathlib.Path]
+"""(configuration file, teacher's name, what it must not learn from) -> model folder."""
 
 
 def train(
@@ -43,6 +45,7 @@ def train(
     *,
     report: bool = True,
     shared: dict[str, Programs] | None = None,
+    runs: Sequence[HeldOut] = (),
 ) -> dict:
     """Runs the job in `workdir`, continuing it if it has begun; returns the scores, also in `scores.json`.
 
@@ -51,6 +54,7 @@ def train(
       workdir: the run's folder.
       report: write `report.html` at the end; `python -m emokd.report` does it later.
       shared: programs of runs in this process, to use again and to add to.
+      runs: what the runs that this one trains a teacher for are scored on: it learns from nothing of that.
 
     Raises:
       InputError: the input is wrong, or `workdir` holds a run of another configuration.
@@ -61,7 +65,7 @@ def train(
         logging.info("%s is done already.", workdir)
         return json.loads((workdir / "scores.json").read_text())
 
-    job = create_job(config, teacher_trainer(workdir, config.data), shared)
+    job = create_job(config, teacher_trainer(workdir, config.data), shared, runs)
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         if name in job.recipe.networks:
@@ -83,17 +87,17 @@ def train(
 def teacher_trainer(workdir: pathlib.Path, data: ml_collections.ConfigDict) -> TrainTeacher:
     """Trains teachers that have a configuration but no weights, each in a folder of its own under `workdir`.
 
-    A teacher that learns from the same data set as the run (`data`) gets the run's split: it must not see what the
-    student is scored on.
+    A teacher that learns from the same data set as the run (`data`) gets the run's folder and split. Whatever it learns
+    from, examples that the runs are scored on are left out, and copies of them, see `held_out`.
     """
 
-    def train_teacher(file: str, name: pathlib.Path) -> pathlib.Path:
+    def train_teacher(file: str, name: pathlib.Path, runs: Sequence[HeldOut]) -> pathlib.Path:
         logging.info("Training teacher %s with %s.", name, file)
         folder = workdir / "teachers" / name
         config = configuration.load(file)
-        if config.data.source == data.source:
-            config.data.split = data.split
-        train(config, folder)
+        with config.unlocked():
+            held_out.for_teacher(config, data)
+        train(config, folder, runs=runs)
         return folder / "student"
 
     return train_teacher
@@ -130,28 +134,42 @@ def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
 
 
 def create_job(
-    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, shared: dict[str, Programs] | None = None
+    config: ml_collections.ConfigDict,
+    train_teacher: TrainTeacher,
+    shared: dict[str, Programs] | None = None,
+    runs: Sequence[HeldOut] = (),
 ) -> Job:
     """Everything that training needs, with teachers read from the cache where the configuration names one.
 
     Args:
       config: the resolved configuration.
-      train_teacher: (configuration file, teacher's name) -> model folder; trains a teacher that has no weights.
+      train_teacher: trains a teacher that has no weights.
       shared: programs that may be used again; what is new is added.
+      runs: what the runs are scored on that this one trains a teacher for.
 
     Raises:
-      InputError: data, models or options are wrong, or the batch is larger than the training split.
+      InputError: data, models or options are wrong, a split is missing, or the batch is larger than the training
+        split.
     """
     shared = {} if shared is None else shared
-    return _create_job(config, train_teacher, cached=bool(config.cache.dir), shared=shared)[0]
+    return _create_job(config, train_teacher, cached=bool(config.cache.dir), shared=shared, runs=runs)[0]
 
 
 def _create_job(
-    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, cached: bool, shared: dict[str, Programs]
+    config: ml_collections.ConfigDict,
+    train_teacher: TrainTeacher,
+    cached: bool,
+    shared: dict[str, Programs],
+    runs: Sequence[HeldOut] = (),
 ) -> tuple[Job, dict[str, TrainedModel]]:
     parts = load_splits(config)
+    held_out.require_scored_splits(config, parts)
+    parts = held_out.keep_out(config, parts, runs)
     train_split = parts["train"]
+    runs = (*runs, HeldOut(config.data, parts))
     extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    if extra:
+        extra = held_out.keep_extra_out(config, extra, runs)
     if config.batch_size > len(train_split):
         raise InputError(
             f"config.batch_size is {config.batch_size}, but the training split of {train_split.name} has only "
@@ -166,7 +184,7 @@ def _create_job(
         devices=create_mesh(config.devices, **config.mesh).size,
         inputs={n: np.asarray(read(0)).shape for n, read in train_split.inputs.items() if n != "image"},
     )
-    models = load_models(config, train_teacher)
+    models = load_models(config, train_teacher, runs)
     start = pathlib.Path(config.start_from) if config.start_from else None
     done = predecessor.phases_done(start) if start else set()
     key = program_key(config, task, models, done)
@@ -232,8 +250,12 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     return caching.write_cache(job, models, folder)
 
 
-def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> dict[str, TrainedModel]:
+def load_models(
+    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, runs: Sequence[HeldOut] = ()
+) -> dict[str, TrainedModel]:
     """The networks that the configuration takes from files: "student" and teachers by name.
+
+    A teacher that has learned from what the `runs` are scored on is warned of, as far as its folder says so.
 
     "{fold}" in a teacher's checkpoint stands for `config.data.split.fold`, for teachers trained fold by fold.
 
@@ -247,9 +269,11 @@ def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) 
         section = config.teachers[name]
         path = section.checkpoint.replace("{fold}", str(config.data.split.fold))
         if not path and section.train:
-            path = str(train_teacher(section.train, pathlib.Path(name)))
+            path = str(train_teacher(section.train, pathlib.Path(name), runs))
         if path:
             models[name] = load_model(path, section, f"config.teachers.{name}.checkpoint")
+            for run in runs if section.checkpoint else ():
+                held_out.warn_of_checkpoint(name, find_file(path, name), run, load_splits)
             logging.info("Teacher %s: %s", name, models[name].origin)
     for name in sorted(config.get("modalities", {})):
         section = config.modalities[name]

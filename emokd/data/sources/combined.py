@@ -79,6 +79,7 @@ def load(directory: str | None, options: Mapping) -> Examples:
         splits=_splits(list(parts.values())),
         groups=_groups(parts),
         face_crop=crops.pop() if len(crops := {part.face_crop for part in parts.values()}) == 1 else "",
+        pixels=pixels,
     )
 
 
