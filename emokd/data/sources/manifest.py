@@ -22,7 +22,7 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
     The table has a column `path` (relative to `images/`, `images.zip` or the directory) and one or more of:
     `label` (a class name, or, where a class list is given, an id); `valence` and `arousal` in [-1, 1]; one column
     of non-negative votes per class of the given class list (a row without votes is unlabelled). Optional:
-    `split` (train, validation or test) and `group` (the subject).
+    `split` (train, validation or test) and `group` (the subject, or the video or photograph that the picture is from).
 
     Args:
       directory: the folder that holds the table, or the table itself.

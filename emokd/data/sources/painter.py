@@ -29,7 +29,7 @@ def load(directory: str | None, options: Mapping) -> Examples:
 
     Columns: `expression` (AffectNet's eight, in its order), `valence_arousal`, and two further tasks, `identity`
     (16 people) and `scene` (8 backgrounds). Splits are prescribed; groups are the identities, of which every
-    split has all: for subject-disjoint folds set `data.use_prescribed` to False.
+    split has all: for subject-disjoint folds set `data.split.use_prescribed` to False.
 
     Args:
       directory: not used, there are no files.
