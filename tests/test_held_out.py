@@ -108,7 +108,7 @@ def test_a_teacher_of_the_same_split_loses_nothing(tmp_path):
 def test_painted_teachers_with_other_numbers_learn_from_no_scored_face():
     config = paint(supervised.default_config(), steps=1)
     config.data.options.update({"train": 60, "validation": 20, "test": 20})
-    config.data.split.update({"use_prescribed": False, "by_group": False})
+    config.data.split.update({"use_prescribed": False, "by_group": False, "train": 0.4, "validation": 0.3, "test": 0.3})
     run = HeldOut(config.data, job.load_splits(config))
     teacher = paint(supervised.default_config(), steps=1)
     after = held_out.keep_out(teacher, job.load_splits(teacher), [run])

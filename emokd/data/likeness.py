@@ -172,7 +172,7 @@ def _correlate(pictures: np.ndarray, pairs: np.ndarray, least: float) -> np.ndar
 
 def _find_rows(examples: Examples, places: np.ndarray) -> Likeness:
     rows = [read.many(places) for read in examples.inputs.values() if isinstance(read, Rows)]
-    values = _in_spreads(np.concatenate([row.reshape(len(places), -1) for row in rows], axis=1))
+    values, rounding = _in_spreads(np.concatenate([row.reshape(len(places), -1) for row in rows], axis=1))
     n, width = values.shape
     if not width:
         return Likeness()
@@ -180,24 +180,29 @@ def _find_rows(examples: Examples, places: np.ndarray) -> Likeness:
     by_chance = (0.1 / n**2) ** (1 / width)
     near, same = Ties(n), Ties(n)
     for pairs in close_pairs(values.astype(np.float32), NEAR_ROW * math.sqrt(width)):
-        gap = np.sqrt(((values[pairs[:, 0]] - values[pairs[:, 1]]) ** 2).mean(1))
+        apart = np.abs(values[pairs[:, 0]] - values[pairs[:, 1]])
+        gap = np.sqrt((np.maximum(apart - rounding, 0) ** 2).mean(1))
         for ties, limit in ((near, min(NEAR_ROW, by_chance)), (same, min(SAME_ROW, by_chance))):
             for pair in pairs[gap <= limit].tolist():
                 ties.tie_all(pair)
     return Likeness(tuple(same.sets()), tuple(near.sets()))
 
 
-def _in_spreads(values: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N d"]:
-    """Values from each column's median in units of its spread, which no outlier moves; without constant columns."""
+def _in_spreads(values: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "d"]]:
+    """Values from each column's median in units of its spread, which no outlier moves; without constant columns.
+
+    With them, in the same units, what rounding to single precision may do to a value of the column.
+    """
     values = values.astype(np.float64)
+    values = values[:, ~np.isnan(values).all(0)]
     absent = np.isnan(values)
-    values = values[:, ~absent.all(0)]
-    absent = absent[:, ~absent.all(0)]
     if not values.shape[1]:
-        return values
+        return values, np.zeros(0)
     low, middle, high = np.nanquantile(values, (0.05, 0.5, 0.95), axis=0)
     spread = (high - low) / 3.29  # of a normal variable, its deviation
     spread = np.where(spread > 0, spread, np.nanstd(values, axis=0))
-    kept = (spread > 0) | (absent.any(0))
-    scaled = (values[:, kept] - middle[kept]) / np.where(spread[kept] > 0, spread[kept], 1.0)
-    return np.where(absent[:, kept], _ABSENT, np.clip(scaled, -50, 50))
+    kept = (spread > 0) | absent.any(0)
+    unit = np.where(spread > 0, spread, 1.0)[kept]
+    rounding = 2 * float(np.finfo(np.float32).eps) * np.nanmax(np.abs(values[:, kept]), axis=0) / unit
+    scaled = np.clip((values[:, kept] - middle[kept]) / unit, -50, 50)
+    return np.where(absent[:, kept], _ABSENT, scaled), rounding

@@ -410,7 +410,7 @@ def test_spellings_of_splits(spelling, name):
 
 def test_groups_on_several_sides_are_counted_and_named(caplog):
     labels, groups = subjects(*[9] * 10)
-    names = np.array(["train"] * 60 + ["test"] * 30)
+    names = np.array(["train"] * 63 + ["test"] * 27)
     names[0] = "test"
     with caplog.at_level("WARNING"):
         split(make(labels, groups=groups, splits=names), {"train": 0.8, "test": 0.2}, 0)
