@@ -1,7 +1,7 @@
 """Leaving out of one set what another one holds: pictures that must not be learned from where others are scored."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import logging
@@ -43,10 +43,10 @@ def leave_out_copies(
         equal |= _with_held(found.sets, n)
         kept, chained = _by_size(found, max(4, (n + total) // 20))
         near = _with_held(kept, n) - equal
-        if chained := _with_held(chained, n) - equal - near:
+        if alike := _with_held(chained, n) - equal - near:
             logging.warning(
                 "%s: %d examples of %s look like some in %s, but so many look alike that they are not left out: %s.",
-                *(examples.name, len(chained), what, whose, excerpt([examples.keys[i] for i in sorted(chained)], 3)),
+                *(examples.name, len(alike), what, whose, excerpt([examples.keys[i] for i in sorted(alike)], 3)),
             )
     elif not same_set:
         logging.warning(
@@ -99,10 +99,14 @@ def _joined(parts: Sequence[Examples]) -> Examples | None:
     shared = [name for name, read in parts[0].inputs.items() if all(_alike(part, name, read) for part in parts)]
     if not shared:
         return None
-    arrays = {name: [part.inputs[name].many(np.arange(len(part))) for part in parts] for name in shared}
-    return dataclasses.replace(whole, inputs={name: Rows(np.concatenate(own)) for name, own in arrays.items()})
+    return dataclasses.replace(whole, inputs={name: Rows(np.concatenate(_arrays(parts, name))) for name in shared})
 
 
-def _alike(part: Examples, name: str, read) -> bool:
+def _arrays(parts: Sequence[Examples], name: str) -> list[np.ndarray]:
+    readers = [(part.inputs[name], np.arange(len(part))) for part in parts]
+    return [read.many(places) for read, places in readers if isinstance(read, Rows)]
+
+
+def _alike(part: Examples, name: str, read: Callable[[int], np.ndarray]) -> bool:
     own = part.inputs.get(name)
     return isinstance(own, Rows) and isinstance(read, Rows) and own.array.shape[1:] == read.array.shape[1:]

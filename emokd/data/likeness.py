@@ -50,15 +50,15 @@ class Likeness:
     near: tuple[tuple[int, ...], ...] = ()
 
 
-def find_copies(examples: Examples, places: Sequence[int]) -> Likeness:
-    """Finds copies among the examples at `places`, by what their inputs hold.
+def find_copies(examples: Examples, among: Sequence[int]) -> Likeness:
+    """Finds copies among the examples at the places `among`, by what their inputs hold.
 
     Pictures (`Examples.pixels`) are near copies where their grey thumbnails, or one and the mirrored other, correlate
     above `COARSE` and `FINE`: compressed again, resized, grey, mirrored, brighter. Those are decoded whole to see which
     are equal. What cannot be decoded is nobody's copy. Rows in memory (`Rows`) are compared where all inputs are such.
     Of other inputs nothing is known.
     """
-    places = np.asarray(places, np.int64)
+    places = np.asarray(among, np.int64)
     if len(places) < 2:
         return Likeness()
     if examples.pixels is not None:
