@@ -54,7 +54,7 @@ def create_host_job(steps: int) -> loop.Job:
     config.student = defaults.network("basic_cnn", size=16, width=4)
     config.phases.train = defaults.phase(steps=steps, learning_rate=1e-3)
     config.evaluation = defaults.every(percent=5)
-    return create_job(config, lambda file, name: pathlib.Path())
+    return create_job(config, lambda file, name, runs: pathlib.Path())
 
 
 def train_and_watch(steps: int, folder: pathlib.Path) -> tuple[np.ndarray, int]:

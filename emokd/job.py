@@ -9,7 +9,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from emokd import began, caching, finished, locks, predecessor, recipes
+from emokd import began, caching, finished, held_out, locks, predecessor, recipes
 from emokd import config as configuration
 from emokd.data import reference, sources, splits
 from emokd.data.answers_file import AnswersFile
@@ -19,6 +19,7 @@ from emokd.data.examples import Examples, Rows
 from emokd.data.pipeline import readable
 from emokd.distributed import in_first_process, together
 from emokd.errors import InputError
+from emokd.held_out import HeldOut
 from emokd.models.answers import AnswersSpec
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel, functional
@@ -40,7 +41,8 @@ from emokd.workdir import OPERATIONAL, check, claim, has_results, read_config, w
 # Among the operational keys, those on which compiled programs depend.
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.", "remat")
 
-TrainTeacher = Callable[[str, pathlib.Path], pathlib.Path]
+TrainTeacher = Callable[[str, pathlib.Path, Sequence[HeldOut]], pathlib.Path]
+"""(configuration file, teacher's name, what it must not learn from) -> model folder."""
 Data = tuple[dict[str, Examples], Examples | None]
 """The splits, and the unlabelled pictures where there are any."""
 
@@ -52,6 +54,7 @@ def train(
     report: bool = True,
     shared: dict[str, Programs] | None = None,
     accept_changed_data: bool = False,
+    runs: Sequence[HeldOut] = (),
 ) -> dict:
     """Runs the job in `workdir`, continuing it if it has begun; returns the scores, also in `scores.json`.
 
@@ -63,6 +66,7 @@ def train(
       report: write `report.html` at the end; `python -m emokd.report` does it later.
       shared: programs of runs in this process, to use again and to add to.
       accept_changed_data: go on although the data or files are not what the run began with, see `emokd.began`.
+      runs: what the runs that this one trains a teacher for are scored on: it learns from nothing of that.
 
     Raises:
       InputError: the input is wrong, `workdir` holds a run of another configuration or of other data, or another
@@ -85,6 +89,7 @@ def _train(
     report: bool,
     shared: dict[str, Programs] | None,
     accept: bool,
+    runs: Sequence[HeldOut],
 ) -> dict:
     data = load_data(config)
     now = began.describe(config, *data)
@@ -99,7 +104,7 @@ def _train(
 
     in_first_process(compare)
     trainer = teacher_trainer(workdir, config.data, accept)
-    job = _create_job(config, trainer, bool(config.cache.dir), {} if shared is None else shared, data)[0]
+    job = _create_job(config, trainer, bool(config.cache.dir), {} if shared is None else shared, data, runs)[0]
 
     check_batch_size(config.batch_size, job.programs.mesh, config.accumulate)
 
@@ -134,17 +139,17 @@ def teacher_trainer(
 ) -> TrainTeacher:
     """Trains teachers that have a configuration but no weights, each in a folder of its own under `workdir`.
 
-    A teacher that learns from the same data set as the run (`data`) gets the run's split: it must not see what the
-    student is scored on.
+    A teacher that learns from the same data set as the run (`data`) gets the run's folder and split. Whatever it learns
+    from, examples that the runs are scored on are left out, and copies of them, see `held_out`.
     """
 
-    def train_teacher(file: str, name: pathlib.Path) -> pathlib.Path:
+    def train_teacher(file: str, name: pathlib.Path, runs: Sequence[HeldOut]) -> pathlib.Path:
         logging.info("Training teacher %s with %s.", name, file)
         folder = workdir / "teachers" / name
         config = configuration.load(file)
-        if config.data.source == data.source:
-            config.data.split = data.split
-        train(config, folder, accept_changed_data=accept_changed_data)
+        with config.unlocked():
+            held_out.for_teacher(config, data)
+        train(config, folder, accept_changed_data=accept_changed_data, runs=runs)
         return folder / "student"
 
     return train_teacher
@@ -168,6 +173,8 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
         by_group=section.by_group,
         use_prescribed=section.use_prescribed,
         leave_one_group_out=section.leave_one_group_out,
+        keep_leaks=section.keep_leaks,
+        compare_copies=section.compare_copies,
         validation_is_test=section.validation_is_test,
     )
     return sources.finish(data.source, parts, data.options)
@@ -189,20 +196,25 @@ def load_data(config: ml_collections.ConfigDict) -> Data:
 
 
 def create_job(
-    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, shared: dict[str, Programs] | None = None
+    config: ml_collections.ConfigDict,
+    train_teacher: TrainTeacher,
+    shared: dict[str, Programs] | None = None,
+    runs: Sequence[HeldOut] = (),
 ) -> Job:
     """Everything that training needs, with teachers read from the cache where the configuration names one.
 
     Args:
       config: the resolved configuration.
-      train_teacher: (configuration file, teacher's name) -> model folder; trains a teacher that has no weights.
+      train_teacher: trains a teacher that has no weights.
       shared: programs that may be used again; what is new is added.
+      runs: what the runs are scored on that this one trains a teacher for.
 
     Raises:
-      InputError: data, models or options are wrong, or the batch is larger than the training split.
+      InputError: data, models or options are wrong, a split is missing, or the batch is larger than the training
+        split.
     """
     shared = {} if shared is None else shared
-    return _create_job(config, train_teacher, cached=bool(config.cache.dir), shared=shared)[0]
+    return _create_job(config, train_teacher, cached=bool(config.cache.dir), shared=shared, runs=runs)[0]
 
 
 def _create_job(
@@ -211,8 +223,14 @@ def _create_job(
     cached: bool,
     shared: dict[str, Programs],
     data: Data | None = None,
+    runs: Sequence[HeldOut] = (),
 ) -> tuple[Job, dict[str, TrainedModel]]:
     parts, extra = load_data(config) if data is None else data
+    held_out.require_scored_splits(config, parts)
+    parts = held_out.keep_out(config, parts, runs)
+    runs = (*runs, HeldOut(config.data, parts))
+    if extra:
+        extra = held_out.keep_extra_out(config, extra, runs)
     start = pathlib.Path(config.start_from) if config.start_from else None
     done = predecessor.phases_done(start) if start else set()
     parts, extra = refer(config, parts, extra, start)
@@ -235,7 +253,7 @@ def _create_job(
     for concern in classification.concerns(config, task):
         logging.warning("%s: %s", train_split.name, concern)
     answers = load_answers(config, [*parts.values(), *([extra] if extra else [])])
-    models = {**load_models(config, train_teacher), **{name: answering(file) for name, file in answers.items()}}
+    models = {**load_models(config, train_teacher, runs), **{name: answering(file) for name, file in answers.items()}}
     key = program_key(config, task, models, done)
     if key not in shared:
         make_room(shared)
@@ -320,8 +338,12 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
         return caching.write_cache(job, models, folder)
 
 
-def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) -> dict[str, TrainedModel]:
+def load_models(
+    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, runs: Sequence[HeldOut] = ()
+) -> dict[str, TrainedModel]:
     """The networks that the configuration takes from files: "student" and teachers by name.
+
+    A teacher that has learned from what the `runs` are scored on is warned of, as far as its folder says so.
 
     "{fold}" in a teacher's checkpoint stands for `config.data.split.fold`, for teachers trained fold by fold.
 
@@ -335,9 +357,11 @@ def load_models(config: ml_collections.ConfigDict, train_teacher: TrainTeacher) 
         section = config.teachers[name]
         path = section.checkpoint.replace("{fold}", str(config.data.split.fold))
         if not path and section.train:
-            path = str(train_teacher(section.train, pathlib.Path(name)))
+            path = str(train_teacher(section.train, pathlib.Path(name), runs))
         if path:
             models[name] = load_model(path, section, f"config.teachers.{name}.checkpoint")
+            for run in runs if section.checkpoint else ():
+                held_out.warn_of_checkpoint(name, find_file(path, name), run, load_splits)
             logging.info("Teacher %s: %s", name, models[name].origin)
     for name in sorted(config.get("modalities", {})):
         section = config.modalities[name]

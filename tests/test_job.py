@@ -145,7 +145,7 @@ def test_a_teacher_of_another_data_set_keeps_its_own_split(tmp_path, monkeypatch
     data.source, data.split.seed = "image_folder", 7
     trained = []
     monkeypatch.setattr(job, "train", lambda config, folder, **_: trained.append((config.data.split.seed, folder)))
-    student = job.teacher_trainer(tmp_path, data)(str(tmp_path / "teacher.py"), pathlib.Path("one"))
+    student = job.teacher_trainer(tmp_path, data)(str(tmp_path / "teacher.py"), pathlib.Path("one"), ())
     assert trained == [(0, tmp_path / "teachers" / "one")]
     assert student == tmp_path / "teachers" / "one" / "student"
 
@@ -302,7 +302,7 @@ def test_a_run_of_an_older_emokd_without_a_newer_key_is_continued(tmp_path):
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     check(tmp_path, config)
     with pytest.raises(InputError, match="these keys differ: data.split.by_group"):
-        check(tmp_path, configuration.locked(config, {"data.split.by_group": True}))
+        check(tmp_path, configuration.locked(config, {"data.split.by_group": False}))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """SMKD on your own pictures: a folder of class folders, teachers from files, a basic CNN.
 
 Paper: Cladiere et al., 2025 (see configs/smkd/fi.py). Point it at PICTURES/CLASS/*.jpg (splits are made by hash, or
-taken from PICTURES/{train,validation,test}/CLASS/*.jpg), and at the teachers that you have: here the two ImageNet
+taken from PICTURES/{train,validation,test}/CLASS/*.jpg; if people or videos have several pictures, name them in a
+manifest's column `group`, which a folder has not), and at the teachers that you have: here the two ImageNet
 networks whose files torchvision and its friends publish. Add others with a line each in a copy of this file.
 
 Command:  python -m emokd.train --config=configs/smkd/folder.py --config.data.dir=PICTURES --workdir=runs/mine

@@ -1,6 +1,7 @@
 """Untrained teachers in the place of those that a configuration would train first: they take the same time."""
 
 import pathlib
+from collections.abc import Sequence
 
 import jax
 
@@ -12,7 +13,8 @@ from emokd.weights import model_folder
 def untrained_teachers(folder: pathlib.Path) -> TrainTeacher:
     """Makes a model folder, below `folder`, of what a teacher's configuration would train, with fresh weights."""
 
-    def make(file: str, name: pathlib.Path) -> pathlib.Path:
+    def make(file: str, name: pathlib.Path, runs: Sequence = ()) -> pathlib.Path:
+        del runs
         recipe = create_job(configuration.load(file), make).recipe
         params, stats = jax.device_get(recipe.extract(*jax.jit(recipe.init)(jax.random.key(0))))
         model_folder.save_model(folder / name, recipe.student_spec, params, stats, {"source": f"untrained, {file}"})

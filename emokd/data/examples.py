@@ -79,6 +79,8 @@ class Examples:
       groups: subject (or video) of each example, for subject-disjoint folds, or None.
       face_crop: how the pictures' faces were cut out, one of `face_crop.CROPS`, or "" where they are no faces or it
         is not known; what a model of them is shown must be cut likewise.
+      pixels: `pixels(i, min_side)` decodes the example's picture file, reduced or not while both sides are at least
+        `min_side` (0: full size), for finding copies in other bytes; None where equal content is all there is to know.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Examples:
     splits: np.ndarray | None = None
     groups: np.ndarray | None = None
     face_crop: str = ""
+    pixels: Callable[[int, int], np.ndarray] | None = None
 
     def __post_init__(self):
         if not self.keys:
@@ -123,7 +126,7 @@ class Examples:
         indices = np.asarray(indices)
 
         def reindex(read):
-            return read.select(indices) if isinstance(read, Rows) else lambda i: read(int(indices[i]))
+            return read.select(indices) if isinstance(read, Rows) else lambda i, *rest: read(int(indices[i]), *rest)
 
         return dataclasses.replace(
             self,
@@ -131,6 +134,7 @@ class Examples:
             columns={name: values[indices] for name, values in self.columns.items()},
             inputs={name: reindex(read) for name, read in self.inputs.items()},
             content=reindex(self.content),
+            pixels=None if self.pixels is None else reindex(self.pixels),
             splits=None if self.splits is None else self.splits[indices],
             groups=None if self.groups is None else self.groups[indices],
         )

@@ -41,7 +41,7 @@ def picture_examples(
       options: `min_side` (0: full size): JPEGs may be decoded reduced, with both sides still at least this;
         set it to the canvas size for speed.
       splits: the prescribed split of each example.
-      groups: the subject of each example.
+      groups: the subject of each example, or what else it must not be parted from, such as its video.
       face_crop: how faces were cut out, as in Examples.
 
     Raises:
@@ -51,12 +51,15 @@ def picture_examples(
         raise InputError(f"{name}: {len(twice)} pictures are listed twice: {excerpt(twice, 3)}. List each once.")
     min_side = int(options.get("min_side", 0) or 0)
 
-    def read(i: int) -> np.ndarray:
+    def pixels(i: int, side: int) -> np.ndarray:
         try:
             data = files.read(names[i])
         except FileError as error:  # counts like a picture that cannot be decoded
             raise DecodeError(str(error)) from error
-        return decode(data, f"{files.where}/{names[i]}", min_side)
+        return decode(data, f"{files.where}/{names[i]}", side)
+
+    def read(i: int) -> np.ndarray:
+        return pixels(i, min_side)
 
     return Examples(
         name=name,
@@ -65,6 +68,7 @@ def picture_examples(
         classes={column: tuple(values) for column, values in classes.items()},
         inputs={"image": read},
         content=files.contents(names),
+        pixels=pixels,
         splits=None if splits is None else np.array(splits),
         groups=None if groups is None else np.array(groups),
         face_crop=face_crop,

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
+from emokd.data.blocks import find_blocks
+from emokd.data.crossings import report_crossings
 from emokd.data.duplicates import Duplicates, find_duplicates, report_duplicates, report_leaks
-from emokd.data.examples import UNLABELLED, Examples, stable_hash
+from emokd.data.examples import Examples, stable_hash
 from emokd.data.folds import check_folds, leave_out, sort_groups
+from emokd.data.strata import find_strata
 from emokd.errors import InputError, excerpt
 
 SPLITS = ("train", "validation", "test")
@@ -45,26 +48,31 @@ def split(
     by_group: bool = True,
     keep_leaks: bool = False,
     validation_is_test: bool = False,
+    compare_copies: bool = True,
 ) -> dict[str, Examples]:
     """Divides examples among train, validation and test.
 
     *Prescribed*: splits that the set itself prescribes are kept. One that `fractions` asks for and the set does
-    not have is carved from train by the rule below, in the proportion of its fraction to that of train. A picture
-    of train or validation whose very bytes are also in a later split leaks: it is left out, so that the test set
-    stays what the literature tests on (`keep_leaks=True` leaves such pictures in). Examples whose split is
-    `UNPRESCRIBED` go with their duplicates among the others, and the rest of them are divided by the rule below. [ours]
+    not have is carved from train by the rule below, in the proportion of its fraction to that of train. An example
+    of train or validation that has an equal one in a later split leaks: it is left out, so that the test set
+    stays what the literature tests on (`keep_leaks=True` leaves such examples in). Examples whose split is
+    `UNPRESCRIBED` go with their copies among the others, and the rest of them are divided by the rule below. [ours]
 
     *Otherwise* [ours]: within each stratum (expression; majority of the votes; terciles of valence; unlabelled)
     the examples are ordered by a hash of (seed, key) and cut at the rounded cumulative fractions. Each split holds
     its share of each stratum within one example, whatever the order of the examples. A new example moves at most
     one other over each cut of its own stratum, and none of another stratum (except that terciles themselves shift
-    by an example). Exact duplicates go together and count as one block of their size; the share then holds within
-    that size. With groups (subjects), whole groups are dealt one by one, largest first, to the split that lacks
+    by an example). Equal examples go together and count as one block of their size; the share then holds within
+    that size. So do near copies, unless they chain too many together or leave a split without a class; then the log
+    says so. With groups (subjects), whole groups are dealt one by one, largest first, to the split that lacks
     most of their strata: shares are then approximate, and a new example may move whole groups.
 
     *Folds*: by the same rules, fold `fold` of `folds` is test; validation is carved from the rest. With
     `leave_one_group_out` each group (subject) is a fold: the `fold`-th in sorted order, numbers in names counting as
-    numbers, is test, and an example of another group with a duplicate in it is left out. [ours]
+    numbers, is test, and an example of another group that equals one of it is left out. [ours]
+
+    The log says how many groups, and how many near copies, have examples in several splits, and which classes not all
+    splits have.
 
     Args:
       examples: the whole set.
@@ -75,9 +83,11 @@ def split(
       leave_one_group_out: each group is a fold; `folds` stays 0. Validation is of whole groups then, too.
       use_prescribed: False ignores the splits that the set prescribes.
       by_group: keep each of `examples.groups` in one split, where there are groups.
-      keep_leaks: do not leave out duplicates across prescribed splits, or of the group left out.
+      keep_leaks: do not leave out examples with an equal one across prescribed splits, or of the group left out.
       validation_is_test: no validation split is made; the test split stands in for it, so that it picks the epoch.
         Scores are then optimistic, and a warning says so.
+      compare_copies: find equal and near copies in other bytes, for which every picture is decoded once; False: equal
+        bytes alone.
 
     Returns:
       The examples of each split, in their original order; disjoint (but for `validation_is_test`), and, but for
@@ -93,12 +103,12 @@ def split(
     check_folds(examples, folds, fold, leave_one_group_out, prescribed, grouped)
     if validation_is_test:
         shares = _without_validation(shares)
-    duplicates = find_duplicates(examples)
+    duplicates = find_duplicates(examples, compare_copies)
     report_duplicates(examples, duplicates)
     pool = _Pool(examples, duplicates, grouped)
     everything = np.arange(len(examples))
     if prescribed:
-        parts, free = _prescribed(examples, duplicates, by_group, keep_leaks)
+        parts, free = _prescribed(examples, duplicates, pool.blocks.near, keep_leaks)
         if "train" in parts:
             parts |= pool.divide(parts["train"], _missing_shares(shares, parts), f"{seed}/carve")
         for name, more in (pool.divide(free, shares, f"{seed}/split") if len(free) else {}).items():
@@ -118,29 +128,38 @@ def split(
         pool.check_fold(parts, f"fold {fold}")
     else:
         parts = pool.divide(everything, shares, f"{seed}/split")
+    report_crossings(examples, parts, duplicates.near)
     found = {name: examples.select(np.sort(parts[name])) for name in SPLITS if name in parts}
     return _with_test_as_validation(examples, found) if validation_is_test else found
 
 
 class _Pool:
-    """Examples as indivisible blocks (duplicates; groups), and the rules for dividing them."""
+    """Examples as indivisible blocks (equal examples; groups; near copies), and the rules for dividing them."""
 
     def __init__(self, examples: Examples, duplicates: Duplicates, grouped: bool):
         self.examples = examples
         self.grouped = grouped
-        self.strata, self.stratum_names = _strata(examples)
-        ties = list(duplicates.sets)
-        if grouped:
-            members = defaultdict(list)
-            for i, group in enumerate(examples.groups):
-                members[str(group)].append(i)
-            ties += [tuple(group) for group in members.values()]
-        self.block = _connected(len(examples), ties)
+        self.strata, self.stratum_names = find_strata(examples)
+        self.blocks = find_blocks(examples, duplicates, grouped)
+        self.block = self.blocks.joined
 
     def divide(self, indices: np.ndarray, shares: Mapping[str, float], salt: str) -> dict[str, np.ndarray]:
         """Divides the examples at `indices` by `shares`, which add up to 1."""
         if len(shares) < 2:
             return dict.fromkeys(shares, indices)
+        try:
+            return self._divide(indices, shares, salt)
+        except InputError:
+            if self.block == self.blocks.strict:
+                raise
+            self.block = self.blocks.strict
+            parts = self._divide(indices, shares, salt)
+            logging.warning(
+                "%s: near copies are not kept together: a split would get none of a class.", self.examples.name
+            )
+            return parts
+
+    def _divide(self, indices: np.ndarray, shares: Mapping[str, float], salt: str) -> dict[str, np.ndarray]:
         blocks = defaultdict(list)
         for i in indices:
             blocks[self.block[i]].append(int(i))
@@ -189,18 +208,21 @@ class _Pool:
             if not len(part):
                 raise InputError(
                     f"{self.examples.name}: split {name!r} ({shares[name]:.0%}) gets nothing of {len(indices)} examples"
-                    f"{' in whole groups' if self.grouped else ''}. Give it a larger fraction or use fewer folds."
+                    f"{' in whole groups' if self.grouped else ''}. Give it a larger fraction or use fewer folds"
+                    f"{', or set config.data.split.by_group to False' if self.grouped else ''}."
                 )
             present = set(self.strata[part].tolist())
             for stratum, n in sorted(count.items()):
                 if stratum in present or self.stratum_names[stratum] == "unlabelled":
                     continue
                 if self.grouped and name != "train":
-                    logging.warning("%s: no %s in %s.", self.examples.name, self.stratum_names[stratum], name)
-                    continue
+                    continue  # `report_crossings` says so
+                whole = " in whole groups" if self.grouped else ""
+                groups = "set config.data.split.by_group to False, " if self.grouped else ""
                 raise InputError(
                     f"{self.examples.name}: {self.stratum_names[stratum]} has {n} examples, too few for split {name!r} "
-                    f"({shares[name]:.0%}) to get one. Give it a larger fraction, use fewer folds, or drop the class."
+                    f"({shares[name]:.0%}) to get one{whole}. Give it a larger fraction, use fewer folds, {groups}"
+                    "or drop the class."
                 )
 
     def check_fold(self, parts: Mapping[str, np.ndarray], where: str) -> None:
@@ -268,7 +290,7 @@ def _with_test_as_validation(examples: Examples, parts: Mapping[str, Examples]) 
 
 
 def _prescribed(
-    examples: Examples, duplicates: Duplicates, by_group: bool, keep_leaks: bool
+    examples: Examples, duplicates: Duplicates, near: Sequence[Sequence[int]], keep_leaks: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The examples of each prescribed split, and those without one."""
     names = [raw if raw == UNPRESCRIBED else normalise_split(raw) for raw in map(str, examples.splits)]
@@ -281,6 +303,10 @@ def _prescribed(
         for i in same:
             names[i] = names[i] or keeper
         leaks |= {i for i in same if names[i] != keeper}
+    for alike in near:
+        keeper = min((names[i] for i in alike if names[i]), key=_CUT_ORDER.index, default=UNPRESCRIBED)
+        for i in alike:
+            names[i] = names[i] or keeper
     if "train" not in names and UNPRESCRIBED not in names:
         raise InputError(
             f"{examples.name} prescribes {excerpt(sorted(set(names)))} but no train. "
@@ -288,13 +314,6 @@ def _prescribed(
         )
     if leaks:
         report_leaks(examples, leaks, "of train or validation", "in a later split", keep_leaks)
-    if by_group and examples.groups is not None:
-        homes = defaultdict(set)
-        for group, name in zip(examples.groups, names, strict=True):
-            homes[str(group)].add(name)
-        crossing = sorted(group for group, home in homes.items() if len(home) > 1)
-        if crossing:
-            logging.warning("%s: groups in several prescribed splits: %s.", examples.name, excerpt(crossing))
     dropped = set() if keep_leaks else leaks
     parts = {
         name: np.array([i for i, own in enumerate(names) if own == name and i not in dropped], np.int64)
@@ -305,8 +324,8 @@ def _prescribed(
     for name, part in parts.items():
         if not len(part):
             raise InputError(
-                f"{examples.name}: every picture of split {name!r} is also, byte for byte, in a later split. "
-                "Correct the splits, or keep such pictures (keep_leaks=True)."
+                f"{examples.name}: every example of split {name!r} has an equal one in a later split. "
+                "Correct the splits, or set config.data.split.keep_leaks to True."
             )
     return parts, free
 
@@ -315,42 +334,3 @@ def _missing_shares(shares: Mapping[str, float], parts: Mapping[str, np.ndarray]
     """What train is divided into: itself and each split that is asked for but not prescribed."""
     wanted = {name: share for name, share in shares.items() if name == "train" or name not in parts}
     return {name: share / sum(wanted.values()) for name, share in wanted.items()}
-
-
-def _strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
-    """The stratum of each example, and what to call each stratum."""
-    columns = examples.columns
-    labels = None
-    if "expression" in columns:
-        labels = columns["expression"]
-    elif "votes" in columns:
-        votes = columns["votes"]
-        labels = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), UNLABELLED)
-    if labels is not None:
-        names = [f"class {name!r}" for name in examples.classes["expression"]]
-    elif "valence_arousal" in columns:
-        valence = columns["valence_arousal"][:, 0]
-        known = valence[np.isfinite(valence)]
-        thresholds = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else np.zeros(2)
-        labels = np.where(np.isfinite(valence), np.searchsorted(thresholds, valence), UNLABELLED)
-        names = [f"the {part} third of valence" for part in ("lower", "middle", "upper")]
-    else:
-        labels, names = np.zeros(len(examples), np.int64), ["the set"]
-    labels = np.asarray(labels, np.int64)
-    return np.where(labels == UNLABELLED, len(names), labels), [*names, "unlabelled"]
-
-
-def _connected(n: int, ties: Sequence[Sequence[int]]) -> list[int]:
-    """The block of each of n examples, given sets that must stay together (union-find)."""
-    parent = list(range(n))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for tie in ties:
-        for i in tie[1:]:
-            parent[root(i)] = root(tie[0])
-    return [root(i) for i in range(n)]

@@ -201,7 +201,7 @@ def test_a_twin_of_the_subject_left_out_is_not_learned_from(caplog):
         parts = split(examples, thirds, 0, leave_one_group_out=True, fold=3)
     assert parts["test"].keys == [f"picture{i}" for i in range(18, 24)]
     assert {key for part in parts.values() for key in part.keys} == set(examples.keys) - {"picture3"}
-    assert "1 pictures of other groups are also, byte for byte, in group s4; they are left out: picture3" in caplog.text
+    assert "1 examples of other groups have equal ones in group s4; they are left out: picture3" in caplog.text
     kept = split(examples, thirds, 0, leave_one_group_out=True, fold=3, keep_leaks=True)
     check_partition(examples, kept)
 
@@ -315,7 +315,7 @@ def test_leaks_leave_the_earlier_split(caplog):
     assert "left out: picture1, picture3, picture5" in caplog.text
     kept = split(examples, FRACTIONS, 0, keep_leaks=True)
     assert {name: len(part) for name, part in kept.items()} == {"train": 5, "validation": 2, "test": 2}
-    with pytest.raises(InputError, match=r"'train' is also.*keep_leaks"):
+    with pytest.raises(InputError, match=r"'train' has an equal one.*config.data.split.keep_leaks"):
         split(make([0, 0], contents=["a", "a"], splits=np.array(["train", "test"]), classes=("x",)), FRACTIONS, 0)
 
 
@@ -406,3 +406,38 @@ def test_wrong_prescribed_splits():
 )
 def test_spellings_of_splits(spelling, name):
     assert normalise_split(spelling) == name
+
+
+def test_groups_on_several_sides_are_counted_and_named(caplog):
+    labels, groups = subjects(*[9] * 10)
+    names = np.array(["train"] * 63 + ["test"] * 27)
+    names[0] = "test"
+    with caplog.at_level("WARNING"):
+        split(make(labels, groups=groups, splits=names), {"train": 0.8, "test": 0.2}, 0)
+    assert "1 of 10 groups" in caplog.text and "(test and train: 1): s1." in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        split(make(labels, groups=groups), FRACTIONS, 0, by_group=False)
+    assert "of 10 groups" in caplog.text and "are in several splits" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        split(make(labels, groups=groups), FRACTIONS, 0)
+        split(make(labels, groups=groups), FRACTIONS, 0, folds=5, fold=1)
+    assert "in several splits" not in caplog.text
+
+
+def test_validation_is_carved_from_a_prescribed_train_in_whole_groups():
+    labels, groups = subjects(*[9] * 12)
+    parts = split(make(labels, groups=groups, splits=np.array(["train"] * 90 + ["test"] * 18)), FRACTIONS, 0)
+    assert not set(parts["train"].groups) & set(parts["validation"].groups)
+
+
+def test_a_class_that_one_split_alone_has_is_named(caplog):
+    labels = [0, 1] * 20 + [0, 1, 2, 2]
+    names = np.array(["train"] * 30 + ["validation"] * 10 + ["test"] * 4)
+    with caplog.at_level("WARNING"):
+        split(make(labels, splits=names), FRACTIONS, 0)
+    assert "test alone has examples of class 'sad' (train: 0, validation: 0, test: 2), so it cannot be learned" in (
+        caplog.text
+    )
+    assert "'calm'" not in caplog.text

@@ -4,6 +4,7 @@ A source may also have `finish(splits, options) -> splits`, for targets that are
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -38,6 +39,9 @@ ON_DISK = {
 GENERATED = {"painter": "painter"}
 """Sets that need no files."""
 
+ANY = ("image_folder", "manifest", "feature_tables")
+"""Sets of any content: which one it is, its directory decides."""
+
 COMPOSED = {"combined": "combined"}
 """Sets made of others, each of which lies in a place of its own."""
 
@@ -69,6 +73,27 @@ def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dic
     """Lets the source add the targets that it fits on the training split; most have none."""
     module = _module(source)
     return module.finish(splits, options) if hasattr(module, "finish") else dict(splits)
+
+
+def family(source: str) -> str:
+    """What sources that read one data set under several names have in common: `fi` and `fi_subset`, say.
+
+    Raises:
+      InputError: there is no such source.
+    """
+    return _module(source).__name__
+
+
+def place(source: str, directory: str | None) -> str:
+    """Where a set lies, or would: `directory`, or the source's place under `$EMOKD_DATA`."""
+    if directory:
+        return os.path.expanduser(str(directory))
+    return os.path.join(os.path.expanduser(os.environ.get("EMOKD_DATA", "")), source)
+
+
+def split_options(source: str) -> tuple[str, ...]:
+    """The source's options that decide its prescribed splits; most have none."""
+    return getattr(_module(source), "SPLIT_OPTIONS", ())
 
 
 def _module(source: str) -> ModuleType:

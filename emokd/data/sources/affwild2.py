@@ -70,8 +70,8 @@ def load(directory: str, options: Mapping) -> Examples:
     sub-sequence, silence beyond its ends. The frame rate is the number of labels over the length of the sound, as
     recordings differ in it. [ours] A recording without a file has no sound: all NaN, counted in the log.
 
-    Splits are prescribed, the validation videos being the test split; groups are recordings, so set
-    `data.split.by_group` for the validation split that is carved from train. Frames beyond the last label are told of
+    Splits are prescribed, the validation videos being the test split; groups are recordings, so that the validation
+    split is carved from train in whole ones. Frames beyond the last label are told of
     in the log and count as unlabelled.
 
     Args:

@@ -1,9 +1,6 @@
 """Several labelled picture sets as one: a batch may mix those that know classes with those that know valence."""
 
-import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,14 +8,12 @@ from absl import logging
 
 from emokd.data import sources
 from emokd.data.class_list import check_classes
-from emokd.data.decode import DecodeError
 from emokd.data.examples import UNLABELLED, Examples
 from emokd.data.pictures import check_options
 from emokd.data.splits import UNPRESCRIBED
 from emokd.errors import InputError, nearest
 
 SECTION = ("source", "dir", "options", "name")
-_READERS = 4
 
 
 def load(directory: str | None, options: Mapping) -> Examples:
@@ -30,7 +25,7 @@ def load(directory: str | None, options: Mapping) -> Examples:
     - A key is the set's name, a slash, and its own key; so is a group. Where some sets have groups, each example of
       the others is its own.
     - Splits that sets prescribe are kept. Examples of the others are then divided by the configuration's fractions,
-      except that a duplicate of a prescribed example goes with it. Duplicates between sets are found by their pixels.
+      except that a copy of a prescribed example goes with it. Copies between sets are found by their pixels.
 
     Args:
       directory: not used: each set has its own.
@@ -53,13 +48,27 @@ def load(directory: str | None, options: Mapping) -> Examples:
         if name in parts:
             raise InputError(f"{where}: there is a set {name!r} before it. Give it another 'name'.")
         parts[name] = _load(where, name, section, int(options.get("min_side", 0) or 0))
-    columns, classes = _columns(list(parts.values()))
+    names, sets = list(parts), list(parts.values())
+    columns, classes = _columns(sets)
     offsets = np.cumsum([0, *map(len, parts.values())])
     readers = [part.inputs["image"] for part in parts.values()]
 
-    def read(i: int) -> np.ndarray:
+    def place(i: int) -> tuple[int, int]:
         part = int(np.searchsorted(offsets, i, side="right")) - 1
-        return readers[part](i - int(offsets[part]))
+        return part, i - int(offsets[part])
+
+    def read(i: int) -> np.ndarray:
+        part, own = place(i)
+        return readers[part](own)
+
+    def pixels(i: int, min_side: int) -> np.ndarray:
+        part, own = place(i)
+        decode = sets[part].pixels
+        return readers[part](own) if decode is None else decode(own, min_side)  # a painted set has no files
+
+    def content(i: int) -> str:
+        part, own = place(i)
+        return f"{names[part]}/{sets[part].content(own)}"  # such texts compare within a set alone
 
     return Examples(
         name=" + ".join(part.name for part in parts.values()),
@@ -67,10 +76,11 @@ def load(directory: str | None, options: Mapping) -> Examples:
         columns=columns,
         classes=classes,
         inputs={"image": read},
-        content=_contents(parts).__getitem__,
+        content=content,
         splits=_splits(list(parts.values())),
         groups=_groups(parts),
         face_crop=crops.pop() if len(crops := {part.face_crop for part in parts.values()}) == 1 else "",
+        pixels=pixels,
     )
 
 
@@ -172,28 +182,3 @@ def _groups(parts: Mapping[str, Examples]) -> np.ndarray | None:
             for group in (part.keys if part.groups is None else part.groups)
         ]
     )
-
-
-def _contents(parts: Mapping[str, Examples]) -> list[str]:
-    """A text for each picture, equal for equal pictures.
-
-    A set's own texts compare within it alone, but begin with the file's size: pictures of a size that several sets
-    have are compared by their decoded pixels.
-    """
-    with ThreadPoolExecutor(_READERS) as pool:
-        texts = {name: list(pool.map(part.content, range(len(part)))) for name, part in parts.items()}
-        sizes = Counter(size for own in texts.values() for size in {text.split("-")[0] for text in own})
-
-        def text(place: tuple[str, int]) -> str:
-            name, i = place
-            own = texts[name][i]
-            size = own.split("-")[0]
-            if sizes[size] > 1:
-                try:
-                    pixels = parts[name].inputs["image"](i)
-                    return f"{size}/{pixels.shape}/{hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()}"
-                except DecodeError:
-                    pass  # a picture that nobody can learn from is nobody's duplicate
-            return f"{name}/{own}"
-
-        return list(pool.map(text, [(name, i) for name, own in texts.items() for i in range(len(own))]))

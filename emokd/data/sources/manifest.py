@@ -20,7 +20,8 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
     The table has a column `path` (relative to `images/`, `images.zip` or the directory) and one or more of:
     `label` (a class name, or, where a class list is given, an id); `valence` and `arousal` in [-1, 1]; one column
     of non-negative votes per class of the given class list. Optional: `split` (train, validation or test) and `group`
-    (the subject). An empty cell of a target is an example without it (see `targets`): it is counted in the log.
+    (the subject, or the video or photograph that the picture is from). An empty cell of a target is an example without
+    it (see `targets`): it is counted in the log.
 
     Args:
       directory: the folder that holds the table, or the table itself.

@@ -12,6 +12,8 @@ from emokd.errors import InputError, excerpt
 
 TABLE = "features.npz"
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+SPLIT_OPTIONS = ("fold",)
+"""Options that decide the split, which a teacher trained by a run takes from it."""
 FEATURES = ("action_units", "mfcc", "wav2vec2_logits")
 
 
@@ -25,7 +27,7 @@ def load(directory: str, options: Mapping) -> Examples:
     Args:
       directory: holds `features.npz` with the three tables and `emotion` (0 to 7), `actor`, `fold`, `name`, row by row.
       options: `fold`: this one of the file's own actor-disjoint folds becomes the test split, the rest train, of
-        which the configuration's share is cut off for validation (set `data.split.by_group`). Without it (the
+        which the configuration's share is cut off for validation, in whole actors. Without it (the
         default, None), the set prescribes no split.
 
     Raises:

@@ -1,0 +1,28 @@
+"""Strata: what a division keeps in proportion."""
+
+import numpy as np
+
+from emokd.data.examples import UNLABELLED, Examples
+
+
+def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
+    """The stratum of each example, and what to call each stratum."""
+    columns = examples.columns
+    labels = None
+    if "expression" in columns:
+        labels = columns["expression"]
+    elif "votes" in columns:
+        votes = columns["votes"]
+        labels = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), UNLABELLED)
+    if labels is not None:
+        names = [f"class {name!r}" for name in examples.classes["expression"]]
+    elif "valence_arousal" in columns:
+        valence = columns["valence_arousal"][:, 0]
+        known = valence[np.isfinite(valence)]
+        thresholds = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else np.zeros(2)
+        labels = np.where(np.isfinite(valence), np.searchsorted(thresholds, valence), UNLABELLED)
+        names = [f"the {part} third of valence" for part in ("lower", "middle", "upper")]
+    else:
+        labels, names = np.zeros(len(examples), np.int64), ["the set"]
+    labels = np.asarray(labels, np.int64)
+    return np.where(labels == UNLABELLED, len(names), labels), [*names, "unlabelled"]
