@@ -2,7 +2,8 @@
 
 Papers: PKDOT and MT-PKDOT (docs/mtpkdot.md), which did not use this set. Data: VREED (Tabbaa et al. 2021), 312 trials
 in virtual reality, four quadrants of valence and arousal. The features name no subjects; the five folds are disjoint in
-blocks of rows that are taken for one person each (docs/data.md). `--config.data.split.by_group=False`: folds of trials, with each person in training and in test.
+blocks of rows that are taken for one person each (docs/data.md). `--config.data.split.by_group=False`: folds of trials,
+with each person in training and in test.
 Privileged: electrocardiogram (ECG) and skin conductance (GSR).
 
 Command:  python -m emokd.train --config=configs/mtpkdot/vreed.py --workdir=runs/mtpkdot_vreed
