@@ -191,6 +191,8 @@ def duration(
     steps_per_epoch: int,
     batch_size: int,
     total_steps: int | None = None,
+    section: str = "",
+    below: int | None = None,
 ) -> int:
     """A duration in optimiser steps, from whichever of its units the configuration gives.
 
@@ -201,22 +203,25 @@ def duration(
       steps_per_epoch: optimiser steps in an epoch.
       batch_size: examples in an optimiser step.
       total_steps: what `_percent` is a percentage of, or None where that has no meaning.
+      section: the section's dotted key with a dot behind it, for messages: "config.phases.head.".
+      below: a number of steps that rounding does not reach from below, such as those of the phase that a warm-up
+        is a part of.
 
     Returns:
       Steps: rounded for epochs and percentages, rounded up for examples, and at least 1 unless the
-      configuration says 0.
+      configuration says 0 or `below` is 1.
 
     Raises:
       InputError: none or several of the keys are given, or the value is not a length.
     """
     given = {unit: config.get(f"{name}_{unit}") for unit in UNITS}
     given = {unit: value for unit, value in given.items() if value is not None}
-    choices = " or ".join(f"{name}_{unit}" for unit in UNITS if unit != "percent" or total_steps is not None)
+    choices = " or ".join(f"{section}{name}_{unit}" for unit in UNITS if unit != "percent" or total_steps is not None)
     if len(given) != 1:
         problem = f"{' and '.join(f'{name}_{unit}' for unit in given)} are both given" if given else "none is given"
-        raise InputError(f"The duration {name!r} needs exactly one of {choices}, but {problem}.")
+        raise InputError(f"The duration {section + name!r} needs exactly one of {choices}, but {problem}.")
     ((unit, value),) = given.items()
-    key = f"{name}_{unit}"
+    key = f"{section}{name}_{unit}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise InputError(f"{key} must be a number of {unit} from 0 up, not {value!r}.")
     if UNITS[unit] is int and value != int(value):
@@ -227,13 +232,14 @@ def duration(
         raise InputError(f"{key} must be at most 100, not {value!r}.")
     if value == 0:
         return 0
-    steps = {
+    exact = {
         "steps": value,
         "epochs": value * steps_per_epoch,
-        "examples": math.ceil(value / batch_size),
+        "examples": value / batch_size,
         "percent": value * (total_steps or 0) / 100,
     }[unit]
-    return max(round(steps), 1)
+    steps = max(math.ceil(exact) if unit == "examples" else round(exact), 1)
+    return min(steps, below - 1) if below is not None and exact < below else steps
 
 
 def locked(

@@ -1,4 +1,7 @@
-"""Configuration sections with their defaults; recipes and configs start from these and change what they mean to."""
+"""Configuration sections with their defaults; recipes and configs start from these and change what they mean to.
+
+What a number may be is in `emokd.ranges`.
+"""
 
 from ml_collections import ConfigDict
 
@@ -137,7 +140,7 @@ def phase(
     enabled: bool = True,
     **length: float,
 ) -> ConfigDict:
-    """A phase's length, as `epochs`, `steps` or `examples`, and its learning rate."""
+    """A phase's length, as `epochs`, `steps` or `examples`, and its learning rate; of length 0 it is left out."""
     return ConfigDict(
         {
             "enabled": enabled,

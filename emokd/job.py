@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from emokd import caching, predecessor, recipes
+from emokd import caching, predecessor, ranges, recipes
 from emokd import config as configuration
 from emokd.data import sources, splits
 from emokd.data.augment import centre_views
@@ -147,6 +147,7 @@ def create_job(
 def _create_job(
     config: ml_collections.ConfigDict, train_teacher: TrainTeacher, cached: bool, shared: dict[str, Programs]
 ) -> tuple[Job, dict[str, TrainedModel]]:
+    ranges.check_numbers(config)
     parts = load_splits(config)
     train_split = parts["train"]
     extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None

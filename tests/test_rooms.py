@@ -16,6 +16,7 @@ ALLOWED = {
     "defaults": (),
     "parts": (),
     "config": ("errors",),
+    "ranges": ("errors", "config"),
     "schedules": ("errors",),
     "statistics": ("errors",),
     "distributed": ("errors",),
