@@ -55,7 +55,7 @@ def train(
     Raises:
       InputError: the input is wrong, or `workdir` holds a run of another configuration.
     """
-    workdir = pathlib.Path(workdir)
+    workdir, config = pathlib.Path(workdir), configuration.anchored(config)
     claim(workdir, config)
     if (workdir / "scores.json").exists():
         logging.info("%s is done already.", workdir)
@@ -90,7 +90,10 @@ def teacher_trainer(workdir: pathlib.Path, data: ml_collections.ConfigDict) -> T
     def train_teacher(file: str, name: pathlib.Path) -> pathlib.Path:
         logging.info("Training teacher %s with %s.", name, file)
         folder = workdir / "teachers" / name
-        config = configuration.load(file)
+        try:
+            config = configuration.load(file)
+        except InputError as error:
+            raise InputError(f"config.teachers.{name}.train: {error}") from error
         if config.data.source == data.source:
             config.data.split = data.split
         train(config, folder)
