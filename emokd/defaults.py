@@ -153,7 +153,7 @@ def phase(
 
 
 def every(**length: float) -> ConfigDict:
-    """How often to evaluate and save: `epochs`, `steps`, `examples`, or `percent` of the phase."""
+    """How often to evaluate and save: `epochs` of the phase's data, `steps`, `examples`, or `percent` of the phase."""
     return ConfigDict(duration("every", **length))
 
 

@@ -26,7 +26,7 @@ from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.loop import Job
 from emokd.training.programs import Programs, make_room
-from emokd.training.sharding import check_batch_size, create_mesh
+from emokd.training.sharding import create_mesh
 from emokd.training.streams import Streams
 from emokd.weights import importing, model_folder
 from emokd.workdir import OPERATIONAL, claim, read_config, write_atomically
@@ -291,12 +291,27 @@ def find_file(path: str, key: str) -> pathlib.Path:
     raise InputError(f"{key}: there is no {' nor '.join(map(str, places))}. Correct the path, or set EMOKD_DATA.")
 
 
-def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
+def evaluate_student(workdir: pathlib.Path, split: str, *, devices: int = 0, batch_size: int = 0) -> dict:
     """Scores the student's folder of a finished run on a split of the run's data.
 
+    Scores do not depend on how the split is batched: padding counts nothing.
+
+    Args:
+      workdir: the run's folder.
+      split: "train", "validation" or "test".
+      devices: how many of the devices here; 0 for all, whatever the run had.
+      batch_size: pictures at a time, rounded up to a multiple of the devices; 0 for the run's.
+
     Raises:
-      InputError: there is no finished run, its data are gone, or its batch does not divide over the devices here.
+      InputError: there is no finished run, its data are gone, or there are not so many devices.
     """
+    here = jax.device_count()
+    few = 0 < devices < here and jax.process_count() == 1
+    if not (few or devices in (0, here)) or batch_size < 0:
+        raise InputError(
+            f"--devices={devices} and --batch_size={batch_size}: there are {here} devices here, and several processes "
+            "take all of them; give no more, or 0 for all, and a batch of 1 or more, or 0 for the run's."
+        )
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no run: there is no {path}.")
@@ -321,11 +336,9 @@ def evaluate_student(workdir: pathlib.Path, split: str) -> dict:
             signals = average_affect(signals, look(params, stats, batch, True))
         return {"student": signals}
 
-    mesh = create_mesh(config.devices)
-    try:
-        check_batch_size(config.batch_size, mesh)
-    except InputError as error:  # say where: no flag of the command has set it
-        raise InputError(f"{path}: {error}") from error
+    mesh = create_mesh(devices)
+    rows = batch_size or config.batch_size
+    config = configuration.locked(config, {"batch_size": rows + -rows % mesh.size})
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
     batches = Streams(config, mesh).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
