@@ -125,10 +125,11 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
         rows = outcome.rows.astype(jnp.float32)
         count = jnp.maximum(rows.sum(), 1.0)
         total = total + (weights * outcome.teacher_losses).sum() / count
-        losses = (outcome.teacher_losses * rows[:, None]).sum(0) / count
+        losses = [(outcome.teacher_losses[:, k] * rows).sum() / count for k in range(len(recipe.teachers))]
         for further in outcome.teacher_terms.values():
             total = total + (further.values * further.cotangent(weights)).sum()
-            losses = losses + (further.values * further.cotangent(jnp.ones_like(weights))).sum(0)
+            means = (further.values * further.cotangent(jnp.ones_like(weights))).sum(0)
+            losses = [loss + mean for loss, mean in zip(losses, means, strict=True)]
         for k, teacher in enumerate(recipe.teachers):
             metrics[f"loss/teacher/{teacher}"] = losses[k]
             metrics[f"weight/{teacher}"] = weights[:, k].sum() / count
