@@ -21,9 +21,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from emokd.errors import InputError, excerpt, nearest
+from emokd.references import absent, anchor, find, running
 
 UNITS: Mapping[str, type] = {"steps": int, "epochs": float, "examples": int, "percent": float}
 """The units of a duration, each a suffix of its key, and the type of its number."""
+
+
+NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
+"""Keys whose value is a configuration file, with its argument if it has one."""
 
 
 def define_config_flag() -> flags.FlagHolder:
@@ -68,11 +73,23 @@ def _check_settable(config: ml_collections.ConfigDict, key: str) -> None:
         )
 
 
+def anchored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration, or a locked copy in which the files that it names (`teachers.NAME.train`) are anchored."""
+    changes = _anchors(config)
+    return locked(config, changes) if changes else config
+
+
+def _anchors(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """What `references.anchor` changes in the files that a configuration names."""
+    named = {key: value for key, value in leaves(config) if value and NAMES_A_FILE.fullmatch(key)}
+    return {key: anchor(value) for key, value in named.items() if anchor(value) != value}
+
+
 def load(reference: str) -> ml_collections.ConfigDict:
-    """Runs a configuration file.
+    """Runs a configuration file; the files that it names in turn are anchored.
 
     Args:
-      reference: a path, or a path and an argument as in "configs/smkd/fi.py:small".
+      reference: a path as `references.find` takes it, or a path and an argument as in "configs/smkd/fi.py:small".
 
     Returns:
       What its `get_config` gave, locked.
@@ -81,19 +98,25 @@ def load(reference: str) -> ml_collections.ConfigDict:
       InputError: there is no such file, it fails (file and line are named), or gives no ConfigDict.
     """
     path, colon, argument = reference.partition(":")
-    file = pathlib.Path(path)
-    if not file.is_file():
-        folder = file.parent if file.parent.is_dir() else pathlib.Path("configs")
-        raise InputError(
-            f"There is no configuration file {path!r}.{nearest(path, map(str, sorted(folder.rglob('*.py'))))}"
-        )
+    file = find(path)
+    if file is None:
+        raise InputError(absent(path))
     module = types.ModuleType(f"config {path}")
     module.__file__ = str(file)
+    with running(file):
+        config = _run(module, path, [argument] if colon else [])
+        config.update_from_flattened_dict(_anchors(config))  # in place: a copy's placeholders would have no type
+        return config.lock()
+
+
+def _run(module: types.ModuleType, path: str, arguments: Sequence[str]) -> ml_collections.ConfigDict:
+    """What `get_config` of a file's module gives; `path` names the file in messages."""
+    file = pathlib.Path(str(module.__file__))
     try:
         exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
         if not callable(getattr(module, "get_config", None)):
             raise InputError(f"{path}: a configuration file must define get_config(argument='').")
-        config = module.get_config(*([argument] if colon else []))
+        config = module.get_config(*arguments)
     except InputError:
         raise
     except SyntaxError as error:
@@ -104,7 +127,7 @@ def load(reference: str) -> ml_collections.ConfigDict:
         raise InputError(f"{place}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(f"{path}: get_config must return an ml_collections.ConfigDict, not {type(config).__name__}.")
-    return config.lock()
+    return config
 
 
 def check_argument(argument: str, known: Iterable[str] = ("small",)) -> None:
@@ -191,6 +214,8 @@ def duration(
     steps_per_epoch: int,
     batch_size: int,
     total_steps: int | None = None,
+    section: str = "",
+    below: int | None = None,
 ) -> int:
     """A duration in optimiser steps, from whichever of its units the configuration gives.
 
@@ -201,22 +226,25 @@ def duration(
       steps_per_epoch: optimiser steps in an epoch.
       batch_size: examples in an optimiser step.
       total_steps: what `_percent` is a percentage of, or None where that has no meaning.
+      section: the section's dotted key with a dot behind it, for messages: "config.phases.head.".
+      below: a number of steps that rounding does not reach from below, such as those of the phase that a warm-up
+        is a part of.
 
     Returns:
       Steps: rounded for epochs and percentages, rounded up for examples, and at least 1 unless the
-      configuration says 0.
+      configuration says 0 or `below` is 1.
 
     Raises:
       InputError: none or several of the keys are given, or the value is not a length.
     """
     given = {unit: config.get(f"{name}_{unit}") for unit in UNITS}
     given = {unit: value for unit, value in given.items() if value is not None}
-    choices = " or ".join(f"{name}_{unit}" for unit in UNITS if unit != "percent" or total_steps is not None)
+    choices = " or ".join(f"{section}{name}_{unit}" for unit in UNITS if unit != "percent" or total_steps is not None)
     if len(given) != 1:
         problem = f"{' and '.join(f'{name}_{unit}' for unit in given)} are both given" if given else "none is given"
-        raise InputError(f"The duration {name!r} needs exactly one of {choices}, but {problem}.")
+        raise InputError(f"The duration {section + name!r} needs exactly one of {choices}, but {problem}.")
     ((unit, value),) = given.items()
-    key = f"{name}_{unit}"
+    key = f"{section}{name}_{unit}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise InputError(f"{key} must be a number of {unit} from 0 up, not {value!r}.")
     if UNITS[unit] is int and value != int(value):
@@ -227,13 +255,14 @@ def duration(
         raise InputError(f"{key} must be at most 100, not {value!r}.")
     if value == 0:
         return 0
-    steps = {
+    exact = {
         "steps": value,
         "epochs": value * steps_per_epoch,
-        "examples": math.ceil(value / batch_size),
+        "examples": value / batch_size,
         "percent": value * (total_steps or 0) / 100,
     }[unit]
-    return max(round(steps), 1)
+    steps = max(math.ceil(exact) if unit == "examples" else round(exact), 1)
+    return min(steps, below - 1) if below is not None and exact < below else steps
 
 
 def locked(
@@ -271,12 +300,25 @@ def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) 
     def shown(leaves, key):
         return repr(leaves[key]) if key in leaves else "(absent)"
 
-    return [f"{key}: {shown(theirs, key)} -> {shown(ours, key)}" for key in differing_keys(config, default)]
+    return [f"{key}: {shown(theirs, key)} -> {shown(ours, key)}" for key in _differing(ours, theirs)]
 
 
 def differing_keys(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> list[str]:
-    """Dotted keys whose values differ or that only one of the two has, sorted."""
-    ours, theirs = dict(leaves(a)), dict(leaves(b))
+    """Dotted keys whose values differ or that only one of the two has, sorted.
+
+    Of a configuration file that they name only its name and argument count, not its folder, which may have moved: a
+    teacher that it trains has a run of its own, where each of its keys is compared.
+    """
+    return _differing(*(dict(_without_folders(config)) for config in (a, b)))
+
+
+def _without_folders(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Any]]:
+    for key, value in leaves(config):
+        named = isinstance(value, str) and NAMES_A_FILE.fullmatch(key)
+        yield key, pathlib.PurePath(value).name if named else value
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     absent = object()
     return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key, absent) != theirs.get(key, absent))
 

@@ -1,4 +1,7 @@
-"""Configuration sections with their defaults; recipes and configs start from these and change what they mean to."""
+"""Configuration sections with their defaults; recipes and configs start from these and change what they mean to.
+
+What a number may be is in `emokd.ranges`.
+"""
 
 from ml_collections import ConfigDict
 
@@ -147,7 +150,7 @@ def phase(
     enabled: bool = True,
     **length: float,
 ) -> ConfigDict:
-    """A phase's length, as `epochs`, `steps` or `examples`, and its learning rate."""
+    """A phase's length, as `epochs`, `steps` or `examples`, and its learning rate; of length 0 it is left out."""
     return ConfigDict(
         {
             "enabled": enabled,
@@ -160,7 +163,7 @@ def phase(
 
 
 def every(**length: float) -> ConfigDict:
-    """How often to evaluate and save: `epochs`, `steps`, `examples`, or `percent` of the phase."""
+    """How often to evaluate and save: `epochs` of the phase's data, `steps`, `examples`, or `percent` of the phase."""
     return ConfigDict(duration("every", **length))
 
 

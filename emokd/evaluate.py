@@ -1,6 +1,6 @@
 """Scores a run's student on a split of its data, from the student's own folder, beside the scores of the run.
 
-python -m emokd.evaluate --workdir=runs/quickstart [--split=test]
+python -m emokd.evaluate --workdir=runs/quickstart [--split=test] [--devices=1] [--batch_size=32]
 """
 
 import json
@@ -16,12 +16,20 @@ from emokd.job import evaluate_student
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.", required=True)
 ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which split.")
+DEVICES = flags.DEFINE_integer("devices", 0, "How many of the devices here; 0: all, whatever the run had.", 0)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "Examples at a time; 0: as in training. No score depends on it.", 0)
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    scores = evaluate_student(pathlib.Path(WORKDIR.value), SPLIT.value, accept_changed_data=ACCEPT.value)
+    scores = evaluate_student(
+        pathlib.Path(WORKDIR.value),
+        SPLIT.value,
+        devices=DEVICES.value,
+        batch_size=BATCH_SIZE.value,
+        accept_changed_data=ACCEPT.value,
+    )
     if jax.process_index() == 0:
         print(json.dumps(scores, indent=2))
 

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from emokd import began, caching, finished, held_out, locks, predecessor, recipes
+from emokd import began, caching, finished, held_out, locks, predecessor, ranges, recipes
 from emokd import config as configuration
 from emokd.data import reference, sources, splits
 from emokd.data.answers_file import AnswersFile
@@ -72,7 +72,7 @@ def train(
       InputError: the input is wrong, `workdir` holds a run of another configuration or of other data, or another
         process runs there.
     """
-    workdir = pathlib.Path(workdir)
+    workdir, config = pathlib.Path(workdir), configuration.anchored(config)
     with locks.held(workdir):
         in_first_process(lambda: check(workdir, config))
         if finished.is_finished(workdir):
@@ -80,7 +80,7 @@ def train(
             in_first_process(lambda: finished.look(config, workdir, lambda: load_data(config), report, accept))
             logging.info("%s is done already.", workdir)
             return finished.read_scores(workdir)
-        return _train(config, workdir, report, shared, accept_changed_data)
+        return _train(config, workdir, report, shared, accept_changed_data, runs)
 
 
 def _train(
@@ -91,6 +91,7 @@ def _train(
     accept: bool,
     runs: Sequence[HeldOut],
 ) -> dict:
+    ranges.check_numbers(config)
     data = load_data(config)
     now = began.describe(config, *data)
     begun = has_results(workdir)
@@ -146,7 +147,10 @@ def teacher_trainer(
     def train_teacher(file: str, name: pathlib.Path, runs: Sequence[HeldOut]) -> pathlib.Path:
         logging.info("Training teacher %s with %s.", name, file)
         folder = workdir / "teachers" / name
-        config = configuration.load(file)
+        try:
+            config = configuration.load(file)
+        except InputError as error:
+            raise InputError(f"config.teachers.{name}.train: {error}") from error
         with config.unlocked():
             held_out.for_teacher(config, data)
         train(config, folder, accept_changed_data=accept_changed_data, runs=runs)
@@ -225,6 +229,7 @@ def _create_job(
     data: Data | None = None,
     runs: Sequence[HeldOut] = (),
 ) -> tuple[Job, dict[str, TrainedModel]]:
+    ranges.check_numbers(config)
     parts, extra = load_data(config) if data is None else data
     held_out.require_scored_splits(config, parts)
     parts = held_out.keep_out(config, parts, runs)
@@ -423,17 +428,35 @@ def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> Train
     return model
 
 
-def evaluate_student(workdir: pathlib.Path, split: str, *, accept_changed_data: bool = False) -> dict:
+def evaluate_student(
+    workdir: pathlib.Path,
+    split: str,
+    *,
+    devices: int = 0,
+    batch_size: int = 0,
+    accept_changed_data: bool = False,
+) -> dict:
     """Scores the student's folder of a finished run on a split of the run's data.
+
+    Scores do not depend on how the split is batched: padding counts nothing.
 
     Args:
       workdir: the run's folder.
       split: "train", "validation" or "test".
+      devices: how many of the devices here; 0 for all, whatever the run had.
+      batch_size: pictures at a time, rounded up to a multiple of the devices; 0 for the run's.
       accept_changed_data: score it although the data are not what the run began with; the scores then say so.
 
     Raises:
-      InputError: there is no finished run, its data are gone, or its batch does not divide over the devices here.
+      InputError: there is no finished run, its data are gone, or there are not so many devices.
     """
+    here = jax.device_count()
+    few = 0 < devices < here and jax.process_count() == 1
+    if not (few or devices in (0, here)) or batch_size < 0:
+        raise InputError(
+            f"--devices={devices} and --batch_size={batch_size}: there are {here} devices here, and several processes "
+            "take all of them; give no more, or 0 for all, and a batch of 1 or more, or 0 for the run's."
+        )
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no run: there is no {path}.")
@@ -466,11 +489,9 @@ def evaluate_student(workdir: pathlib.Path, split: str, *, accept_changed_data: 
             signals = average_affect(signals, look(params, stats, batch, True))
         return {"student": signals}
 
-    mesh = create_mesh(config.devices)
-    try:
-        check_batch_size(config.batch_size, mesh)
-    except InputError as error:  # say where: no flag of the command has set it
-        raise InputError(f"{path}: {error}") from error
+    mesh = create_mesh(devices)
+    rows = batch_size or config.batch_size
+    config = configuration.locked(config, {"batch_size": rows + -rows % mesh.size})
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
     batches = Streams(config, mesh, splits=parts).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)

@@ -41,6 +41,25 @@ class Term:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class TeacherTerm:
+    """One per-example, per-teacher loss that only some of the weighed examples have.
+
+    Attributes:
+      values: the loss of each example under each teacher, its coefficient included, [B, K].
+      rows: which examples have it (their target is labelled, they are no padding), [B].
+    """
+
+    values: Float[Array, "B K"]
+    rows: Bool[Array, " B"]
+
+    def cotangent(self, weights: Float[Array, "B K"]) -> Float[Array, "B K"]:
+        """d total / d values: the teachers' weights over the number of examples that have the loss, as for a Term."""
+        rows = self.rows.astype(weights.dtype)
+        return weights * rows[:, None] / jnp.maximum(rows.sum(), 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Measure:
     """A per-example value that some examples alone have, such as whether the answer is the label.
 
@@ -67,9 +86,11 @@ class Outcome:
       terms: per-example losses that the weighting does not touch.
       stats: BatchNorm (and other) statistics after the batch.
       teacher_losses: per-example, per-teacher losses [B, K]; the weighting decides how much each counts.
-      rows: the examples whose teacher losses count, [B].
+      rows: the examples whose teacher losses count, [B]; the total has their mean.
       evidence: what the weighting may look at (teachers' logits, labels, ...); carries no gradient.
       metrics: further per-example values to log by their mean: name -> [B], or a Measure of some examples.
+      teacher_terms: further teacher losses under the same weights, each its mean over fewer rows, such as a bound that
+        only labelled examples have.
     """
 
     terms: Mapping[str, Term]
@@ -78,6 +99,7 @@ class Outcome:
     rows: Bool[Array, " B"] | None = None
     evidence: Mapping[str, Array] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, Array | Measure] = dataclasses.field(default_factory=dict)
+    teacher_terms: Mapping[str, TeacherTerm] = dataclasses.field(default_factory=dict)
 
 
 Weigh = Callable[[Mapping[str, Array], Bool[Array, " B"]], Float[Array, "B K"]]

@@ -17,6 +17,7 @@ from emokd.data import reference
 from emokd.data.reference import Reference
 from emokd.errors import InputError, excerpt
 from emokd.phase import Recipe, Tree, path_string
+from emokd.recipes.common import takes_part
 from emokd.training.checkpoints import abstract_like, read_weights
 from emokd.training.state import State
 from emokd.weights import model_folder
@@ -56,7 +57,7 @@ def phases_done(folder: pathlib.Path) -> set[str]:
         raise InputError(f"config.start_from is {folder}, whose run is not finished; finish it first.")
     config = read_config(folder / "config.json")
     earlier = phases_done(pathlib.Path(config.start_from)) if config.start_from else set()
-    return earlier | {name for name, phase in config.phases.items() if phase.enabled}
+    return earlier | {name for name, phase in config.phases.items() if takes_part(phase)}
 
 
 def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:

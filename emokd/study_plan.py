@@ -12,6 +12,7 @@ import ml_collections
 
 from emokd import config as configuration
 from emokd.errors import InputError, excerpt, nearest
+from emokd.references import anchor
 
 Changes = Mapping[str, Any]
 
@@ -86,7 +87,7 @@ def define(
 
     Args:
       title: stands above the table.
-      base: a configuration file, with its argument: "configs/smkd/fi.py:small".
+      base: a configuration file, with its argument: "configs/smkd/fi.py:small"; as `emokd.references.find` takes it.
       variants: changes by dotted key for each variant's name, as on the command line:
         {"uniform": {"weighting.chain": ("uniform",)}}. The key "base" names another file to change. In a text
         "{run:NAME}" stands for the folder of variant NAME's run of the same seed and fold, which comes first.
@@ -103,9 +104,9 @@ def define(
     return ml_collections.ConfigDict(
         {
             "title": title,
-            "base": base,
+            "base": anchor(base),
             # Pairs, because a ConfigDict takes no dots in its keys and forgets their order.
-            "variants": tuple((name, tuple(changes.items())) for name, changes in variants.items()),
+            "variants": tuple((name, _anchored(changes)) for name, changes in variants.items()),
             "seeds": tuple(seeds),
             "per_seed": tuple(per_seed),
             "folds": tuple(folds),
@@ -115,6 +116,14 @@ def define(
             "baseline": dict(baseline) if isinstance(baseline, Mapping) else _names(baseline),
             "support": tuple(support),
         }
+    )
+
+
+def _anchored(changes: Changes) -> tuple[tuple[str, Any], ...]:
+    """A variant's changes as pairs, with the configuration files that they name anchored."""
+    return tuple(
+        (key, anchor(value) if value and (key == BASE or configuration.NAMES_A_FILE.fullmatch(key)) else value)
+        for key, value in changes.items()
     )
 
 

@@ -337,11 +337,18 @@ def test_a_student_of_other_classes_than_the_data_is_refused(finished, tmp_path)
         job.evaluate_student(workdir, "test")
 
 
-def test_evaluating_with_a_batch_that_does_not_divide_over_the_devices_is_refused(finished, tmp_path):
-    """As on a machine with other devices than the run had."""
+def test_evaluation_chooses_devices_and_batch_and_scores_do_not_depend_on_them(finished, tmp_path):
+    """As on a machine with other devices than the run had: 100 are not here, and 12 rows do not divide over 8."""
     workdir = tmp_path / "run"
     shutil.copytree(finished[1], workdir)
     config = json.loads((workdir / "config.json").read_text())
-    (workdir / "config.json").write_text(json.dumps(config | {"batch_size": 12}))
-    with pytest.raises(InputError, match=r"run/config.json: A batch of 12 does not divide over 8 devices; set config."):
-        job.evaluate_student(workdir, "test")
+    (workdir / "config.json").write_text(json.dumps(config | {"batch_size": 12, "devices": 100}))
+    expected = finished[2]["student"]["expression"]
+    for flags in ({}, {"devices": 1, "batch_size": 5}, {"batch_size": 100}):
+        found = job.evaluate_student(workdir, "test", **flags)["expression"]
+        assert found["confusion"] == expected["confusion"] and found["count"] == 11
+        for name in ("accuracy", "macro_f1", "nll", "ece"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-5), (flags, name)
+    for flags in ({"devices": 9}, {"devices": -1}, {"batch_size": -1}):
+        with pytest.raises(InputError, match=r"--devices=.* there are 8 devices here.* 0 for all"):
+            job.evaluate_student(workdir, "test", **flags)

@@ -1,6 +1,7 @@
-"""The study command with a fake `train`: known scores give a known table; resume, failure, mismatch, csv."""
+"""The study command, mostly with a fake `train`: known scores give a known table; resume, failure, mismatch, csv."""
 
 import csv
+import functools
 import io
 import json
 import math
@@ -10,7 +11,7 @@ import types
 import pytest
 from scipy import stats
 
-from emokd import locks
+from emokd import job, locks
 from emokd import study as command
 from emokd.config import to_json
 from emokd.errors import InputError
@@ -426,3 +427,41 @@ def test_the_command_lists_and_runs(tmp_path, base, monkeypatch, capsys):
         command.main([])
     command.main([])
     assert row_of(capsys.readouterr().out, "kd")[0] == "0.5625"
+
+
+TINY = """
+from emokd import defaults
+from emokd.recipes import supervised
+from small_jobs import paint
+
+def get_config(arg=""):
+    config = paint(supervised.default_config(), steps=1)
+    config.devices = 1
+    config.phases.train = defaults.phase(steps=1, learning_rate=1e-2)
+    config.select.which = "last"
+    return config
+"""
+
+
+def test_a_study_of_real_runs(tmp_path):
+    """Two runs of one step each, which share their programs; the table has the numbers of their scores."""
+    (tmp_path / "tiny.py").write_text(TINY)
+    config = define(
+        title="t",
+        base=str(tmp_path / "tiny.py"),
+        variants={"base": {}, "faster": {"phases.train.learning_rate": 0.1}},
+        metric="student.expression.accuracy",
+        seeds=(0,),
+        baseline="base",
+    )
+    study, workdir = create_study(config, tmp_path / "out"), tmp_path / "out"
+    table = run_study(study, workdir, train=functools.partial(job.train, report=False, shared={}))
+    for run in study.runs:
+        scores = json.loads((folder_of(workdir, run) / "scores.json").read_text())
+        assert scores["selected_step"] == 1 and scores["examples"] == 11
+        assert float(row_of(table, run.variant)[0]) == pytest.approx(
+            scores["student"]["expression"]["accuracy"], abs=1e-3
+        )
+    assert "Synthetic data" in table
+    # Run again, it trains nothing.
+    assert run_study(study, workdir, train=None) == table

@@ -1,10 +1,12 @@
-"""Teacher-bounded regression (Chen et al., NeurIPS 2017): a student that beats its teacher is left in peace."""
+"""The teacher's bound (Chen et al., NeurIPS 2017): a student that beats its teacher is left in peace.
+
+With smooth L1 it is L_reg = smoothL1(R_s, y) + nu L_b; whoever adds the two takes both means over the same rows.
+"""
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from emokd.losses.affect import smooth_l1
 from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
 
 
@@ -45,32 +47,3 @@ def teacher_bound(
         own, theirs = own.sum(-1, keepdims=True), theirs.sum(-1, keepdims=True)
     worse = lax.stop_gradient(own + margin > theirs)
     return jnp.where(worse, own, 0.0).sum(-1)
-
-
-def bounded_regression(
-    student: Float[Array, "B H"],
-    teacher: Float[Array, "B H"],
-    target: Float[Array, "B H"],
-    *,
-    margin: float = 0.0,
-    nu: float = 0.5,
-    joint: bool = False,
-    mask: Bool[Array, " B"] | None = None,
-) -> Float[Array, " B"]:
-    """L_reg = smoothL1(R_s, y) + nu L_b, summed over heads: L_reg(valence) + L_reg(arousal) for two.
-
-    Args:
-      student: R_s.
-      teacher: R_t.
-      target: y, NaN where unlabelled.
-      margin: as in `teacher_bound`.
-      nu: weight of the bounded part, at least 0. (0.5 in bounded.md, there an assumption)
-      joint: as in `teacher_bound`.
-      mask: rows that count.
-
-    Raises:
-      InputError: the shapes differ, or a negative margin or nu.
-    """
-    check_range("nu", nu, 0)
-    bound = teacher_bound(student, teacher, target, margin=margin, joint=joint, mask=mask)
-    return smooth_l1(student, target, mask=mask) + nu * bound

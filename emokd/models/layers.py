@@ -1,15 +1,33 @@
 """Layers that every architecture here shares. They compute in the dtype of their inputs, parameters in their own."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from emokd.models.convolution import convolution, widen
 
 Padding = str | int | Sequence[tuple[int, int]]
+
+_ROWS: contextvars.ContextVar[tuple[Array, Array] | None] = contextvars.ContextVar("rows", default=None)
+
+
+@contextlib.contextmanager
+def statistics_of(rows: Bool[Array, " B"] | None) -> Iterator[None]:
+    """Within this context BatchNorm's statistics in training are those of these examples alone; None: of all.
+
+    Of a layer whose first axis is longer, such as one for the frames of videos, each example has as many entries in a
+    row. Where no example counts, it normalises with all and its running statistics rest.
+    """
+    token = _ROWS.set(None if rows is None else (rows, rows.any()))
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
 
 
 def _as_inputs(arrays, *, dtype=None):
@@ -68,6 +86,8 @@ class Conv(nnx.Conv):
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation over all axes but the last, in at least float32; the result has the inputs' dtype.
 
+    In training its statistics are those of every row, or of those that `statistics_of` says.
+
     Args:
       features: channels.
       epsilon: added to the variance.
@@ -79,7 +99,17 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(features, epsilon=epsilon, momentum=momentum, promote_dtype=_as_statistics, rngs=rngs)
 
     def __call__(self, inputs: Array) -> Array:
-        return super().__call__(inputs).astype(inputs.dtype)
+        counting = _ROWS.get()
+        if counting is None or self.use_running_average:
+            return super().__call__(inputs).astype(inputs.dtype)
+        rows, some = counting
+        entries = inputs.shape[0] // rows.shape[0]
+        counts = jnp.broadcast_to(rows[:, None], (rows.shape[0], entries)).reshape(-1, *(1 for _ in inputs.shape[1:]))
+        before = self.mean[...], self.var[...]
+        outputs = super().__call__(inputs, mask=counts | ~some)
+        for statistic, old in zip((self.mean, self.var), before, strict=True):
+            statistic[...] = jnp.where(some, statistic[...], old)
+        return outputs.astype(inputs.dtype)
 
 
 class Linear(nnx.Linear):

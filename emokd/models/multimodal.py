@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from emokd.models.fusion import create_fusion
 from emokd.models.hallucination import TNet
+from emokd.models.layers import statistics_of
 from emokd.models.network import attach_heads
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import create_backbone
@@ -111,10 +112,13 @@ class Encoder(nnx.Module):
         self.project = nnx.Linear(size, width, rngs=rngs) if size != width else None
 
     def __call__(self, values: Float[Array, "B ..."], dtype: DTypeLike | None = None) -> Float[Array, "B D"]:
+        present = None
         if self.standardizer is not None:
+            present = is_present(values)
             values = self.standardizer(values)
         values = _cast(values, dtype)  # not earlier: raw values may be far from 0
-        features = self.backbone(values).features
+        with statistics_of(present):
+            features = self.backbone(values).features
         return features if self.project is None else self.project(features)
 
 
@@ -122,8 +126,9 @@ class MultimodalNetwork(nnx.Module):
     """Encoders, T-Nets, fusion and heads.
 
     A modality is absent from an example where its array is all NaN, or where the caller says so; then nothing of it
-    reaches the example's answer. (Its placeholder does pass through the encoder, and so enters BatchNorm's statistics
-    in training.) The T-Nets see the tokens of all modalities side by side, zeros for absent ones.
+    reaches the example's answer, nor does its placeholder enter the encoder's BatchNorm statistics in training. (What
+    the caller hides is there, and does.) The T-Nets see the tokens of all modalities side by side, zeros for absent
+    ones.
 
     Args:
       spec: what to build.

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from emokd import defaults, weighting
 from emokd.data.augment import centre_views
@@ -27,7 +27,7 @@ from emokd.losses import affect, bounded, soft_targets
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
 from emokd.names import essence, normal
-from emokd.phase import Measure, Outcome, Recipe, Term
+from emokd.phase import Measure, Outcome, Recipe, TeacherTerm, Term
 from emokd.recipes import classification, common
 from emokd.signals import Signals
 
@@ -84,6 +84,10 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         signals, _ = teacher.signals(weights["params"], weights["stats"], batch, view)
         return signals.replace(logits=None if classes is None else signals.logits[:, jnp.array(classes)])
 
+    def affect_rows(batch) -> Bool[Array, " B"]:
+        """Rows with valence, arousal or both: the two parts of the paper's L_reg are means over these."""
+        return batch["mask"] & ~jnp.isnan(batch["valence_arousal"]).all(-1)
+
     def label_terms(signals, batch, key) -> tuple[dict[str, Term], dict[str, Array | Measure]]:
         """What the labels say; with nothing from teachers it is the paper's baseline."""
         terms: dict[str, Term] = {}
@@ -94,7 +98,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             metrics["accuracy"] = common.accuracy(signals.logits, labels, rows)
         if "valence_arousal" in heads:
             target = batch["valence_arousal"]
-            rows = batch["mask"] & ~jnp.isnan(target).all(-1)
+            rows = affect_rows(batch)
             if config.affect_loss == "emonet":
                 values = affect.emonet_mixture(signals.valence_arousal, target, key, mask=rows)
             else:
@@ -102,23 +106,24 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             terms["valence_arousal"] = Term(values, rows)
         return terms, metrics
 
-    def teacher_loss(lesson, signals, theirs, batch) -> Float[Array, " B"]:
-        """alpha T^2 KL + nu L_b of one teacher."""
-        total = jnp.zeros(batch["mask"].shape, jnp.float32)
-        if lesson.soft_targets:
-            total += soft.alpha * soft_targets.kl_divergence(
-                signals.logits, theirs.logits, temperature=soft.temperature
-            )
-        if lesson.bound:
-            total += bound.nu * bounded.teacher_bound(
-                signals.valence_arousal,
-                theirs.valence_arousal,
-                batch["valence_arousal"],
-                margin=bound.margin,
-                joint=bound.joint,
-                mask=batch["mask"],
-            )
-        return total
+    def imitation(lesson, signals, theirs, batch) -> Float[Array, " B"]:
+        """alpha T^2 KL of one teacher; 0 where it has no soft targets."""
+        if not lesson.soft_targets:
+            return jnp.zeros(batch["mask"].shape, jnp.float32)
+        return soft.alpha * soft_targets.kl_divergence(signals.logits, theirs.logits, temperature=soft.temperature)
+
+    def bounding(lesson, signals, theirs, batch, rows) -> Float[Array, " B"]:
+        """nu L_b of one teacher; 0 where it has no bound."""
+        if not lesson.bound:
+            return jnp.zeros(rows.shape, jnp.float32)
+        return bound.nu * bounded.teacher_bound(
+            signals.valence_arousal,
+            theirs.valence_arousal,
+            batch["valence_arousal"],
+            margin=bound.margin,
+            joint=bound.joint,
+            mask=rows,
+        )
 
     def learn(params, stats, constants, batch, key, train):
         view = common.create_views(batch, augmentation, config.data.view_seed)
@@ -131,15 +136,23 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         if not any(lesson.soft_targets or lesson.bound for lesson in lessons.values()):
             return Outcome(terms, stats, metrics=metrics)
         theirs = {t.name: jax.lax.stop_gradient(ask(t, constants, batch, view)) for t in teachers}
-        losses = [teacher_loss(lessons[t.name], signals, theirs[t.name], batch) for t in teachers]
-        for name, lesson in lessons.items():
-            if lesson.bound:
-                metrics[f"beaten/{name}"] = _beaten(signals, theirs[name], batch["valence_arousal"])
+        losses = [imitation(lessons[t.name], signals, theirs[t.name], batch) for t in teachers]
+        further = {}
+        if any(lesson.bound for lesson in lessons.values()):
+            rows = affect_rows(batch)
+            bounds = [bounding(lessons[t.name], signals, theirs[t.name], batch, rows) for t in teachers]
+            further["bound"] = TeacherTerm(jnp.stack(bounds, axis=1), rows)
+            metrics |= {
+                f"beaten/{name}": Measure(_beaten(signals, theirs[name], batch["valence_arousal"]), rows)
+                for name, lesson in lessons.items()
+                if lesson.bound
+            }
         evidence = {}
         if "expression" in heads and all(lesson.classes for lesson in lessons.values()):
             evidence["teacher_logits"] = jnp.stack([theirs[t.name].logits for t in teachers], axis=1)
             evidence["labels"], _ = common.targets(batch)
-        return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], jax.lax.stop_gradient(evidence), metrics)
+        evidence = jax.lax.stop_gradient(evidence)
+        return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], evidence, metrics, further)
 
     def head(params, stats, constants, batch, key):
         return learn(params, stats, constants, batch, key, train=False)
@@ -238,9 +251,10 @@ def _create_lesson(
 
 
 def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
-    """1 where the student's squared error of valence and arousal is below the teacher's, else 0."""
-    own, other = (((s.valence_arousal - target) ** 2).sum(-1) for s in (signals, theirs))
-    return (own < other).astype(jnp.float32)
+    """1 where the student's squared error of what is labelled is below the teacher's, else 0."""
+    labelled = ~jnp.isnan(target)
+    own, other = (jnp.where(labelled, s.valence_arousal - target, 0.0) ** 2 for s in (signals, theirs))
+    return (own.sum(-1) < other.sum(-1)).astype(jnp.float32)
 
 
 def default_config() -> ml_collections.ConfigDict:

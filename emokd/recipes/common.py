@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import ml_collections
+from absl import logging
 from jaxtyping import Array, Bool, Float
 
-from emokd.config import duration
+from emokd.config import UNITS, duration
 from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
 from emokd.errors import InputError, nearest
 from emokd.losses.affect import CORRELATIONS
+from emokd.losses.shapes import check_range
 from emokd.models.answers import AnswersSpec
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import PRECISIONS, Functional, NetworkSpec, TrainedModel, attach_heads, functional
@@ -314,6 +316,11 @@ def create_spec(section: ml_collections.ConfigDict, heads: Mapping[str, int], ta
     return dataclasses.replace(spec, preprocessing=preprocessing)
 
 
+def takes_part(section: ml_collections.ConfigDict) -> bool:
+    """Whether a section of `config.phases` is a phase of the run: it is enabled, and its duration is not 0."""
+    return section.enabled and not any(section.get(f"duration_{unit}") == 0 for unit in UNITS)
+
+
 def create_phase(
     name: str,
     section: ml_collections.ConfigDict,
@@ -326,14 +333,27 @@ def create_phase(
 ) -> Phase | None:
     """A phase from its section of `config.phases`, or None where it is left out.
 
-    A group whose multiplier is 0 rests: it is not differentiated at all.
+    A group whose multiplier is 0 rests: it is not differentiated at all. A warm-up that is shorter than the phase stays
+    so when it is rounded: a phase of 1 step has none.
+
+    Raises:
+      InputError: a duration or the learning rate is not one, or the warm-up is as long as the phase.
     """
     learns = {group: multiplier for group, multiplier in learns.items() if multiplier}
-    if not section.enabled or not learns:
+    if not takes_part(section) or not learns:
         return None
-    steps_per_epoch = task.steps_per_epoch(data)
-    steps = duration(section, "duration", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size)
-    warmup = duration(section, "warmup", steps_per_epoch=steps_per_epoch, batch_size=task.batch_size, total_steps=steps)
+    key = f"config.phases.{name}."
+    units = {"steps_per_epoch": task.steps_per_epoch(data), "batch_size": task.batch_size, "section": key}
+    steps = duration(section, "duration", **units)
+    warmup = duration(section, "warmup", **units, total_steps=steps, below=steps)
+    if warmup >= steps:
+        raise InputError(
+            f"{key}warmup_*: a warm-up of {warmup} steps leaves nothing of a phase of {steps}; shorten the warm-up, or "
+            "set it to 0."
+        )
+    if steps == 1 and not section.get("duration_steps"):
+        logging.info("Phase %s is 1 step: its duration is no more than that of a batch of %d.", name, task.batch_size)
+    check_range(f"{key}learning_rate", section.learning_rate, 0)
     return Phase(
         name=name,
         objective=objective,

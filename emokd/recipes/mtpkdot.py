@@ -50,7 +50,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     visible = tuple(name for name in specs if not config.modalities[name].privileged)
     privileged = tuple(name for name in specs if config.modalities[name].privileged)
     _check(config, visible, task.devices)
-    imagined = privileged if config.phases.hallucinate.enabled else ()
+    imagined = privileged if common.takes_part(config.phases.hallucinate) else ()
     teacher_spec = modalities.create_network_spec(config, specs, (), heads, task)
     seen = {name: specs[name] for name in visible}
     student_spec = modalities.create_network_spec(config, seen, imagined, heads, task)
@@ -58,9 +58,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     student = common.create_network(student_spec, config, "student")
     cross_entropy = classification.create_cross_entropy(config, task)
     augmentation = common.create_augmentation(config.data.augment)
-    aligned = config.phases.align.enabled
+    aligned = common.takes_part(config.phases.align)
     pool = (JOINT,) if config.pool == "joint" else (*specs, JOINT)
-    taught = config.phases.teach.enabled
+    taught = common.takes_part(config.phases.teach)
     weights = config.objective
     distils = taught and bool(weights.transport or weights.centroid or weights.features)
     joint_width = teacher.module.feature_size
@@ -275,7 +275,7 @@ def _check(config: ml_collections.ConfigDict, visible: tuple[str, ...], devices:
     """Checks the options, and that they fit together."""
     if not visible:
         raise InputError("Every modality is privileged, so the student would see nothing: set one's privileged=False.")
-    enabled = {name: section.enabled for name, section in config.phases.items()}
+    enabled = {name: common.takes_part(section) for name, section in config.phases.items()}
     if enabled["teach"] != enabled["joint"] or not enabled["teach"] and (enabled["hallucinate"] or enabled["align"]):
         raise InputError(
             "config.phases: teach and joint go together, and hallucinate and align need both; "

@@ -45,11 +45,18 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     distance = common.choose(DISTANCES, config.distance, "config.distance")
     cross_entropy = classification.create_cross_entropy(config, task)
     chain = weighting.create(config.weighting)
-    probed = config.phases.probe.enabled
-    if config.phases.distill.enabled and not probed and weighting.needs_logits(config.weighting):
+    probed = common.takes_part(config.phases.probe)
+    if common.takes_part(config.phases.distill) and not probed and weighting.needs_logits(config.weighting):
         raise InputError(
             "config.weighting asks how well the teachers predict emotions, which they learn in the probe: set "
-            "config.phases.probe.enabled, or a weighting that asks nothing, such as uniform."
+            "config.phases.probe.enabled and a duration, or a weighting that asks nothing, such as uniform."
+        )
+    untrained = [t.name for t in teachers if t.model is None]
+    asked = [name for name in ("probe", "distill") if common.takes_part(config.phases[name])]
+    if untrained and asked and not common.takes_part(config.phases.teach) and not config.start_from:
+        raise InputError(
+            f"The teachers {', '.join(untrained)} have no weights and learn in the phase teach, which is left out: set "
+            "config.phases.teach.enabled and a duration, or give config.teachers.NAME.checkpoint, or config.start_from."
         )
 
     def init(key):

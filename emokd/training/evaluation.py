@@ -47,14 +47,15 @@ def collect(
     constants: Tree,
     batches: Iterable[Mapping[str, jax.Array]],
 ) -> tuple[Predictions, dict[str, np.ndarray]]:
-    """Runs over a split; returns predictions by network and target, and the target columns, without padding."""
+    """Runs over a split; returns predictions by network and target, and the columns to score them by, no padding."""
     found: list[Any] = []
     columns: list[dict[str, np.ndarray]] = []
     for batch in batches:
         outputs = predict(params, stats, constants, batch)
-        rows = {name: values for name, values in batch.items() if values.ndim <= 2}
+        # No more: a batch also holds pictures, tables and cached features of teachers.
+        wanted = {"mask", "votes", *(target for answers in outputs.values() for target in answers)}
         found.append(jax.device_get(outputs))
-        columns.append({name: fetch(values) for name, values in rows.items()})
+        columns.append({name: fetch(batch[name]) for name in sorted(wanted) if name in batch})
     keep = np.concatenate([c["mask"] for c in columns])
     joined = jax.tree.map(lambda *parts: np.concatenate(parts)[keep], *found)
     return joined, {name: np.concatenate([c[name] for c in columns])[keep] for name in columns[0]}

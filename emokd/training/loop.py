@@ -145,7 +145,7 @@ class _Run:
         batch = next(stream)
         take = self.compile(phase, index, batch)
         leaves = take.flatten(self.state)
-        every = self.evaluation_interval(phase)
+        every = evaluation_interval(self.job, phase)
         self.progress.begin(phase.name, step - start)
         in_flight: collections.deque = collections.deque()
         with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait:
@@ -206,17 +206,6 @@ class _Run:
         )
         logging.info("Compiled phase %s in %.1f s.", phase.name, seconds)
         return step
-
-    def evaluation_interval(self, phase: Phase) -> int:
-        """Steps between evaluations, or between checkpoints where the phase is not scored."""
-        per_epoch = max(len(self.job.splits["train"]) // self.config.batch_size, 1)
-        return duration(
-            self.config.evaluation,
-            "every",
-            steps_per_epoch=per_epoch,
-            batch_size=self.config.batch_size,
-            total_steps=phase.steps,
-        )
 
     def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any]) -> None:
         metrics = {name: float(value) for name, value in values.items()}
@@ -358,6 +347,21 @@ class _Run:
             temporary = self.workdir / f".{name}.tmp"
             temporary.write_text(json.dumps(content, indent=2))
             temporary.replace(self.workdir / name)
+
+
+def evaluation_interval(job: Job, phase: Phase) -> int:
+    """Steps between evaluations; an epoch is one of the phase's own data, extra examples included, as in its length."""
+    examples = len(job.splits["train"])
+    if phase.data == "all" and job.extra is not None:
+        examples += len(job.extra)
+    return duration(
+        job.config.evaluation,
+        "every",
+        steps_per_epoch=max(examples // job.config.batch_size, 1),
+        batch_size=job.config.batch_size,
+        total_steps=phase.steps,
+        section="config.evaluation.",
+    )
 
 
 def few_examples(examples: Examples, batch_size: int) -> Examples:

@@ -30,12 +30,15 @@ def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1) -> Mesh:
     """
     available = jax.device_count()
     if devices > available:
-        raise InputError(f"config.devices is {devices}, but there are {available} devices; use 0 for all.")
+        raise InputError(
+            f"config.devices is {devices}, but there are {available} devices: give --config.devices=0, which is all of "
+            "them. A run may be continued on other devices."
+        )
     count = devices or available
     if count < available and jax.process_count() > 1:
         raise InputError(
             f"config.devices is {devices}, but {jax.process_count()} processes share all of their {available} devices; "
-            "use 0, or start fewer processes."
+            "give --config.devices=0, or start fewer processes."
         )
     shape = (data or count // max(fsdp, 1), fsdp or count // max(data, 1))
     if min(data, fsdp) < 0 or data == fsdp == 0 or math.prod(shape) != count:
@@ -76,9 +79,12 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
     if batch_size % parts:
         lower = max(batch_size - batch_size % parts, parts)
         split = f" in {microbatches} microbatches" if microbatches > 1 else ""
+        rows = batch_size // microbatches if batch_size % microbatches == 0 else 0
+        fewer = max((n for n in range(1, mesh.size) if rows and rows % n == 0), default=0)
+        other = f", or, as a run that is continued must, config.devices to {fewer}" if fewer else ""
         raise InputError(
             f"A batch of {batch_size}{split} does not divide over {mesh.size} devices; "
-            f"set config.batch_size to {lower} or {lower + parts}."
+            f"set config.batch_size to {lower} or {lower + parts}{other}."
         )
 
 

@@ -54,7 +54,8 @@ def gradients(
     def losses(values, batch, key):
         outcome = phase.objective(merge(values), state.stats, constants, batch, key, **asks)
         parts = {name: term.values for name, term in outcome.terms.items()}
-        return (parts, outcome.teacher_losses), outcome
+        further = {name: term.values for name, term in outcome.teacher_terms.items()}
+        return (parts, outcome.teacher_losses, further), outcome
 
     judge = functools.partial(cotangents, recipe, state.weighting)
     if microbatches > 1:
@@ -73,15 +74,17 @@ def cotangents(recipe: Recipe, weighting: Tree, outcome: Outcome) -> Judged:
     """d total / d losses.
 
     Returns:
-      (cotangents of the terms and of the teacher losses, teacher weights [B, K] or None, new weighting state)
+      (cotangents of the terms, of the teacher losses and of the teacher terms; teacher weights [B, K] or None; new
+      weighting state)
     """
     terms = {name: term.cotangent for name, term in outcome.terms.items()}
     losses = outcome.teacher_losses
     if losses is None:
-        return (terms, None), None, weighting
+        return (terms, None, {}), None, weighting
     weights, weighting = weigh(recipe, weighting, outcome.evidence, outcome.rows)
     count = jnp.maximum(outcome.rows.sum().astype(jnp.float32), 1.0)
-    return (terms, (weights / count).astype(losses.dtype)), weights, weighting
+    further = {name: term.cotangent(weights).astype(term.values.dtype) for name, term in outcome.teacher_terms.items()}
+    return (terms, (weights / count).astype(losses.dtype), further), weights, weighting
 
 
 def weigh(
@@ -122,8 +125,13 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
         rows = outcome.rows.astype(jnp.float32)
         count = jnp.maximum(rows.sum(), 1.0)
         total = total + (weights * outcome.teacher_losses).sum() / count
+        losses = [(outcome.teacher_losses[:, k] * rows).sum() / count for k in range(len(recipe.teachers))]
+        for further in outcome.teacher_terms.values():
+            total = total + (further.values * further.cotangent(weights)).sum()
+            means = (further.values * further.cotangent(jnp.ones_like(weights))).sum(0)
+            losses = [loss + mean for loss, mean in zip(losses, means, strict=True)]
         for k, teacher in enumerate(recipe.teachers):
-            metrics[f"loss/teacher/{teacher}"] = (outcome.teacher_losses[:, k] * rows).sum() / count
+            metrics[f"loss/teacher/{teacher}"] = losses[k]
             metrics[f"weight/{teacher}"] = weights[:, k].sum() / count
     metrics["loss"] = total
     for name, values in outcome.metrics.items():

@@ -7,7 +7,16 @@ import pytest
 import torch
 from flax import nnx
 
-from emokd.models.layers import BatchNorm, Conv, ConvNorm, SqueezeExcite, global_average_pool, round_channels
+from emokd.models.layers import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    SqueezeExcite,
+    global_average_pool,
+    round_channels,
+    statistics_of,
+)
+from emokd.models.multimodal import Encoder, ModalitySpec
 
 
 @pytest.fixture
@@ -41,6 +50,44 @@ def test_conv_in_three_dimensions(rngs):
 def test_fresh_kernels_have_the_variance_of_he(groups, rngs):
     kernel = Conv(96, 96, 3, groups=groups, rngs=rngs).kernel[...]
     np.testing.assert_allclose(kernel.var(), 2 / (9 * 96 / groups), rtol=0.2)
+
+
+@pytest.mark.parametrize("entries", [1, 3], ids=["examples", "frames"])
+@pytest.mark.parametrize("shape", [(), (7,)], ids=["tables", "traces"])
+def test_batch_norm_takes_the_statistics_of_the_rows_that_count(rngs, shape, entries):
+    layer, rows = BatchNorm(6, rngs=rngs), np.array([True, False, True, True])
+    values = np.random.default_rng(1).normal(3, 2, size=(4, entries, *shape, 6))
+    values[1] = 1e3
+    inputs = values.reshape(4 * entries, *shape, 6).astype(np.float32)
+    with statistics_of(jnp.asarray(rows)):
+        outputs = layer(inputs)
+    counted = values[rows].reshape(-1, 6)
+    mean, var = counted.mean(0), counted.var(0)
+    np.testing.assert_allclose(outputs, (inputs - mean) / np.sqrt(var + 1e-5), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(layer.mean[...], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.var[...], 0.9 + 0.1 * var, rtol=1e-5)
+    with statistics_of(jnp.zeros(4, bool)):
+        assert np.isfinite(layer(inputs)).all()
+    np.testing.assert_allclose(layer.mean[...], 0.1 * mean, rtol=1e-5)  # as it was
+    layer.eval()
+    alone = layer(inputs)
+    with statistics_of(jnp.asarray(rows)):
+        np.testing.assert_array_equal(layer(inputs), alone)
+
+
+@pytest.mark.parametrize(("backbone", "options", "shape"), [("mlp", {"widths": (4,), "norm": "batch"}, (5,)),
+                                                            ("conv1d", {"width": 2, "depth": 2}, (16, 3))])  # fmt: skip
+def test_an_absent_modality_does_not_enter_its_encoders_statistics(backbone, options, shape):
+    """Answers and statistics of the rows that have it are those of a batch of these rows alone."""
+    spec, values = ModalitySpec("x", shape, backbone, options), np.random.default_rng(0).normal(size=(6, *shape))
+    present = np.array([True, False, True, True, False, True])
+    values = np.where(present.reshape(-1, *(1 for _ in shape)), values, np.nan).astype(np.float32)
+    whole, alone = (Encoder(spec, 4, rngs=nnx.Rngs(0)) for _ in range(2))
+    tokens, expected = whole(values), alone(values[present])
+    np.testing.assert_allclose(tokens[present], expected, rtol=1e-4, atol=1e-5)
+    found, wanted = (nnx.to_pure_dict(nnx.state(encoder, nnx.BatchStat)) for encoder in (whole, alone))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, wanted)
+    assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(wanted["backbone"]))
 
 
 def test_batch_norm_is_pytorchs(images, rngs):

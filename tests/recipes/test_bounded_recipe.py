@@ -18,7 +18,7 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import bounded
 from emokd.recipes.common import Task
 from emokd.training.state import create_state
-from emokd.training.step import create_train_step, gradients, parameter_labels
+from emokd.training.step import _summary, create_train_step, gradients, parameter_labels
 
 
 def make_teacher(classes, seed=1, heads=("expression", "valence_arousal")) -> TrainedModel:
@@ -92,31 +92,33 @@ def set_settings(config, T, alpha, nu, margin, joint, smoothing):
 
 
 def total_by_hand(own, theirs, targets, target, *, T, alpha, nu, margin, joint, smoothing):
-    """The paper's formula in float64: `own` and `theirs` are (logits, valence and arousal), `targets` distributions."""
-    (z_s, r_s), (z_t, r_t) = own, theirs
-    labelled = targets.sum(-1) > 0
-    smooth_targets = (1 - smoothing) * targets + smoothing / targets.shape[1]
-    cross_entropy = -(smooth_targets * np.log(softmax(z_s))).sum(-1)[labelled].mean()
-    p_t, p_s = softmax(z_t / T), softmax(z_s / T)
-    kl = T**2 * (p_t * (np.log(p_t) - np.log(p_s))).sum(-1)
-    given = ~np.isnan(target)
-    d_s, d_t = (np.where(given, r - target, 0) for r in (r_s, r_t))
-    smooth_l1 = np.where(abs(d_s) < 1, d_s**2 / 2, abs(d_s) - 0.5).sum(-1)[given.any(-1)].mean()
-    e_s, e_t = d_s**2, d_t**2
-    if joint:
-        e_s, e_t = e_s.sum(-1, keepdims=True), e_t.sum(-1, keepdims=True)
-    bound = np.where(e_s + margin > e_t, e_s, 0).sum(-1)
-    return (1 - alpha) * cross_entropy + smooth_l1 + (alpha * kl + nu * bound).mean()
+    """The paper's formula in float64, face by face: `own` and `theirs` are (logits, valence and arousal).
+
+    L_cls of the labels and L_reg = smoothL1 + nu L_b are means over the faces that are labelled for them, the soft
+    targets' part one over all faces. Of a face without arousal valence alone counts.
+    """
+    labelled, regressions, imitations = [], [], []
+    for z_s, r_s, z_t, r_t, q, y in zip(*own, *theirs, targets, target, strict=True):
+        if q.sum() > 0:
+            labelled.append(-(((1 - smoothing) * q + smoothing / len(q)) * np.log(softmax(z_s))).sum())
+        p_t = softmax(z_t / T)
+        imitations.append(T**2 * (p_t * np.log(p_t / softmax(z_s / T))).sum())
+        given = ~np.isnan(y)
+        if not given.any():
+            continue
+        d_s, d_t = abs(r_s - y)[given], abs(r_t - y)[given]
+        smooth_l1 = sum(d**2 / 2 if d < 1 else d - 0.5 for d in d_s)
+        pairs = [((d_s**2).sum(), (d_t**2).sum())] if joint else zip(d_s**2, d_t**2, strict=True)
+        regressions.append(smooth_l1 + nu * sum(e_s for e_s, e_t in pairs if e_s + margin > e_t))
+    return (1 - alpha) * np.mean(labelled) + np.mean(regressions) + alpha * np.mean(imitations)
 
 
 DEFAULTS = {"T": 4.0, "alpha": 0.5, "nu": 0.5, "margin": 0.0, "joint": False, "smoothing": 0.0}
 OTHERS = {"T": 2.0, "alpha": 0.3, "nu": 0.7, "margin": 0.1, "joint": True, "smoothing": 0.1}
 
 
-@pytest.mark.parametrize("votes", [False, True], ids=["ids", "votes"])
-@pytest.mark.parametrize("settings", [DEFAULTS, OTHERS], ids=["defaults", "others"])
-def test_the_total_is_the_papers_formula(examples, settings, votes):
-    data = mixed(examples, votes)
+def bold_case(data, settings):
+    """A recipe whose student and teacher answer boldly, so that now the one, now the other is better."""
     classes = data.classes["expression"]
     # The teacher's classes are in another order, and it knows one more.
     model = make_teacher([*classes[::-1], "boredom"])
@@ -128,7 +130,6 @@ def test_the_total_is_the_papers_formula(examples, settings, votes):
     config.phases.head.enabled = True  # evaluation mode, so that the student's outputs can be had from outside
     recipe = build(config, {"one": model}, data)
     state, batch = create_state(recipe, config, len(classes), jax.random.key(6)), first_batch(data, config)
-    # Both answer boldly, so that now the one, now the other is better.
     for params, factor in ((model.params, 4.0), (state.params["student"], 6.0)):
         params["heads"] = jax.tree.map(lambda leaf: leaf * factor, params["heads"])  # noqa: B023
 
@@ -140,22 +141,59 @@ def test_the_total_is_the_papers_formula(examples, settings, votes):
     answers = [[np.asarray(s.logits, np.float64), np.asarray(s.valence_arousal, np.float64)] for s in (own, theirs)]
     answers[1][0] = answers[1][0][:, :8][:, ::-1]
     target = np.asarray(batch["valence_arousal"], np.float64)
-    targets = np.asarray(batch["votes"], np.float64) if votes else np.eye(9)[np.asarray(batch["expression"])][:, :8]
-    kinds = {(bool(e), int(a)) for e, a in zip(targets.sum(-1) > 0, (~np.isnan(target)).sum(-1), strict=True)}
+    ids = np.asarray(batch["expression"]) if "expression" in batch else None
+    targets = np.asarray(batch["votes"], np.float64) if ids is None else np.eye(9)[ids][:, :8]
+    return config, recipe, state, batch, (*answers, targets, target)
+
+
+@pytest.mark.parametrize("votes", [False, True], ids=["ids", "votes"])
+@pytest.mark.parametrize("settings", [DEFAULTS, OTHERS], ids=["defaults", "others"])
+def test_the_total_is_the_papers_formula(examples, settings, votes):
+    config, recipe, state, batch, case = bold_case(mixed(examples, votes), settings)
+    kinds = {(bool(e), int(a)) for e, a in zip(case[2].sum(-1) > 0, (~np.isnan(case[3])).sum(-1), strict=True)}
     assert kinds == {(e, a) for e in (False, True) for a in (0, 1, 2)}
-
-    def total(state):
-        _, outcome, weights, _ = gradients(recipe, recipe.phases[0], labels_of, state, recipe.constants, batch)
-        terms = sum((term.values * term.cotangent).sum() for term in outcome.terms.values())
-        return terms + (weights * outcome.teacher_losses).sum() / 24
-
-    labels_of = parameter_labels(recipe)
-    found = jax.jit(total)(state)
-    np.testing.assert_allclose(found, total_by_hand(*answers, targets, target, **settings), rtol=1e-5)
+    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+    _, metrics = step(state, recipe.constants, batch, phase=0)
+    found = metrics["loss"]
+    np.testing.assert_allclose(found, total_by_hand(*case, **settings), rtol=1e-5)
     # Were one setting another, the total would be too.
     for name, other in (OTHERS if settings is DEFAULTS else DEFAULTS).items():
-        changed = total_by_hand(*answers, targets, target, **{**settings, name: other})
+        changed = total_by_hand(*case, **{**settings, name: other})
         assert abs(changed / found - 1) > 1e-3, name
+
+
+@pytest.mark.parametrize(("labelled", "microbatches"), [(12, 1), (12, 2), (2, 1), (2, 3)])
+def test_nu_is_the_same_however_few_faces_are_labelled(examples, labelled, microbatches):
+    """The loss and its gradient where half of the faces, or a tenth, have valence and arousal."""
+    columns = {name: examples.columns[name] for name in ("expression", "valence_arousal")}
+    classes = {"expression": examples.classes["expression"]}
+    data = dataclasses.replace(examples, columns=columns, classes=classes)
+    settings = {**DEFAULTS, "nu": 2.0, "margin": 10.0}  # the bound is never silent
+    _, recipe, state, batch, (own, *rest) = bold_case(data, settings)
+    rest[2][labelled:] = np.nan
+    batch["valence_arousal"] = jnp.asarray(rest[2], jnp.float32)
+
+    @jax.jit
+    def differentiate(state, batch):
+        grads, outcome, weights, _ = gradients(
+            recipe, recipe.phases[0], parameter_labels(recipe), state, recipe.constants, batch, microbatches
+        )
+        return grads["student"]["heads"], _summary(recipe, outcome, weights)
+
+    heads, metrics = differentiate(state, batch)
+    np.testing.assert_allclose(metrics["loss"], total_by_hand(own, *rest, **settings), rtol=1e-5)
+    for part, head in enumerate(("expression", "valence_arousal")):
+        found = np.asarray(heads[head]["bias"])
+        for place in range(len(found)):
+            sides = []
+            for shift in (-1e-6, 1e-6):
+                moved = [values.copy() for values in own]
+                moved[part][:, place] += shift
+                sides.append(total_by_hand(moved, *rest, **settings))
+            assert found[place] == pytest.approx((sides[1] - sides[0]) / 2e-6, rel=1e-3, abs=1e-5)
+    errors = zip(own[1] - rest[2], rest[0][1] - rest[2], strict=True)
+    beaten = [(o**2).sum() < (t**2).sum() for o, t in errors]  # not where they are NaN
+    assert metrics["beaten/one"] == pytest.approx(sum(beaten) / labelled)
 
 
 def mixture(recipe, state, batch, key):
@@ -259,7 +297,10 @@ def test_a_teacher_of_valence_and_arousal_alone_bounds_and_does_not_classify(exa
     outcome = recipe.phases[0].objective(state.params, state.stats, recipe.constants, batch, jax.random.key(0))
     assert outcome.terms["expression"].coefficient == 1.0  # nobody's soft targets share the weight
     unlabelled = np.isnan(np.asarray(batch["valence_arousal"])).any(-1)
-    assert (np.asarray(outcome.teacher_losses)[unlabelled] == 0).all()
+    assert (np.asarray(outcome.teacher_losses) == 0).all()
+    bound = outcome.teacher_terms["bound"]
+    assert (np.asarray(bound.values)[unlabelled] == 0).all() and (np.asarray(bound.values) > 0).any()
+    np.testing.assert_array_equal(bound.rows, ~unlabelled)
     assert "beaten/one" in outcome.metrics
 
 

@@ -37,6 +37,7 @@ class Case:
       correlations: how many of valence and arousal there are.
       gathered: of each example, the numbers that are compared and have gradients, and the others; of none, none.
       weighted: the teachers that are weighed.
+      encoders: of arrays in training mode, whose BatchNorm counts the rows that have their modality.
     """
 
     recipe: str
@@ -45,8 +46,10 @@ class Case:
     correlations: int = 0
     gathered: tuple[int, int] = (0, 0)
     weighted: int = 0
+    encoders: int = 0
 
 
+ENCODED = 7  # features of an encoder's norm; see small_steps
 WIDTH, JOINT = 6, 3 * 6  # of a token, and of the joint features; see small_steps
 STUDENT = ("student",)
 CASES = [
@@ -56,14 +59,14 @@ CASES = [
     # Two modalities are imagined; beside a true token stands whether there is one.
     Case("mtpkdot", "hallucinate", gathered=(2 * WIDTH, 2 * (WIDTH + 1))),
     # Beside a teacher's features stand whether it has the example's modality and whether it counts.
-    Case("mtpkdot", "student", STUDENT, 1, gathered=(JOINT, 4 * (JOINT + 2)), weighted=4),
+    Case("mtpkdot", "student", STUDENT, 1, gathered=(JOINT, 4 * (JOINT + 2)), weighted=4, encoders=1),
 ]
 # They compare no more than the others do, or nothing.
 SLOW = [
     Case("smkd", "probe"),
     Case("smkd", "classify"),
     Case("smkd", "finetune", STUDENT),
-    Case("mtpkdot", "teach", ("teacher",), correlations=3),
+    Case("mtpkdot", "teach", ("teacher",), correlations=3, encoders=3),
     Case("mtpkdot", "joint", correlations=1),
     Case("mtpkdot", "align", correlations=4),
 ]
@@ -134,6 +137,8 @@ def test_what_the_devices_exchange_in_a_step(case):
     for network in case.batch_norm:
         for size in leaf_bytes(state.stats[network]):
             allowed[size] += SUMS_OF_A_STATISTIC
+    # How many rows have the modality, for each of the norm's features, and whether any has.
+    allowed.update([4 * ENCODED, 1] * case.encoders)
     allowed[2 * 4] += SUMS_OF_A_CORRELATION * case.correlations
     allowed.update(leaf_bytes(state.tally) if case.weighted else [])
     # Of each teacher its losses' sum, by which the most confident one is chosen, its rows', and whether it counts.

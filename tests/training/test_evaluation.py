@@ -93,6 +93,11 @@ def expression_by_hand(logits, labels):
     }
 
 
+def with_cached_features(batch):
+    """What a teacher cache adds to a batch."""
+    return {**batch, "features/teacher": np.zeros((len(batch["mask"]), 7), np.float32)}
+
+
 @pytest.mark.parametrize("devices", [1, 8])
 def test_every_score_is_that_of_the_clipped_answers(examples, network, config, devices):
     config.batch_size = 8  # so that the second batch holds three rows of padding
@@ -102,10 +107,11 @@ def test_every_score_is_that_of_the_clipped_answers(examples, network, config, d
         ("expression", "valence_arousal"),
         mesh,
     )
-    batches = list(Streams(config, mesh).evaluation(examples))
+    batches = list(Streams(config, mesh, with_cached_features).evaluation(examples))
     assert [int(batch["mask"].sum()) for batch in batches] == [8, 5]
     assert {len(batch["x"].sharding.device_set) for batch in batches} == {devices}
     predictions, columns = evaluation.collect(predict, params, stats, {}, batches)
+    assert set(columns) == {"mask", "expression", "valence_arousal"}  # nothing else leaves the devices
     scores = evaluation.score(predictions, columns, examples.classes)["student"]
 
     logits, affect = answers(network, examples)

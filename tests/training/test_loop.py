@@ -8,11 +8,14 @@ import jax
 import numpy as np
 import pytest
 
+from emokd import defaults
 from emokd.errors import InputError
 from emokd.phase import Recipe
 from emokd.reporting.progress import Progress
 from emokd.training import loop
 from emokd.training.programs import Programs
+from emokd.training.state import create_state
+from emokd.training.step import create_train_step, parameter_labels
 
 STARTS = (0, 4, 7, 10)
 CLASSES = 3
@@ -219,11 +222,32 @@ def test_speed_and_memory_are_reported(recipe, config, splits, tmp_path):
     assert any(r.get("host_peak_bytes", 0) > 0 for r in rows)
 
 
-def test_frozen_features_cost_no_flops(recipe, config, splits, tmp_path):
-    run(recipe, config, splits, tmp_path / "run")
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    flops = {r["phase"]: r["flops_per_step"] for r in rows if "flops_per_step" in r}
-    assert flops["classify"] < flops["finetune"]
+def test_frozen_features_cost_no_flops(recipe, config, batch):
+    """While the head learns, the step costs exactly what it costs with no way for gradients to the backbone at all."""
+    classify = recipe.phases[1]
+
+    def without_a_way(params, *rest):
+        return classify.objective({**params, "backbone": jax.lax.stop_gradient(params["backbone"])}, *rest)
+
+    phases = [recipe.phases[0], dataclasses.replace(classify, objective=without_a_way), recipe.phases[2]]
+    state = create_state(recipe, config, CLASSES, jax.random.key(0))
+
+    def flops(recipe, phase):
+        step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
+        compiled = step.lower(state, recipe.constants, batch, phase=phase).compile()
+        return compiled.cost_analysis()["flops"]
+
+    found, least = flops(recipe, 1), flops(dataclasses.replace(recipe, phases=phases), 1)
+    assert found == least
+    assert found < flops(recipe, 2)
+
+
+@pytest.mark.parametrize(("data", "extra", "every"), [("labelled", True, 2), ("all", True, 4), ("all", False, 2)])
+def test_an_epoch_between_evaluations_is_one_of_the_phases_own_data(recipe, config, splits, data, extra, every):
+    """37 labelled examples and as many more in batches of 16: 2 steps, or 4."""
+    config.evaluation = defaults.every(epochs=1)
+    job = loop.Job(config, recipe, splits, splits["train"] if extra else None)
+    assert loop.evaluation_interval(job, dataclasses.replace(recipe.phases[0], data=data)) == every
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(recipe, config, splits, tmp_path):
