@@ -343,7 +343,11 @@ def create_phase(
     if not takes_part(section) or not learns:
         return None
     key = f"config.phases.{name}."
-    units = {"steps_per_epoch": task.steps_per_epoch(data), "batch_size": task.batch_size, "section": key}
+    units: dict[str, Any] = {
+        "steps_per_epoch": task.steps_per_epoch(data),
+        "batch_size": task.batch_size,
+        "section": key,
+    }
     steps = duration(section, "duration", **units)
     warmup = duration(section, "warmup", **units, total_steps=steps, below=steps)
     if warmup >= steps:
