@@ -27,10 +27,10 @@ import supervised_step
 from side_by_side import Page, Settings, launch, precision
 from training_step import TrainingStep
 
-from emokd import defaults
 from emokd.benchmarking.program import describe_program
-from emokd.data.teacher_cache import CENTRE
-from emokd.job import create_job
+from emokd.configuration import defaults
+from emokd.data.cache.reader import CENTRE
+from emokd.jobs.job import create_job
 from emokd.recipes import supervised
 from emokd.reporting.table import Table
 from emokd.training import loop

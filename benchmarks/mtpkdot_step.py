@@ -20,7 +20,7 @@ import numpy as np
 from side_by_side import ARRAYS, Comparison, Page, Settings, launch, precision
 from training_step import CLASSES, TrainingStep, as_compared, create_task, random_batch
 
-from emokd import config as configuration
+from emokd.configuration import config as configuration
 from emokd.recipes import mtpkdot
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs/mtpkdot/ravdess.py"

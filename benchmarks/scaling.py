@@ -17,11 +17,11 @@ from typing import Any
 
 from absl import flags
 
-from emokd.command import run
 from emokd.errors import InputError
+from emokd.jobs.command import run
+from emokd.jobs.workdir import write_atomically
 from emokd.reporting.provenance import provenance
 from emokd.reporting.table import Table
-from emokd.workdir import write_atomically
 
 SHARE = 0.05
 """Of the matrix peak, that the networks reach."""

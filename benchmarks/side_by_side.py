@@ -14,10 +14,10 @@ import jax
 from absl import flags, logging
 
 from emokd.benchmarking.timing import Rule, Timing, interleave, ratio
-from emokd.command import run
+from emokd.jobs.command import run
+from emokd.jobs.workdir import write_atomically
 from emokd.reporting.provenance import commit, provenance
 from emokd.reporting.table import Table
-from emokd.workdir import write_atomically
 
 REST = 0.02
 """Seconds before each call: threads of one framework that spin after their work would slow the next one."""

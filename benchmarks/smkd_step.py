@@ -17,7 +17,7 @@ import numpy as np
 from side_by_side import PICTURES, Comparison, Page, Settings, launch, on_accelerator, precision, total
 from training_step import TrainingStep, as_compared, as_they_are, create_task, random_batch
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.parts import AUGMENTATION
 from emokd.recipes import smkd, supervised

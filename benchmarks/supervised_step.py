@@ -16,7 +16,7 @@ import numpy as np
 from side_by_side import PICTURES, Comparison, Page, Settings, launch, on_accelerator, precision
 from training_step import CLASSES, TrainingStep, as_compared, as_they_are, create_task, random_batch, seen
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.losses import affect
 from emokd.models.cost import describe
 from emokd.models.network import functional

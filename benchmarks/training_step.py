@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array
 from side_by_side import on_accelerator
 
-from emokd import config as configuration
 from emokd.benchmarking.batches import fake_batch
 from emokd.benchmarking.split import Dissection
+from emokd.configuration import config as configuration
 from emokd.phase import Recipe
 from emokd.recipes.common import Task
 from emokd.training.programs import Leaves, PhaseStep, Programs

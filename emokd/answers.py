@@ -1,7 +1,7 @@
 """Answers of a teacher that emokd does not know: the pictures to ask it about, and the file that its answers go to.
 
     from emokd import answers
-    from emokd import config as configuration
+    from emokd.configuration import config as configuration
 
     run = configuration.load("configs/smkd/folder.py")
     with answers.Writer("mine.npz", run) as file:
@@ -25,14 +25,14 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from emokd import job
-from emokd.data.answers_file import OUTPUTS, view_settings
 from emokd.data.augment import Augmentation, centre_views, render, sample_views
+from emokd.data.cache.answers import OUTPUTS, view_settings
+from emokd.data.cache.reader import CENTRE
 from emokd.data.canvases import BadImages
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches
-from emokd.data.teacher_cache import CENTRE
 from emokd.errors import InputError
+from emokd.jobs import job
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,13 +8,13 @@ import pathlib
 import jax
 from absl import flags
 
-from emokd import config as configuration
 from emokd.benchmarking import page
 from emokd.benchmarking.batches import KINDS
 from emokd.benchmarking.phases import benchmark
 from emokd.benchmarking.timing import Rule
-from emokd.command import run
-from emokd.workdir import write_atomically
+from emokd.configuration import config as configuration
+from emokd.jobs.command import run
+from emokd.jobs.workdir import write_atomically
 
 CONFIG = configuration.define_config_flag()
 DATA = flags.DEFINE_enum("data", "real", KINDS, "Batches as training reads them, or one random batch on the device.")

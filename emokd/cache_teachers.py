@@ -11,10 +11,10 @@ import pathlib
 import jax
 from absl import flags
 
-from emokd import config as configuration
-from emokd.command import run
-from emokd.data.cache_writer import in_words
-from emokd.job import teacher_trainer, write_cache
+from emokd.configuration import config as configuration
+from emokd.data.cache.writer import in_words
+from emokd.jobs.command import run
+from emokd.jobs.job import teacher_trainer, write_cache
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the cache.", required=True)
 CONFIG = configuration.define_config_flag()

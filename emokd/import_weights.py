@@ -7,9 +7,9 @@ python -m emokd.import_weights --model=mobilenet_v2 --checkpoint=FILE --output=F
 
 from absl import flags
 
-from emokd.command import run
-from emokd.data.class_list import read_classes
+from emokd.data.tables.class_list import read_classes
 from emokd.errors import InputError
+from emokd.jobs.command import run
 from emokd.weights.importing import import_weights, read_options
 
 MODEL = flags.DEFINE_string(

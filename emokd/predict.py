@@ -9,13 +9,13 @@ import sys
 
 from absl import flags
 
-from emokd.command import run
 from emokd.data.face_crop import CROPS
 from emokd.errors import InputError
-from emokd.faces import FaceCropper, YuNet
-from emokd.inference import Predictor, find_pictures
+from emokd.inference.faces import FaceCropper, YuNet
+from emokd.inference.predictor import Predictor, find_pictures
+from emokd.inference.video import predict_video
+from emokd.jobs.command import run
 from emokd.models.network import PRECISIONS
-from emokd.video import predict_video
 from emokd.weights import model_folder
 
 MODEL = flags.DEFINE_string("model", None, "A model folder, such as a workdir's `student`.", required=True)

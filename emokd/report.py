@@ -7,11 +7,11 @@ import pathlib
 
 from absl import flags
 
-from emokd.command import run
 from emokd.errors import InputError
+from emokd.jobs.command import run
+from emokd.jobs.workdir import RECORD
 from emokd.reporting.report import write_report
 from emokd.reporting.scoreboard import accepted_texts
-from emokd.workdir import RECORD
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to report on.", required=True)
 ACCEPT = flags.DEFINE_bool(
@@ -27,7 +27,10 @@ def remarks(workdir: pathlib.Path, accept: bool) -> list[str]:
     """
     if not (workdir / RECORD).exists():
         return []
-    from emokd import began, job  # only here: a page of a run without a record needs neither models nor data
+    from emokd.jobs import (
+        began,
+        job,  # only here: a page of a run without a record needs neither models nor data
+    )
 
     config = job.read_config(workdir / "config.json")
     try:

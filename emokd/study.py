@@ -19,18 +19,19 @@ from typing import Any
 import ml_collections
 from absl import flags, logging
 
-from emokd import config as configuration
-from emokd import locks, study_plan
-from emokd.began import ACCEPT_HELP
-from emokd.command import run
+from emokd.configuration import config as configuration
 from emokd.errors import InputError
-from emokd.job import train
+from emokd.jobs import locks
+from emokd.jobs.began import ACCEPT_HELP
+from emokd.jobs.command import run
+from emokd.jobs.job import train
+from emokd.jobs.workdir import check, read_json, write_atomically
 from emokd.reporting.progress import duration_text
 from emokd.reporting.provenance import provenance
-from emokd.reporting.study_table import Result, results_csv, study_table
 from emokd.reporting.table import Table
-from emokd.study_plan import Run, Study, check_variants, create_study
-from emokd.workdir import check, read_json, write_atomically
+from emokd.studies import plan as study_plan
+from emokd.studies.plan import Run, Study, check_variants, create_study
+from emokd.studies.table import Result, results_csv, study_table
 
 CONFIG = configuration.define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and their table.", required=True)

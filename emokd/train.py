@@ -8,10 +8,10 @@ import pathlib
 import jax
 from absl import flags, logging
 
-from emokd import config as configuration
-from emokd.began import ACCEPT_HELP
-from emokd.command import run
-from emokd.job import train
+from emokd.configuration import config as configuration
+from emokd.jobs.began import ACCEPT_HELP
+from emokd.jobs.command import run
+from emokd.jobs.job import train
 from emokd.reporting.scoreboard import scoreboard
 
 CONFIG = configuration.define_config_flag()

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from emokd.command import run
+from emokd.jobs.command import run
 from emokd.training.checkpoints import Checkpoints
 
 HELD = (2, 4)

@@ -19,9 +19,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from emokd import config as configuration
-from emokd import job
-from emokd.command import run
+from emokd.configuration import config as configuration
+from emokd.jobs import job
+from emokd.jobs.command import run
 from emokd.reporting.metrics_log import read_metrics
 from emokd.training.checkpoints import Checkpoints
 from emokd.training.programs import Programs
@@ -34,7 +34,7 @@ SPLIT: dict[str, Any] = {"mesh.fsdp": 4, "sharding.min_size": 16, "sharding.stat
 SUPERVISED = """
 import small_jobs
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.recipes import supervised
 
 

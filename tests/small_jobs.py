@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from emokd import defaults
+from emokd.configuration import defaults
 
 SIZE = 16
 

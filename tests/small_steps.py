@@ -11,7 +11,7 @@ import numpy as np
 from random_state import fill, random_tree
 from small_jobs import SIZE, paint
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data import sources
 from emokd.data.examples import Examples
 from emokd.data.pipeline import train_batches

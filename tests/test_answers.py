@@ -10,10 +10,12 @@ import pytest
 from recipes.recipes_setup import SIZE
 from test_caching import make_config, save_teacher
 
-from emokd import answers, defaults, job
-from emokd import config as configuration
-from emokd.data.answers_file import AnswersFile, view_settings
+from emokd import answers
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.data.cache.answers import AnswersFile, view_settings
 from emokd.errors import InputError
+from emokd.jobs import job
 from emokd.models.answers import AnswersSpec
 from emokd.models.network import functional
 from emokd.recipes import bounded, smkd

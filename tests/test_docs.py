@@ -12,8 +12,9 @@ import pytest
 from ml_collections import ConfigDict
 from test_rooms import ALLOWED
 
-from emokd import config as configuration
-from emokd import defaults, recipes
+from emokd import recipes
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
 from emokd.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -202,7 +203,7 @@ def test_the_table_of_rooms_is_the_one_that_is_checked():
         (missing_paths, "`configs/bounded/*` and `configs/bound/*`", ["configs/bound/*"]),
         (missing_modules, "python -m emokd.train, emokd.errors.InputError, emokd.data.sources, emokd[video]", []),
         (missing_modules, "python -m emokd.trian --x", ["emokd.trian"]),
-        (missing_modules, "`emokd.defaults.techer`", ["emokd.defaults.techer"]),
+        (missing_modules, "`emokd.configuration.defaults.techer`", ["emokd.configuration.defaults.techer"]),
         (unknown_keys, "--config.key=value, config.json, --config.teachers.faces.checkpoint=x", []),
         (unknown_keys, "`config.phases.distill.duration_steps`, `config.data.options.any`, `config.phases.*`", []),
         (unknown_keys, "config.student.weights; --config.bond.nu=1.", ["student.weights", "bond.nu"]),

@@ -9,10 +9,10 @@ import pytest
 import safetensors.numpy
 import torch
 
-from emokd import defaults
-from emokd.data.class_list import read_classes
+from emokd.configuration import defaults
+from emokd.data.tables.class_list import read_classes
 from emokd.errors import InputError
-from emokd.job import load_model as load_teacher
+from emokd.jobs.job import load_model as load_teacher
 from emokd.models.network import NetworkSpec, functional
 from emokd.weights import importing
 from emokd.weights.importing import import_weights, read_options

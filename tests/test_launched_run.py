@@ -14,7 +14,7 @@ import pytest
 import several_processes
 from several_processes import ROOT, assert_same_run, environment, free_port, load
 
-from emokd import job
+from emokd.jobs import job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -15,10 +15,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 
 from torch_emonet import EmoNet  # noqa: E402
 
-from emokd import config as configuration
-from emokd import job, recipes
-from emokd.data.classes import AFFECTNET
+from emokd import recipes
+from emokd.configuration import config as configuration
 from emokd.data.decode import to_canvas
+from emokd.data.tables.classes import AFFECTNET
+from emokd.jobs import job
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.phase import label_parameters

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from emokd import config as configuration
+from emokd.configuration import config as configuration
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from emokd import config as configuration
-from emokd import defaults, job
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
 from emokd.data import reference
+from emokd.jobs import job
 from emokd.recipes import mtpkdot
 from emokd.weights import model_folder
 

@@ -15,8 +15,8 @@ Expected: not measured; we have neither the pictures nor EmoNet's weights.
 Hardware: a GPU. Time: not measured.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import bounded
 
 STUDENTS = ("mobilenet", "efficientformer_l1", "efficientformer_l3", "efficientformer_l7")

@@ -13,9 +13,9 @@ Expected: see docs/results/bounded_diffusionfer.md, for eight epochs instead of 
 Hardware: 2 CPU cores, a GPU for `efficientformer`. Time: not measured; `:small` 34 s.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import bounded
 
 

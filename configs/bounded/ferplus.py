@@ -10,9 +10,9 @@ epochs, accuracy .716.
 Hardware: 2 CPU cores. Time: 21 minutes for the teacher on one of them, the student not measured; `:small` 83 s.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import bounded
 
 

@@ -9,9 +9,9 @@ Expected: accuracy .48 with an eighth of the multiply-accumulates of its teacher
 (one run of 2026-11-25 at commit 34e3121). Hardware: 2 CPU cores. Time: 84 s with the teacher; `:small` 36 s.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import bounded
 
 

@@ -10,8 +10,8 @@ Command:  python -m emokd.train --config=configs/mtpkdot/affwild2.py --workdir=r
 Expected: not measured; we do not have the data. Hardware: a GPU. Time: not measured.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import mtpkdot
 
 

@@ -8,8 +8,8 @@ Expected: accuracy .49, the joint teacher .64 and the face alone .40; mean CCC .
 34e3121). Hardware: 2 CPU cores. Time: 2 min 20 s; `:small` is a few steps.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import mtpkdot
 
 

@@ -9,8 +9,8 @@ Command:  python -m emokd.train --config=configs/mtpkdot/ravdess.py --workdir=ru
 Expected: accuracy .49 over five folds (docs/results/mtpkdot.md). Hardware: one CPU core. Time: about 80 seconds.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import mtpkdot
 
 

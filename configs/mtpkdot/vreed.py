@@ -10,9 +10,9 @@ Command:  python -m emokd.train --config=configs/mtpkdot/vreed.py --workdir=runs
 Expected: accuracy .40 over five folds (docs/results/mtpkdot.md). Hardware: one CPU core. Time: about 60 seconds.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 
 
 def get_config(arg=""):

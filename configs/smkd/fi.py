@@ -14,8 +14,8 @@ Hardware: 2 CPU cores for `:subset` (the sample, as $EMOKD_DATA/fi_subset) and `
 three steps per phase: 88 s on 2 cores of an AMD EPYC with everything to compile, commit ffb7de3).
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import smkd
 
 

@@ -13,8 +13,8 @@ Expected: depends on the pictures.
 Hardware: any; `:small` reads the FI sample with three steps per phase, two minutes on 2 CPU cores.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import smkd
 
 

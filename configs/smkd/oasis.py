@@ -9,8 +9,8 @@ Hardware: 2 CPU cores; `:small` has smaller pictures and three steps per phase (
 everything to compile, commit ffb7de3).
 """
 
-from emokd import config as configuration
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration.config import check_argument
 
 
 def get_config(arg=""):

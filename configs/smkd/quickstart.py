@@ -9,8 +9,8 @@ run of 2026-11-25 at commit 66ae050).
 Hardware: 2 CPU cores. Time: 2 min 20 s there, with everything to compile.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import smkd
 
 

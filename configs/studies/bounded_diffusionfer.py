@@ -12,8 +12,8 @@ Expected: docs/results/bounded_diffusionfer.md: students above their teacher, no
 Hardware: 2 CPU cores. Time: about an hour for `mobilenet` on one core, teachers not counted.
 """
 
-from emokd.config import check_argument
-from emokd.study_plan import define
+from emokd.configuration.config import check_argument
+from emokd.studies.plan import define
 
 LENGTH = {
     "teachers.faces.train": "",

@@ -11,8 +11,8 @@ Expected: docs/results/bounded_ferplus.md: accuracy .715 with votes, .716 with b
 Hardware: one CPU core. Time: 21 minutes for the teacher, 4 for the cache, 5 for each of 15 runs.
 """
 
-from emokd.config import check_argument
-from emokd.study_plan import define
+from emokd.configuration.config import check_argument
+from emokd.studies.plan import define
 
 SMALL = ("votes", "both")
 

@@ -4,9 +4,9 @@ Command:  python -m emokd.train --config=configs/studies/bounded_ferplus_job.py 
 Expected: accuracy .716 [.704, .728] (docs/results/bounded_ferplus.md). Hardware: one CPU core. Time: 5 minutes.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 
 
 def get_config(arg=""):

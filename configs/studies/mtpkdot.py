@@ -13,8 +13,8 @@ Hardware: one CPU core. Time: 4 to 20 seconds a run (median 9) beside another st
 VREED's, beside more work, an hour and a half.
 """
 
-from emokd.config import check_argument
-from emokd.study_plan import define
+from emokd.configuration.config import check_argument
+from emokd.studies.plan import define
 
 TITLES = {
     "ravdess": "MT-PKDOT on RAVDESS's features",

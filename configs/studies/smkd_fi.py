@@ -14,8 +14,8 @@ Expected: docs/results/smkd_fi.md. Students far below their best teachers, no we
 Hardware: 2 CPU cores. Time: about an hour for each student, if each has a core; teachers and cache half an hour more.
 """
 
-from emokd.config import check_argument
-from emokd.study_plan import define
+from emokd.configuration.config import check_argument
+from emokd.studies.plan import define
 
 # Steps of distill, classify and finetune; see smkd_fi_job.py.
 STEPS = {"basic": (96, 32, 64), "mobilenet": (48, 16, 48), "small": (3, 3, 3)}

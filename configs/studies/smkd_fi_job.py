@@ -8,9 +8,9 @@ Command:  python -m emokd.train --config=configs/studies/smkd_fi_job.py:basic --
 Expected: docs/results/smkd_fi.md. Hardware: 2 CPU cores. Time: one to two minutes with cached teachers.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 
 
 def get_config(arg="basic"):

@@ -9,8 +9,8 @@ Hardware: 2 CPU cores. Time: not measured on an idle machine; `:small` is a few 
 a basic CNN from nothing.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import supervised
 
 

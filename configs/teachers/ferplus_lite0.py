@@ -8,9 +8,9 @@ Command:  python -m emokd.train --config=configs/teachers/ferplus_lite0.py --wor
 Expected: accuracy .80, macro F1 .55 on the test split (one run). Hardware: one CPU core. Time: 21 minutes.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 
 
 def get_config(arg=""):

@@ -8,8 +8,8 @@ Expected: see docs/results/teachers.md.
 Hardware: 2 CPU cores. Time: 8 minutes on one of them; `:small` is a basic CNN from nothing, in a few steps.
 """
 
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import supervised
 
 

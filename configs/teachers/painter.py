@@ -7,9 +7,9 @@ Expected: accuracy .67, mean CCC .78 (one run of 2026-11-25 at commit 34e3121). 
 minute; `:small` is 10 steps, 13 s.
 """
 
-from emokd import config as configuration
-from emokd import defaults
-from emokd.config import check_argument
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.configuration.config import check_argument
 from emokd.recipes import supervised
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from emokd import config as configuration
+from emokd.configuration import config as configuration
 from emokd.errors import InputError, nearest
 from emokd.training.loop import Job
 from emokd.training.sharding import batch_sharding

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
-from emokd import config as configuration
 from emokd.benchmarking.batches import create_batches, read_ahead
 from emokd.benchmarking.compilations import count_compilations
 from emokd.benchmarking.flow import Flow, measure_flow
@@ -21,7 +20,8 @@ from emokd.benchmarking.program import describe_program
 from emokd.benchmarking.split import Dissection, split_step
 from emokd.benchmarking.stand_ins import untrained_teachers
 from emokd.benchmarking.timing import Clock, Rule, Timing, interleave
-from emokd.job import create_job
+from emokd.configuration import config as configuration
+from emokd.jobs.job import create_job
 from emokd.models.cost import describe
 from emokd.phase import Phase, Tree
 from emokd.reporting.provenance import provenance

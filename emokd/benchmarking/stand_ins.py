@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import jax
 
-from emokd import config as configuration
-from emokd.job import TrainTeacher, create_job
+from emokd.configuration import config as configuration
+from emokd.jobs.job import TrainTeacher, create_job
 from emokd.weights import model_folder
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, Int
 
-from emokd.data.classes import AFFECTNET
-from emokd.data.consistency import report_losses, warn_of_contradictions
 from emokd.data.options import choice
+from emokd.data.tables.classes import AFFECTNET
+from emokd.data.tables.consistency import report_losses, warn_of_contradictions
 from emokd.errors import InputError
 
 OPTIONS = ("classes", "cleaning", "no_expression")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from emokd.data.examples import Examples, Rows
-from emokd.data.tables import Row
+from emokd.data.tables.table import Row
 from emokd.errors import InputError, excerpt, nearest
 from emokd.names import normal
 

@@ -11,8 +11,8 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from emokd.data import file_kinds
-from emokd.data.listing import read_regular
+from emokd.data.files import kinds as file_kinds
+from emokd.data.files.listing import read_regular
 from emokd.errors import InputError
 
 MAX_PIXELS = 64_000_000

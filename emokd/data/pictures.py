@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from emokd.data.class_list import as_classes
 from emokd.data.decode import DecodeError, decode
 from emokd.data.examples import Examples
-from emokd.data.files import FileError, Files
-from emokd.data.listing import by_suffix
-from emokd.data.tables import Row
+from emokd.data.files.listing import by_suffix
+from emokd.data.files.store import FileError, Files
+from emokd.data.tables.class_list import as_classes
+from emokd.data.tables.table import Row
 from emokd.errors import InputError, excerpt, nearest
 from emokd.names import essence, normal_path
 

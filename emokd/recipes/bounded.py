@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Bool, Float
 
-from emokd import defaults, weighting
+from emokd.configuration import defaults
 from emokd.data.augment import centre_views
 from emokd.errors import InputError, excerpt
 from emokd.losses import affect, bounded, soft_targets
@@ -30,6 +30,7 @@ from emokd.names import essence, normal
 from emokd.phase import Measure, Outcome, Recipe, TeacherTerm, Term
 from emokd.recipes import classification, common
 from emokd.signals import Signals
+from emokd.weighting import chain as weighting
 
 REGRESSIONS = (*affect.AFFECT_LOSSES, "emonet")
 

@@ -10,7 +10,8 @@ import ml_collections
 from absl import logging
 from jaxtyping import Array, Bool, Float
 
-from emokd.config import UNITS, duration
+from emokd.configuration.config import UNITS, duration
+from emokd.configuration.schedules import learning_rate_schedule
 from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
 from emokd.errors import InputError, nearest
 from emokd.losses.affect import CORRELATIONS
@@ -21,7 +22,6 @@ from emokd.models.network import PRECISIONS, Functional, NetworkSpec, TrainedMod
 from emokd.models.preprocessing import Preprocessing
 from emokd.parts import AUGMENTATION, part
 from emokd.phase import Batch, Measure, Objective, Phase, Tree
-from emokd.schedules import learning_rate_schedule
 from emokd.signals import Signals
 
 Choice = TypeVar("Choice")

@@ -26,7 +26,7 @@ def create_specs(config: ml_collections.ConfigDict, task: common.Task) -> dict[s
       InputError: there is none, or one reads an input that the data does not have; the nearest is named.
     """
     if not config.modalities:
-        raise InputError("config.modalities is empty: add one with emokd.defaults.modality.")
+        raise InputError("config.modalities is empty: add one with emokd.configuration.defaults.modality.")
     return {name: _create_spec(name, config.modalities[name], task) for name in sorted(config.modalities)}
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Bool, Float
 
-from emokd import defaults, weighting
+from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.losses import affect, features, mmd
 from emokd.losses.shapes import check_range
@@ -32,6 +32,7 @@ from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Measure, Outcome, Phase, Recipe, Term, Tree
 from emokd.recipes import classification, common, imitation, modalities, relations
 from emokd.signals import Signals
+from emokd.weighting import chain as weighting
 
 HALLUCINATION_LOSSES = ("mmd", *imitation.DISTANCES)
 POOLS = ("all", "joint")

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from emokd import defaults, weighting
+from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.losses import features
 from emokd.models.network import TrainedModel, attach_heads
 from emokd.phase import Batch, Outcome, Recipe, Term, Tree
 from emokd.recipes import classification, common, standardize
 from emokd.signals import Signals
+from emokd.weighting import chain as weighting
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import ml_collections
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.errors import InputError, nearest
 from emokd.losses import affect
 from emokd.models.network import TrainedModel

@@ -16,10 +16,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from emokd.config import duration
-from emokd.data.class_counts import named_counts
+from emokd.configuration.config import duration
 from emokd.data.examples import Examples
-from emokd.distributed import agreed
+from emokd.data.tables.class_counts import named_counts
 from emokd.errors import InputError
 from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting import observations, rare_classes
@@ -27,6 +26,7 @@ from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
 from emokd.training.checkpoints import Best, Checkpoints, abstract_like
+from emokd.training.distributed import agreed
 from emokd.training.programs import PhaseStep, Programs
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State

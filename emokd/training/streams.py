@@ -7,10 +7,10 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from emokd.data.cache.reader import CENTRE
 from emokd.data.examples import Examples
 from emokd.data.pipeline import BadImages, evaluation_batches, to_device, train_batches
 from emokd.data.prefetch import DeviceIterator
-from emokd.data.teacher_cache import CENTRE
 from emokd.training.sharding import put_batch
 
 Attach = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]

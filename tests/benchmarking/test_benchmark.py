@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from emokd import defaults
 from emokd.benchmarking import page
 from emokd.benchmarking.batches import create_batches, fake_batch
 from emokd.benchmarking.phases import benchmark
 from emokd.benchmarking.stand_ins import untrained_teachers
 from emokd.benchmarking.timing import Rule
-from emokd.config import locked
+from emokd.configuration import defaults
+from emokd.configuration.config import locked
 from emokd.errors import InputError
-from emokd.job import create_job
+from emokd.jobs.job import create_job
 from emokd.models.cost import describe
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emokd.data.files import Archive, Folder
+from emokd.data.division.splits import split
+from emokd.data.files.store import Archive, Folder
 from emokd.data.sources import combined, image_folder, manifest
-from emokd.data.splits import split
 from emokd.errors import InputError
 
 FORMS = ("NFC", "NFD")

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from small_jobs import paint
 
-from emokd import defaults, job
+from emokd.configuration import defaults
+from emokd.jobs import job
 from emokd.models.mini_xception import window_means
 from emokd.models.network import NetworkSpec, functional
 from emokd.recipes import supervised

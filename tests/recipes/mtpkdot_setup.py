@@ -10,7 +10,7 @@ import numpy as np
 import test_mtpkdot
 from random_state import random_state
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.models.network import functional
 from emokd.phase import Phase, Recipe
 from emokd.signals import Signals

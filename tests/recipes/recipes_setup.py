@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import smkd

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from small_jobs import SIZE, paint
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.data.pipeline import train_batches
 from emokd.models.network import NetworkSpec, TrainedModel, functional

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from recipes_setup import SIZE
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data.augment import centre_views, render
 from emokd.data.pipeline import train_batches
 from emokd.errors import InputError

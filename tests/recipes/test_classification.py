@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
-from emokd import defaults
-from emokd.data.class_counts import class_counts
+from emokd.configuration import defaults
+from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.losses import affect
 from emokd.recipes import classification, find, smkd, supervised

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from random_state import random_state
 
-from emokd import defaults
 from emokd.benchmarking.program import find_collectives
+from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError

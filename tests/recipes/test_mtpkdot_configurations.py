@@ -9,8 +9,8 @@ import pytest
 import test_mtpkdot
 from mtpkdot_setup import make_batch, make_config
 
-from emokd import config as configuration
-from emokd import defaults
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches
 from emokd.recipes import mtpkdot

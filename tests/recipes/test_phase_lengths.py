@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from recipes_setup import SIZE, build
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.recipes import bounded, common, supervised
 

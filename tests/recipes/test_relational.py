@@ -4,7 +4,7 @@ import pytest
 import recipes_setup
 import test_mtpkdot
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data import sources
 from emokd.errors import InputError
 from emokd.recipes import bounded, supervised

@@ -9,7 +9,7 @@ from recipes_setup import build, make_config
 from scipy import optimize
 from smkd_jobs_setup import CLASSES, first_batch, make_teacher
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data.augment import Augmentation
 from emokd.models.network import functional
 from emokd.recipes import common

@@ -7,9 +7,9 @@ import pytest
 from small_jobs import SIZE
 from smkd_jobs_setup import CLASSES, first_batch, make_job_config, make_teacher, save_teachers
 
-from emokd import job
 from emokd.benchmarking.program import count_live_macs
 from emokd.data.augment import Augmentation, sample_views
+from emokd.jobs import job
 from emokd.models.network import Functional, functional
 from emokd.training.step import create_train_step
 

@@ -15,9 +15,10 @@ from scipy import special
 from small_jobs import SIZE
 from smkd_jobs_setup import STEPS, first_batch, make_job_config, make_teacher, save_teachers
 
-from emokd import defaults, job
 from emokd.benchmarking.compilations import count_compilations
+from emokd.configuration import defaults
 from emokd.data.augment import Augmentation, render
+from emokd.jobs import job
 from emokd.models.network import functional
 from emokd.recipes import common
 from emokd.reporting.metrics_log import read_metrics

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recipes_setup import SIZE
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data.pipeline import train_batches
 from emokd.errors import InputError
 from emokd.recipes import find, supervised

@@ -130,7 +130,7 @@ def test_neither_torch_nor_matplotlib_is_imported_to_train_or_to_write_metrics(t
     """Seconds of every start. Both are here: the test suite has PyTorch for parity, reports are drawn by matplotlib."""
     program = f"""
 import sys
-import emokd.job, emokd.report
+import emokd.jobs.job, emokd.report
 from emokd.reporting.metrics_log import MetricsLog
 with MetricsLog({str(tmp_path)!r}) as log:
     log.write(1, "distill", {{"loss": 0.5}})

@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from emokd import defaults, weighting
+from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.losses import affect
 from emokd.phase import Outcome, Phase, Recipe, Term
 from emokd.signals import Signals
+from emokd.weighting import chain as weighting
 
 CLASSES, WIDTH, INPUTS = 3, 4, 6
 

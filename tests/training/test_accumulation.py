@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emokd import weighting
 from emokd.errors import InputError
 from emokd.training.accumulation import join, split
 from emokd.training.sharding import check_batch_size, create_mesh, put_batch, replicated
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
+from emokd.weighting import chain as weighting
 
 CHAIN = ({"name": "relevance", "temperature": 0.7}, {"name": "smooth", "decay": 0.5})
 

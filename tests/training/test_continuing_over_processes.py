@@ -6,7 +6,7 @@ import pytest
 import several_processes
 from several_processes import SPLIT, Run, assert_same_run, load, train_in_two_processes, train_until
 
-from emokd import job
+from emokd.jobs import job
 from emokd.training.programs import Programs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.phase import Recipe
 from emokd.reporting.progress import Progress

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from small_jobs import paint
 
-from emokd import config as configuration
-from emokd import job
 from emokd.benchmarking.compilations import count_compilations
+from emokd.configuration import config as configuration
+from emokd.jobs import job
 from emokd.recipes import supervised
 from emokd.reporting.metrics_log import read_metrics
 from emokd.training.programs import make_room, memory_maps

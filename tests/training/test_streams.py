@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.data.decode import DecodeError
 from emokd.data.examples import Examples
 from emokd.data.pipeline import epoch_order

@@ -26,7 +26,7 @@ from several_processes import (
     without_gloo,
 )
 
-from emokd import job
+from emokd.jobs import job
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.reporting.metrics_log import read_metrics
@@ -47,7 +47,7 @@ STOPPED = STEPS + 1
 # Splits that fill no whole number of batches. Plain gradient descent: Adam's first steps have the size of the learning
 # rate however small the gradient is, and would make of another order of sums another run.
 EXPERIMENT = f"""
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.recipes import smkd
 
 
@@ -74,7 +74,7 @@ def get_config():
 TRANSPORT = """
 import small_jobs
 
-from emokd import defaults
+from emokd.configuration import defaults
 from emokd.recipes import mtpkdot
 
 

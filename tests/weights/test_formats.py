@@ -75,7 +75,7 @@ def tar():
         ("x.keras", archive(config_json="{}", model_weights_h5="x"), r"model.save\('model.h5'\)"),
         ("x.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9", "git lfs pull"),
         ("x.safetensors", b"<!DOCTYPE html><html>", "not the page"),
-        ("x.pth", gzip.compress(b"x"), "Unpack"),
+        ("x.pth", gzip.compress(b"x", mtime=0), "Unpack"),
         ("x.pth.tar", tar(), "Unpack"),
         ("x.pth", archive(readme_txt="x", weights_pth="y"), "Unpack"),
         ("x.npz", archive(a_npy="x"), "safetensors.numpy.save_file"),

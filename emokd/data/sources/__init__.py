@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from types import ModuleType
 
-from emokd.data import consistency
 from emokd.data.examples import Examples
-from emokd.data.files import find_directory
+from emokd.data.files.store import find_directory
+from emokd.data.tables import consistency
 from emokd.errors import InputError, nearest
 
 ON_DISK = {

@@ -7,14 +7,14 @@ import numpy as np
 from absl import logging
 
 from emokd.data.affect_cleaning import MISSING, OPTIONS, select
-from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
 from emokd.data.face_crop import LANDMARK_SCALE, Box, landmark_box, square_around, with_crops
-from emokd.data.files import Files, open_files
-from emokd.data.listing import is_picture
+from emokd.data.files.listing import is_picture
+from emokd.data.files.store import Files, open_files
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, picture_examples
-from emokd.data.tables import Row, iterate_table
+from emokd.data.tables.classes import AFFECTNET
+from emokd.data.tables.table import Row, iterate_table
 from emokd.errors import InputError, excerpt
 from emokd.names import normal_path
 

@@ -15,7 +15,7 @@ from emokd.data.affect_cleaning import OPTIONS, select
 from emokd.data.decode import DecodeError
 from emokd.data.examples import Examples
 from emokd.data.face_crop import Box, landmark_box, with_crops
-from emokd.data.files import Files, open_files
+from emokd.data.files.store import Files, open_files
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, picture_examples
 from emokd.errors import InputError, excerpt

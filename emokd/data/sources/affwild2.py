@@ -12,11 +12,11 @@ from absl import logging
 from jaxtyping import Float, UInt8
 
 from emokd.data.examples import UNLABELLED, Examples
-from emokd.data.frames import frame_numbers, read_frames
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
-from emokd.data.sound import HOP, RATE, WINDOW, log_mel, mel_filters, read_sound, sound_length
-from emokd.data.text import read_text
+from emokd.data.tables.text import read_text
+from emokd.data.video.frames import frame_numbers, read_frames
+from emokd.data.video.sound import HOP, RATE, WINDOW, log_mel, mel_filters, read_sound, sound_length
 from emokd.errors import InputError, excerpt
 
 INPUTS = ("video", "audio")
@@ -66,7 +66,7 @@ def load(directory: str, options: Mapping) -> Examples:
     sub-sequence. A frame without a face is replaced by the one before it that has one, or, at the beginning of the
     video, by the first. [ours] Targets without a label or a face are left out and counted in the log.
 
-    The sound is the log-mel spectrogram (see `emokd.data.sound.log_mel`) of `seconds` around the middle of the
+    The sound is the log-mel spectrogram (see `emokd.data.video.sound.log_mel`) of `seconds` around the middle of the
     sub-sequence, silence beyond its ends. The frame rate is the number of labels over the length of the sound, as
     recordings differ in it. [ours] A recording without a file has no sound: all NaN, counted in the log.
 

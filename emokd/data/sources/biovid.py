@@ -12,11 +12,11 @@ from absl import logging
 from jaxtyping import Float, Int64, UInt8
 
 from emokd.data.examples import Examples, Rows
-from emokd.data.frames import frame_numbers, read_frames
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
-from emokd.data.text import read_lines
-from emokd.data.video_file import file_frame_numbers, read_file_frames
+from emokd.data.tables.text import read_lines
+from emokd.data.video.file import file_frame_numbers, read_file_frames
+from emokd.data.video.frames import frame_numbers, read_frames
 from emokd.errors import InputError, excerpt
 
 RATE = 512

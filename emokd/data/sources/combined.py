@@ -7,10 +7,10 @@ import numpy as np
 from absl import logging
 
 from emokd.data import sources
-from emokd.data.class_list import check_classes
+from emokd.data.division.splits import UNPRESCRIBED
 from emokd.data.examples import UNLABELLED, Examples
 from emokd.data.pictures import check_options
-from emokd.data.splits import UNPRESCRIBED
+from emokd.data.tables.class_list import check_classes
 from emokd.errors import InputError, nearest
 
 SECTION = ("source", "dir", "options", "name")

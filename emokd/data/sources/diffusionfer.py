@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
-from emokd.data.files import open_files
+from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, find_pictures, picture_examples
-from emokd.data.tables import read_table
-from emokd.data.targets import read_affect, read_codes
+from emokd.data.tables.classes import AFFECTNET
+from emokd.data.tables.table import read_table
+from emokd.data.tables.targets import read_affect, read_codes
 
 TABLE = "labels.csv"
 CLASSES = AFFECTNET[:7]

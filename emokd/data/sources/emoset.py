@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from emokd.data.classes import EMOSET
 from emokd.data.examples import Examples
-from emokd.data.files import open_files
+from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, picture_examples
-from emokd.data.text import read_text
+from emokd.data.tables.classes import EMOSET
+from emokd.data.tables.text import read_text
 from emokd.errors import InputError, nearest
 
 LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}

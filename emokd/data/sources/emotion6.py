@@ -3,9 +3,9 @@
 import os
 from collections.abc import Mapping
 
-from emokd.data.classes import EMOTION6
 from emokd.data.examples import Examples
 from emokd.data.sources import image_folder, manifest
+from emokd.data.tables.classes import EMOTION6
 
 
 def load(directory: str, options: Mapping) -> Examples:

@@ -8,8 +8,8 @@ import numpy as np
 from emokd.data.arrays import array_examples, as_features, check_rows, read_names, read_npz, read_numbers
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options, class_options
-from emokd.data.tables import read_table, unique
-from emokd.data.targets import read_splits, read_targets
+from emokd.data.tables.table import read_table, unique
+from emokd.data.tables.targets import read_splits, read_targets
 from emokd.errors import InputError, excerpt
 from emokd.names import number_essence
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
-from emokd.data.classes import AFFECTNET, FER2013
+from emokd.data.division.splits import normalise_split
 from emokd.data.examples import Examples
 from emokd.data.options import choice
 from emokd.data.pictures import check_options
-from emokd.data.pixel_table import find_pixel_table, no_pixel_table, pixel_examples, read_pixel_table
 from emokd.data.sources.ferplus import TABLE as VOTES
-from emokd.data.splits import normalise_split
-from emokd.data.tables import Row
-from emokd.data.targets import read_codes
+from emokd.data.tables.classes import AFFECTNET, FER2013
+from emokd.data.tables.pixel_table import find_pixel_table, no_pixel_table, pixel_examples, read_pixel_table
+from emokd.data.tables.table import Row
+from emokd.data.tables.targets import read_codes
 
 ORDERS = {"fer2013": FER2013, "affectnet": AFFECTNET[:7]}
 

@@ -7,15 +7,15 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from emokd.data.classes import AFFECTNET, FERPLUS
-from emokd.data.consistency import report_losses
 from emokd.data.examples import UNLABELLED, Examples
-from emokd.data.files import open_files
+from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, picture_examples
-from emokd.data.pixel_table import TABLES as PIXEL_TABLES
-from emokd.data.pixel_table import find_pixel_table, pixel_examples, read_pixel_table
-from emokd.data.tables import Row, read_table
-from emokd.data.targets import MOST_VOTES
+from emokd.data.tables.classes import AFFECTNET, FERPLUS
+from emokd.data.tables.consistency import report_losses
+from emokd.data.tables.pixel_table import TABLES as PIXEL_TABLES
+from emokd.data.tables.pixel_table import find_pixel_table, pixel_examples, read_pixel_table
+from emokd.data.tables.table import Row, read_table
+from emokd.data.tables.targets import MOST_VOTES
 from emokd.errors import InputError, excerpt, nearest
 
 TABLE = "fer2013new.csv"

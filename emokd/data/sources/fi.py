@@ -3,9 +3,9 @@
 import os
 from collections.abc import Mapping
 
-from emokd.data.classes import MIKELS
 from emokd.data.examples import Examples
 from emokd.data.sources import image_folder, manifest
+from emokd.data.tables.classes import MIKELS
 
 
 def load(directory: str, options: Mapping) -> Examples:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from emokd.data.class_list import check_classes
+from emokd.data.division.splits import normalise_split
 from emokd.data.examples import Examples
-from emokd.data.files import Files, open_files
-from emokd.data.listing import by_suffix
+from emokd.data.files.listing import by_suffix
+from emokd.data.files.store import Files, open_files
 from emokd.data.pictures import check_options, class_options, picture_examples
-from emokd.data.splits import normalise_split
+from emokd.data.tables.class_list import check_classes
 from emokd.errors import InputError, excerpt
 from emokd.names import normal
 

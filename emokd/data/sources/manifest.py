@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from emokd.data.examples import Examples
-from emokd.data.files import open_files
+from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, class_options, find_pictures, picture_examples, report_unused
-from emokd.data.tables import check_columns, read_table
-from emokd.data.targets import read_splits, read_targets
+from emokd.data.tables.table import check_columns, read_table
+from emokd.data.tables.targets import read_splits, read_targets
 from emokd.errors import InputError, excerpt
 
 TABLE = "labels.csv"

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from emokd.data.classes import VALENCE_TERCILES
 from emokd.data.examples import UNLABELLED, Examples
-from emokd.data.files import open_files
+from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, find_pictures, picture_examples
-from emokd.data.tables import Row, read_table
-from emokd.data.targets import read_affect, read_labels
+from emokd.data.tables.classes import VALENCE_TERCILES
+from emokd.data.tables.table import Row, read_table
+from emokd.data.tables.targets import read_affect, read_labels
 from emokd.errors import InputError, nearest
 
 TABLE = "labels.csv"

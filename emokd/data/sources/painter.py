@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from emokd.data import painter, painter_signals
 from emokd.data.examples import Examples
-from emokd.data.painter_state import EXPRESSIONS, IDENTITIES, SCENES, sample_state
+from emokd.data.painter import paint as painter
+from emokd.data.painter import signals as painter_signals
+from emokd.data.painter.state import EXPRESSIONS, IDENTITIES, SCENES, sample_state
 from emokd.errors import InputError, nearest
 
 NAME = "painted_faces (synthetic)"

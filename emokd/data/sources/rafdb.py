@@ -5,13 +5,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from emokd.data.classes import AFFECTNET
 from emokd.data.examples import Examples
-from emokd.data.files import open_files
+from emokd.data.files.store import open_files
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, find_pictures, picture_examples, report_unused
-from emokd.data.tables import Row
-from emokd.data.text import read_lines
+from emokd.data.tables.classes import AFFECTNET
+from emokd.data.tables.table import Row
+from emokd.data.tables.text import read_lines
 from emokd.errors import InputError
 
 LIST = os.path.join("EmoLabel", "list_patition_label.txt")  # The publishers' spelling.

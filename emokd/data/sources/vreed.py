@@ -8,7 +8,7 @@ import numpy as np
 from emokd.data.arrays import array_examples, read_numbers
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options
-from emokd.data.tables import Row, read_table
+from emokd.data.tables.table import Row, read_table
 from emokd.errors import InputError
 
 TABLES = {

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from emokd.data import painter
-from emokd.data.painter_state import EXPRESSIONS, IDENTITIES, SCENES
+from emokd.data.painter import paint as painter
+from emokd.data.painter.state import EXPRESSIONS, IDENTITIES, SCENES
 from emokd.data.sources import painter as source
 
 _DESCRIPTION = """

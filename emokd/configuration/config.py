@@ -1,0 +1,391 @@
+"""Configurations: plain Python files with `get_config(argument="")`, locked, overridable on the command line.
+
+A file gives a `ConfigDict`; `--config=FILE` or `--config=FILE:argument` loads it and `--config.key=value`
+changes it. A key that does not exist is an error that names the nearest one, with one exception: a duration
+may be given in another unit than the file's, one only (`--config.warmup_steps=10` where the file has
+`warmup_epochs`).
+"""
+
+import json
+import math
+import pathlib
+import re
+import sys
+import traceback
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from emokd.configuration.places import absent, anchor, find, running
+from emokd.errors import InputError, excerpt, nearest
+
+UNITS: Mapping[str, type] = {"steps": int, "epochs": float, "examples": int, "percent": float}
+"""The units of a duration, each a suffix of its key, and the type of its number."""
+
+
+NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
+"""Keys whose value is a configuration file, with its argument if it has one."""
+
+
+def define_config_flag() -> flags.FlagHolder:
+    """Defines `--config=FILE[:ARGUMENT]` and its overrides; a second call returns the flag of the first."""
+    if "config" not in flags.FLAGS:
+        config_flags.DEFINE_config_file(
+            "config", help_string="The experiment: a Python file with get_config().", flag_values=flags.FLAGS
+        )
+        flag = flags.FLAGS["config"]
+        flag.parser = _ConfigParser()
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists it
+    return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])
+
+
+def file_of(flag: flags.FlagHolder) -> str:
+    """What the user gave as `--config`: a path, with its argument if it had one; `load` takes it."""
+    return config_flags.get_config_filename(flags.FLAGS[flag.name])
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Loads the file, and checks the overrides' keys before ml_collections meets them."""
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        config = load(path)
+        with config.unlocked():
+            keys = overridden_keys(sys.argv)
+            for place, key in enumerate(keys):
+                adopt_unit(config, key, given=keys[:place])
+                check_key(config, key)
+                _check_settable(config, key)
+        return config
+
+
+def _check_settable(config: ml_collections.ConfigDict, key: str) -> None:
+    """Checks that ml_collections can read a value for the key from text: not for lists, nor None of no type."""
+    *path, name = key.split(".")
+    section = _value(config, path)
+    if "[" not in key and section.get_type(name) in (list, type(None)):
+        raise InputError(
+            f"config.{key} is {section[name]!r} in the configuration and cannot be set on the command line; "
+            f"change the file, which may write a tuple or ml_collections.config_dict.placeholder(type) instead."
+        )
+
+
+def anchored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration, or a locked copy in which the files that it names (`teachers.NAME.train`) are anchored."""
+    changes = _anchors(config)
+    return locked(config, changes) if changes else config
+
+
+def _anchors(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """What `references.anchor` changes in the files that a configuration names."""
+    named = {key: value for key, value in leaves(config) if value and NAMES_A_FILE.fullmatch(key)}
+    return {key: anchor(value) for key, value in named.items() if anchor(value) != value}
+
+
+def load(reference: str) -> ml_collections.ConfigDict:
+    """Runs a configuration file; the files that it names in turn are anchored.
+
+    Args:
+      reference: a path as `references.find` takes it, or a path and an argument as in "configs/smkd/fi.py:small".
+
+    Returns:
+      What its `get_config` gave, locked.
+
+    Raises:
+      InputError: there is no such file, it fails (file and line are named), or gives no ConfigDict.
+    """
+    path, colon, argument = reference.partition(":")
+    file = find(path)
+    if file is None:
+        raise InputError(absent(path))
+    module = types.ModuleType(f"config {path}")
+    module.__file__ = str(file)
+    with running(file):
+        config = _run(module, path, [argument] if colon else [])
+        config.update_from_flattened_dict(_anchors(config))  # in place: a copy's placeholders would have no type
+        return config.lock()
+
+
+def _run(module: types.ModuleType, path: str, arguments: Sequence[str]) -> ml_collections.ConfigDict:
+    """What `get_config` of a file's module gives; `path` names the file in messages."""
+    file = pathlib.Path(str(module.__file__))
+    try:
+        exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
+        if not callable(getattr(module, "get_config", None)):
+            raise InputError(f"{path}: a configuration file must define get_config(argument='').")
+        config = module.get_config(*arguments)
+    except InputError:
+        raise
+    except SyntaxError as error:
+        raise InputError(f"{error.filename}:{error.lineno}: {error.msg}.") from error
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        place = f"{path}:{lines[-1]}" if lines else path
+        raise InputError(f"{place}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(f"{path}: get_config must return an ml_collections.ConfigDict, not {type(config).__name__}.")
+    return config
+
+
+def check_argument(argument: str, known: Iterable[str] = ("small",)) -> None:
+    """Checks the argument of a configuration file; the empty one, the experiment itself, is always known.
+
+    Raises:
+      InputError: the argument is not among `known`.
+    """
+    known = list(known)
+    if argument and argument not in known:
+        raise InputError(
+            f"This configuration has no variant {argument!r}; write FILE.py or one of "
+            f"{', '.join(f'FILE.py:{name}' for name in known)}.{nearest(argument, known)}"
+        )
+
+
+def overridden_keys(argv: Sequence[str]) -> list[str]:
+    """The keys of `--config.key=...` arguments, in order."""
+    keys = [re.match(r"--?(?:no)?config\.([^=\s]+)", argument) for argument in argv]
+    return [key.group(1) for key in keys if key]
+
+
+def adopt_unit(config: ml_collections.ConfigDict, key: str, given: Collection[str] = ()) -> None:
+    """Makes room for a duration in another unit than the configuration's: its own unit goes, this one comes.
+
+    Args:
+      config: an unlocked configuration, changed in place where `key` is such a duration.
+      key: a dotted key, such as "optimizer.warmup_steps".
+      given: the dotted keys that are changed before this one.
+
+    Raises:
+      InputError: one of them is the same duration in another unit.
+    """
+    *path, name = key.split(".")
+    stem, _, unit = name.rpartition("_")
+    section = config
+    for part in path:
+        section = section.get(part) if isinstance(section, ml_collections.ConfigDict) else None
+    if not isinstance(section, ml_collections.ConfigDict) or unit not in UNITS or name in section:
+        return
+    present = [f"{stem}_{other}" for other in UNITS if f"{stem}_{other}" in section]
+    for other in present:
+        if (twin := ".".join([*path, other])) in given:
+            raise InputError(
+                f"config.{twin} and config.{key} are the same duration in two units; give one of them, not both."
+            )
+    if present:
+        with section.unlocked():
+            for other in present:
+                del section[other]
+            section[name] = ml_collections.config_dict.placeholder(UNITS[unit])
+
+
+def check_key(config: ml_collections.ConfigDict, key: str) -> None:
+    """Checks that a dotted key exists.
+
+    Raises:
+      InputError: it does not; the message names the nearest key that does.
+    """
+    if "[" in key:
+        return  # an index into a tuple or a quoted key: ml_collections checks these itself
+    section: Any = config
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        owner = ".".join(["config", *parts[:depth]])
+        if not isinstance(section, ml_collections.ConfigDict):
+            raise InputError(f"config.{key} does not exist: {owner} is a value, not a section.")
+        if part not in section:
+            hint = nearest(part, section) or _namesake(config, part)
+            raise InputError(f"{owner} has no key {part!r}.{hint or f' Its keys: {excerpt(sorted(section), 20)}.'}")
+        section = section[part]
+
+
+def _namesake(config: ml_collections.ConfigDict, name: str) -> str:
+    """The hint for a key that exists, but in another section."""
+    elsewhere = [f"config.{key}" for key, _ in leaves(config) if key.split(".")[-1] == name]
+    return f" Did you mean {excerpt(elsewhere, 3)}?" if elsewhere else ""
+
+
+def duration(
+    config: ml_collections.ConfigDict,
+    name: str,
+    *,
+    steps_per_epoch: int,
+    batch_size: int,
+    total_steps: int | None = None,
+    section: str = "",
+    below: int | None = None,
+) -> int:
+    """A duration in optimiser steps, from whichever of its units the configuration gives.
+
+    Args:
+      config: the section that has `<name>_steps`, `<name>_epochs`, `<name>_examples` or `<name>_percent`;
+        those that are None count as absent.
+      name: the duration's name, such as "warmup".
+      steps_per_epoch: optimiser steps in an epoch.
+      batch_size: examples in an optimiser step.
+      total_steps: what `_percent` is a percentage of, or None where that has no meaning.
+      section: the section's dotted key with a dot behind it, for messages: "config.phases.head.".
+      below: a number of steps that rounding does not reach from below, such as those of the phase that a warm-up
+        is a part of.
+
+    Returns:
+      Steps: rounded for epochs and percentages, rounded up for examples, and at least 1 unless the
+      configuration says 0 or `below` is 1.
+
+    Raises:
+      InputError: none or several of the keys are given, or the value is not a length.
+    """
+    given = {unit: config.get(f"{name}_{unit}") for unit in UNITS}
+    given = {unit: value for unit, value in given.items() if value is not None}
+    choices = " or ".join(f"{section}{name}_{unit}" for unit in UNITS if unit != "percent" or total_steps is not None)
+    if len(given) != 1:
+        problem = f"{' and '.join(f'{name}_{unit}' for unit in given)} are both given" if given else "none is given"
+        raise InputError(f"The duration {section + name!r} needs exactly one of {choices}, but {problem}.")
+    ((unit, value),) = given.items()
+    key = f"{section}{name}_{unit}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise InputError(f"{key} must be a number of {unit} from 0 up, not {value!r}.")
+    if UNITS[unit] is int and value != int(value):
+        raise InputError(f"{key} must be a whole number of {unit}, not {value!r}.")
+    if unit == "percent" and total_steps is None:
+        raise InputError(f"{key} has nothing to be a percentage of; give {choices}.")
+    if unit == "percent" and value > 100:
+        raise InputError(f"{key} must be at most 100, not {value!r}.")
+    if value == 0:
+        return 0
+    exact = {
+        "steps": value,
+        "epochs": value * steps_per_epoch,
+        "examples": value / batch_size,
+        "percent": value * (total_steps or 0) / 100,
+    }[unit]
+    steps = max(math.ceil(exact) if unit == "examples" else round(exact), 1)
+    return min(steps, below - 1) if below is not None and exact < below else steps
+
+
+def locked(
+    config: Mapping[str, Any] | ml_collections.ConfigDict, changes: Mapping[str, Any] | None = None
+) -> ml_collections.ConfigDict:
+    """A locked copy of a configuration, with changes.
+
+    Args:
+      config: the configuration; left as it is.
+      changes: new values by dotted key, as on the command line: {"optimizer.learning_rate": 0.1}.
+
+    Raises:
+      InputError: a key does not exist, its value has another type, or a duration is given in two units.
+    """
+    if isinstance(config, ml_collections.ConfigDict):
+        config = config.to_dict()
+    copy = ml_collections.ConfigDict(config)
+    given: list[str] = []
+    for key, value in (changes or {}).items():
+        adopt_unit(copy, key, given)
+        given.append(key)
+        check_key(copy, key)
+        try:
+            copy.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError) as error:
+            was = type(_value(copy, key.split("."))).__name__
+            raise InputError(f"config.{key} is a value of type {was}; {value!r} does not fit.") from error
+    return copy.lock()
+
+
+def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> list[str]:
+    """What `config` changes, one line "key: default -> value" for each key, sorted; "(absent)" where one has no key."""
+    ours, theirs = dict(leaves(config)), dict(leaves(default))
+
+    def shown(leaves, key):
+        return repr(leaves[key]) if key in leaves else "(absent)"
+
+    return [f"{key}: {shown(theirs, key)} -> {shown(ours, key)}" for key in _differing(ours, theirs)]
+
+
+def differing_keys(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> list[str]:
+    """Dotted keys whose values differ or that only one of the two has, sorted.
+
+    Of a configuration file that they name only its name and argument count, not its folder, which may have moved: a
+    teacher that it trains has a run of its own, where each of its keys is compared.
+    """
+    return _differing(*(dict(_without_folders(config)) for config in (a, b)))
+
+
+def _without_folders(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Any]]:
+    for key, value in leaves(config):
+        named = isinstance(value, str) and NAMES_A_FILE.fullmatch(key)
+        yield key, pathlib.PurePath(value).name if named else value
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    absent = object()
+    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key, absent) != theirs.get(key, absent))
+
+
+def with_missing(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration with those keys of its sections that only `defaults` has.
+
+    Durations are left alone, because one of their units is enough; so are sections that `config` does not have.
+    """
+    filled = ml_collections.ConfigDict(config, convert_dict=True)
+    with filled.unlocked():
+        for key, value in defaults.items():
+            if isinstance(value, ml_collections.ConfigDict) and isinstance(config.get(key), ml_collections.ConfigDict):
+                filled[key] = with_missing(config[key], value)
+            elif key not in config and not key.endswith(tuple(f"_{unit}" for unit in UNITS)):
+                filled[key] = value
+    return filled
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+    """The configuration as JSON, indented, keys sorted; `from_json` reads it back.
+
+    Raises:
+      InputError: a value is not a number, text, bool, None or a tuple of these; its key is named.
+    """
+    for key, value in leaves(config):
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"config.{key} cannot be written as JSON: {value!r} ({error}).") from error
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """A locked configuration from the JSON of `to_json`; lists become tuples.
+
+    Raises:
+      InputError: the text is not JSON, or not an object.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"The stored configuration is not JSON (line {error.lineno}: {error.msg}); was it cut off?"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(f"The stored configuration is a JSON {type(values).__name__}, not an object.")
+    return ml_collections.ConfigDict(_tuples(values)).lock()
+
+
+def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values in order; lists as tuples, an empty section as {}."""
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, ml_collections.ConfigDict) and len(value):
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, {} if isinstance(value, ml_collections.ConfigDict) else _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _value(config: ml_collections.ConfigDict, path: Iterable[str]) -> Any:
+    for part in path:
+        config = config[part]
+    return config

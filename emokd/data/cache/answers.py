@@ -1,0 +1,223 @@
+"""Files of a teacher's answers, which the user's own script has written: how they are read, checked and looked up.
+
+An .npz file (`numpy.savez`) of these arrays:
+
+    names             [N] texts: the examples' keys, such as a picture's path inside the data set
+    features          [N, D] or [N, V, D]
+    logits            [N, C] or [N, V, C], with
+    classes           [C] texts, the names of the logits
+    valence_arousal   [N, 2] or [N, V, 2]
+    views             [V] whole numbers, where there is a second axis: 0, 1, ... and -1, the evaluation view
+    settings          a text, likewise: how the views were drawn (`view_settings`)
+
+What could go wrong, and is refused: pictures without an answer, views that the run draws and the file lacks or that
+were drawn otherwise, classes that fit no logits, answers that are no numbers.
+"""
+
+import hashlib
+import json
+import pathlib
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+import ml_collections
+import numpy as np
+from absl import logging
+from jaxtyping import Float, UInt64
+
+from emokd.data.arrays import read_npz
+from emokd.data.cache.reader import CENTRE, long_ids
+from emokd.data.examples import Examples, stable_hash
+from emokd.errors import InputError, excerpt
+
+OUTPUTS = ("features", "logits", "valence_arousal")
+
+
+class AnswersFile:
+    """The answers of one teacher.
+
+    Attributes:
+      path: the file.
+      widths: how many numbers each of `OUTPUTS` has; an absent one is absent.
+      classes: the names of the logits.
+      views: the numbers of the views, or None where a picture has one answer for all of them.
+      settings: how the views were drawn, as JSON; empty without views.
+      origin: file name and hash.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        """Reads a file.
+
+        Raises:
+          InputError: it is missing or damaged, or its arrays do not fit each other.
+        """
+        self.path = path
+        arrays = read_npz(str(path), ["names"], optional=[*OUTPUTS, "classes", "views", "settings"])
+        self._names = _texts(arrays["names"], f"{path}, array 'names'")
+        found = {name: arrays[name] for name in OUTPUTS if name in arrays}
+        if not found:
+            raise InputError(f"{path} holds no answers: save at least one of the arrays {', '.join(OUTPUTS)}.")
+        self.views = _views(arrays["views"], path) if "views" in arrays else None
+        self.settings = str(arrays["settings"]) if "settings" in arrays else ""
+        if self.views is not None and not self.settings:
+            raise InputError(
+                f"{path} has views but does not say how they were drawn (array 'settings'): write it by "
+                "emokd.answers.Writer."
+            )
+        values = {name: _answers(array, name, path, self._names, self.views) for name, array in found.items()}
+        self.widths = {name: array.shape[-1] for name, array in values.items()}
+        self.classes = _classes(arrays.get("classes"), self.widths.get("logits"), path)
+        if self.widths.get("valence_arousal", 2) != 2:
+            raise InputError(
+                f"{path}: valence_arousal has {self.widths['valence_arousal']} columns; give two, valence and arousal."
+            )
+        rows = np.concatenate(list(values.values()), axis=-1)  # [N, V, W]
+        ids = _ids(self._names)
+        order = np.argsort(ids)
+        self._index, self._rows = ids[order], np.ascontiguousarray(rows[order])
+        self.origin = f"{path.name} (sha256 {_file_hash(path)[:16]})"
+
+    def check(self, teacher: str, sets: Iterable[Examples], data: ml_collections.ConfigDict) -> None:
+        """Checks that the file answers everything that a run asks.
+
+        Args:
+          teacher: its name in the configuration.
+          sets: all examples of the run.
+          data: the run's `config.data`.
+
+        Raises:
+          InputError: a picture or a view has no answer, or the views were drawn otherwise.
+        """
+        sets = list(sets)
+        owners = {key: examples.name for examples in sets for key in examples.keys}
+        keys = set(owners)
+        shared = sorted({key for examples in sets for key in examples.keys if owners[key] != examples.name})
+        if shared:
+            raise InputError(
+                f"config.teachers.{teacher}.answers: {' and '.join(dict.fromkeys(e.name for e in sets))} have "
+                f"{len(shared)} pictures of the same names, which one answer cannot tell apart: {excerpt(shared)}. "
+                "Rename the files of one of them."
+            )
+        known = set(self._names)
+        missing = sorted(key for key in keys if unicodedata.normalize("NFC", key) not in known)
+        if missing:
+            raise InputError(
+                f"config.teachers.{teacher}.answers: {self.path} has no answer for {len(missing)} of {len(keys)} "
+                f"pictures of {', '.join(dict.fromkeys(e.name for e in sets))}: {excerpt(missing)}. It has "
+                f"{len(known)} names, such as {excerpt(self._names, 2)}. Names are paths inside the data set."
+            )
+        if len(known) > len(keys):
+            logging.info("%s: %d of its %d answers are of pictures that this run does not have.", *self._unused(keys))
+        if self.views is None:
+            logging.warning(
+                "Teacher %s: one answer for each picture stands for all of its views; crops and flips are answered as "
+                "the picture itself. docs/answers.md says how to answer views.",
+                teacher,
+            )
+            return
+        self._check_views(teacher, data)
+
+    def _unused(self, keys: set[str]) -> tuple[pathlib.Path, int, int]:
+        used = {unicodedata.normalize("NFC", key) for key in keys}
+        return self.path, len(set(self._names) - used), len(self._names)
+
+    def _check_views(self, teacher: str, data: ml_collections.ConfigDict) -> None:
+        where = f"config.teachers.{teacher}.answers: {self.path}"
+        if not data.views:
+            raise InputError(
+                f"{where} answers {len(self.views) - 1} views, but with config.data.views=0 every epoch has new ones. "
+                f"Set --config.data.views={len(self.views) - 1}."
+            )
+        lacking = sorted({*range(data.views), CENTRE} - set(self.views))
+        if lacking:
+            raise InputError(
+                f"{where} lacks the views {excerpt(lacking)} of 0 to {data.views - 1} and {CENTRE}, the evaluation "
+                "view. Lower config.data.views, or answer them too."
+            )
+        was, now = json.loads(self.settings), json.loads(view_settings(data))
+        changed = [f"{key} (was {was.get(key)}, now {now[key]})" for key in now if was.get(key) != now[key]]
+        if changed:
+            raise InputError(
+                f"{where} answers views that were drawn otherwise: {excerpt(changed)}. Answer this configuration's."
+            )
+
+    def lookup(self, batch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "B W"]:
+        """The answers for the ids and views of a host batch: features, logits, valence and arousal side by side."""
+        wanted = long_ids(batch["id"], batch["check"])
+        rows = np.minimum(np.searchsorted(self._index, wanted), len(self._index) - 1)
+        # Padding has no id; whatever it finds does not count.
+        if (batch["mask"] & (self._index[rows] != wanted)).any():
+            raise InputError(f"{self.path} lacks answers for pictures of this run. Write it for the same config.data.")
+        if self.views is None:
+            return self._rows[rows, 0]
+        place = {view: i for i, view in enumerate(self.views)}
+        return self._rows[rows, [place[view] for view in batch["view"].tolist()]]
+
+
+def view_settings(data: ml_collections.ConfigDict) -> str:
+    """What decides the pixels of a view besides the picture, as JSON."""
+    settings = {
+        "canvas": data.canvas,
+        "fit": data.fit,
+        "augment": data.augment.to_dict(),
+        "view_seed": data.view_seed,
+    }
+    return json.dumps(settings, sort_keys=True)
+
+
+def _ids(names: Sequence[str]) -> UInt64[np.ndarray, " N"]:
+    """The long ids of keys, as `Examples` has them."""
+    ids = np.array([stable_hash(name) for name in names], np.uint32)
+    return long_ids(ids, np.array([stable_hash(name, salt="check") for name in names], np.uint32))
+
+
+def _texts(array: np.ndarray, where: str) -> list[str]:
+    if array.ndim != 1 or array.dtype.kind not in "US" or not len(array):
+        raise InputError(f"{where} has the shape {list(array.shape)} and type {array.dtype}. Give a list of texts.")
+    texts = [unicodedata.normalize("NFC", text) for text in array.astype(str).tolist()]
+    twice = sorted({text for text in texts if texts.count(text) > 1}) if len(set(texts)) < len(texts) else []
+    if twice:
+        raise InputError(f"{where}: {len(twice)} are there more than once: {excerpt(twice)}. Keep one of each.")
+    return texts
+
+
+def _views(array: np.ndarray, path: pathlib.Path) -> tuple[int, ...]:
+    if array.ndim != 1 or array.dtype.kind not in "iu" or len(set(array.tolist())) < len(array):
+        raise InputError(f"{path}: 'views' must be different whole numbers, such as [0, 1, 2, -1].")
+    return tuple(array.tolist())
+
+
+def _answers(
+    array: np.ndarray, name: str, path: pathlib.Path, names: Sequence[str], views: Sequence[int] | None
+) -> Float[np.ndarray, "N V D"]:
+    """One of the outputs as float32, with the axis of views."""
+    lead = (len(names),) if views is None else (len(names), len(views))
+    meaning = "[names, numbers]" if views is None else "[names, views, numbers]"
+    if array.dtype.kind not in "fiu" or array.shape[:-1] != lead or not array.size:
+        raise InputError(
+            f"{path}: {name!r} has the shape {list(array.shape)} and type {array.dtype}; expected numbers "
+            f"{meaning}: {[*lead, '...']}."
+        )
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32).reshape(len(names), -1, array.shape[-1])
+    wrong = ~np.isfinite(values).all((1, 2))
+    if wrong.any():
+        bad = [names[i] for i in np.flatnonzero(wrong).tolist()]
+        raise InputError(f"{path}: {name!r} is infinite or no number for {len(bad)} names: {excerpt(bad)}. Correct it.")
+    return values
+
+
+def _classes(array: np.ndarray | None, logits: int | None, path: pathlib.Path) -> tuple[str, ...]:
+    if logits is None:
+        return ()
+    if array is None:
+        raise InputError(f"{path} has logits but no array 'classes' with their names, in their order. Save it too.")
+    classes = tuple(_texts(array, f"{path}, array 'classes'"))
+    if len(classes) != logits:
+        raise InputError(f"{path} has {logits} logits but {len(classes)} classes: {excerpt(classes)}. Correct one.")
+    return classes
+
+
+def _file_hash(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

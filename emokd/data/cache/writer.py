@@ -1,0 +1,248 @@
+"""Writes a teacher cache in parts, so that it can be stopped at any moment and shared by several processes.
+
+While it is made the folder holds
+
+    unfinished.json     the plan: whose cache this is, and how its rows are divided into parts
+    part-00007.bin      the features of the part's rows, whole: it is written under another name and renamed
+    features.partial    once all parts are there: their contents in order, each part removed after it was copied
+
+Part i is the work of process i modulo the number of processes. Nothing but whether a part's file exists says that it is
+done, so neither the moment of an interruption nor another number of processes afterwards matters.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt64
+
+from emokd.data.cache.reader import DESCRIPTION, DTYPES, FEATURES, INDEX, STORED, Key, differences
+from emokd.errors import InputError, excerpt
+
+UNFINISHED, PARTIAL = "unfinished.json", "features.partial"
+
+MAX_PARTS = 1000
+"""Parts are as many batches as it takes to have no more of them: what an interruption can cost is a thousandth."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A cache that is to be.
+
+    Attributes:
+      key: what is asked of the teachers; of this the plan needs `views` and `dtype`.
+      widths: features of each teacher, in the order in which they lie side by side.
+      rows: examples.
+      rows_per_part: of all parts but the last, which may be shorter.
+    """
+
+    key: Key
+    widths: Mapping[str, int]
+    rows: int
+    rows_per_part: int
+
+    @property
+    def parts(self) -> int:
+        """How many there are."""
+        return -(-self.rows // self.rows_per_part)
+
+    @property
+    def views(self) -> int:
+        """Of each example, without the evaluation view."""
+        return int(self.key["views"])
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Of one example's features: (views + 1, D)."""
+        return self.views + 1, sum(self.widths.values())
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the features."""
+        return np.dtype(DTYPES[self.key["dtype"]])
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one example's features."""
+        return int(np.prod(self.row_shape)) * self.dtype.itemsize
+
+    def rows_of(self, part: int) -> range:
+        """The rows of a part."""
+        return range(part * self.rows_per_part, min((part + 1) * self.rows_per_part, self.rows))
+
+    def part_bytes(self, part: int) -> int:
+        """Size of a part's file."""
+        return len(self.rows_of(part)) * self.row_bytes
+
+
+def create_plan(key: Key, widths: Mapping[str, int], rows: int, batch_size: int) -> Plan:
+    """The plan of a new cache; a part is a whole number of batches."""
+    batches = -(-rows // batch_size)
+    return Plan(key, dict(widths), rows, batch_size * -(-batches // MAX_PARTS))
+
+
+def is_finished(folder: pathlib.Path, key: Key) -> bool:
+    """Whether the folder holds a whole cache that serves `key`.
+
+    Raises:
+      InputError: it holds the whole cache of another key.
+    """
+    if not (folder / DESCRIPTION).exists():
+        return False
+    changed = differences(json.loads((folder / DESCRIPTION).read_text())["key"], key)
+    if changed:
+        raise InputError(f"{folder} holds the teacher cache of another key ({excerpt(changed)}); use another folder.")
+    return True
+
+
+def begin(folder: pathlib.Path, plan: Plan) -> Plan:
+    """Begins a cache, or goes on with the unfinished one in the folder.
+
+    Returns:
+      The plan to follow: that of the first start, whose batches may have been of another size.
+
+    Raises:
+      InputError: the folder holds an unfinished cache of another key, or the disk has too little room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / UNFINISHED
+    if path.exists():
+        stored = json.loads(path.read_text())
+        changed = differences(stored["key"], plan.key, less=False)
+        if changed:
+            raise InputError(
+                f"{folder} holds an unfinished teacher cache of another key ({excerpt(changed)}); use another folder."
+            )
+        plan = dataclasses.replace(plan, rows_per_part=stored["rows_per_part"])
+    needed = plan.part_bytes(0) + sum(plan.part_bytes(part) for part in missing_parts(folder, plan))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"The teacher cache needs another {in_words(needed)} in {folder}, but only {in_words(free)} are free. "
+            "Make room, give another --output, or lower config.data.views."
+        )
+    if not path.exists():
+        _write_whole(path, json.dumps({"key": plan.key, "rows_per_part": plan.rows_per_part}).encode())
+    return plan
+
+
+def missing_parts(folder: pathlib.Path, plan: Plan) -> list[int]:
+    """The parts that are still to be written, ascending."""
+    if (folder / FEATURES).exists():
+        return []
+    there = _parts_there(folder, plan)
+    copied = _copied_parts(folder, plan, there)
+    return [part for part in range(copied, plan.parts) if not there[part]]
+
+
+def write_part(folder: pathlib.Path, plan: Plan, part: int, features: Shaped[np.ndarray, "N V D"]) -> None:
+    """Writes a part, whole or not at all.
+
+    Args:
+      folder: the cache.
+      plan: what `begin` returned.
+      part: its number.
+      features: of its rows, in the plan's `dtype`.
+    """
+    shape = (len(plan.rows_of(part)), *plan.row_shape)
+    if features.shape != shape or features.dtype != plan.dtype:
+        raise ValueError(f"part {part} is {features.dtype} {features.shape}, not {plan.dtype} {shape}")
+    _write_whole(_part(folder, part), np.ascontiguousarray(features).view(STORED[plan.key["dtype"]]).data)
+
+
+def finish(folder: pathlib.Path, plan: Plan, index: UInt64[np.ndarray, " N"]) -> None:
+    """Makes the cache of its parts, all of which are there. One process does this, and it too may be stopped.
+
+    Args:
+      folder: the cache.
+      plan: what `begin` returned.
+      index: the examples' long ids, ascending, in the order of the rows.
+    """
+    if missing := missing_parts(folder, plan):
+        raise ValueError(f"{folder} lacks the parts {excerpt(missing)}")
+    if not (folder / FEATURES).exists():
+        _join_parts(folder, plan)
+        (folder / PARTIAL).replace(folder / FEATURES)
+    buffer = io.BytesIO()
+    np.save(buffer, index)
+    _write_whole(folder / INDEX, buffer.getbuffer())
+    for left_over in folder.glob(".*.tmp"):  # of writes that were interrupted
+        left_over.unlink()
+    description: dict[str, Any] = {"key": plan.key, "widths": dict(plan.widths)}
+    _write_whole(folder / DESCRIPTION, json.dumps(description, indent=2).encode())
+    (folder / UNFINISHED).unlink()
+
+
+def _join_parts(folder: pathlib.Path, plan: Plan) -> None:
+    """Appends the parts to `features.partial` and removes each once it is safe on the disk.
+
+    What the file holds beyond the first part that is still there may be half of it, and is written again.
+    """
+    header = _header(plan)
+    first = _copied_parts(folder, plan, _parts_there(folder, plan))
+    if first == plan.parts:
+        return
+    descriptor = os.open(folder / PARTIAL, os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(descriptor, "r+b") as joined:
+        joined.write(header)
+        joined.truncate(len(header) + first * plan.rows_per_part * plan.row_bytes)
+        joined.seek(0, os.SEEK_END)
+        for part in range(first, plan.parts):
+            with _part(folder, part).open("rb") as source:
+                shutil.copyfileobj(source, joined, 2**20)
+            joined.flush()
+            os.fsync(joined.fileno())
+            _part(folder, part).unlink()
+
+
+def _copied_parts(folder: pathlib.Path, plan: Plan, there: list[bool]) -> int:
+    """How many parts are safe in `features.partial`: all before the first that has not been removed."""
+    if not (folder / PARTIAL).exists():
+        return 0
+    first = there.index(True) if True in there else plan.parts
+    end = len(_header(plan)) + min(first * plan.rows_per_part, plan.rows) * plan.row_bytes
+    return first if (folder / PARTIAL).stat().st_size >= end else 0
+
+
+def _header(plan: Plan) -> bytes:
+    """What a NumPy file of the features begins with."""
+    buffer = io.BytesIO()
+    shape = (plan.rows, *plan.row_shape)
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": STORED[plan.key["dtype"]], "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def _part(folder: pathlib.Path, part: int) -> pathlib.Path:
+    return folder / f"part-{part:05d}.bin"
+
+
+def _parts_there(folder: pathlib.Path, plan: Plan) -> list[bool]:
+    """Whether each part's file is there. A listing, because a network file system may remember that a file was not."""
+    with os.scandir(folder) as entries:
+        sizes = {entry.name: entry.stat().st_size for entry in entries}
+    return [sizes.get(_part(folder, part).name) == plan.part_bytes(part) for part in range(plan.parts)]
+
+
+def _write_whole(path: pathlib.Path, content: Any) -> None:
+    """Writes a file that is there whole, and on the disk, or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def in_words(size: float) -> str:
+    """Bytes as a person reads them: "12.3 MB"."""
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if size >= unit), (1e3, "kB"))
+    return f"{size / unit:.1f} {name}"

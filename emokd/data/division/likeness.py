@@ -1,0 +1,208 @@
+"""Which examples are copies of each other in other bytes: pictures saved again, rows of tables written again."""
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+from absl import logging
+from jaxtyping import Float, Int, UInt8
+
+from emokd.data.division.neighbours import Ties, close_pairs
+from emokd.data.examples import Examples, Rows
+from emokd.errors import InputError
+
+COARSE, FINE = 0.97, 0.93
+"""The least correlation of near copies' grey thumbnails of 8 x 8 and of 16 x 16. [ours]
+
+Of FER+'s faces, which look most alike of all sets here, those above are one photograph. A JPEG of quality 75, a copy of
+half or one and a half times the size, a brighter one, have .99 and more; one cut by a twentieth of its side has less.
+"""
+FLAT = 2.0
+"""Thumbnails whose grey levels deviate by less, out of 255, show nothing that could be compared."""
+SAME_ROW, NEAR_ROW = 1e-4, 1e-2
+"""How far rows written twice may lie apart: root mean square over columns, in units of each column's spread. Equal up
+to rounding in single precision, and in two decimals. [ours]"""
+
+_SIDE = 16
+_DECODED = 64  # the least side of a picture from which its thumbnail is made
+_READERS = 4
+_PIECE = 256
+_SAID_EVERY = 20.0  # seconds
+_ABSENT = 10.0  # stands for NaN, far from any value in units of the spread
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """Copies among examples.
+
+    Attributes:
+      same: sets of examples that are equal: in every decoded pixel, or up to rounding.
+      near: sets of examples that are near copies, each tied to another of its set, the equal ones among them.
+    """
+
+    same: tuple[tuple[int, ...], ...] = ()
+    near: tuple[tuple[int, ...], ...] = ()
+
+
+def find_copies(examples: Examples, among: Sequence[int]) -> Likeness:
+    """Finds copies among the examples at the places `among`, by what their inputs hold.
+
+    Pictures (`Examples.pixels`) are near copies where their grey thumbnails, or one and the mirrored other, correlate
+    above `COARSE` and `FINE`: compressed again, resized, grey, mirrored, brighter. Those are decoded whole to see which
+    are equal. What cannot be decoded is nobody's copy. Rows in memory (`Rows`) are compared where all inputs are such.
+    Of other inputs nothing is known.
+    """
+    places = np.asarray(among, np.int64)
+    if len(places) < 2:
+        return Likeness()
+    if examples.pixels is not None:
+        found = _find_pictures(examples, places)
+    elif examples.inputs and all(isinstance(read, Rows) for read in examples.inputs.values()):
+        found = _find_rows(examples, places)
+    else:
+        return Likeness()
+
+    def named(sets: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(places[list(own)].tolist()) for own in sets)
+
+    return Likeness(named(found.same), named(found.near))
+
+
+def _find_pictures(examples: Examples, places: np.ndarray) -> Likeness:
+    started = time.monotonic()
+    thumbnails = _each(examples, places, _thumbnail, f"{examples.name}: looking for copies of pictures")
+    seen = np.array([i for i, own in enumerate(thumbnails) if own is not None], np.int64)
+    if len(seen) < 2:
+        return Likeness()
+    pictures = np.stack([thumbnails[i] for i in seen.tolist()])
+    flat = pictures.reshape(len(pictures), -1).std(axis=1) < FLAT
+    ties = Ties(len(places))
+    shown, pictures = seen[~flat], pictures[~flat]
+    for pairs in _like(pictures):
+        for pair in shown[pairs].tolist():
+            ties.tie_all(pair)
+    near = ties.sets()
+    # Equal pixels have equal thumbnails, up to how a JPEG is reduced: only near copies and flat pictures can have them.
+    asked = sorted({i for own in near for i in own} | set(seen[flat].tolist()))
+    by_pixels = defaultdict(list)
+    digests = _each(examples, places[asked], _digest, f"{examples.name}: decoding near copies")
+    for i, digest in zip(asked, digests, strict=True):
+        if digest is not None:
+            by_pixels[digest].append(i)
+    logging.info(
+        "%s: %d pictures were compared with each other in %.1f s.", examples.name, len(seen), time.monotonic() - started
+    )
+    return Likeness(tuple(tuple(own) for own in by_pixels.values() if len(own) > 1), tuple(near))
+
+
+def _each(examples: Examples, places: np.ndarray, ask: Callable, doing: str) -> list:
+    """What `ask` says of the picture at each place, None where it cannot be read; by several threads."""
+
+    def piece(start: int) -> list:
+        return [ask(examples, int(i)) for i in places[start : start + _PIECE]]
+
+    found: list = []
+    said = time.monotonic()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for own in pool.map(piece, range(0, len(places), _PIECE)):
+            found += own
+            if time.monotonic() - said > _SAID_EVERY:
+                said = time.monotonic()
+                logging.info("%s: %d of %d.", doing, len(found), len(places))
+    return found
+
+
+def _thumbnail(examples: Examples, i: int) -> UInt8[np.ndarray, "16 16"] | None:
+    try:
+        pixels = examples.pixels(i, _DECODED)
+    except InputError:  # told of, and counted, when it is read to be learned from
+        return None
+    return cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+
+
+def _digest(examples: Examples, i: int) -> bytes | None:
+    try:
+        pixels = examples.pixels(i, 0)
+    except InputError:
+        return None
+    return hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+
+
+def _like(pictures: UInt8[np.ndarray, "N 16 16"]) -> Iterator[Int[np.ndarray, "P 2"]]:
+    """Pairs of thumbnails that correlate, as they are or one of them mirrored."""
+    if not len(pictures):
+        return
+    fine = pictures.astype(np.int32)
+    coarse = fine.reshape(len(fine), 8, 2, 8, 2).sum((2, 4))
+    vectors = coarse.reshape(len(coarse), -1).astype(np.float32)
+    vectors -= vectors.mean(1, keepdims=True)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    square = vectors.reshape(-1, 8, 8)
+    # A picture is the sum of a part that mirroring keeps and one that it negates, each fixed by its left half.
+    even, odd = (
+        ((square + sign * square[:, :, ::-1])[:, :, :4] * np.float32(0.5**0.5)).reshape(len(square), -1)
+        for sign in (1, -1)
+    )
+    for pairs in close_pairs(even, math.sqrt(2 - 2 * COARSE), odd):
+        for start in range(0, len(pairs), 1 << 14):
+            some = pairs[start : start + (1 << 14)]
+            kept = _correlate(coarse, some, COARSE) & _correlate(fine, some, FINE)
+            if kept.any():
+                yield some[kept]
+
+
+def _correlate(pictures: np.ndarray, pairs: np.ndarray, least: float) -> np.ndarray:
+    """Whether pairs correlate, or one with the mirrored other. In whole numbers: every machine says the same."""
+    first, second = pictures[pairs[:, 0]].astype(np.int64), pictures[pairs[:, 1]].astype(np.int64)
+    n = first[0].size
+
+    def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # n^2 times their covariance
+        return n * (a * b).sum((1, 2)) - a.sum((1, 2)) * b.sum((1, 2))
+
+    bound = least * np.sqrt(product(first, first).astype(np.float64) * product(second, second).astype(np.float64))
+    best = np.maximum(product(first, second), product(first, second[:, :, ::-1]))
+    return (best >= bound) & (bound > 0)
+
+
+def _find_rows(examples: Examples, places: np.ndarray) -> Likeness:
+    rows = [read.many(places) for read in examples.inputs.values() if isinstance(read, Rows)]
+    values, rounding = _in_spreads(np.concatenate([row.reshape(len(places), -1) for row in rows], axis=1))
+    n, width = values.shape
+    if not width:
+        return Likeness()
+    # Of n unrelated rows of few columns some pair lies close by chance: less than one in ten such sets has one.
+    by_chance = (0.1 / n**2) ** (1 / width)
+    near, same = Ties(n), Ties(n)
+    for pairs in close_pairs(values.astype(np.float32), NEAR_ROW * math.sqrt(width)):
+        apart = np.abs(values[pairs[:, 0]] - values[pairs[:, 1]])
+        gap = np.sqrt((np.maximum(apart - rounding, 0) ** 2).mean(1))
+        for ties, limit in ((near, min(NEAR_ROW, by_chance)), (same, min(SAME_ROW, by_chance))):
+            for pair in pairs[gap <= limit].tolist():
+                ties.tie_all(pair)
+    return Likeness(tuple(same.sets()), tuple(near.sets()))
+
+
+def _in_spreads(values: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "d"]]:
+    """Values from each column's median in units of its spread, which no outlier moves; without constant columns.
+
+    With them, in the same units, what rounding to single precision may do to a value of the column.
+    """
+    values = values.astype(np.float64)
+    values = values[:, ~np.isnan(values).all(0)]
+    absent = np.isnan(values)
+    if not values.shape[1]:
+        return values, np.zeros(0)
+    low, middle, high = np.nanquantile(values, (0.05, 0.5, 0.95), axis=0)
+    spread = (high - low) / 3.29  # of a normal variable, its deviation
+    spread = np.where(spread > 0, spread, np.nanstd(values, axis=0))
+    kept = (spread > 0) | absent.any(0)
+    unit = np.where(spread > 0, spread, 1.0)[kept]
+    rounding = 2 * float(np.finfo(np.float32).eps) * np.nanmax(np.abs(values[:, kept]), axis=0) / unit
+    scaled = np.clip((values[:, kept] - middle[kept]) / unit, -50, 50)
+    return np.where(absent[:, kept], _ABSENT, scaled), rounding

@@ -1,0 +1,235 @@
+"""Targets in tables: labels, codes, votes, valence and arousal. An empty cell is an example without that target."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float, Int
+
+from emokd.data.division.splits import normalise_split
+from emokd.data.examples import UNLABELLED
+from emokd.data.tables.class_list import check_classes
+from emokd.data.tables.table import Row, is_missing
+from emokd.errors import InputError, excerpt, nearest
+
+NO_AFFECT = -2.0
+"""AffectNet's valence or arousal where there is none."""
+
+MOST_VOTES = 1e9
+
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
+
+
+def read_labels(
+    name: str, rows: Sequence[Row], listed: Sequence[str] | None, column: str = "label"
+) -> tuple[Int[np.ndarray, " N"], tuple[str, ...]]:
+    """The class of each row, by name or by code. [ours]
+
+    A cell without a value (`tables.is_missing`) is unlabelled, unless the class list has its text; the log counts them.
+    Without a class list the classes are the names in sorted order, or the codes in order of their numbers; `3`, `3.0`
+    and `03` are one code. With a list a cell is one of its names or, if none of them is a number, its place from 0.
+
+    Args:
+      name: of the data set, for the log.
+      rows: of the table.
+      listed: the class list, in `names.normal` form.
+      column: that holds the labels.
+
+    Returns:
+      int32 ids, UNLABELLED where there is none; and the classes.
+
+    Raises:
+      InputError: no row has a label; a label is not in the list, or a fraction; names and codes are mixed without
+        a list; names differ in letter case, spaces or unseen characters alone. The message names the line.
+    """
+    texts = [row.name(column) for row in rows]
+    marks = Counter(text for text in texts if is_missing(text) and text not in (listed or ()))
+    first = {text: row for text, row in zip(reversed(texts), reversed(rows), strict=True) if text not in marks}
+    if not first:
+        raise rows[0].error(f"column {column!r} is empty, as in all rows", "Label some examples, or drop the column.")
+    numbers = {text: int(text.split(".")[0]) for text in first if _WHOLE.fullmatch(text)}
+    if listed is None:
+        classes, ids = _own_classes(column, first, numbers)
+    else:
+        classes, ids = tuple(listed), _listed_ids(column, first, numbers, listed)
+    spellings = sorted(text for text, number in numbers.items() if text != str(number))
+    if spellings:
+        logging.info("%s: codes written as %s are read as whole numbers.", name, excerpt(spellings, 3))
+    if marks:
+        said = ", ".join(f"{count} {mark!r}" if mark else f"{count} empty" for mark, count in sorted(marks.items()))
+        logging.info("%s: %d of %d rows have no %s (%s).", name, marks.total(), len(rows), column, said)
+    return np.array([UNLABELLED if text in marks else ids[text] for text in texts], np.int32), classes
+
+
+def _own_classes(
+    column: str, first: Mapping[str, Row], numbers: Mapping[str, int]
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The classes that the labels themselves make, and the id of each text."""
+    for text, row in first.items():
+        if _FRACTION.fullmatch(text) and text not in numbers:
+            raise row.error(
+                f"column {column!r} holds {text}, a fraction, which is no code of a class",
+                "Round it, or name the classes in config.data.options.classes.",
+            )
+    if not numbers:
+        check_classes(
+            first, {text: f"line {row.line}" for text, row in first.items()}, next(iter(first.values())).table
+        )
+        classes = tuple(sorted(first))
+        return classes, {text: i for i, text in enumerate(classes)}
+    words = [text for text in first if text not in numbers]
+    if words:
+        code = next(iter(numbers))
+        raise first[words[0]].error(
+            f"column {column!r} holds the name {words[0]!r}, but the code {code} on line {first[code].line}",
+            "Write all as names or all as codes, or give config.data.options.classes.",
+        )
+    codes = sorted(set(numbers.values()))
+    return tuple(map(str, codes)), {text: codes.index(number) for text, number in numbers.items()}
+
+
+def _listed_ids(
+    column: str, first: Mapping[str, Row], numbers: Mapping[str, int], listed: Sequence[str]
+) -> dict[str, int]:
+    """The id of each text among the classes of a list."""
+    places = {label: i for i, label in enumerate(listed)}
+    by_number = {int(label.split(".")[0]): i for label, i in places.items() if _WHOLE.fullmatch(label)}
+    if not by_number:  # names of its own would be confused with places
+        by_number = {i: i for i in range(len(listed))}
+    ids = {}
+    for text, row in first.items():
+        place = places.get(text, by_number.get(numbers[text]) if text in numbers else None)
+        if place is None:
+            remedy = f"The classes are {', '.join(listed)}. A cell without a label is left empty."
+            if numbers and sorted(set(numbers.values())) == list(range(1, len(listed) + 1)):
+                remedy = f"The codes count from 1 to {len(listed)}; a class list counts from 0: take 1 off every code."
+            raise row.error(f"column {column!r} holds {text!r}, which is not a class.{nearest(text, listed)}", remedy)
+        ids[text] = place
+    return ids
+
+
+def read_codes(rows: Sequence[Row], classes: Sequence[str], column: str) -> Int[np.ndarray, " N"]:
+    """Class ids written as the codes 0, 1, ... (also `3.0`); UNLABELLED where the cell has no value.
+
+    Raises:
+      InputError: there is no such code; the message names the line and the codes.
+    """
+
+    def code(row: Row) -> int:
+        if row.missing(column):
+            return UNLABELLED
+        value = row.number(column)
+        if value not in range(len(classes)):
+            known = ", ".join(f"{i} {label}" for i, label in enumerate(classes))
+            raise row.error(f"there is no {column} code {row.text(column)}", f"The codes are {known}.")
+        return int(value)
+
+    return np.array([code(row) for row in rows], np.int32)
+
+
+def read_affect(
+    rows: Sequence[Row], columns: Sequence[str] = ("valence", "arousal"), low: float = -1, high: float = 1
+) -> Float[np.ndarray, "N 2"]:
+    """Valence and arousal in [low, high], float64; NaN where the cell has no value, or AffectNet's -2.
+
+    Raises:
+      InputError: a cell is anything else; the message names the line.
+    """
+
+    def value(row: Row, column: str) -> float:
+        if row.missing(column):
+            return np.nan
+        if low > NO_AFFECT and row.name(column) in ("-2", "-2.0"):
+            return np.nan
+        return row.number(column, low, high)
+
+    return np.array([[value(row, column) for column in columns] for row in rows], np.float64)
+
+
+def read_votes(rows: Sequence[Row], classes: Sequence[str]) -> Float[np.ndarray, "N C"]:
+    """The share of each class among the votes of each row, float32; all 0 in a row without votes.
+
+    Raises:
+      InputError: a vote is negative, no number or absurdly large, or some cells of a row are empty but not all.
+    """
+    votes = np.array(
+        [
+            [0.0] * len(classes)
+            if all(row.missing(label) for label in classes)
+            else [row.number(label, low=0, high=MOST_VOTES) for label in classes]
+            for row in rows
+        ]
+    )
+    largest = votes.max(axis=1, keepdims=True)
+    votes = np.divide(votes, largest, out=np.zeros_like(votes), where=largest > 0)  # votes of 1e-320 lose no digits
+    total = votes.sum(axis=1, keepdims=True)
+    return np.divide(votes, total, out=votes, where=total > 0).astype(np.float32)
+
+
+def read_targets(
+    name: str, rows: Sequence[Row], listed: Sequence[str] | None, *, votes: bool = True, wanted: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    """All targets of a table: `label`, else votes by class; `valence` and `arousal`.
+
+    Args:
+      name: of the data set.
+      rows: of the table.
+      listed: the class list.
+      votes: whether a column per class of the list holds votes.
+      wanted: the user gave the list: it must be of use.
+
+    Returns:
+      The columns, as in Examples, and the classes.
+
+    Raises:
+      InputError: there is no target at all, or one is wrong.
+    """
+    header = list(rows[0].cells)
+    table = rows[0].table
+    columns: dict[str, np.ndarray] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+    voted = [label for label in listed or () if label in header] if votes and "label" not in header else []
+    if "label" in header:
+        columns["expression"], classes["expression"] = read_labels(name, rows, listed)
+    elif listed and len(voted) == len(listed):
+        columns["votes"], classes["expression"] = read_votes(rows, listed), tuple(listed)
+    elif listed and voted and wanted:
+        raise InputError(
+            f"{table}, line 1: there are columns of votes for {excerpt(voted)}, but none for "
+            f"{excerpt(label for label in listed if label not in voted)}. Add them, or correct the class list. "
+            f"It has: {excerpt(header)}."
+        )
+    if "valence" in header and "arousal" in header:
+        columns["valence_arousal"] = read_affect(rows).astype(np.float32)
+    elif "valence" in header or "arousal" in header:
+        logging.warning("%s: valence without arousal, or arousal without valence, is not used.", name)
+    for column, values in columns.items():
+        if column != "expression" and not (values != 0 if column == "votes" else np.isfinite(values)).any():
+            raise InputError(f"{table}: {column} is empty in all rows. Label some examples, or drop the columns.")
+    if not columns:
+        also = ", or one column of votes per class of config.data.options.classes" if votes else ""
+        raise InputError(
+            f"{table}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'{also}. "
+            f"It has: {excerpt(header)}."
+        )
+    return columns, classes
+
+
+def read_splits(rows: Sequence[Row]) -> list[str] | None:
+    """The split of each row by the column `split`, or None where there is no such column.
+
+    Raises:
+      InputError: a cell names none; the message names the line.
+    """
+    if "split" not in rows[0].cells:
+        return None
+    splits = []
+    for row in rows:
+        split = normalise_split(row.text("split"))
+        if split is None:
+            raise row.error(f"there is no split {row.text('split')!r}", "Use train, validation or test.")
+        splits.append(split)
+    return splits

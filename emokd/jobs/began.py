@@ -1,0 +1,353 @@
+"""What a run began with, beyond its configuration: data, teachers' files, and the run it started from.
+
+`WORKDIR/began_with.json` is written when a run begins, and compared whenever the run continues, is found finished, is
+evaluated, reported or begun from. Whatever differs is named, and refused unless it is accepted; then the record holds
+it, and the scores say so.
+
+The bytes of pictures are as well known as duplicates are (`Examples.contents`): by size, in an archive also by
+checksum, by hash where sizes are equal; arrays by hash. Nothing is read for it that the search for duplicates does not
+read.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from emokd.configuration import config as configuration
+from emokd.data.examples import Examples
+from emokd.errors import InputError, excerpt
+from emokd.jobs.workdir import RECORD, read_json, write_atomically
+from emokd.reporting.provenance import command, versions
+from emokd.training.sharding import create_mesh
+from emokd.weights import model_folder
+from emokd.weights.importing import file_hash, split_key
+from emokd.weights.places import find_file
+
+Record = dict[str, Any]
+"""As JSON: `config`, `sets` ({name: `keys`, `contents`, `columns`}), `classes`, `files` ({key: hash}), `trained`
+({key: configuration}), `start_from`, `devices`, `accepted` and `versions`; see `describe`."""
+
+DIGITS = 8
+"""Hexadecimal digits of the digest of one example's bytes or target."""
+
+EXTRA = "extra"
+"""The set of unlabelled pictures, which is no split."""
+
+ACCEPT = "--accept_changed_data"
+
+ACCEPT_HELP = "Go on although the data or files are no longer those that the run began with; its scores will say so."
+
+_READING = ("teachers", "student", "modalities")
+"""Sections of a configuration whose texts may be paths of files to read."""
+
+
+def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], extra: Examples | None) -> Record:
+    """What a run of these begins with.
+
+    Args:
+      config: its resolved configuration.
+      splits: its examples by split.
+      extra: its unlabelled pictures.
+
+    Raises:
+      InputError: the configuration of a teacher to train cannot be loaded.
+    """
+    sets = splits if extra is None else {**splits, EXTRA: extra}
+    start = config.get("start_from", "")
+    trained = {
+        f"config.teachers.{name}.train": configuration.load(section.train)
+        for name, section in config.get("teachers", {}).items()
+        if section.train and not section.checkpoint
+    }
+    return {
+        "config": json.loads(configuration.to_json(config)),
+        "sets": {name: _describe_set(examples, name != EXTRA) for name, examples in sets.items()},
+        "classes": {column: list(names) for column, names in splits["train"].classes.items()},
+        "files": {key: digest for key, path in files_of(config).items() if (digest := _hash(path))},
+        "trained": {key: json.loads(configuration.to_json(value)) for key, value in trained.items()},
+        "start_from": _describe_start(pathlib.Path(start)) if start else None,
+        "devices": _devices(config),
+        "accepted": [],
+        "versions": versions(),
+    }
+
+
+def _devices(config: ml_collections.ConfigDict) -> int | None:
+    """How many devices there are, where a loss depends on it."""
+    local = config.get("structure", {}).get("local", False)
+    return create_mesh(config.devices, **config.mesh).size if local else None
+
+
+def _describe_set(examples: Examples, labelled: bool) -> dict[str, Any]:
+    columns = {name: _digests(map(_value_bytes, examples.columns[name])) for name in sorted(examples.columns)}
+    return {
+        "keys": list(examples.keys),
+        "contents": _digests(content.encode() for content in examples.contents()),
+        "columns": columns if labelled else {},
+    }
+
+
+def _digests(items: Iterable[bytes]) -> str:
+    return "".join(hashlib.blake2b(item, digest_size=DIGITS // 2).hexdigest() for item in items)
+
+
+def _value_bytes(value: np.ndarray) -> bytes:
+    """Equal for equal targets: there is one NaN and one zero."""
+    value = np.asarray(value)
+    if value.dtype.kind == "f":
+        value = np.where(np.isnan(value), np.array(np.nan, value.dtype), value) + np.zeros((), value.dtype)
+    return value.tobytes()
+
+
+def _hash(path: pathlib.Path) -> str:
+    """The sha256 of a file, or of a model folder's weights; empty for what is neither."""
+    if path.is_dir():
+        path = path / model_folder.WEIGHTS
+    return file_hash(path) if path.is_file() else ""
+
+
+def _describe_start(folder: pathlib.Path) -> dict[str, str]:
+    return {"folder": str(folder), "student": _hash(folder / "student"), "scores": _hash(folder / "scores.json")}
+
+
+def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
+    """What the settings of student, teachers and modalities name that is there: files and folders, by key."""
+    found = {}
+    for key, value in configuration.leaves(config):
+        last = key.rsplit(".", 1)[-1]
+        if key.split(".")[0] in _READING and isinstance(value, str) and value and last not in ("backbone", "train"):
+            # What is gone is no other file: whoever needs it says so.
+            with contextlib.suppress(InputError):
+                path, _ = split_key(value.replace("{fold}", str(config.data.split.fold)))
+                found[f"config.{key}"] = find_file(path, f"config.{key}")
+    return found
+
+
+def read(workdir: pathlib.Path) -> Record | None:
+    """The record of the run in `workdir`; None for one without.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    path = workdir / RECORD
+    if not path.exists():
+        return None
+    remedy = "Restore it, or remove it: then nobody knows what the run began with, and nothing is compared."
+    record = read_json(path, remedy)
+    if not isinstance(record.get("sets"), dict) or not isinstance(record.get("accepted"), list):
+        raise InputError(f"{path} does not say what the run began with. {remedy}")
+    return record
+
+
+def write(workdir: pathlib.Path, record: Record) -> None:
+    """Writes the record, whole or not at all."""
+    write_atomically(workdir / RECORD, json.dumps(record, indent=None, sort_keys=True) + "\n")
+
+
+def compare(workdir: pathlib.Path, now: Record, accept: bool) -> list[str]:
+    """What differs from what the run in `workdir` began with, in words; all of it accepted.
+
+    Args:
+      workdir: a run's folder.
+      now: what it would begin with today; sets that it lacks are not compared, nor is what it does not know.
+      accept: go on all the same, with a warning.
+
+    Raises:
+      InputError: something differs and is not accepted, or the record is damaged.
+    """
+    was = read(workdir)
+    if was is None:
+        logging.warning("%s does not say what its run began with (no %s), so nothing is compared.", workdir, RECORD)
+        return []
+    changes = differences(was, now)
+    if changes and not accept:
+        raise InputError(
+            f"{workdir}: what its run began with has changed: {'; '.join(changes)}. Restore it, use another --workdir, "
+            f"or add {ACCEPT} to go on all the same; the scores then say so."
+        )
+    if changes:
+        logging.warning("%s: accepted although its run began with something else: %s.", workdir, "; ".join(changes))
+    return changes
+
+
+def begin(workdir: pathlib.Path, now: Record, begun: bool, changes: Sequence[str] = ()) -> None:
+    """Writes the record of a run that begins, or adds what has been accepted to that of one that continues.
+
+    Args:
+      workdir: the run's folder.
+      now: what it begins, or goes on, with.
+      begun: whether the run had begun before.
+      changes: what differs, see `compare`.
+    """
+    was = read(workdir)
+    if was is None:
+        write(workdir, {**now, "late": begun})
+    elif changes:
+        write(workdir, {**now, "accepted": [*was["accepted"], _accepted(changes)]})
+
+
+def note(workdir: pathlib.Path, changes: Sequence[str]) -> None:
+    """Adds what has been accepted to the record of a finished run, which stays what it was otherwise."""
+    was = read(workdir)
+    if was is not None and changes and list(changes) not in [entry["changes"] for entry in was["accepted"]]:
+        write(workdir, {**was, "accepted": [*was["accepted"], _accepted(changes)]})
+
+
+def _accepted(changes: Sequence[str]) -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"date": now, "command": command(), "changes": list(changes)}
+
+
+def accepted(workdir: pathlib.Path) -> list[str]:
+    """Every change that has been accepted in the run of `workdir`, in words."""
+    record = read(workdir) or {"accepted": []}
+    return list(dict.fromkeys(change for entry in record["accepted"] for change in entry["changes"]))
+
+
+def differences(was: Record, now: Record) -> list[str]:
+    """Where two records differ, in words, the first few names of each kind; of the sets, those that both have."""
+    found = data_differences(was, now)
+    if EXTRA in was["sets"] and EXTRA in now["sets"]:
+        found += _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples (data.extra)")
+    for key, digest in now["files"].items():
+        before = was["files"].get(key)
+        if before and before != digest:
+            found.append(f"{key} is another file (sha256 {before[:12]} then, {digest[:12]} now)")
+    for key, values in now["trained"].items():
+        if key in was["trained"]:
+            before = ml_collections.ConfigDict(was["trained"][key])
+            keys = configuration.differing_keys(ml_collections.ConfigDict(values), before)
+            if keys:
+                found.append(f"{key} is another configuration: {excerpt(keys)}")
+    start, started = was.get("start_from"), now.get("start_from")
+    if start and started and any(started[part] and start[part] != started[part] for part in ("student", "scores")):
+        found.append(f"config.start_from: {started['folder']} holds another run")
+    if was.get("devices") and now.get("devices") and was["devices"] != now["devices"]:
+        found.append(
+            f"{was['devices']} devices then, {now['devices']} now, of which the loss depends (config.structure.local)"
+        )
+    return found
+
+
+def data_differences(was: Record, now: Record) -> list[str]:
+    """Where the splits of two records differ, and their targets and classes."""
+    names = [name for name in now["sets"] if name in was["sets"] and name != EXTRA]
+    found = _set_differences(_only(was, *names), _only(now, *names), "examples")
+    for column, classes in now["classes"].items():
+        before = was["classes"].get(column)
+        if before is not None and before != classes:
+            found.append(f"the classes of {column} ({excerpt(before, 12)} then, {excerpt(classes, 12)} now)")
+    return found
+
+
+def _only(record: Record, *names: str) -> dict[str, dict[str, Any]]:
+    return {name: record["sets"][name] for name in names}
+
+
+def _set_differences(was: Mapping[str, dict], now: Mapping[str, dict], what: str) -> list[str]:
+    before, after = _places(was), _places(now)
+    gone = [key for key in before if key not in after]
+    added = [key for key in after if key not in before]
+    moved = [key for key in after if key in before and before[key] != after[key]]
+    found = []
+    if gone or added:
+        parts = [
+            f"{len(names)} {verb} ({excerpt(names, 3)})" for names, verb in ((added, "new"), (gone, "gone")) if names
+        ]
+        found.append(f"{len(before)} {what} then, {len(after)} now: {', '.join(parts)}")
+    if moved:
+        shown = [f"{key} from {'/'.join(before[key])} to {'/'.join(after[key])}" for key in moved]
+        found.append(f"{len(moved)} {what} are in another split ({excerpt(shown, 3)})")
+    for column in sorted({column for part in now.values() for column in part["columns"]}):
+        changed = _changed(was, now, lambda part, column=column: part["columns"].get(column, ""))
+        if changed:
+            found.append(f"{column} of {len(changed)} {what} ({excerpt(changed, 3)})")
+    # The digest of one picture's bytes depends on which others there are.
+    if not gone and not added:
+        changed = _changed(was, now, lambda part: part["contents"])
+        if changed:
+            found.append(f"the content of {len(changed)} {what} ({excerpt(changed, 3)})")
+    return found
+
+
+def _places(sets: Mapping[str, dict]) -> dict[str, tuple[str, ...]]:
+    """The sets in which each example is; the test split may also be the validation split."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, part in sets.items():
+        for key in part["keys"]:
+            found[key] = (*found.get(key, ()), name)
+    return found
+
+
+def _changed(was: Mapping[str, dict], now: Mapping[str, dict], digests: Any) -> list[str]:
+    """The examples of both that have a digest in both, and another one."""
+
+    def by_key(sets: Mapping[str, dict]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for part in sets.values():
+            text = digests(part)
+            if len(text) == DIGITS * len(part["keys"]):
+                found |= {key: text[i * DIGITS : (i + 1) * DIGITS] for i, key in enumerate(part["keys"])}
+        return found
+
+    before = by_key(was)
+    return [key for key, digest in by_key(now).items() if before.get(key, digest) != digest]
+
+
+def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
+    """What differs between the data of a run and of the one that it starts from, and of those before that.
+
+    A run that learned from other data, or from other splits of the same, may have learned what this one is scored on.
+
+    Raises:
+      InputError: something differs and is not accepted.
+    """
+    was = read(folder)
+    if was is None:
+        logging.warning(
+            "config.start_from: %s does not say what its run began with (no %s): whether it has learned from what "
+            "this run is scored on is not known.",
+            *(folder, RECORD),
+        )
+        return []
+    if was["config"].get("data", {}).get("options") != now["config"].get("data", {}).get("options"):
+        # Asked for other inputs, a source gives other contents under the same names.
+        was = {**was, "sets": {name: {**part, "contents": ""} for name, part in was["sets"].items()}}
+    changes = [f"config.start_from: {folder}: {change}" for change in data_differences(was, now)]
+    changes += [f"config.start_from: {folder}: {change}" for change in _learned(was, now)]
+    if changes and not accept:
+        raise InputError(
+            f"{'; '.join(changes)}. Start from a run of the same data and splits, or add {ACCEPT} to go on all the "
+            "same; the scores then say so."
+        )
+    if changes:
+        logging.warning("Accepted: %s.", "; ".join(changes))
+    changes += [f"config.start_from: {folder}: {c}" for entry in was["accepted"] for c in entry["changes"]]
+    earlier = was.get("start_from")
+    if earlier and pathlib.Path(earlier["folder"]).is_dir():
+        changes += check_start(pathlib.Path(earlier["folder"]), now, accept)
+    return changes
+
+
+def _learned(was: Record, now: Record) -> list[str]:
+    """How many of the examples that `now` is scored on were learned from in `was`."""
+    sources = [record["config"]["data"] for record in (was, now)]
+    same = sources[0].get("extra", {}).get("source") == sources[1]["source"]  # else their names mean nothing here
+    names = [name for name in ("train", EXTRA) if name in was["sets"] and (name == "train" or same)]
+    learned = {key for name in names for key in was["sets"][name]["keys"]}
+    found = []
+    for name in ("validation", "test"):
+        if name in now["sets"]:
+            keys = now["sets"][name]["keys"]
+            seen = [key for key in keys if key in learned]
+            if seen:
+                found.append(f"it has learned from {len(seen)} of the {len(keys)} {name} examples ({excerpt(seen, 3)})")
+    return found

@@ -1,0 +1,278 @@
+"""Runs a command: flags, log format, compilation cache, and errors that a user can read."""
+
+import contextlib
+import errno
+import io
+import logging as python_logging
+import os
+import pathlib
+import re
+import select
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+
+import jax
+from absl import app, flags, logging
+
+from emokd.errors import InputError, nearest
+from emokd.training import distributed
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on its own start; errors still show
+
+INPUT_ERROR = 2
+"""Exit code when the user's input, not the program, is at fault."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+READER_GONE = 141
+"""Exit code when whoever reads the output has left, as in `... | head -1`: what shells have for SIGPIPE."""
+
+
+def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -> None:
+    """Runs a command's `main` and exits; joins other processes first where the environment names them.
+
+    What the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
+    an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130, and a pipe that nobody
+    reads any more with 141 and no message. Anything else is a bug and keeps its traceback. With `--verbosity=1` every
+    error does.
+
+    Args:
+      main: takes the arguments that are not flags, the program's name first.
+      several_processes: whether several processes can share the command's work.
+    """
+    command = pathlib.Path(sys.argv[0]).stem
+
+    def joined(argv: list[str]) -> None:
+        join_processes(command, several_processes)
+        main(argv)
+
+    configure_logging()
+    configure_compilation_cache()
+    with readable_errors(command):
+        app.run(joined, flags_parser=parse_flags)
+
+
+def join_processes(command: str, several_processes: bool) -> None:
+    """Joins the processes that the environment names, see `emokd.training.distributed`; the first alone tells the news.
+
+    Raises:
+      InputError: the variables are wrong, the processes do not find each other, or the command is for one process.
+    """
+    processes = distributed.requested(os.environ)
+    if processes is None:
+        return
+    if not several_processes:
+        names = [name for name in (distributed.MODE, *distributed.EXPLICIT) if os.environ.get(name)]
+        raise InputError(f"{command} runs in one process; unset {', '.join(names)}.")
+    if distributed.initialize(processes) and logging.get_verbosity() < logging.DEBUG:
+        logging.set_verbosity(logging.WARNING)
+
+
+@contextlib.contextmanager
+def readable_errors(command: str) -> Iterator[None]:
+    """Turns the errors that a user can mend into one message and an exit code.
+
+    Args:
+      command: the name that the message begins with.
+    """
+    try:
+        try:
+            yield
+        except SystemExit as left:
+            sys.stdout.flush()
+            if isinstance(left.__context__, BrokenPipeError):  # rich, which draws progress, leaves so, with 1
+                drop_unread_output()
+                raise SystemExit(READER_GONE) from None
+            raise
+        sys.stdout.flush()  # what is printed fails here, not when Python has ended
+    except KeyboardInterrupt:
+        _leave(f"{command}: interrupted", INTERRUPTED)
+    except BrokenPipeError as error:
+        if not drop_unread_output():
+            raise
+        logging.debug("Nobody reads", exc_info=error)
+        raise SystemExit(READER_GONE) from None
+    except InputError as error:
+        logging.debug("Input error", exc_info=error)
+        _leave(f"{command}: {error}", INPUT_ERROR)
+    except Exception as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        logging.debug("Full disk", exc_info=error)
+        _leave(f"{command}: {full}", INPUT_ERROR)
+
+
+def _leave(message: str, code: int) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):
+        print(message, file=sys.stderr, flush=True)
+    drop_unread_output()
+    raise SystemExit(code) from None
+
+
+def drop_unread_output() -> bool:
+    """Sends what is still to be printed nowhere, where it goes into a pipe that nobody reads any more.
+
+    Otherwise Python would complain of it when it ends.
+
+    Returns:
+      Whether there is such a pipe.
+    """
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            descriptor = stream.fileno()
+            poll = select.poll()
+            poll.register(descriptor, 0)
+            gone = any(events & select.POLLERR for _, events in poll.poll(0))
+        except (AttributeError, ValueError, io.UnsupportedOperation):  # closed, or no file at all
+            continue
+        if gone:
+            found = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+    return found
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses all flags.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      The arguments that are not flags, the program's name first.
+
+    Raises:
+      InputError: a flag or a configuration key does not exist or has a wrong value, or a required one is missing.
+    """
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname.removeprefix("no") if error.flagname.startswith("noconfig.") else error.flagname
+        if name.startswith("config.") and "config" in flags.FLAGS:
+            raise InputError(
+                f"--{name} changes a configuration, but none is given before it: --config=FILE."
+            ) from error
+        raise InputError(f"There is no flag --{name}.{_nearest_flag(name)}") from error
+    except flags.DuplicateFlagError as error:
+        raise InputError("--config is given twice; give it once, before its overrides.") from error
+    except flags.Error as error:
+        raise InputError(_flag_message(str(error))) from error
+    except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
+        # ml_collections reports overrides that it cannot place with these.
+        raise InputError(f"A --config override does not fit the configuration: {_one_line(str(error))}") from error
+    if "config" in flags.FLAGS and flags.FLAGS["config"].value is None:
+        raise InputError("--config is missing: give --config=FILE, such as --config=configs/smkd/quickstart.py.")
+    return rest
+
+
+def _nearest_flag(name: str) -> str:
+    hint = nearest(name, flags.FLAGS)
+    return hint.replace("'", "--", 1).replace("'", "", 1)
+
+
+def _flag_message(message: str) -> str:
+    missing = re.search(r"Flag (--\S+) must have a value other than None", message)
+    if missing:
+        return f"{missing.group(1)} is missing: give {missing.group(1)}=..."
+    return _one_line(message)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def full_disk(error: BaseException) -> str | None:
+    """The message for an error that a full disk caused, or None for any other.
+
+    TensorStore and the asynchronous checkpoint writer wrap the system's error, so causes are searched too.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            name = cause.filename or _workdir()
+            return f"no space left on the disk{f': {name}' if name else ''}"
+        if os.strerror(errno.ENOSPC) in str(cause):
+            place = re.search(r'"(/[^"]+)"', str(cause))
+            return f"no space left on the disk: {place.group(1) if place else _one_line(str(cause))}"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _workdir() -> str:
+    """Where a command writes: the likeliest place when the error names none."""
+    return str(flags.FLAGS["workdir"].value or "") if "workdir" in flags.FLAGS else ""
+
+
+def configure_logging() -> None:
+    """Short lines on stderr; libraries that report their own progress at INFO are heard only from WARNING up."""
+    handler = logging.get_absl_handler()
+    handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    handler.addFilter(_ours_or_serious)
+    sys.excepthook = _report_uncaught
+    threading.excepthook = _report_in_thread
+    sys.unraisablehook = _report_unraisable
+
+
+_PACKAGE = str(pathlib.Path(__file__).parent) + os.sep
+_CHATTY = re.compile(r"[/\\](orbax|grain|tensorflow_datasets|etils|flax|jax)[/\\]")
+
+
+def _ours_or_serious(record: python_logging.LogRecord) -> bool:
+    """Whether a record is shown. orbax and grain log through absl's own logger, so only the path tells them apart."""
+    if logging.get_verbosity() >= logging.DEBUG:
+        return True
+    if record.levelno >= python_logging.WARNING:
+        # Each of orbax's threads reports a full disk with a page of traceback; the command says it once.
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or not (full_disk(error) or _of_a_closed_loop(error))
+    return record.pathname.startswith(_PACKAGE) or not _CHATTY.search(record.pathname)
+
+
+# After a failed save each of TensorStore's writers reports to orbax's event loop, which is closed. The command has said
+# what failed, so these alone are silenced, on each of the ways by which Python reports what nobody caught.
+
+
+def _of_a_closed_loop(error: BaseException | None) -> bool:
+    return type(error) is RuntimeError and str(error) == "Event loop is closed"
+
+
+def _report_uncaught(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    if not _of_a_closed_loop(error):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _report_in_thread(found: threading.ExceptHookArgs) -> None:
+    if not _of_a_closed_loop(found.exc_value):
+        threading.__excepthook__(found)
+
+
+def _report_unraisable(found: "sys.UnraisableHookArgs") -> None:
+    if not _of_a_closed_loop(found.exc_value):
+        sys.__unraisablehook__(found)
+
+
+def configure_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in the user's cache directory.
+
+    EMOKD_COMPILATION_CACHE names another directory, and empty turns the cache off; JAX's own
+    JAX_COMPILATION_CACHE_DIR is respected. Does not start JAX's backend.
+    """
+    chosen = os.environ.get("EMOKD_COMPILATION_CACHE")
+    if chosen == "":
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif chosen:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(chosen).expanduser().absolute()))
+    elif jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(_user_cache() / "emokd" / "jax"))
+
+
+def _user_cache() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")

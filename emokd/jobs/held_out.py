@@ -1,0 +1,184 @@
+"""What a run is scored on is learned by nothing that it learns from: not by extra pictures, not by its teachers."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_collections
+from absl import logging
+
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.data import sources
+from emokd.data.division.apart import leave_out_copies
+from emokd.data.examples import Examples
+from emokd.errors import InputError
+
+LoadSplits = Callable[[ml_collections.ConfigDict], dict[str, Examples]]
+
+_SCORED = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """What a run is scored on.
+
+    Attributes:
+      data: the run's `config.data`.
+      splits: its splits.
+    """
+
+    data: ml_collections.ConfigDict
+    splits: Mapping[str, Examples]
+
+    def parts(self, names: Sequence[str] = _SCORED) -> list[Examples]:
+        """The validation and the test split, each once."""
+        found = [self.splits[name] for name in names if name in self.splits]
+        return list({id(part): part for part in found}.values())
+
+
+def require_scored_splits(config: ml_collections.ConfigDict, parts: Mapping[str, Examples]) -> None:
+    """Checks that there is something to pick the epoch on, and something to score.
+
+    Raises:
+      InputError: a split is missing; the message says which share to give.
+    """
+    missing = [name for name in _SCORED if name not in parts]
+    if missing:
+        shares = ", ".join(f"{name} {config.data.split[name]:g}" for name in ("train", *_SCORED))
+        raise InputError(
+            f"{parts['train'].name} has no {' and no '.join(missing)} split (config.data.split: {shares}), but a run "
+            "picks its epoch on validation and is scored on test. "
+            f"Give config.data.split.{missing[0]} a share above 0"
+            + (", or set config.data.split.validation_is_test to True." if missing == ["validation"] else ".")
+        )
+
+
+def same_set(first: ml_collections.ConfigDict, second: ml_collections.ConfigDict) -> bool:
+    """Whether two sections of data are one data set, whatever names it has: equal keys are then one example."""
+    names = {first.source, second.source}
+    if len({sources.family(name) for name in names}) > 1:
+        return False
+    if names & set(sources.COMPOSED):
+        return first.options.to_dict() == second.options.to_dict()
+    if not names & set(sources.ANY):
+        return True
+    places = [os.path.realpath(sources.place(section.source, section.dir)) for section in (first, second)]
+    return places[0] == places[1]
+
+
+def for_teacher(config: ml_collections.ConfigDict, run: ml_collections.ConfigDict) -> None:
+    """Gives a teacher's configuration what the run (its `config.data`) says of the data set, where it is the same one.
+
+    That is its folder, unless the teacher's names one; its split; and the options that decide the split.
+    """
+    data = config.data
+    if not run.source or sources.family(data.source) != sources.family(run.source):
+        return
+    if not data.dir:
+        data.source, data.dir = run.source, run.dir
+        if run.source in sources.COMPOSED and "sources" in run.options:
+            data.options = run.options
+    if not same_set(data, run) and {data.source, run.source} & {*sources.ANY, *sources.COMPOSED}:
+        return
+    data.split = run.split
+    for name in sources.split_options(run.source):
+        if name in run.options:
+            data.options[name] = run.options[name]
+        elif name in data.options:
+            del data.options[name]
+
+
+def keep_out(
+    config: ml_collections.ConfigDict, parts: Mapping[str, Examples], runs: Sequence[HeldOut]
+) -> dict[str, Examples]:
+    """A teacher's splits without what the runs that it is trained for are scored on.
+
+    It learns from nothing of their validation and test splits, and picks its epoch on nothing of their test splits.
+    """
+    parts = dict(parts)
+    one = parts.get("validation") is parts.get("test")  # validation_is_test
+    for run in runs:
+        for name, held in (("train", _SCORED), ("validation", ("test",))):
+            if name in parts and not (name == "validation" and one):
+                whose = f"the run's {' or '.join(held)} split"
+                parts[name] = _leave_out(config.data, parts[name], run, held, f"the teacher's {name} split", whose)
+    return parts
+
+
+def keep_extra_out(config: ml_collections.ConfigDict, extra: Examples, runs: Sequence[HeldOut]) -> Examples:
+    """The extra pictures without those of the runs' validation and test splits."""
+    for run in runs:
+        whose = "the validation or test split"
+        extra = _leave_out(config.data.extra, extra, run, _SCORED, "config.data.extra", whose)
+    return extra
+
+
+def warn_of_checkpoint(name: str, folder: pathlib.Path, run: HeldOut, load_splits: LoadSplits) -> None:
+    """Warns where a teacher's folder says that it learned from what the run is scored on.
+
+    Args:
+      name: the teacher's.
+      folder: a model folder; one that does not say how it was trained is passed over.
+      run: what the run is scored on.
+      load_splits: see `emokd.jobs.job.load_splits`; called where the data set is the same and is divided otherwise.
+    """
+    config = _trained_with(folder)
+    if config is None or not same_set(config.data, run.data):
+        return
+    with config.unlocked():
+        config.data = configuration.with_missing(config.data, defaults.data())
+        config.data.source, config.data.dir = run.data.source, run.data.dir
+    differing = configuration.differing_keys(_division(config.data), _division(run.data))
+    if not differing:
+        return
+    where = f"teacher {name!r} ({folder})"
+    try:
+        learned = set(load_splits(config)["train"].keys)
+    except InputError as error:
+        logging.warning(
+            "%s was trained on %s too, divided otherwise (%s); it may have learned from what this run is scored on, "
+            "but that cannot be told: %s",
+            *(where, run.data.source, ", ".join(differing), error),
+        )
+        return
+    seen = {name: sum(key in learned for key in part.keys) for name, part in run.splits.items() if name in _SCORED}
+    if any(seen.values()):
+        told = " and ".join(f"{count} of {len(run.splits[name])} of the {name} split" for name, count in seen.items())
+        logging.warning(
+            "%s has learned from %s: it was trained on %s divided otherwise (%s). What it teaches of them counts in "
+            "this run's scores; use one of the same split ({fold} in its path may help), or config.teachers.%s.train.",
+            *(where, told, run.data.source, ", ".join(differing), name),
+        )
+
+
+def _trained_with(folder: pathlib.Path) -> ml_collections.ConfigDict | None:
+    """The configuration of the run that trained the model in `folder`, if it says and the data set is known."""
+    try:
+        config = configuration.from_json(json.loads((folder / "model.json").read_text())["provenance"]["config"])
+        known = isinstance(config.data, ml_collections.ConfigDict) and sources.family(config.data.source)
+        return config if known else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+        return None
+
+
+def _division(data: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """What decides which examples a split has."""
+    split = {key: value for key, value in data.split.items() if key != "keep_leaks"}
+    return ml_collections.ConfigDict({"split": split, "options": data.options.to_dict()})
+
+
+def _leave_out(
+    data: ml_collections.ConfigDict, examples: Examples, run: HeldOut, names: Sequence[str], what: str, whose: str
+) -> Examples:
+    held = run.parts(names)
+    generated = {data.source, run.data.source} & set(sources.GENERATED)
+    same = same_set(data, run.data)
+    if generated and not same:
+        return examples  # painted pictures are nobody else's
+    # What the run itself divided was compared then.
+    others = {key for name, part in run.splits.items() if name not in names for key in part.keys}
+    compare = run.data.split.compare_copies and not (same and others.issuperset(examples.keys))
+    return leave_out_copies(examples, held, what, whose, same_set=same, compare=compare)

@@ -1,0 +1,120 @@
+"""A run that begins where another one ended: with its parameters and statistics, and without the phases it has done.
+
+Where it has done all of them, the last one is done again: so a finished run is prolonged, with a schedule of its own.
+Several students of the same teachers, say: one run trains the teachers (`config.phases.student.enabled = False`), the
+others name its folder in `config.start_from`.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from emokd.data import reference
+from emokd.data.reference import Reference
+from emokd.errors import InputError, excerpt
+from emokd.jobs.workdir import read_config
+from emokd.phase import Recipe, Tree, path_string
+from emokd.recipes.common import takes_part
+from emokd.training.checkpoints import abstract_like, read_weights
+from emokd.training.state import State
+from emokd.weights import model_folder
+
+Begin = tuple[Tree, Tree]
+"""Parameters and statistics."""
+
+
+def without(recipe: Recipe, done: Collection[str], folder: pathlib.Path) -> Recipe:
+    """The recipe without the phases of these names, however long they were.
+
+    Where none is left the run is prolonged: its last phase is done again, for its own length and with a learning-rate
+    schedule of its own, from the parameters at the end of the run in `folder`.
+    """
+    phases = [phase for phase in recipe.phases if phase.name not in done]
+    if not phases:
+        phases = [recipe.phases[-1]]
+        logging.info(
+            "config.start_from: the run in %s has done every phase of this one (%s). Phase %s is done again, %d steps "
+            "from its last parameters; to prolong an earlier phase, disable those after it "
+            "(config.phases.NAME.enabled=False).",
+            *(folder, ", ".join(phase.name for phase in recipe.phases), phases[0].name, phases[0].steps),
+        )
+    return dataclasses.replace(recipe, phases=phases)
+
+
+def phases_done(folder: pathlib.Path) -> set[str]:
+    """Names of the phases that the finished run in `folder` has done, and the run that it began with.
+
+    Raises:
+      InputError: there is no finished run.
+    """
+    if not (folder / "config.json").exists():
+        raise InputError(f"config.start_from is {folder}, which holds no run: there is no config.json.")
+    if not (folder / "scores.json").exists():
+        raise InputError(f"config.start_from is {folder}, whose run is not finished; finish it first.")
+    config = read_config(folder / "config.json")
+    earlier = phases_done(pathlib.Path(config.start_from)) if config.start_from else set()
+    return earlier | {name for name, phase in config.phases.items() if takes_part(phase)}
+
+
+def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
+    """Parameters and statistics at the end of the run in `folder`.
+
+    Args:
+      folder: a finished run's.
+      abstract: shapes of the new run's state.
+      places: shardings of the new run's state.
+
+    Raises:
+      InputError: its checkpoints are gone, or its networks are others; the first few differences are named.
+    """
+    with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
+        step = manager.latest_step()
+    if step is None:
+        raise InputError(f"config.start_from is {folder}, but its checkpoints are gone.")
+    state = abstract_like(abstract, places)
+    wanted = {"params": state.params, "stats": state.stats}
+    path = (folder / "checkpoints").absolute()
+    # Before anything is read: a restore that fails half-way leaves its coroutines behind.
+    differences = compare_shapes(wanted, stored_shapes(path, step))
+    if differences:
+        raise InputError(
+            f"config.start_from: the networks of {folder} are not those of this run: {excerpt(differences)}. "
+            "Give both the same modalities, teachers, widths and classes."
+        )
+    found = read_weights(path, step, wanted)
+    logging.info("Beginning with what has been learnt in %s.", folder)
+    return found["params"], found["stats"]
+
+
+def references(folder: pathlib.Path) -> dict[str, Reference]:
+    """From where and in what unit the run in `folder` read its arrays: its statistics hold for such values alone.
+
+    Raises:
+      InputError: its student is gone.
+    """
+    return reference.from_json(model_folder.provenance(folder / "student").get("references", {}))
+
+
+def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
+    """In words, what of `wanted` is not in `stored` or has another shape there."""
+    ours, theirs = _shapes(wanted), _shapes(stored)
+    return [
+        f"{name} is {theirs.get(name, 'missing')} there, {shape} here"
+        for name, shape in ours.items()
+        if theirs.get(name) != shape
+    ]
+
+
+def stored_shapes(folder: pathlib.Path, step: int) -> Tree:
+    """What a checkpoint's state holds; its leaves have shapes."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        return reader.metadata(folder / str(step) / "state").item_metadata.tree
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return {path_string(path): tuple(leaf.shape) for path, leaf in leaves}

@@ -1,0 +1,153 @@
+"""A run's folder: whose configuration it holds, and files written whole or not at all."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import ml_collections
+
+from emokd import recipes
+from emokd.configuration import config as configuration
+from emokd.errors import InputError, excerpt
+
+# Keys that change how a run works, not what it computes: they may differ when it is continued. Where data lie may
+# change because what they are is compared (`emokd.jobs.began`); so is the number of devices where a loss depends on it.
+OPERATIONAL = (
+    "log.",
+    "data.num_threads",
+    "data.dir",
+    "data.extra.dir",
+    "data.in_memory",
+    "data.max_bad_fraction",
+    "devices",
+    "mesh.",
+    "sharding.",
+    "remat",
+    "checkpoint.",
+)
+
+RECORD = "began_with.json"
+"""What a run began with, see `emokd.jobs.began`; its `config` stands in for a lost config.json."""
+
+RESULTS = ("student", "scores.json")
+"""What a run leaves behind besides its checkpoints."""
+
+LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "observations")
+"""What a run writes before its first checkpoint; without one, the next run takes its place."""
+
+
+def has_results(workdir: pathlib.Path) -> bool:
+    """Whether a run has left there what it learnt: a checkpoint, its student or its scores."""
+    checkpoints = workdir / "checkpoints"
+    saved = checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir())
+    return saved or any((workdir / name).exists() for name in RESULTS)
+
+
+def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Checks that `workdir` holds nothing learnt, or a run of this configuration; writes nothing.
+
+    Raises:
+      InputError: the run there is of another configuration, whose differing keys are named; its configuration cannot
+        be read, or is gone while its results are there; or something else stands in a place that a run needs.
+    """
+    for name, is_folder in (("checkpoints", True), ("student", True), ("metrics.jsonl", False), ("scores.json", False)):
+        path = workdir / name
+        if path.exists() and path.is_dir() != is_folder:
+            raise InputError(f"{path} is a {'file' if is_folder else 'folder'}. Remove it, or use another --workdir.")
+    if not has_results(workdir):
+        return
+    stored = _stored_config(workdir)
+    differing = [
+        key for key in configuration.differing_keys(with_defaults(config), stored) if not key.startswith(OPERATIONAL)
+    ]
+    if differing:
+        raise InputError(
+            f"{workdir} holds a run of another configuration; these keys differ: {excerpt(differing)}. "
+            f"Use another --workdir, or the configuration in {workdir / 'config.json'}."
+        )
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Makes `workdir` this configuration's, its operational keys included.
+
+    To be called when the run can begin, by one process, which has the folder's lock.
+
+    What a run left behind that was stopped or refused before its first checkpoint is removed.
+
+    Raises:
+      InputError: as `check`.
+    """
+    check(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not has_results(workdir):
+        for path in (workdir / name for name in LEFTOVERS):
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+    path, text = workdir / "config.json", configuration.to_json(config)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:  # data may have moved: `evaluate` must find them
+        write_atomically(path, text)
+
+
+def _stored_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The configuration of the run in `workdir`, from its record where config.json is lost."""
+    path = workdir / "config.json"
+    if path.exists():
+        return read_config(path)
+    if (workdir / RECORD).exists():
+        record = read_json(workdir / RECORD, "Restore it, or use another --workdir.")
+        if "config" in record:
+            return with_defaults(configuration.from_json(json.dumps(record["config"])))
+    raise InputError(
+        f"{workdir} holds what a run has learnt, but no config.json: nobody knows of which configuration it is. "
+        "Restore config.json, or use another --workdir."
+    )
+
+
+def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """A run's configuration; a key that came with a newer emokd was at its default then.
+
+    Raises:
+      InputError: it cannot be read as one.
+    """
+    try:
+        return with_defaults(configuration.from_json(path.read_text(encoding="utf-8")))
+    except (InputError, UnicodeDecodeError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as a configuration: {error} Restore it, or remove it and train with the run's own "
+            "configuration again, which writes it anew."
+        ) from error
+
+
+def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+    """An object from a JSON file.
+
+    Args:
+      path: the file.
+      remedy: what to do where it cannot be read, a sentence.
+
+    Raises:
+      InputError: it cannot be read, or is no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}). {remedy}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a JSON object. {remedy}")
+    return content
+
+
+def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration with what its recipe reads and it lacks, at the defaults."""
+    if "recipe" not in config:
+        return config
+    return configuration.with_missing(config, recipes.find(config.recipe).default_config())
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,113 @@
+"""Evidence for weighing teachers: which rows have labels, and how wrong each teacher is on them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from emokd.errors import InputError
+
+READ_LOGITS = ("correct_only", "ebkd", "where_unlabelled")
+"""Weightings for which a teacher's error alone is not enough."""
+
+Labels = Int[Array, " B"] | Float[Array, "B C"]
+
+
+def labelled_rows(labels: Labels) -> Bool[Array, " B"]:
+    """Which rows have a label: an id that is not negative, or a distribution that is not all zero."""
+    return labels >= 0 if labels.ndim == 1 else (labels != 0).any(-1)
+
+
+def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Float[Array, "B K"]:
+    """CE_ik: each teacher's cross-entropy on each example, [B, K]; 0 where there is no label.
+
+    An id of C or more counts as C - 1; `Evidence.impossible` finds those.
+    """
+    log_p = jax.nn.log_softmax(teacher_logits.astype(jnp.float32))
+    labelled = labelled_rows(labels)[:, None]
+    if labels.ndim == 1:
+        # Not mode="fill" with NaN: XLA's CPU compiler drops such a NaN where an exponential follows.
+        ids = jnp.clip(labels, 0, teacher_logits.shape[-1] - 1)[:, None, None]
+        values = -jnp.take_along_axis(log_p, ids, axis=-1, mode="clip")[..., 0]
+    else:
+        target = labels.astype(jnp.float32)[:, None]
+        values = -jnp.where(target == 0, 0.0, target * log_p).sum(-1)
+    return jnp.where(labelled, values, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What a weighting may look at; see `emokd.weighting.chain` for each part. Absent parts are None, save the mask."""
+
+    teacher_logits: Array | None
+    labels: Array | None
+    gradients: Array | None
+    mask: Array
+    given_errors: Array | None = None
+
+    @property
+    def errors(self) -> Float[Array, "B K"]:
+        """Each teacher's cross-entropy, or the errors that the recipe gave."""
+        if self.given_errors is not None:
+            return jnp.where(jnp.isnan(self.given_errors), 0.0, self.given_errors)
+        return cross_entropies(self.teacher_logits, self.labels)
+
+    @property
+    def scored(self) -> Bool[Array, "B 1"]:
+        """Rows that have a label and are not padding."""
+        if self.given_errors is not None:
+            return (~jnp.isnan(self.given_errors).any(-1) & self.mask)[:, None]
+        return (labelled_rows(self.labels) & self.mask)[:, None]
+
+    @property
+    def impossible(self) -> Bool[Array, "B 1"]:
+        """Rows, padding aside, whose class id is higher than the teachers know."""
+        if self.given_errors is not None or self.labels.ndim == 2:
+            return jnp.zeros_like(self.mask)[:, None]
+        return ((self.labels >= self.teacher_logits.shape[-1]) & self.mask)[:, None]
+
+
+def checked(
+    name: str,
+    needs: tuple[str, ...],
+    weights: Float[Array, "B K"],
+    given: Mapping[str, Any],
+) -> Evidence:
+    """The evidence among the keyword arguments `given`, once its shapes agree with the weights'.
+
+    Raises:
+      InputError: a part that the weighting `name` needs is missing, or a shape or dtype is wrong.
+    """
+    errors = given.get("errors")
+    # Errors stand for the cross-entropy, not for what else a rule may read in the logits.
+    replaced = ("teacher_logits", "labels") if errors is not None and name not in READ_LOGITS else ()
+    for key in needs:
+        if given.get(key) is None and key not in replaced:
+            raise InputError(f"The weighting {name!r} needs {key!r}, which this recipe or this data does not give.")
+    if weights.ndim != 2 or weights.dtype != jnp.float32:
+        raise InputError(f"{name}: weights must be float32 [batch, teachers], not {weights.dtype} {weights.shape}.")
+    batch, teachers = weights.shape
+    logits, labels, gradients, mask = (given.get(k) for k in ("teacher_logits", "labels", "gradients", "mask"))
+    if errors is not None and errors.shape != (batch, teachers):
+        raise InputError(f"{name}: errors must be [{batch}, {teachers}], not {list(errors.shape)}.")
+    for key, value in (("teacher_logits", logits), ("gradients", gradients)):
+        if value is not None and (value.ndim != 3 or value.shape[:2] != (batch, teachers)):
+            raise InputError(f"{name}: {key} must be [{batch}, {teachers}, ...], not {list(value.shape)}.")
+    if labels is not None:
+        ids = labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer)
+        votes = labels.ndim == 2 and jnp.issubdtype(labels.dtype, jnp.floating)
+        if not (ids or votes) or labels.shape[0] != batch:
+            raise InputError(
+                f"{name}: labels must be integer [{batch}] or floating [{batch}, classes], "
+                f"not {labels.dtype} {list(labels.shape)}."
+            )
+        if votes and logits is not None and labels.shape[1] != logits.shape[2]:
+            raise InputError(f"{name}: labels have {labels.shape[1]} classes, the teachers' logits {logits.shape[2]}.")
+    if mask is None:
+        mask = jnp.ones(batch, bool)
+    if mask.shape != (batch,) or mask.dtype != jnp.bool_:
+        raise InputError(f"{name}: the mask must be bool [{batch}], not {mask.dtype} {list(mask.shape)}.")
+    return Evidence(logits, labels, gradients, mask, errors)

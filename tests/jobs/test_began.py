@@ -1,0 +1,172 @@
+"""What a run began with besides its data: teachers' files, their configurations, devices; and the page that reports."""
+
+import json
+import pathlib
+import types
+
+import numpy as np
+import pytest
+from small_jobs import paint
+
+from emokd import report
+from emokd.configuration import config as configuration
+from emokd.configuration import defaults
+from emokd.data.examples import Examples
+from emokd.errors import InputError
+from emokd.jobs import began, job, workdir
+from emokd.recipes import bounded, mtpkdot, smkd
+
+TEACHER = """
+from emokd.recipes import supervised
+from small_jobs import paint
+
+
+def get_config(arg=""):
+    # A remark changes nothing.
+    return paint(supervised.default_config(), steps=2)
+"""
+
+
+def examples(names, labels, *, contents=None, classes=("sad", "happy")):
+    contents = contents or [f"bytes of {name}" for name in names]
+    return Examples(
+        "made_up",
+        list(names),
+        {"expression": np.array(labels, np.int32), "valence_arousal": np.full((len(names), 2), np.nan, np.float32)},
+        {"expression": tuple(classes)},
+        {},
+        contents.__getitem__,
+    )
+
+
+def splits(train="abcd", test="ef", **changes):
+    """Each letter has a label of its own, wherever it is."""
+    return {
+        name: examples(names, [ord(letter) % 2 for letter in names], **changes)
+        for name, names in {"train": train, "test": test}.items()
+    }
+
+
+def describe(parts, config=None, extra=None):
+    return began.describe(config or smkd.default_config(), parts, extra)
+
+
+def differences(was, now):
+    """As stored in a file."""
+    return began.differences(json.loads(json.dumps(was)), now)
+
+
+def test_the_same_data_differ_in_nothing_in_whatever_order():
+    was = describe(splits())
+    assert differences(was, describe(splits())) == []
+    assert differences(was, describe(splits("badc", "fe"))) == []
+
+
+def test_members_of_splits_that_change_places_are_named():
+    [change] = differences(describe(splits("abcd", "ef")), describe(splits("abce", "df")))
+    assert "2 examples are in another split" in change and "d from train to test" in change
+
+
+def test_columns_are_told_apart():
+    now = splits()
+    now["test"].columns["valence_arousal"][1] = (0.5, -0.0)
+    [change] = differences(describe(splits()), describe(now))
+    assert change == "valence_arousal of 1 examples (f)"
+    same = splits()
+    same["test"].columns["valence_arousal"][1] = (0.5, 0.0)
+    assert differences(describe(now), describe(same)) == []
+
+
+def test_a_class_list_in_another_order_is_named():
+    [change] = differences(describe(splits()), describe(splits(classes=("happy", "sad"))))
+    assert "the classes of expression (sad, happy then, happy, sad now)" in change
+
+
+def test_unlabelled_pictures_count_as_well():
+    was = describe(splits(), extra=examples("xy", [0, 0]))
+    [change] = differences(was, describe(splits(), extra=examples("xz", [0, 0])))
+    assert "unlabelled" in change and "1 new (z), 1 gone (y)" in change
+    assert differences(was, describe(splits())) == []  # evaluate may not ask for them
+
+
+@pytest.mark.parametrize("key", ["student.init", "teachers.one.checkpoint"])
+def test_a_file_of_another_content_under_the_same_path_is_named(tmp_path, key):
+    config = smkd.default_config()
+    config.teachers.one = defaults.teacher("basic_cnn")
+    config = configuration.locked(config, {key: str(tmp_path / "weights.pt")})
+    (tmp_path / "weights.pt").write_bytes(b"one")
+    was = describe(splits(), config)
+    (tmp_path / "weights.pt").write_bytes(b"two")
+    [change] = differences(was, describe(splits(), config))
+    assert change.startswith(f"config.{key} is another file (sha256 ")
+    (tmp_path / "weights.pt").unlink()  # that is said by who needs it
+    assert differences(was, describe(splits(), config)) == []
+
+
+def test_a_teacher_of_a_fold_is_the_folds(tmp_path):
+    config = smkd.default_config()
+    config.teachers.one = defaults.teacher(checkpoint=str(tmp_path / "fold{fold}.npz"))
+    config.data.split.fold = 2
+    (tmp_path / "fold2.npz").write_bytes(b"two")
+    assert began.files_of(config) == {"config.teachers.one.checkpoint": tmp_path / "fold2.npz"}
+
+
+def test_the_configuration_of_a_teacher_to_train_is_compared_by_its_keys(tmp_path):
+    (tmp_path / "teacher.py").write_text(TEACHER)
+    config = bounded.default_config()
+    config.teachers.one = defaults.teacher(train=str(tmp_path / "teacher.py"))
+    was = describe(splits(), config)
+    (tmp_path / "teacher.py").write_text(TEACHER.replace("# A remark changes nothing.", "# Another one."))
+    assert differences(was, describe(splits(), config)) == []
+    (tmp_path / "teacher.py").write_text(TEACHER.replace("steps=2", "steps=9"))
+    [change] = differences(was, describe(splits(), config))
+    assert "teachers.one.train" in change and "phases.train.duration_steps" in change
+
+
+def test_the_number_of_devices_counts_where_a_loss_depends_on_it():
+    """They may change otherwise: `workdir.OPERATIONAL`."""
+    config = configuration.locked(mtpkdot.default_config(), {"devices": 4})
+    fewer = configuration.locked(config, {"devices": 2})
+    assert differences(describe(splits(), config), describe(splits(), fewer)) == []
+    local = configuration.locked(config, {"structure.local": True})
+    fewer = configuration.locked(local, {"devices": 2})
+    [change] = differences(describe(splits(), local), describe(splits(), fewer))
+    assert "4 devices then, 2 now" in change and "config.structure.local" in change
+
+
+def run_of(folder: pathlib.Path, size: int = 24) -> None:
+    """A run's folder as far as a report needs it; `size`: of the training split that it began with."""
+    config = paint(smkd.default_config(), steps=1)
+    config.data.options.train = size
+    now = began.describe(config, *job.load_data(config))
+    config.data.options.train = 24
+    workdir.claim(folder, config)
+    began.begin(folder, now, begun=False)
+    (folder / "scores.json").write_text(json.dumps({"split": "test", "student": {}}))
+
+
+def report_on(monkeypatch, folder, accept):
+    for name, value in {"WORKDIR": str(folder), "ACCEPT": accept}.items():
+        monkeypatch.setattr(report, name, types.SimpleNamespace(value=value))
+    report.main([])
+    return (folder / "report.html").read_text()
+
+
+def test_a_report_is_refused_or_says_what_has_changed(tmp_path, monkeypatch):
+    run_of(tmp_path / "same")
+    assert "began with something else" not in report_on(monkeypatch, tmp_path / "same", accept=False)
+    run_of(tmp_path / "run", size=32)
+    with pytest.raises(InputError, match="52 examples then, 44 now: 8 gone .*--accept_changed_data"):
+        report_on(monkeypatch, tmp_path / "run", accept=False)
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert "began with something else: 52 examples then, 44 now" in report_on(
+        monkeypatch, tmp_path / "run", accept=True
+    )
+
+
+def test_a_report_where_the_data_are_not_says_that_they_were_not_compared(tmp_path, monkeypatch):
+    run_of(tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["data"] |= {"source": "image_folder", "dir": "/nowhere/at/all", "options": {}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert "could not be compared" in report_on(monkeypatch, tmp_path / "run", accept=False)
