@@ -32,7 +32,7 @@ from emokd.data.canvases import BadImages
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches
 from emokd.errors import InputError
-from emokd.jobs import job
+from emokd.jobs import datasets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +64,9 @@ def pictures(config: ml_collections.ConfigDict, size: int, batch_size: int = 64)
       InputError: the data cannot be read, or a picture cannot be decoded.
     """
     data = config.data
-    sets = list(job.load_splits(config).values())
+    sets = list(datasets.load_splits(config).values())
     if data.extra.source:
-        sets.append(job.load_examples(data.extra, data.canvas))
+        sets.append(datasets.load_examples(data.extra, data.canvas))
     augmentation = Augmentation(**data.augment.to_dict())
 
     @jax.jit

@@ -11,7 +11,7 @@ from absl import flags
 
 from emokd.jobs.began import ACCEPT_HELP
 from emokd.jobs.command import run
-from emokd.jobs.job import evaluate_student
+from emokd.jobs.scoring import evaluate_student
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.", required=True)
 ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)

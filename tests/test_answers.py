@@ -15,7 +15,7 @@ from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data.cache.answers import AnswersFile, view_settings
 from emokd.errors import InputError
-from emokd.jobs import job
+from emokd.jobs import datasets, job
 from emokd.models.answers import AnswersSpec
 from emokd.models.network import functional
 from emokd.recipes import bounded, smkd
@@ -114,7 +114,7 @@ def test_a_file_of_answers_teaches_what_its_network_does(teacher, viewed, recipe
 def test_a_run_with_answers_alone_trains_and_scores_the_teacher(viewed, tmp_path):
     config = with_answers(make_config(bounded, {"one": "x"}, mirror=True), viewed)
     scores = job.train(config, tmp_path, report=False)
-    stored, made = np.load(viewed), job.load_splits(config)["test"]
+    stored, made = np.load(viewed), datasets.load_splits(config)["test"]
     centre = stored["views"].tolist().index(-1)
     rows = [stored["names"].tolist().index(key) for key in made.keys]
     classes = stored["classes"].tolist()
@@ -200,7 +200,7 @@ def make_file(path, keys, data, **changes):
 )
 def test_answers_that_do_not_fit_the_run_are_refused(tmp_path, changes, keys, message):
     config = with_answers(make_config(smkd, {"one": "x"}), tmp_path / "a.npz")
-    every = [key for part in job.load_splits(config).values() for key in part.keys]
+    every = [key for part in datasets.load_splits(config).values() for key in part.keys]
     make_file(tmp_path / "a.npz", every[keys], config.data)
     with pytest.raises(InputError, match=message):
         job.create_job(configuration.locked(config, changes), no_training)
@@ -208,7 +208,7 @@ def test_answers_that_do_not_fit_the_run_are_refused(tmp_path, changes, keys, me
 
 def test_two_sets_with_pictures_of_one_name_are_refused(tmp_path):
     config = with_answers(make_config(smkd, {"one": "x"}), tmp_path / "a.npz")
-    test = job.load_splits(config)["test"]
+    test = datasets.load_splits(config)["test"]
     make_file(tmp_path / "a.npz", test.keys, config.data)
     file = AnswersFile(tmp_path / "a.npz")
     file.check("one", [test, test], config.data)
@@ -218,7 +218,7 @@ def test_two_sets_with_pictures_of_one_name_are_refused(tmp_path):
 
 def test_one_answer_for_all_views_is_said(tmp_path, caplog):
     config = with_answers(make_config(smkd, {"one": "x"}, **{"data.views": 0}), tmp_path / "a.npz")
-    every = [key for part in job.load_splits(config).values() for key in part.keys]
+    every = [key for part in datasets.load_splits(config).values() for key in part.keys]
     make_file(tmp_path / "a.npz", every, config.data, features=np.ones((44, 4)), views=None, settings=None)
     with caplog.at_level("WARNING", "absl"):
         job.create_job(config, no_training)

@@ -12,7 +12,7 @@ import torch
 from emokd.configuration import defaults
 from emokd.data.tables.class_list import read_classes
 from emokd.errors import InputError
-from emokd.jobs.job import load_model as load_teacher
+from emokd.jobs.models import load_model as load_teacher
 from emokd.models.network import NetworkSpec, functional
 from emokd.weights import importing
 from emokd.weights.importing import import_weights, read_options

@@ -19,7 +19,7 @@ from emokd import recipes
 from emokd.configuration import config as configuration
 from emokd.data.decode import to_canvas
 from emokd.data.tables.classes import AFFECTNET
-from emokd.jobs import job
+from emokd.jobs import datasets, job, scoring
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.phase import label_parameters
@@ -112,7 +112,7 @@ def test_the_small_variant_runs_on_a_generated_tree(name, tmp_path, monkeypatch)
     target = "valence_arousal" if name == "affwild2" else "expression"
     assert np.isfinite(next(v for v in scores["student"][target].values() if isinstance(v, float)))
     assert scores["examples"] > 0 and scores["teachers"]
-    again = job.evaluate_student(tmp_path / "run", "test")
+    again = scoring.evaluate_student(tmp_path / "run", "test")
     for key, value in scores["student"][target].items():
         if isinstance(value, float):
             assert again[target][key] == pytest.approx(value, abs=1e-4)
@@ -141,7 +141,7 @@ def test_an_emonet_file_teaches_affectnet(tmp_path, monkeypatch):
     assert (scores["teachers"]["emonet"]["backbone"], scores["teachers"]["emonet"]["size"]) == ("emonet", 64)
     assert np.isfinite(scores["student"]["expression"]["nll"])
 
-    test = job.load_splits(config)["test"]
+    test = datasets.load_splits(config)["test"]
     logits, affect = emonet_says(network, [test.inputs["image"](i) for i in range(len(test))])
     labels, target = test.columns["expression"], test.columns["valence_arousal"].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

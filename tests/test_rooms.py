@@ -8,42 +8,36 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# What each room may import of the project besides itself. Whatever is not a room here (job, inference, faces, video
-# and the commands) may import everything, and no room may import it.
+# What each room may import of the project besides itself. What is no room here (the commands, and `answers`, which
+# users import) may import everything, and no room may import it.
 ALLOWED = {
     "errors": (),
     "signals": (),
-    "defaults": (),
     "parts": (),
     "names": (),
-    "references": ("errors",),
-    "config": ("errors", "references"),
-    "ranges": ("errors", "config"),
-    "schedules": ("errors",),
-    "statistics": ("errors",),
-    "distributed": ("errors",),
-    "locks": ("errors", "distributed"),
-    "capped_simplex": ("errors",),
-    "evidence": ("errors",),
+    "configuration": ("errors",),
     "phase": ("errors", "signals"),
     "losses": ("errors", "signals"),
     "metrics": ("errors", "signals"),
     "models": ("errors", "signals", "parts"),
-    "weighting": ("errors", "signals", "evidence", "capped_simplex"),
+    "weighting": ("errors", "signals"),
     "weights": ("errors", "models"),
     "data": ("errors", "names"),
     "recipes": (
-        "errors", "signals", "config", "defaults", "schedules", "phase", "parts", "names",
+        "errors", "signals", "configuration", "phase", "parts", "names",
         "losses", "weighting", "models", "data.augment",
     ),
-    "reporting": ("errors", "metrics", "statistics"),
+    "reporting": ("errors", "metrics"),
     "training": (
-        "errors", "signals", "config", "distributed", "phase", "parts", "metrics", "data", "reporting", "weights",
+        "errors", "signals", "configuration", "phase", "parts", "metrics", "data", "reporting", "weights",
     ),
-    "workdir": ("errors", "config", "recipes"),
-    # Above the job, as a command is.
+    "jobs": (
+        "errors", "configuration", "phase", "names", "models", "weights", "data", "recipes", "reporting", "training",
+    ),
+    "studies": ("errors", "configuration", "jobs", "reporting"),
+    "inference": ("errors", "data", "models", "weights", "recipes.common"),
     "benchmarking": (
-        "errors", "config", "phase", "parts", "models", "weights", "training", "reporting", "job",
+        "errors", "configuration", "phase", "parts", "models", "weights", "training", "reporting", "jobs",
     ),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data import reference
-from emokd.jobs import job
+from emokd.jobs import datasets, job, scoring
 from emokd.recipes import mtpkdot
 from emokd.weights import model_folder
 
@@ -86,12 +86,12 @@ def test_a_columns_unit_and_offset_change_neither_accuracy_nor_standardised_valu
 
 def test_a_student_is_evaluated_and_continued_by_the_reference_that_it_was_trained_with(runs):
     workdir, scores = runs["shifted"]
-    assert job.evaluate_student(workdir, "test")["expression"] == scores["student"]["expression"]
+    assert scoring.evaluate_student(workdir, "test")["expression"] == scores["student"]["expression"]
     folder = configuration.from_json((workdir / "config.json").read_text()).data.dir
     # Another training split has another reference, but what has been learnt already holds for the first run's.
     config = make_config(folder, **{"data.split.seed": 3})
     stored = model_folder.provenance(workdir / "student")["references"]
-    fresh, _ = job.refer(config, job.load_splits(config), None, None)
+    fresh, _ = datasets.refer(config, datasets.load_splits(config), None, None)
     assert reference.to_json(fresh["train"]) != stored
-    continued, _ = job.refer(config, job.load_splits(config), None, workdir)
+    continued, _ = datasets.refer(config, datasets.load_splits(config), None, workdir)
     assert all(reference.to_json(part) == stored for part in continued.values())

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import jax
 
 from emokd.configuration import config as configuration
-from emokd.jobs.job import TrainTeacher, create_job
+from emokd.jobs.job import create_job
+from emokd.jobs.models import TrainTeacher
 from emokd.weights import model_folder
 
 

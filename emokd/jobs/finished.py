@@ -9,8 +9,9 @@ import ml_collections
 from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.jobs import began
-from emokd.jobs.workdir import claim, read_json, write_atomically
+from emokd.jobs.workdir import RECORD, claim, read_config, read_json, write_atomically
 from emokd.reporting.report import write_report
+from emokd.reporting.scoreboard import accepted_texts
 from emokd.weights import model_folder
 
 
@@ -73,6 +74,31 @@ def look(
     claim(workdir, config)  # where config.json had been lost
     if report and (changes or not (workdir / "report.html").exists()):
         write_report(workdir)
+
+
+def remarks(workdir: pathlib.Path, accept: bool) -> list[str]:
+    """What the page of a run has to say of the data that the run began with.
+
+    Args:
+      workdir: the run's folder.
+      accept: say what has changed, in place of refusing.
+
+    Raises:
+      InputError: the data have changed, which is not accepted.
+    """
+    if not (workdir / RECORD).exists():
+        return []
+    # A page of a run without a record needs neither models nor data: they are imported here alone.
+    from emokd.jobs.datasets import load_data
+
+    config = read_config(workdir / "config.json")
+    try:
+        data = load_data(config)
+    except InputError as error:
+        return [f"The data could not be compared with what the run began with: {error}"]
+    now = {**began.describe(config, *data), "devices": None}
+    changes = dict.fromkeys([*began.accepted(workdir), *began.compare(workdir, now, accept)])
+    return accepted_texts(changes)
 
 
 def read_scores(workdir: pathlib.Path) -> dict:

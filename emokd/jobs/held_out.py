@@ -123,7 +123,7 @@ def warn_of_checkpoint(name: str, folder: pathlib.Path, run: HeldOut, load_split
       name: the teacher's.
       folder: a model folder; one that does not say how it was trained is passed over.
       run: what the run is scored on.
-      load_splits: see `emokd.jobs.job.load_splits`; called where the data set is the same and is divided otherwise.
+      load_splits: `jobs.datasets.load_splits`; called where the data set is the same and is divided otherwise.
     """
     config = _trained_with(folder)
     if config is None or not same_set(config.data, run.data):

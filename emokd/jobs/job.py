@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 import ml_collections
@@ -12,24 +12,20 @@ from absl import logging
 from emokd import recipes
 from emokd.configuration import config as configuration
 from emokd.configuration import ranges
-from emokd.data import reference, sources
-from emokd.data.augment import centre_views
-from emokd.data.cache.answers import AnswersFile
-from emokd.data.division import splits
-from emokd.data.examples import Examples, Rows
+from emokd.data import reference
+from emokd.data.examples import Rows
 from emokd.data.pipeline import readable
-from emokd.data.tables.class_counts import class_counts, named_counts
+from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.jobs import began, caching, finished, held_out, locks, predecessor
+from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
-from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results, read_config, write_atomically
-from emokd.models.answers import AnswersSpec
+from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
+from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results, write_atomically
 from emokd.models.cost import describe
-from emokd.models.network import TrainedModel, functional
-from emokd.names import normal
+from emokd.models.network import TrainedModel
 from emokd.recipes import classification
-from emokd.recipes.common import Task, average_affect, see
-from emokd.reporting import rare_classes
+from emokd.recipes.common import Task
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
@@ -37,17 +33,10 @@ from emokd.training.distributed import in_first_process, together
 from emokd.training.loop import Job
 from emokd.training.programs import Programs, make_room
 from emokd.training.sharding import check_batch_size, create_mesh
-from emokd.training.streams import Streams
-from emokd.weights import importing, model_folder
-from emokd.weights.places import find_file
+from emokd.weights import model_folder
 
 # Among the operational keys, those on which compiled programs depend.
 PROGRAM_KEYS = ("devices", "mesh.", "sharding.", "remat")
-
-TrainTeacher = Callable[[str, pathlib.Path, Sequence[HeldOut]], pathlib.Path]
-"""(configuration file, teacher's name, what it must not learn from) -> model folder."""
-Data = tuple[dict[str, Examples], Examples | None]
-"""The splits, and the unlabelled pictures where there are any."""
 
 
 def train(
@@ -162,46 +151,6 @@ def teacher_trainer(
     return train_teacher
 
 
-def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
-    """Reads the data set of `config.data` and splits it.
-
-    Raises:
-      InputError: the source is unknown, its files are wrong, or a split would be too small.
-    """
-    data = config.data
-    examples = load_examples(data, data.canvas)
-    section = data.split
-    parts = splits.split(
-        examples,
-        {name: section[name] for name in ("train", "validation", "test")},
-        section.seed,
-        folds=section.folds,
-        fold=section.fold,
-        by_group=section.by_group,
-        use_prescribed=section.use_prescribed,
-        leave_one_group_out=section.leave_one_group_out,
-        keep_leaks=section.keep_leaks,
-        compare_copies=section.compare_copies,
-        validation_is_test=section.validation_is_test,
-    )
-    return sources.finish(data.source, parts, data.options)
-
-
-def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
-    """Reads the data set of a section with `source`, `dir` and `options`; JPEGs are decoded no larger than needed."""
-    return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas)
-
-
-def load_data(config: ml_collections.ConfigDict) -> Data:
-    """The run's splits and, where it has any, its unlabelled pictures.
-
-    Raises:
-      InputError: as `load_splits` and `load_examples`.
-    """
-    extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
-    return load_splits(config), extra
-
-
 def create_job(
     config: ml_collections.ConfigDict,
     train_teacher: TrainTeacher,
@@ -280,31 +229,6 @@ def _create_job(
     return dataclasses.replace(job, attach=attach if answers else cache), models
 
 
-def refer(
-    config: ml_collections.ConfigDict, parts: Mapping[str, Examples], extra: Examples | None, start: pathlib.Path | None
-) -> tuple[dict[str, Examples], Examples | None]:
-    """The examples with the arrays of all splits read from the training split's centre, in its units.
-
-    A run that begins where another ended goes on with that one's.
-
-    Args:
-      config: whose modalities say which arrays, and whether all columns of one share a centre and unit.
-      parts: the splits.
-      extra: the unlabelled examples, or None.
-      start: the folder of the run that it begins with, or None.
-    """
-    if start:
-        references = predecessor.references(start)
-    else:
-        sections = config.get("modalities", {}).values()
-        together: dict[str, bool] = {}
-        for section in sections:
-            together[section.input] = together.get(section.input, False) or section.standardize == "all"
-        references = reference.fit(parts["train"], together)
-    referred = {name: reference.refer(part, references) for name, part in parts.items()}
-    return referred, extra and reference.refer(extra, references)
-
-
 def program_key(
     config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel], done: Collection[str]
 ) -> str:
@@ -344,163 +268,3 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     job, models = _create_job(config, train_teacher, cached=False, shared={})
     with locks.held(folder):
         return caching.write_cache(job, models, folder)
-
-
-def load_models(
-    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, runs: Sequence[HeldOut] = ()
-) -> dict[str, TrainedModel]:
-    """The networks that the configuration takes from files: "student" and teachers by name.
-
-    A teacher that has learned from what the `runs` are scored on is warned of, as far as its folder says so.
-
-    "{fold}" in a teacher's checkpoint stands for `config.data.split.fold`, for teachers trained fold by fold.
-
-    Raises:
-      InputError: a file is missing or does not fit its architecture, or its classes are not the data's.
-    """
-    models = {}
-    if "student" in config and config.student.init:
-        models["student"] = load_model(config.student.init, config.student, "config.student.init")
-    for name in sorted(config.get("teachers", {})):
-        section = config.teachers[name]
-        path = section.checkpoint.replace("{fold}", str(config.data.split.fold))
-        if not path and section.train:
-            path = str(train_teacher(section.train, pathlib.Path(name), runs))
-        if path:
-            models[name] = load_model(path, section, f"config.teachers.{name}.checkpoint")
-            for run in runs if section.checkpoint else ():
-                held_out.warn_of_checkpoint(name, find_file(path, name), run, load_splits)
-            logging.info("Teacher %s: %s", name, models[name].origin)
-    for name in sorted(config.get("modalities", {})):
-        section = config.modalities[name]
-        if section.init:
-            models[name] = load_model(section.init, section, f"config.modalities.{name}.init")
-    return models
-
-
-def load_answers(config: ml_collections.ConfigDict, sets: Sequence[Examples]) -> dict[str, AnswersFile]:
-    """The files of answers that stand for teachers, by the teacher's name.
-
-    Args:
-      config: the run's configuration.
-      sets: all examples of the run.
-
-    Raises:
-      InputError: a teacher has weights as well, or its file is missing, damaged, or lacks what this run asks.
-    """
-    files = {}
-    for name in sorted(config.get("teachers", {})):
-        section, key = config.teachers[name], f"config.teachers.{name}.answers"
-        if not section.answers:
-            continue
-        both = [other for other in ("checkpoint", "train", "task") if section[other]]
-        if both:
-            raise InputError(f"{key} is given beside .{both[0]}; a teacher comes from one of them. Leave one empty.")
-        files[name] = AnswersFile(find_file(section.answers.replace("{fold}", str(config.data.split.fold)), key))
-        logging.info("Teacher %s: answers of %s; whose weights gave them is not known.", name, files[name].origin)
-        files[name].check(name, sets, config.data)
-    return files
-
-
-def answering(file: AnswersFile) -> TrainedModel:
-    """A teacher that is known by its answers alone, in the place of a network with weights."""
-    heads = {"expression": file.widths.get("logits"), "valence_arousal": file.widths.get("valence_arousal")}
-    spec = AnswersSpec(
-        features=file.widths.get("features", 0),
-        heads={name: width for name, width in heads.items() if width},
-        classes={"expression": file.classes} if file.classes else {},
-    )
-    return TrainedModel(spec, {}, {}, file.origin)
-
-
-def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> TrainedModel:
-    """Reads a model folder, or a weights file of another framework for `section.backbone`.
-
-    "FILE#KEY" is one of several sets of weights in a file (see `importing.import_file`). Paths that do not exist as
-    they stand are looked for under $EMOKD_DATA.
-    """
-    place, which = importing.split_key(path)
-    found = find_file(place, key)
-    if found.is_dir():
-        model = model_folder.require_pictures(model_folder.load_trained(found), key)
-    else:
-        model = importing.import_file(section.backbone, found, options=section.options.to_dict(), key=which)
-    if section.size and section.size != model.spec.preprocessing.size:
-        preprocessing = dataclasses.replace(model.spec.preprocessing, size=section.size)
-        model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, preprocessing=preprocessing))
-    return model
-
-
-def evaluate_student(
-    workdir: pathlib.Path,
-    split: str,
-    *,
-    devices: int = 0,
-    batch_size: int = 0,
-    accept_changed_data: bool = False,
-) -> dict:
-    """Scores the student's folder of a finished run on a split of the run's data.
-
-    Scores do not depend on how the split is batched: padding counts nothing.
-
-    Args:
-      workdir: the run's folder.
-      split: "train", "validation" or "test".
-      devices: how many of the devices here; 0 for all, whatever the run had.
-      batch_size: pictures at a time, rounded up to a multiple of the devices; 0 for the run's.
-      accept_changed_data: score it although the data are not what the run began with; the scores then say so.
-
-    Raises:
-      InputError: there is no finished run, its data are gone, or there are not so many devices.
-    """
-    here = jax.device_count()
-    few = 0 < devices < here and jax.process_count() == 1
-    if not (few or devices in (0, here)) or batch_size < 0:
-        raise InputError(
-            f"--devices={devices} and --batch_size={batch_size}: there are {here} devices here, and several processes "
-            "take all of them; give no more, or 0 for all, and a batch of 1 or more, or 0 for the run's."
-        )
-    path = workdir / "config.json"
-    if not path.exists():
-        raise InputError(f"{workdir} holds no run: there is no {path}.")
-    if not (workdir / "student").exists():
-        raise InputError(
-            f"{workdir} holds no student: python -m emokd.train with the run's configuration finishes it, or makes the "
-            "student again from the checkpoints."
-        )
-    config = read_config(path)
-    model = model_folder.load_trained(workdir / "student")
-    parts, extra = load_data(config)
-    now = {**began.describe(config, parts, extra), "devices": None}
-    changes = began.compare(workdir, now, accept_changed_data)
-    marks = list(dict.fromkeys([*began.accepted(workdir), *changes]))
-    references = reference.from_json(model_folder.provenance(workdir / "student").get("references", {}))
-    parts = {name: reference.refer(part, references) for name, part in parts.items()}
-    found, expected = model.spec.classes, parts[split].classes
-    for head, names in found.items():
-        if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
-            raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
-    network = functional(model.spec, precision=config.precision)
-
-    def look(params, stats, batch, mirrored):
-        view = centre_views(batch["id"].shape[0], mirrored)
-        return network(params, stats, see(model.spec, batch, view))[0]
-
-    def predict(params, stats, constants, batch):
-        signals = look(params, stats, batch, False)
-        if config.get("mirror", False):
-            signals = average_affect(signals, look(params, stats, batch, True))
-        return {"student": signals}
-
-    mesh = create_mesh(devices)
-    rows = batch_size or config.batch_size
-    config = configuration.locked(config, {"batch_size": rows + -rows % mesh.size})
-    compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
-    batches = Streams(config, mesh, splits=parts).evaluation(parts[split])
-    predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
-    scores = evaluation.score(predictions, columns, expected)["student"]
-    remarks = rare_classes.remarks({"student": scores}, split, named_counts(parts["train"]))
-    for remark in remarks:
-        logging.warning("%s", remark)
-    found_scores = {"split": split, **scores, "remarks": remarks}
-    return {**found_scores, "accepted_changes": marks} if marks else found_scores

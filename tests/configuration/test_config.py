@@ -10,7 +10,7 @@ from emokd.data import sources
 from emokd.errors import InputError
 from emokd.studies.plan import create_study
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.py"))
 
 

@@ -10,7 +10,7 @@ from emokd.errors import InputError
 from emokd.jobs import job
 from emokd.studies.plan import create_study
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.py"))
 
 TEACHER = """
@@ -59,15 +59,15 @@ def test_every_configuration_is_the_same_from_elsewhere(file, elsewhere, monkeyp
 def test_a_teachers_configuration_is_found_when_its_turn_comes(elsewhere, monkeypatch):
     config = configuration.load(f"{ROOT}/configs/bounded/quickstart.py:small")
     trained = []
-    monkeypatch.setattr(job, "train", lambda config, folder: trained.append((config, folder)))
+    monkeypatch.setattr(job, "train", lambda config, folder, **_: trained.append((config, folder)))
     trainer = job.teacher_trainer(elsewhere / "run", config.data)
     (teacher,) = config.teachers.values()
-    trainer(teacher.train, pathlib.Path("one"))
+    trainer(teacher.train, pathlib.Path("one"), ())
     ((taught, folder),) = trained
     assert folder == elsewhere / "run/teachers/one"
     assert taught.recipe == "supervised" and taught.data.source == config.data.source
     with pytest.raises(InputError, match=r"config.teachers.one.train: There is no configuration file 'configs/teacher"):
-        trainer("configs/teachers/gone.py", pathlib.Path("one"))
+        trainer("configs/teachers/gone.py", pathlib.Path("one"), ())
 
 
 @pytest.fixture

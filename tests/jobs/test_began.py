@@ -2,18 +2,16 @@
 
 import json
 import pathlib
-import types
 
 import numpy as np
 import pytest
 from small_jobs import paint
 
-from emokd import report
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.errors import InputError
-from emokd.jobs import began, job, workdir
+from emokd.jobs import began, datasets, finished, workdir
 from emokd.recipes import bounded, mtpkdot, smkd
 
 TEACHER = """
@@ -138,35 +136,31 @@ def run_of(folder: pathlib.Path, size: int = 24) -> None:
     """A run's folder as far as a report needs it; `size`: of the training split that it began with."""
     config = paint(smkd.default_config(), steps=1)
     config.data.options.train = size
-    now = began.describe(config, *job.load_data(config))
+    now = began.describe(config, *datasets.load_data(config))
     config.data.options.train = 24
     workdir.claim(folder, config)
     began.begin(folder, now, begun=False)
     (folder / "scores.json").write_text(json.dumps({"split": "test", "student": {}}))
 
 
-def report_on(monkeypatch, folder, accept):
-    for name, value in {"WORKDIR": str(folder), "ACCEPT": accept}.items():
-        monkeypatch.setattr(report, name, types.SimpleNamespace(value=value))
-    report.main([])
+def report_on(folder, accept):
+    write_report(folder, finished.remarks(folder, accept))
     return (folder / "report.html").read_text()
 
 
-def test_a_report_is_refused_or_says_what_has_changed(tmp_path, monkeypatch):
+def test_a_report_is_refused_or_says_what_has_changed(tmp_path):
     run_of(tmp_path / "same")
-    assert "began with something else" not in report_on(monkeypatch, tmp_path / "same", accept=False)
+    assert "began with something else" not in report_on(tmp_path / "same", accept=False)
     run_of(tmp_path / "run", size=32)
     with pytest.raises(InputError, match="52 examples then, 44 now: 8 gone .*--accept_changed_data"):
-        report_on(monkeypatch, tmp_path / "run", accept=False)
+        report_on(tmp_path / "run", accept=False)
     assert not (tmp_path / "run" / "report.html").exists()
-    assert "began with something else: 52 examples then, 44 now" in report_on(
-        monkeypatch, tmp_path / "run", accept=True
-    )
+    assert "began with something else: 52 examples then, 44 now" in report_on(tmp_path / "run", accept=True)
 
 
-def test_a_report_where_the_data_are_not_says_that_they_were_not_compared(tmp_path, monkeypatch):
+def test_a_report_where_the_data_are_not_says_that_they_were_not_compared(tmp_path):
     run_of(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["data"] |= {"source": "image_folder", "dir": "/nowhere/at/all", "options": {}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    assert "could not be compared" in report_on(monkeypatch, tmp_path / "run", accept=False)
+    assert "could not be compared" in report_on(tmp_path / "run", accept=False)

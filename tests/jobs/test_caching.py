@@ -17,7 +17,7 @@ from emokd.configuration import defaults
 from emokd.data.cache import writer as cache_writer
 from emokd.data.painter.state import EXPRESSIONS
 from emokd.errors import InputError
-from emokd.jobs import caching, job
+from emokd.jobs import caching, datasets, job
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import bounded, smkd
@@ -224,7 +224,7 @@ def test_a_single_picture_that_is_replaced_makes_a_cache_stale(teachers, tmp_pat
     config.data.dir = f"{folder}.zip" if packed else str(folder)
     write(config, tmp_path / "cache")
     job.create_job(config, no_training)
-    unseen = caching._pictures(job.load_splits(config).values()).keys[2]
+    unseen = caching._pictures(datasets.load_splits(config).values()).keys[2]
     for side in (SIZE + 4, SIZE):
         paint_noise(folder / unseen, seed=100, side=side)
         pack(folder)
@@ -269,7 +269,7 @@ def test_however_the_set_is_split_the_cache_and_its_order_are_the_same(teachers)
     config = make_config(smkd, teachers, **changes)
     changed = configuration.locked(config, {"data.split.validation_is_test": True})
     other = configuration.locked(config, {"data.split.fold": 1})
-    honest, optimistic, fold = (job.load_splits(c) for c in (config, changed, other))
+    honest, optimistic, fold = (datasets.load_splits(c) for c in (config, changed, other))
     assert list(optimistic["validation"].keys) == list(optimistic["test"].keys) == list(honest["test"].keys)
     assert list(fold["test"].keys) != list(honest["test"].keys)
     keys = [caching.cache_key(config, {}, parts, None) for parts in (honest, optimistic, fold)]

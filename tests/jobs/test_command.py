@@ -15,7 +15,7 @@ from emokd.configuration import config
 from emokd.errors import InputError
 from emokd.jobs import command
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 PROGRAM = """
 import sys

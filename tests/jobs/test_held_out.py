@@ -10,7 +10,7 @@ from small_jobs import paint
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.errors import InputError
-from emokd.jobs import held_out, job
+from emokd.jobs import datasets, held_out, job
 from emokd.jobs.held_out import HeldOut
 from emokd.recipes import supervised
 
@@ -52,7 +52,7 @@ def test_a_run_without_a_split_to_be_scored_on_is_refused(missing, tmp_path):
 def test_a_share_of_nothing_is_no_matter_where_the_set_prescribes_the_split():
     config = paint(supervised.default_config(), steps=1)
     config.data.split.update({"train": 1.0, "validation": 0.0, "test": 0.0})
-    held_out.require_scored_splits(config, job.load_splits(config))
+    held_out.require_scored_splits(config, datasets.load_splits(config))
 
 
 @pytest.mark.parametrize(("own", "run"), [("ravdess", "ravdess_features"), ("ravdess_features", "ravdess_features")])
@@ -89,9 +89,9 @@ def test_sets_are_the_same_by_source_or_by_place(tmp_path):
 
 def test_a_teacher_of_the_same_pictures_elsewhere_learns_from_none_that_is_scored(tmp_path):
     config = teacher_of("image_folder", folder(tmp_path / "run"))
-    run = HeldOut(config.data, job.load_splits(config))
+    run = HeldOut(config.data, datasets.load_splits(config))
     other = teacher_of("image_folder", folder(tmp_path / "other"), seed=5)
-    before = job.load_splits(other)
+    before = datasets.load_splits(other)
     scored = {key for part in run.parts() for key in part.keys}
     assert scored & set(before["train"].keys)
     after = held_out.keep_out(other, before, [run])
@@ -101,7 +101,7 @@ def test_a_teacher_of_the_same_pictures_elsewhere_learns_from_none_that_is_score
 
 def test_a_teacher_of_the_same_split_loses_nothing(tmp_path):
     config = teacher_of("image_folder", folder(tmp_path / "run"))
-    parts = job.load_splits(config)
+    parts = datasets.load_splits(config)
     after = held_out.keep_out(config, parts, [HeldOut(config.data, parts)])
     assert all(after[name] is parts[name] for name in parts)
 
@@ -110,9 +110,9 @@ def test_painted_teachers_with_other_numbers_learn_from_no_scored_face():
     config = paint(supervised.default_config(), steps=1)
     config.data.options.update({"train": 60, "validation": 20, "test": 20})
     config.data.split.update({"use_prescribed": False, "by_group": False, "train": 0.4, "validation": 0.3, "test": 0.3})
-    run = HeldOut(config.data, job.load_splits(config))
+    run = HeldOut(config.data, datasets.load_splits(config))
     teacher = paint(supervised.default_config(), steps=1)
-    after = held_out.keep_out(teacher, job.load_splits(teacher), [run])
+    after = held_out.keep_out(teacher, datasets.load_splits(teacher), [run])
     scored = {key for part in run.parts() for key in part.keys}
     assert after["train"].keys and not scored & set(after["train"].keys)
 
@@ -120,8 +120,8 @@ def test_painted_teachers_with_other_numbers_learn_from_no_scored_face():
 def test_extra_pictures_are_none_of_the_scored_ones(tmp_path):
     config = teacher_of("image_folder", folder(tmp_path / "run"))
     config.data.extra = {"source": "image_folder", "dir": folder(tmp_path / "extra", 40), "options": {}}
-    parts = job.load_splits(config)
-    extra = job.load_examples(config.data.extra, 24)
+    parts = datasets.load_splits(config)
+    extra = datasets.load_examples(config.data.extra, 24)
     left = held_out.keep_extra_out(config, extra, [HeldOut(config.data, parts)])
     scored = {key for name in ("validation", "test") for key in parts[name].keys}
     assert set(left.keys) == set(extra.keys) - scored and scored
@@ -129,22 +129,22 @@ def test_extra_pictures_are_none_of_the_scored_ones(tmp_path):
 
 def test_a_checkpoint_of_another_division_is_warned_of(tmp_path, caplog):
     config = teacher_of("image_folder", folder(tmp_path / "run"))
-    run = HeldOut(config.data, job.load_splits(config))
+    run = HeldOut(config.data, datasets.load_splits(config))
 
     def warned(trained):
         caplog.clear()
         description = {"provenance": {"config": configuration.to_json(trained)}}
         (tmp_path / "model.json").write_text(json.dumps(description))
         with caplog.at_level("WARNING"):
-            held_out.warn_of_checkpoint("one", tmp_path, run, job.load_splits)
+            held_out.warn_of_checkpoint("one", tmp_path, run, datasets.load_splits)
         return [record.getMessage() for record in caplog.records if "'one'" in record.getMessage()]
 
     assert not warned(config)
     (message,) = warned(teacher_of("image_folder", config.data.dir, seed=5))
-    learned = set(job.load_splits(teacher_of("image_folder", config.data.dir, seed=5))["train"].keys)
+    learned = set(datasets.load_splits(teacher_of("image_folder", config.data.dir, seed=5))["train"].keys)
     count = len(learned & set(run.splits["test"].keys))
     assert f"{count} of {len(run.splits['test'])} of the test split" in message and "data" not in message.split("(")[0]
     assert not warned(teacher_of("oasis", seed=5))
     for text in ("{", '{"provenance": null}', '{"provenance": {"config": "{}"}}'):
         (tmp_path / "model.json").write_text(text)
-        held_out.warn_of_checkpoint("one", tmp_path, run, job.load_splits)
+        held_out.warn_of_checkpoint("one", tmp_path, run, datasets.load_splits)

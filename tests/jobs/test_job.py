@@ -16,7 +16,7 @@ from emokd.configuration import defaults
 from emokd.data import sources
 from emokd.errors import InputError
 from emokd.inference.predictor import Predictor, find_pictures
-from emokd.jobs import job
+from emokd.jobs import datasets, job, scoring
 from emokd.jobs.workdir import check, claim
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
@@ -81,7 +81,7 @@ def test_the_student_folder_holds_the_student_alone(finished):
 
 def test_evaluating_the_student_folder_gives_the_runs_scores(finished):
     _, workdir, scores = finished
-    again = job.evaluate_student(workdir, "test")
+    again = scoring.evaluate_student(workdir, "test")
     for name in ("accuracy", "macro_f1", "nll"):
         assert again["expression"][name] == pytest.approx(scores["student"]["expression"][name], rel=1e-5)
 
@@ -153,7 +153,7 @@ def test_a_teacher_of_another_data_set_keeps_its_own_split(tmp_path, monkeypatch
 
 def answers(config, workdir):
     """What the student's folder says of the whole test split at once, in float64, and the split's targets."""
-    test = job.load_splits(config)["test"]
+    test = datasets.load_splits(config)["test"]
     pixels = np.stack([test.inputs["image"](i) for i in range(len(test))]).astype(np.float32) / 255
     model = model_folder.load_trained(workdir / "student")
     signals, _ = jax.jit(functional(model.spec))(model.params, model.stats, model.spec.preprocessing(pixels))
@@ -237,7 +237,7 @@ def test_an_init_that_does_not_fit_says_what_it_is_and_what_is_wanted(backbone, 
 def test_a_run_in_bfloat16_is_scored_in_it_and_stored_in_float32(tmp_path, teachers):
     changes = {"precision": "bfloat16", "accumulate": 2, "remat": True, "devices": 4}
     scores = job.train(configuration.locked(make_config(teachers), changes), tmp_path / "run")
-    again = job.evaluate_student(tmp_path / "run", "test")
+    again = scoring.evaluate_student(tmp_path / "run", "test")
     assert again["expression"]["nll"] == pytest.approx(scores["student"]["expression"]["nll"], rel=1e-4)
     model, seen_as = model_folder.load_with_canvas(tmp_path / "run" / "student")
     assert seen_as.precision == "bfloat16"
@@ -335,7 +335,7 @@ def test_a_student_of_other_classes_than_the_data_is_refused(finished, tmp_path)
     description["spec"]["classes"]["expression"][0] = "bored"
     (workdir / "student" / "model.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match="The student's classes of 'expression' are"):
-        job.evaluate_student(workdir, "test")
+        scoring.evaluate_student(workdir, "test")
 
 
 def test_evaluation_chooses_devices_and_batch_and_scores_do_not_depend_on_them(finished, tmp_path):
@@ -346,10 +346,10 @@ def test_evaluation_chooses_devices_and_batch_and_scores_do_not_depend_on_them(f
     (workdir / "config.json").write_text(json.dumps(config | {"batch_size": 12, "devices": 100}))
     expected = finished[2]["student"]["expression"]
     for flags in ({}, {"devices": 1, "batch_size": 5}, {"batch_size": 100}):
-        found = job.evaluate_student(workdir, "test", **flags)["expression"]
+        found = scoring.evaluate_student(workdir, "test", **flags)["expression"]
         assert found["confusion"] == expected["confusion"] and found["count"] == 11
         for name in ("accuracy", "macro_f1", "nll", "ece"):
             assert found[name] == pytest.approx(expected[name], rel=1e-5), (flags, name)
     for flags in ({"devices": 9}, {"devices": -1}, {"batch_size": -1}):
         with pytest.raises(InputError, match=r"--devices=.* there are 8 devices here.* 0 for all"):
-            job.evaluate_student(workdir, "test", **flags)
+            scoring.evaluate_student(workdir, "test", **flags)

@@ -32,7 +32,7 @@ def other(tmp_path):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=pathlib.Path(locks.__file__).parents[1],
+        cwd=pathlib.Path(locks.__file__).parents[2],
     ) as process:
         assert process.stdout.readline() == "held\n"
         yield process

@@ -12,7 +12,7 @@ from small_jobs import SIZE, paint
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.errors import InputError
-from emokd.jobs import began, job, predecessor
+from emokd.jobs import began, datasets, job, predecessor
 from emokd.recipes import smkd
 from emokd.reporting.metrics_log import read_metrics
 from emokd.weights import model_folder
@@ -121,8 +121,8 @@ def test_a_run_may_not_be_scored_on_what_its_predecessor_has_learnt(first, tmp_p
     """Another division of the same set; how many there are is counted here by the sources' names."""
     division = {"data.split.use_prescribed": False, "data.split.by_group": True}
     config = make_config(start_from=str(first), **division)
-    learned = set(job.load_splits(make_config())["train"].keys)
-    test = job.load_splits(config)["test"].keys
+    learned = set(datasets.load_splits(make_config())["train"].keys)
+    test = datasets.load_splits(config)["test"].keys
     count = len(learned & set(test))
     assert 0 < count
     with pytest.raises(
@@ -135,11 +135,11 @@ def test_a_run_may_not_be_scored_on_what_its_predecessor_has_learnt(first, tmp_p
 def test_a_run_that_began_with_another_predecessor_is_refused(first, tmp_path):
     config = make_config(start_from=str(tmp_path / "first"))
     shutil.copytree(first, tmp_path / "first")
-    was = began.describe(config, *job.load_data(config))
-    assert began.differences(was, began.describe(config, *job.load_data(config))) == []
+    was = began.describe(config, *datasets.load_data(config))
+    assert began.differences(was, began.describe(config, *datasets.load_data(config))) == []
     weights = tmp_path / "first" / "student" / model_folder.WEIGHTS
     weights.write_bytes(weights.read_bytes() + b" ")
-    [change] = began.differences(was, began.describe(config, *job.load_data(config)))
+    [change] = began.differences(was, began.describe(config, *datasets.load_data(config)))
     assert "config.start_from" in change and "another run" in change
 
 

@@ -7,7 +7,7 @@ import pytest
 from absl import logging
 from small_jobs import paint
 
-from emokd.jobs import job
+from emokd.jobs import datasets, job, scoring
 from emokd.recipes import supervised
 
 
@@ -39,10 +39,10 @@ def test_a_run_says_what_its_student_never_answers_and_selects_by_balanced_accur
     scores, warnings = train(config, workdir, monkeypatch)
     remarks = scores["remarks"]
     assert json.loads((workdir / "scores.json").read_text())["remarks"] == remarks
-    training = job.load_splits(config)["train"]
+    training = datasets.load_splits(config)["train"]
     counts = np.bincount(training.columns["expression"], minlength=8)
     for split in ("validation", "test"):
-        again = job.evaluate_student(workdir, split)
+        again = scoring.evaluate_student(workdir, split)
         found = never(again["expression"]["confusion"], again["expression"]["classes"])
         told = [text for text in remarks if text.startswith(split.capitalize()) and "gives none" in text]
         assert len(told) == 1 and found
@@ -64,13 +64,13 @@ def test_a_run_says_what_its_student_never_answers_and_selects_by_balanced_accur
 
 
 def test_a_class_without_training_examples_is_said_when_the_run_begins(config, tmp_path, monkeypatch):
-    whole = job.load_splits(config)
+    whole = datasets.load_splits(config)
     # Nobody in the training split is happy: its faces are sad instead.
     train_split = whole["train"]
     names = train_split.classes["expression"]
     labels = train_split.columns["expression"]
     labels[labels == names.index("happy")] = names.index("sad")
-    monkeypatch.setattr(job, "load_splits", lambda config: whole)
+    monkeypatch.setattr(datasets, "load_splits", lambda config: whole)
     said: list[str] = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values if values else text))
     made = job.create_job(config, lambda file, name: pytest.fail("no teacher"))

@@ -14,7 +14,7 @@ from small_jobs import SIZE, paint
 
 from emokd.configuration import config as configuration
 from emokd.errors import InputError
-from emokd.jobs import began, caching, job, locks, workdir
+from emokd.jobs import began, caching, datasets, job, locks, scoring, workdir
 from emokd.recipes import supervised
 from emokd.reporting.report import write_report
 from emokd.training import loop
@@ -167,7 +167,7 @@ def test_results_without_any_configuration_are_nobodys(finished, kept):
 def test_a_damaged_configuration_names_its_file_and_the_remedy(finished, content):
     config, run, _ = finished
     (run / "config.json").write_bytes(content)
-    for refused in (lambda: job.train(config, run), lambda: job.evaluate_student(run, "test")):
+    for refused in (lambda: job.train(config, run), lambda: scoring.evaluate_student(run, "test")):
         with pytest.raises(InputError, match=r"run/config.json cannot be read as a configuration: .*remove it"):
             refused()
     (run / "config.json").unlink()
@@ -207,7 +207,7 @@ def test_a_student_that_is_gone_is_made_again_from_the_checkpoints(finished, ori
     stored = (run / "student" / model_folder.WEIGHTS).read_bytes()
     shutil.rmtree(run / "student")
     with pytest.raises(InputError, match="holds no student: .*train.* again from the checkpoints"):
-        job.evaluate_student(run, "test")
+        scoring.evaluate_student(run, "test")
     scores = job.train(config, run, shared=shared)
     assert (run / "student" / model_folder.WEIGHTS).read_bytes() == stored
     assert scores["student"] == original[1]["student"]
@@ -264,7 +264,7 @@ def test_a_data_set_that_changed_is_named_whoever_asks(finished, change, message
     config, run, pictures = finished
     change(pictures)
     before = text_of(run)
-    for refused in (lambda: job.train(config, run), lambda: job.evaluate_student(run, "test")):
+    for refused in (lambda: job.train(config, run), lambda: scoring.evaluate_student(run, "test")):
         with pytest.raises(InputError, match=message + ".*--accept_changed_data"):
             refused()
     assert text_of(run) == before
@@ -278,7 +278,7 @@ def test_a_data_set_that_changed_is_named_whoever_asks(finished, change, message
 def test_accepted_changes_mark_the_scores_and_the_page(finished, shared):
     config, run, pictures = finished
     relabel(pictures)
-    found = job.evaluate_student(run, "test", accept_changed_data=True)
+    found = scoring.evaluate_student(run, "test", accept_changed_data=True)
     assert any("happy/03.png" in change for change in found["accepted_changes"])
     unfinish(run)
     scores = job.train(config, run, accept_changed_data=True, shared=shared)
@@ -308,7 +308,7 @@ def test_a_moved_data_set_is_the_same(finished, tmp_path):
     _, run, pictures = finished
     pictures.rename(tmp_path / "elsewhere")
     scores = job.train(make_config(tmp_path / "elsewhere"), run)
-    again = job.evaluate_student(run, "test")  # which asks the run where they are
+    again = scoring.evaluate_student(run, "test")  # which asks the run where they are
     assert again["expression"]["confusion"] == scores["student"]["expression"]["confusion"]
 
 
@@ -318,7 +318,7 @@ def test_the_record_counts_what_is_there(finished):
     record = began.read(run)
     names = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
     assert sorted(key for part in record["sets"].values() for key in part["keys"]) == names
-    for split, examples in job.load_splits(config).items():
+    for split, examples in datasets.load_splits(config).items():
         assert record["sets"][split]["keys"] == list(examples.keys)
     assert record["config"]["data"]["dir"] != str(pictures)  # of the original run: it is not compared
 
@@ -331,7 +331,7 @@ def test_a_run_under_way_may_be_evaluated_and_reported_but_not_run_twice(finishe
             job.train(config, run)
         with pytest.raises(InputError, match=rf"run is in use by process {os.getpid()} on .* since "):
             job.train(make_config(pathlib.Path("/nowhere"), seed=3), run)
-        job.evaluate_student(run, "test")
+        scoring.evaluate_student(run, "test")
         assert text_of(run) == before
         write_report(run)
     assert job.train(config, run)

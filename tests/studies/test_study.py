@@ -15,9 +15,10 @@ from emokd import study as command
 from emokd.configuration.config import to_json
 from emokd.errors import InputError
 from emokd.jobs import job, locks
+from emokd.studies import run as runs
 from emokd.studies.plan import create_study, define, product
+from emokd.studies.run import collect, estimate_seconds, folder_of, list_runs, run_study
 from emokd.studies.table import results_csv, study_table
-from emokd.study import collect, estimate_seconds, folder_of, list_runs, run_study
 
 BASE = """
 from ml_collections import ConfigDict
@@ -40,7 +41,7 @@ def base(tmp_path):
 @pytest.fixture(autouse=True)
 def no_collection(monkeypatch):
     """A full garbage collection takes half a second with JAX loaded, and frees nothing here."""
-    monkeypatch.setattr(command, "gc", types.SimpleNamespace(collect=lambda: 0, freeze=lambda: None))
+    monkeypatch.setattr(runs, "gc", types.SimpleNamespace(collect=lambda: 0, freeze=lambda: None))
 
 
 def make_study(file, **changes):

@@ -1,0 +1,79 @@
+"""A run's data: its splits, its unlabelled pictures, and the centre from which its arrays are read."""
+
+import pathlib
+from collections.abc import Mapping
+
+import ml_collections
+
+from emokd.data import reference, sources
+from emokd.data.division import splits
+from emokd.data.examples import Examples
+from emokd.jobs import predecessor
+
+Data = tuple[dict[str, Examples], Examples | None]
+"""The splits, and the unlabelled pictures where there are any."""
+
+
+def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
+    """Reads the data set of `config.data` and splits it.
+
+    Raises:
+      InputError: the source is unknown, its files are wrong, or a split would be too small.
+    """
+    data = config.data
+    examples = load_examples(data, data.canvas)
+    section = data.split
+    parts = splits.split(
+        examples,
+        {name: section[name] for name in ("train", "validation", "test")},
+        section.seed,
+        folds=section.folds,
+        fold=section.fold,
+        by_group=section.by_group,
+        use_prescribed=section.use_prescribed,
+        leave_one_group_out=section.leave_one_group_out,
+        keep_leaks=section.keep_leaks,
+        compare_copies=section.compare_copies,
+        validation_is_test=section.validation_is_test,
+    )
+    return sources.finish(data.source, parts, data.options)
+
+
+def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
+    """Reads the data set of a section with `source`, `dir` and `options`; JPEGs are decoded no larger than needed."""
+    return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas)
+
+
+def load_data(config: ml_collections.ConfigDict) -> Data:
+    """The run's splits and, where it has any, its unlabelled pictures.
+
+    Raises:
+      InputError: as `load_splits` and `load_examples`.
+    """
+    extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    return load_splits(config), extra
+
+
+def refer(
+    config: ml_collections.ConfigDict, parts: Mapping[str, Examples], extra: Examples | None, start: pathlib.Path | None
+) -> tuple[dict[str, Examples], Examples | None]:
+    """The examples with the arrays of all splits read from the training split's centre, in its units.
+
+    A run that begins where another ended goes on with that one's.
+
+    Args:
+      config: whose modalities say which arrays, and whether all columns of one share a centre and unit.
+      parts: the splits.
+      extra: the unlabelled examples, or None.
+      start: the folder of the run that it begins with, or None.
+    """
+    if start:
+        references = predecessor.references(start)
+    else:
+        sections = config.get("modalities", {}).values()
+        together: dict[str, bool] = {}
+        for section in sections:
+            together[section.input] = together.get(section.input, False) or section.standardize == "all"
+        references = reference.fit(parts["train"], together)
+    referred = {name: reference.refer(part, references) for name, part in parts.items()}
+    return referred, extra and reference.refer(extra, references)

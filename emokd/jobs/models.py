@@ -1,0 +1,107 @@
+"""The networks that a run reads from files: the student to begin with, teachers, encoders, and files of answers."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import logging
+
+from emokd.data.cache.answers import AnswersFile
+from emokd.data.examples import Examples
+from emokd.errors import InputError
+from emokd.jobs import held_out
+from emokd.jobs.datasets import load_splits
+from emokd.jobs.held_out import HeldOut
+from emokd.models.answers import AnswersSpec
+from emokd.models.network import TrainedModel
+from emokd.weights import importing, model_folder
+from emokd.weights.places import find_file
+
+TrainTeacher = Callable[[str, pathlib.Path, Sequence[HeldOut]], pathlib.Path]
+"""(configuration file, teacher's name, what it must not learn from) -> model folder."""
+
+
+def load_models(
+    config: ml_collections.ConfigDict, train_teacher: TrainTeacher, runs: Sequence[HeldOut] = ()
+) -> dict[str, TrainedModel]:
+    """The networks that the configuration takes from files: "student" and teachers by name.
+
+    A teacher that has learned from what the `runs` are scored on is warned of, as far as its folder says so.
+
+    "{fold}" in a teacher's checkpoint stands for `config.data.split.fold`, for teachers trained fold by fold.
+
+    Raises:
+      InputError: a file is missing or does not fit its architecture, or its classes are not the data's.
+    """
+    models = {}
+    if "student" in config and config.student.init:
+        models["student"] = load_model(config.student.init, config.student, "config.student.init")
+    for name in sorted(config.get("teachers", {})):
+        section = config.teachers[name]
+        path = section.checkpoint.replace("{fold}", str(config.data.split.fold))
+        if not path and section.train:
+            path = str(train_teacher(section.train, pathlib.Path(name), runs))
+        if path:
+            models[name] = load_model(path, section, f"config.teachers.{name}.checkpoint")
+            for run in runs if section.checkpoint else ():
+                held_out.warn_of_checkpoint(name, find_file(path, name), run, load_splits)
+            logging.info("Teacher %s: %s", name, models[name].origin)
+    for name in sorted(config.get("modalities", {})):
+        section = config.modalities[name]
+        if section.init:
+            models[name] = load_model(section.init, section, f"config.modalities.{name}.init")
+    return models
+
+
+def load_answers(config: ml_collections.ConfigDict, sets: Sequence[Examples]) -> dict[str, AnswersFile]:
+    """The files of answers that stand for teachers, by the teacher's name.
+
+    Args:
+      config: the run's configuration.
+      sets: all examples of the run.
+
+    Raises:
+      InputError: a teacher has weights as well, or its file is missing, damaged, or lacks what this run asks.
+    """
+    files = {}
+    for name in sorted(config.get("teachers", {})):
+        section, key = config.teachers[name], f"config.teachers.{name}.answers"
+        if not section.answers:
+            continue
+        both = [other for other in ("checkpoint", "train", "task") if section[other]]
+        if both:
+            raise InputError(f"{key} is given beside .{both[0]}; a teacher comes from one of them. Leave one empty.")
+        files[name] = AnswersFile(find_file(section.answers.replace("{fold}", str(config.data.split.fold)), key))
+        logging.info("Teacher %s: answers of %s; whose weights gave them is not known.", name, files[name].origin)
+        files[name].check(name, sets, config.data)
+    return files
+
+
+def answering(file: AnswersFile) -> TrainedModel:
+    """A teacher that is known by its answers alone, in the place of a network with weights."""
+    heads = {"expression": file.widths.get("logits"), "valence_arousal": file.widths.get("valence_arousal")}
+    spec = AnswersSpec(
+        features=file.widths.get("features", 0),
+        heads={name: width for name, width in heads.items() if width},
+        classes={"expression": file.classes} if file.classes else {},
+    )
+    return TrainedModel(spec, {}, {}, file.origin)
+
+
+def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> TrainedModel:
+    """Reads a model folder, or a weights file of another framework for `section.backbone`.
+
+    "FILE#KEY" is one of several sets of weights in a file (see `importing.import_file`). Paths that do not exist as
+    they stand are looked for under $EMOKD_DATA.
+    """
+    place, which = importing.split_key(path)
+    found = find_file(place, key)
+    if found.is_dir():
+        model = model_folder.require_pictures(model_folder.load_trained(found), key)
+    else:
+        model = importing.import_file(section.backbone, found, options=section.options.to_dict(), key=which)
+    if section.size and section.size != model.spec.preprocessing.size:
+        preprocessing = dataclasses.replace(model.spec.preprocessing, size=section.size)
+        model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, preprocessing=preprocessing))
+    return model

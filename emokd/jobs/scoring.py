@@ -1,0 +1,98 @@
+"""Scoring the student of a finished run."""
+
+import pathlib
+
+import jax
+from absl import logging
+
+from emokd.configuration import config as configuration
+from emokd.data import reference
+from emokd.data.augment import centre_views
+from emokd.data.tables.class_counts import named_counts
+from emokd.errors import InputError
+from emokd.jobs import began
+from emokd.jobs.datasets import load_data
+from emokd.jobs.workdir import read_config
+from emokd.models.network import functional
+from emokd.names import normal
+from emokd.recipes.common import average_affect, see
+from emokd.reporting import rare_classes
+from emokd.training import evaluation
+from emokd.training.sharding import create_mesh
+from emokd.training.streams import Streams
+from emokd.weights import model_folder
+
+
+def evaluate_student(
+    workdir: pathlib.Path,
+    split: str,
+    *,
+    devices: int = 0,
+    batch_size: int = 0,
+    accept_changed_data: bool = False,
+) -> dict:
+    """Scores the student's folder of a finished run on a split of the run's data.
+
+    Scores do not depend on how the split is batched: padding counts nothing.
+
+    Args:
+      workdir: the run's folder.
+      split: "train", "validation" or "test".
+      devices: how many of the devices here; 0 for all, whatever the run had.
+      batch_size: pictures at a time, rounded up to a multiple of the devices; 0 for the run's.
+      accept_changed_data: score it although the data are not what the run began with; the scores then say so.
+
+    Raises:
+      InputError: there is no finished run, its data are gone, or there are not so many devices.
+    """
+    here = jax.device_count()
+    few = 0 < devices < here and jax.process_count() == 1
+    if not (few or devices in (0, here)) or batch_size < 0:
+        raise InputError(
+            f"--devices={devices} and --batch_size={batch_size}: there are {here} devices here, and several processes "
+            "take all of them; give no more, or 0 for all, and a batch of 1 or more, or 0 for the run's."
+        )
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(f"{workdir} holds no run: there is no {path}.")
+    if not (workdir / "student").exists():
+        raise InputError(
+            f"{workdir} holds no student: python -m emokd.train with the run's configuration finishes it, or makes the "
+            "student again from the checkpoints."
+        )
+    config = read_config(path)
+    model = model_folder.load_trained(workdir / "student")
+    parts, extra = load_data(config)
+    now = {**began.describe(config, parts, extra), "devices": None}
+    changes = began.compare(workdir, now, accept_changed_data)
+    marks = list(dict.fromkeys([*began.accepted(workdir), *changes]))
+    references = reference.from_json(model_folder.provenance(workdir / "student").get("references", {}))
+    parts = {name: reference.refer(part, references) for name, part in parts.items()}
+    found, expected = model.spec.classes, parts[split].classes
+    for head, names in found.items():
+        if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
+            raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
+    network = functional(model.spec, precision=config.precision)
+
+    def look(params, stats, batch, mirrored):
+        view = centre_views(batch["id"].shape[0], mirrored)
+        return network(params, stats, see(model.spec, batch, view))[0]
+
+    def predict(params, stats, constants, batch):
+        signals = look(params, stats, batch, False)
+        if config.get("mirror", False):
+            signals = average_affect(signals, look(params, stats, batch, True))
+        return {"student": signals}
+
+    mesh = create_mesh(devices)
+    rows = batch_size or config.batch_size
+    config = configuration.locked(config, {"batch_size": rows + -rows % mesh.size})
+    compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
+    batches = Streams(config, mesh, splits=parts).evaluation(parts[split])
+    predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
+    scores = evaluation.score(predictions, columns, expected)["student"]
+    remarks = rare_classes.remarks({"student": scores}, split, named_counts(parts["train"]))
+    for remark in remarks:
+        logging.warning("%s", remark)
+    found_scores = {"split": split, **scores, "remarks": remarks}
+    return {**found_scores, "accepted_changes": marks} if marks else found_scores

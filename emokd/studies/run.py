@@ -1,0 +1,172 @@
+"""A study's runs one after another, and the table of those that are finished."""
+
+import gc
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+from absl import logging
+
+from emokd.errors import InputError
+from emokd.jobs.workdir import check, read_json, write_atomically
+from emokd.reporting.progress import duration_text
+from emokd.reporting.provenance import provenance
+from emokd.reporting.table import Table
+from emokd.studies import plan as study_plan
+from emokd.studies.plan import Run, Study, check_variants
+from emokd.studies.table import Result, results_csv, study_table
+
+Train = Callable[[ml_collections.ConfigDict, str], Any]
+
+AGAIN = "Remove the folder to run it again."
+
+RECORD = "study_run.json"
+"""In a run's folder: how long it took, and where and when."""
+
+
+def run_study(
+    study: Study,
+    workdir: pathlib.Path,
+    *,
+    train: Train,
+    only: Sequence[str] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> str:
+    """Runs what is not finished, and returns the table.
+
+    Args:
+      study: what to run.
+      workdir: its folder.
+      train: (configuration, workdir) -> scores, which it also writes to `scores.json` in that workdir.
+      only: variants to run; none for all.
+      clock: gives seconds.
+
+    Raises:
+      InputError: a folder holds a run of another configuration, or a run's input is wrong; what was
+        finished before stays.
+    """
+    check_variants(only, study.variants)
+    for planned in study.runs:
+        if (folder_of(workdir, planned) / "config.json").exists():
+            check(folder_of(workdir, planned), planned.config)
+    waiting = [r for r in _chosen(study, only) if not (folder_of(workdir, r) / "scores.json").exists()]
+    table = write_results(study, workdir, collect(study, workdir))
+    while waiting:
+        _one_run(waiting.pop(0), workdir, train, clock)
+        done = collect(study, workdir)
+        table = write_results(study, workdir, done)
+        left = estimate_seconds(done, waiting)
+        logging.info(
+            "Study: %d of %d runs finished%s.",
+            len(done),
+            len(study.runs),
+            "" if left is None or not waiting else f", {len(waiting)} to go, about {duration_text(left)}",
+        )
+    return table
+
+
+def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[[], float]) -> None:
+    folder = folder_of(workdir, planned)
+    fresh = not folder.exists() or not any(folder.iterdir())
+    logging.info("Study: variant %s, %s, in %s.", planned.variant, place_text(planned), folder)
+    began = clock()
+    try:
+        train(planned.config, str(folder))
+    except InputError as error:
+        raise InputError(f"Variant {planned.variant}, {place_text(planned)}, in {folder}: {error}") from error
+    seconds = clock() - began
+    facts = provenance()
+    # The time of a run that was interrupted is not known: its first part was never written down.
+    write_atomically(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
+    gc.collect()  # a finished run's parameters sit in reference cycles
+    gc.freeze()  # what is left, programs that others share, is large: it is looked at again when one is forgotten
+
+
+def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:
+    """The run's own workdir."""
+    return study_plan.folder_of(workdir, planned.variant, planned.seed, planned.fold)
+
+
+def place_text(planned: Run) -> str:
+    """Its seed and, where there are folds, its fold."""
+    return f"seed {planned.seed}" + ("" if planned.fold is None else f", fold {planned.fold}")
+
+
+def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
+    """The finished runs, variant by variant.
+
+    Raises:
+      InputError: a file of a run cannot be read.
+    """
+    found = []
+    for planned in sorted(study.runs, key=lambda planned: study.variants.index(planned.variant)):
+        folder = folder_of(workdir, planned)
+        if (folder / "scores.json").exists():
+            record = read_json(folder / RECORD, AGAIN) if (folder / RECORD).exists() else {}
+            scores = read_json(folder / "scores.json", AGAIN)
+            found.append(
+                Result(planned.variant, planned.seed, planned.fold, scores, record.pop("seconds", None), record)
+            )
+    return found
+
+
+def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]) -> str:
+    """Writes results.csv and table.md of finished runs, each whole or not at all, and returns the table.
+
+    Raises:
+      InputError: a finished run has no number of the study's metric; results.csv is written all the same.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir / "results.csv", results_csv(results))
+    here = provenance()
+    table = study_table(
+        [result for result in results if result.variant not in study.support],
+        title=study.title,
+        metric=study.metric,
+        also=study.also,
+        per_seed=study.per_seed,
+        per_fold=study.per_fold,
+        baselines=study.baselines,
+        planned=sum(planned.variant not in study.support for planned in study.runs),
+        synthetic=any(_source(planned.config) == "painter" for planned in study.runs),
+        command=here["command"],
+        date=here["date"],
+    )
+    write_atomically(workdir / "table.md", table)
+    return table
+
+
+def _source(config: ml_collections.ConfigDict) -> str:
+    return config.get("data", {}).get("source", "")
+
+
+def estimate_seconds(done: Sequence[Result], waiting: Sequence[Run]) -> float | None:
+    """Seconds that the waiting runs will take: the mean of their variant, else of all; None where none is known."""
+    known: dict[str, list[float]] = {}
+    for result in done:
+        if result.seconds is not None:
+            known.setdefault(result.variant, []).append(result.seconds)
+    if not known:
+        return None
+    overall = statistics.mean(seconds for group in known.values() for seconds in group)
+    return sum(statistics.mean(known.get(planned.variant, [overall])) for planned in waiting)
+
+
+def _chosen(study: Study, only: Sequence[str]) -> list[Run]:
+    return [planned for planned in study.runs if not only or planned.variant in only]
+
+
+def list_runs(study: Study, workdir: pathlib.Path, only: Sequence[str] = ()) -> str:
+    """A Markdown table of the runs and whether each is done, begun, or still to do."""
+    check_variants(only, study.variants)
+    rows = []
+    for planned in _chosen(study, only):
+        folder = folder_of(workdir, planned)
+        begun = "begun" if folder.exists() and any(folder.iterdir()) else "to do"
+        state = "done" if (folder / "scores.json").exists() else begun
+        rows.append([planned.variant, place_text(planned), state])
+    return Table(["variant", "run", "state"], rows).markdown()
