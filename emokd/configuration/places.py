@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from emokd.errors import nearest
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 """The folder that has the package and, in a checkout, `configs`."""
 
 _running: contextvars.ContextVar[pathlib.Path | None] = contextvars.ContextVar("running", default=None)

@@ -221,7 +221,7 @@ def configure_logging() -> None:
     sys.unraisablehook = _report_unraisable
 
 
-_PACKAGE = str(pathlib.Path(__file__).parent) + os.sep
+_PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
 _CHATTY = re.compile(r"[/\\](orbax|grain|tensorflow_datasets|etils|flax|jax)[/\\]")
 
 

@@ -1,6 +1,7 @@
 """What every recipe needs: the task at hand, teachers, linear maps, and phases from their configuration."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -343,13 +344,11 @@ def create_phase(
     if not takes_part(section) or not learns:
         return None
     key = f"config.phases.{name}."
-    units: dict[str, Any] = {
-        "steps_per_epoch": task.steps_per_epoch(data),
-        "batch_size": task.batch_size,
-        "section": key,
-    }
-    steps = duration(section, "duration", **units)
-    warmup = duration(section, "warmup", **units, total_steps=steps, below=steps)
+    length = functools.partial(
+        duration, section, steps_per_epoch=task.steps_per_epoch(data), batch_size=task.batch_size, section=key
+    )
+    steps = length("duration")
+    warmup = length("warmup", total_steps=steps, below=steps)
     if warmup >= steps:
         raise InputError(
             f"{key}warmup_*: a warm-up of {warmup} steps leaves nothing of a phase of {steps}; shorten the warm-up, or "

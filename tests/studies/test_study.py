@@ -444,6 +444,7 @@ def get_config(arg=""):
 """
 
 
+@pytest.mark.slow
 def test_a_study_of_real_runs(tmp_path):
     """Two runs of one step each, which share their programs; the table has the numbers of their scores."""
     (tmp_path / "tiny.py").write_text(TINY)
