@@ -8,9 +8,7 @@ import pathlib
 from absl import flags
 
 from emokd.command import run
-from emokd.errors import InputError
 from emokd.reporting.report import write_report
-from emokd.reporting.scoreboard import accepted_texts
 from emokd.workdir import RECORD
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to report on.", required=True)
@@ -19,31 +17,16 @@ ACCEPT = flags.DEFINE_bool(
 )
 
 
-def remarks(workdir: pathlib.Path, accept: bool) -> list[str]:
-    """What the page has to say of the data that the run began with.
-
-    Raises:
-      InputError: they have changed, which is not accepted.
-    """
-    if not (workdir / RECORD).exists():
-        return []
-    from emokd import began, job  # only here: a page of a run without a record needs neither models nor data
-
-    config = job.read_config(workdir / "config.json")
-    try:
-        data = job.load_data(config)
-    except InputError as error:
-        return [f"The data could not be compared with what the run began with: {error}"]
-    now = {**began.describe(config, *data), "devices": None}
-    changes = dict.fromkeys([*began.accepted(workdir), *began.compare(workdir, now, accept)])
-    return accepted_texts(changes)
-
-
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
     workdir = pathlib.Path(WORKDIR.value)
-    print(write_report(workdir, remarks(workdir, ACCEPT.value)))
+    remarks = []
+    if (workdir / RECORD).exists():
+        from emokd import finished, job  # only here: the page of a run without a record needs neither models nor data
+
+        remarks = finished.remarks(workdir, job.load_data, ACCEPT.value)
+    print(write_report(workdir, remarks))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,17 @@
 
 import json
 import pathlib
-import types
 
 import numpy as np
 import pytest
 from small_jobs import paint
 
-from emokd import began, defaults, job, report, workdir
+from emokd import began, defaults, finished, job, workdir
 from emokd import config as configuration
 from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.recipes import bounded, mtpkdot, smkd
+from emokd.reporting.report import write_report
 
 TEACHER = """
 from emokd.recipes import supervised
@@ -143,28 +143,24 @@ def run_of(folder: pathlib.Path, size: int = 24) -> None:
     (folder / "scores.json").write_text(json.dumps({"split": "test", "student": {}}))
 
 
-def report_on(monkeypatch, folder, accept):
-    for name, value in {"WORKDIR": str(folder), "ACCEPT": accept}.items():
-        monkeypatch.setattr(report, name, types.SimpleNamespace(value=value))
-    report.main([])
-    return (folder / "report.html").read_text()
+def report_on(folder, accept):
+    """As the command does."""
+    return write_report(folder, finished.remarks(folder, job.load_data, accept)).read_text()
 
 
-def test_a_report_is_refused_or_says_what_has_changed(tmp_path, monkeypatch):
+def test_a_report_is_refused_or_says_what_has_changed(tmp_path):
     run_of(tmp_path / "same")
-    assert "began with something else" not in report_on(monkeypatch, tmp_path / "same", accept=False)
+    assert "began with something else" not in report_on(tmp_path / "same", accept=False)
     run_of(tmp_path / "run", size=32)
     with pytest.raises(InputError, match="52 examples then, 44 now: 8 gone .*--accept_changed_data"):
-        report_on(monkeypatch, tmp_path / "run", accept=False)
+        report_on(tmp_path / "run", accept=False)
     assert not (tmp_path / "run" / "report.html").exists()
-    assert "began with something else: 52 examples then, 44 now" in report_on(
-        monkeypatch, tmp_path / "run", accept=True
-    )
+    assert "began with something else: 52 examples then, 44 now" in report_on(tmp_path / "run", accept=True)
 
 
-def test_a_report_where_the_data_are_not_says_that_they_were_not_compared(tmp_path, monkeypatch):
+def test_a_report_where_the_data_are_not_says_that_they_were_not_compared(tmp_path):
     run_of(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["data"] |= {"source": "image_folder", "dir": "/nowhere/at/all", "options": {}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    assert "could not be compared" in report_on(monkeypatch, tmp_path / "run", accept=False)
+    assert "could not be compared" in report_on(tmp_path / "run", accept=False)
