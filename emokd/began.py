@@ -293,7 +293,7 @@ def _changed(was: Mapping[str, dict], now: Mapping[str, dict], digests: Any) -> 
     """The examples of both that have a digest in both, and another one."""
 
     def by_key(sets: Mapping[str, dict]) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for part in sets.values():
             text = digests(part)
             if len(text) == DIGITS * len(part["keys"]):
