@@ -7,8 +7,8 @@ import pathlib
 
 from absl import flags
 
-from emokd.jobs import finished
 from emokd.jobs.command import run
+from emokd.jobs.workdir import RECORD
 from emokd.reporting.report import write_report
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to report on.", required=True)
@@ -21,7 +21,13 @@ def main(argv: list[str]) -> None:
     """The command."""
     del argv
     workdir = pathlib.Path(WORKDIR.value)
-    print(write_report(workdir, finished.remarks(workdir, ACCEPT.value)))
+    remarks = []
+    if (workdir / RECORD).exists():
+        # Only here: the page of a run without a record needs neither models nor data.
+        from emokd.jobs import datasets, finished
+
+        remarks = finished.remarks(workdir, datasets.load_data, ACCEPT.value)
+    print(write_report(workdir, remarks))
 
 
 if __name__ == "__main__":

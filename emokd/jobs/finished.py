@@ -1,4 +1,4 @@
-"""A run that is finished: whether it still is what it began with, and what of it is missing."""
+"""A run that is looked at: whether it is finished, whether it still is what it began with, what of it is missing."""
 
 import json
 import pathlib
@@ -9,10 +9,13 @@ import ml_collections
 from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.jobs import began
-from emokd.jobs.workdir import RECORD, claim, read_config, read_json, write_atomically
+from emokd.jobs.workdir import claim, read_config, read_json, write_atomically
 from emokd.reporting.report import write_report
 from emokd.reporting.scoreboard import accepted_texts
 from emokd.weights import model_folder
+
+LoadData = Callable[[ml_collections.ConfigDict], tuple[dict[str, Examples], Examples | None]]
+"""The splits of a configuration, and its unlabelled pictures where it has any."""
 
 
 def is_finished(workdir: pathlib.Path) -> bool:
@@ -38,7 +41,7 @@ def is_finished(workdir: pathlib.Path) -> bool:
 def look(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    load_data: Callable[[], tuple[dict[str, Examples], Examples | None]],
+    load_data: LoadData,
     report: bool,
     accept: bool,
 ) -> None:
@@ -47,7 +50,7 @@ def look(
     Args:
       config: the run's configuration.
       workdir: its folder.
-      load_data: gives its splits and its unlabelled pictures.
+      load_data: its splits and its unlabelled pictures.
       report: whether it is to have a page.
       accept: mark its scores where something differs from what it began with, in place of refusing.
 
@@ -66,7 +69,7 @@ def look(
     if began.read(workdir) is None:
         began.compare(workdir, {}, accept)  # which says so
     else:
-        changes = began.compare(workdir, began.describe(config, *load_data()), accept)
+        changes = began.compare(workdir, began.describe(config, *load_data(config)), accept)
     if changes:
         began.note(workdir, changes)
         scores["accepted_changes"] = list(dict.fromkeys([*scores.get("accepted_changes", []), *changes]))
@@ -74,31 +77,6 @@ def look(
     claim(workdir, config)  # where config.json had been lost
     if report and (changes or not (workdir / "report.html").exists()):
         write_report(workdir)
-
-
-def remarks(workdir: pathlib.Path, accept: bool) -> list[str]:
-    """What the page of a run has to say of the data that the run began with.
-
-    Args:
-      workdir: the run's folder.
-      accept: say what has changed, in place of refusing.
-
-    Raises:
-      InputError: the data have changed, which is not accepted.
-    """
-    if not (workdir / RECORD).exists():
-        return []
-    # A page of a run without a record needs neither models nor data: they are imported here alone.
-    from emokd.jobs.datasets import load_data
-
-    config = read_config(workdir / "config.json")
-    try:
-        data = load_data(config)
-    except InputError as error:
-        return [f"The data could not be compared with what the run began with: {error}"]
-    now = {**began.describe(config, *data), "devices": None}
-    changes = dict.fromkeys([*began.accepted(workdir), *began.compare(workdir, now, accept)])
-    return accepted_texts(changes)
 
 
 def read_scores(workdir: pathlib.Path) -> dict:
@@ -111,3 +89,25 @@ def read_scores(workdir: pathlib.Path) -> dict:
         "Restore it, or remove it: training with the run's configuration then scores it again from the checkpoints."
     )
     return read_json(workdir / "scores.json", remedy)
+
+
+def remarks(workdir: pathlib.Path, load_data: LoadData, accept: bool) -> list[str]:
+    """What a page about a run, finished or not, has to say of what the run began with.
+
+    Where the data are not, as on another machine, it says that they could not be compared.
+
+    Args:
+      workdir: the run's folder, with a record.
+      load_data: its splits and its unlabelled pictures.
+      accept: say what differs, in place of refusing.
+
+    Raises:
+      InputError: something differs and is not accepted.
+    """
+    config = read_config(workdir / "config.json")
+    try:
+        data = load_data(config)
+    except InputError as error:
+        return [f"The data could not be compared with what the run began with: {error}"]
+    now = {**began.describe(config, *data), "devices": None}
+    return accepted_texts(dict.fromkeys([*began.accepted(workdir), *began.compare(workdir, now, accept)]))

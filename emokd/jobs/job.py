@@ -68,8 +68,7 @@ def train(
     with locks.held(workdir):
         in_first_process(lambda: check(workdir, config))
         if finished.is_finished(workdir):
-            accept = accept_changed_data
-            in_first_process(lambda: finished.look(config, workdir, lambda: load_data(config), report, accept))
+            in_first_process(lambda: finished.look(config, workdir, load_data, report, accept_changed_data))
             logging.info("%s is done already.", workdir)
             return finished.read_scores(workdir)
         return _train(config, workdir, report, shared, accept_changed_data, runs)

@@ -13,6 +13,7 @@ from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.jobs import began, datasets, finished, workdir
 from emokd.recipes import bounded, mtpkdot, smkd
+from emokd.reporting.report import write_report
 
 TEACHER = """
 from emokd.recipes import supervised
@@ -144,8 +145,8 @@ def run_of(folder: pathlib.Path, size: int = 24) -> None:
 
 
 def report_on(folder, accept):
-    write_report(folder, finished.remarks(folder, accept))
-    return (folder / "report.html").read_text()
+    """As the command does."""
+    return write_report(folder, finished.remarks(folder, datasets.load_data, accept)).read_text()
 
 
 def test_a_report_is_refused_or_says_what_has_changed(tmp_path):
