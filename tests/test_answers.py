@@ -7,8 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from recipes.recipes_setup import SIZE
-from test_caching import make_config, save_teacher
+from cached_jobs import SIZE, make_config, no_training, save_teacher
 
 from emokd import answers
 from emokd.configuration import config as configuration
@@ -22,10 +21,6 @@ from emokd.recipes import bounded, smkd
 from emokd.training.sharding import create_mesh
 from emokd.training.streams import Streams
 from emokd.weights import model_folder
-
-
-def no_training(file, name):
-    raise AssertionError("the teachers have weights")
 
 
 @pytest.fixture(scope="module")
