@@ -37,7 +37,8 @@ def main(argv: list[str]) -> None:
     else:
         whole = functools.partial(train, report=False, shared={}, accept_changed_data=ACCEPT.value)
         with locks.held(workdir):
-            print(run_study(study, workdir, train=whole, only=ONLY.value))
+            accept = ACCEPT.value
+            print(run_study(study, workdir, train=whole, only=ONLY.value, accept_changed_data=accept))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ So much a constant deviates that is rounded to either of two neighbouring float3
 column but rounding. [ours]
 """
 OUTLYING = 50.0
-"""A value that lies further from the mean than so many deviations is named in the log. [ours]"""
+"""A value that lies further from the others' mean than so many of their deviations is named in the log. [ours]"""
+FEW = 10
+"""Of fewer values none is called far out: the others' deviation is too uncertain. [ours]"""
 SILENT = 1e-2
 """Where one deviation serves all columns, those are named whose own is a smaller share of it. [ours]"""
 IGNORED = float(np.finfo(np.float32).max)
@@ -124,6 +126,20 @@ class Moments:
     def std(self) -> np.ndarray:
         """The deviation, of the population."""
         return np.sqrt(self.square / np.maximum(self.number, 1.0))
+
+    def distance_without(self, values: np.ndarray) -> np.ndarray:
+        """How far one of the values of each column lies from the mean of the others, in their deviations.
+
+        With itself among them no value of n lies further than sqrt(n - 1), however wrong it is. A value that is alone,
+        or beside which nothing else deviates, lies at infinity; where all are equal, at 0.
+        """
+        others = np.maximum(self.number - 1, 1.0)
+        apart = np.abs(values - self.mean)
+        square = np.maximum(self.square - apart**2 * self.number / others, 0.0)
+        # What is left of a difference of almost equal sums is rounding.
+        std = np.sqrt(np.where(square > 1e-12 * self.square, square, 0.0) / others)
+        far = apart * self.number / others
+        return np.divide(far, std, out=np.where(far > 0, np.inf, 0.0), where=std > 0)
 
     @property
     def dead(self) -> np.ndarray:
@@ -242,11 +258,14 @@ def remark(what: str, moments: Moments, names: Sequence[str] = (), together: Mom
         return
     joint = moments if together is None else together
     dead = np.broadcast_to(joint.dead, moments.mean.shape)
-    std = np.where(dead, np.inf, joint.std)
-    furthest = np.maximum(moments.high - joint.mean, joint.mean - moments.low)
+    far = np.maximum(joint.distance_without(moments.high), joint.distance_without(moments.low))
+    outlying = (far >= OUTLYING) & ~dead & (joint.number >= FEW)
     found = [
         ("hardly deviate beside their own magnitude: they are dead, and become 0", dead),
-        (f"have values further than {OUTLYING:g} deviations from the mean", furthest / std > OUTLYING),
+        (
+            f"have a value further than {OUTLYING:g} deviations of the others from their mean",
+            outlying & ~dead & (joint.number >= FEW),
+        ),
         (
             f"deviate by less than {SILENT:g} of what all columns together do, by which they are divided "
             "(standardize='all')",

@@ -12,6 +12,7 @@ import ml_collections
 from absl import logging
 
 from emokd.errors import InputError
+from emokd.jobs import began
 from emokd.jobs.workdir import check, read_json, write_atomically
 from emokd.reporting.progress import duration_text
 from emokd.reporting.provenance import provenance
@@ -34,6 +35,7 @@ def run_study(
     *,
     train: Train,
     only: Sequence[str] = (),
+    accept_changed_data: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> str:
     """Runs what is not finished, and returns the table.
@@ -43,22 +45,32 @@ def run_study(
       workdir: its folder.
       train: (configuration, workdir) -> scores, which it also writes to `scores.json` in that workdir.
       only: variants to run; none for all.
+      accept_changed_data: go on although runs began with different data; the table then says so.
       clock: gives seconds.
 
     Raises:
-      InputError: a folder holds a run of another configuration, or a run's input is wrong; what was
-        finished before stays.
+      InputError: a folder holds a run of another configuration, runs of one configuration of data began with
+        different data, or a run's input is wrong; what was finished before stays.
     """
     check_variants(only, study.variants)
     for planned in study.runs:
         if (folder_of(workdir, planned) / "config.json").exists():
             check(folder_of(workdir, planned), planned.config)
+    known: dict[str, tuple[str, began.Record]] = {}
+    changes = [
+        change
+        for planned in study.runs
+        if (folder_of(workdir, planned) / "scores.json").exists()
+        for change in _compare_data(folder_of(workdir, planned), known, accept_changed_data)
+    ]
     waiting = [r for r in _chosen(study, only) if not (folder_of(workdir, r) / "scores.json").exists()]
-    table = write_results(study, workdir, collect(study, workdir))
+    table = write_results(study, workdir, collect(study, workdir), changes)
     while waiting:
-        _one_run(waiting.pop(0), workdir, train, clock)
+        planned = waiting.pop(0)
+        _one_run(planned, workdir, train, clock)
+        changes += _compare_data(folder_of(workdir, planned), known, accept_changed_data)
         done = collect(study, workdir)
-        table = write_results(study, workdir, done)
+        table = write_results(study, workdir, done, changes)
         left = estimate_seconds(done, waiting)
         logging.info(
             "Study: %d of %d runs finished%s.",
@@ -114,8 +126,39 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
     return found
 
 
-def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]) -> str:
+def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, began.Record]], accept: bool) -> list[str]:
+    """What a finished run was asked to go on with, and how its data differ from those of earlier runs, in words.
+
+    Args:
+      folder: the run's.
+      known: the first run of each configuration of data, by name, and what it began with; a new one is added.
+      accept: say it, in place of refusing.
+
+    Raises:
+      InputError: the data differ, which is not accepted.
+    """
+    record = began.read(folder)
+    if record is None:
+        return []
+    name, was = known.setdefault(json.dumps(record["config"].get("data"), sort_keys=True), (str(folder), record))
+    changes = began.data_differences(was, record)
+    if changes and not accept:
+        raise InputError(
+            f"{folder} began with other data than {name}, so that their scores do not compare: {'; '.join(changes)}. "
+            f"Remove the folders of the runs with the wrong data, or add {began.ACCEPT}; the table then says so."
+        )
+    accepted = [f"{folder.name} in {folder.parent}: {change}" for change in began.accepted(folder)]
+    return [*accepted, *(f"{folder} beside {name}: {change}" for change in changes)]
+
+
+def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result], changes: Sequence[str] = ()) -> str:
     """Writes results.csv and table.md of finished runs, each whole or not at all, and returns the table.
+
+    Args:
+      study: the study.
+      workdir: its folder.
+      results: the finished runs.
+      changes: where the data of runs differ although that was accepted; they stand below the table.
 
     Raises:
       InputError: a finished run has no number of the study's metric; results.csv is written all the same.
@@ -136,6 +179,9 @@ def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]
         command=here["command"],
         date=here["date"],
     )
+    if changes:
+        noted = "".join(f"\n- {change}" for change in changes)
+        table += f"\n**Runs of different data stand in this table; that was accepted:**\n{noted}\n"
     write_atomically(workdir / "table.md", table)
     return table
 

@@ -94,6 +94,19 @@ def test_the_log_names_dead_columns_and_those_with_values_far_out(monkeypatch):
     assert len(said) == 2
 
 
+@pytest.mark.parametrize("rows", [20, 312])
+def test_one_wrong_value_is_seen_however_few_rows_there_are(rows, monkeypatch):
+    """Measured with the outlier among them, it would lie within sqrt(rows - 1) deviations; here NumPy leaves it out."""
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
+    values = table(rows=rows, columns=3)
+    values[1, 2] = 1e6 * values[0, 2] + 1e6
+    fit(values)
+    others = np.delete(values[:, 2].astype(np.float64), 1)
+    assert abs(values[1, 2] - others.mean()) / others.std() > standardize.OUTLYING
+    assert len(said) == 1 and "1 of 3" in said[0] and said[0].endswith(": 2.")
+
+
 def test_columns_are_named_and_so_are_those_that_one_deviation_for_all_silences(monkeypatch):
     said = []
     monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))

@@ -14,7 +14,7 @@ from scipy import stats
 from emokd import study as command
 from emokd.configuration.config import to_json
 from emokd.errors import InputError
-from emokd.jobs import job, locks
+from emokd.jobs import began, job, locks
 from emokd.studies import run as runs
 from emokd.studies.plan import create_study, define, product
 from emokd.studies.run import collect, estimate_seconds, folder_of, list_runs, run_study
@@ -405,6 +405,40 @@ def test_an_empty_study_has_a_table_too():
     )  # fmt: skip
     assert "0 of 2 finished" in text and cells(text) == []
     assert results_csv([]).startswith("variant,seed,fold,seconds,")
+
+
+class RecordingTrain(FakeTrain):
+    """Also writes what a run began with: `label` is the target of the one test example."""
+
+    label = "a"
+
+    def __call__(self, config, workdir, **options):
+        scores = super().__call__(config, workdir, **options)
+        part = {"keys": ["x"], "contents": "", "columns": {"expression": began._digests([self.label.encode()])}}
+        record = {
+            "sets": {"test": part}, "classes": {}, "accepted": [], "files": {}, "trained": {},
+            "config": json.loads(to_json(config)),
+        }  # fmt: skip
+        began.write(pathlib.Path(workdir), record)
+        return scores
+
+
+def test_runs_of_different_data_do_not_stand_in_one_table_unless_that_is_accepted(base, tmp_path):
+    study = make_study(base, seeds=(0,))
+    train = RecordingTrain(failing={("kd", 0)})
+    with pytest.raises(InputError, match="no file x"):
+        run_study(study, tmp_path, train=train)
+    train = RecordingTrain()
+    train.label = "b"
+    with pytest.raises(
+        InputError, match=r"kd.* began with other data than .*none.*expression of 1 examples \(x\).*Remove"
+    ):
+        run_study(study, tmp_path, train=train)
+    with pytest.raises(InputError, match="began with other data"):  # also where nothing is left to run
+        run_study(study, tmp_path, train=train)
+    table = run_study(study, tmp_path, train=train, accept_changed_data=True)
+    assert "Runs of different data stand in this table" in table and "expression of 1 examples (x)" in table
+    assert (tmp_path / "table.md").read_text() == table
 
 
 def test_the_command_lists_and_runs(tmp_path, base, monkeypatch, capsys):
