@@ -39,7 +39,14 @@ BLOCKS = {
     "efficientformer": (lambda rngs: MetaBlock(Attention(8, rngs=rngs), TokenMlp(8, rngs=rngs), 8), (2, 49, 8)),
     "efficientnet": (
         lambda rngs: efficientnet.Block(
-            8, 8, expansion=4, strides=1, kernel_size=5, squeeze=True, activation=jax.nn.silu, rngs=rngs
+            *(8, 8),
+            expansion=4,
+            strides=1,
+            kernel_size=5,
+            squeeze=True,
+            activation=jax.nn.silu,
+            style="tensorflow",
+            rngs=rngs,
         ),
         (2, 8, 8, 8),
     ),
