@@ -26,13 +26,15 @@ from emokd.weights import model_folder
 
 SIZE, BATCH, CLASSES = 16, 8, 8
 TEACHER = NetworkSpec("basic_cnn", {"width": 3, "size": SIZE}, {"pretrained": 5}, preprocessing=Preprocessing(SIZE))
+OWN = NetworkSpec("basic_cnn", {"width": 2, "size": SIZE}, {"scene": 8}, preprocessing=Preprocessing(SIZE))
 PEAK = {"matmul_flops": 1e9, "copy_bytes": 1e9, "dtype": "bfloat16", "side": 1, "size_bytes": 4}
 
 
 def make_config(folder):
-    """Two phases of SMKD with a teacher from a file and one among the parameters of the run, which rests."""
-    params, stats = functional(TEACHER).init(jax.random.key(0))
-    model_folder.save_model(folder, TEACHER, params, stats, {"source": "test"})
+    """Two phases of SMKD with a teacher that is frozen and one among the parameters of the run, which rests."""
+    for name, spec in (("frozen", TEACHER), ("own", OWN)):
+        params, stats = functional(spec).init(jax.random.key(0))
+        model_folder.save_model(folder / name, spec, params, stats, {"source": "test"})
     config = smkd.default_config()
     config.batch_size = BATCH
     config.devices = 1
@@ -41,8 +43,9 @@ def make_config(folder):
     config.data.canvas = SIZE
     config.data.num_threads = 1
     config.student = defaults.network("basic_cnn", size=SIZE, width=2)
-    config.teachers.frozen = defaults.teacher(checkpoint=str(folder))
-    config.teachers.own = defaults.teacher("basic_cnn", task="scene", size=SIZE, width=2)
+    config.teachers.frozen = defaults.teacher(checkpoint=str(folder / "frozen"))
+    config.teachers.own = defaults.teacher(checkpoint=str(folder / "own"))
+    config.teachers.own.tuning = "full"
     for name in config.phases:
         config.phases[name] = defaults.phase(steps=3, learning_rate=1e-2, warmup_percent=0.0)
     for name in ("teach", "probe", "finetune"):
@@ -54,7 +57,7 @@ def make_config(folder):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    return make_config(tmp_path_factory.mktemp("benchmark") / "frozen")
+    return make_config(tmp_path_factory.mktemp("benchmark"))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +170,7 @@ def test_fake_votes_are_distributions():
 def test_a_teacher_that_would_be_trained_is_stood_in_for(tmp_path):
     file = tmp_path / "teacher.py"
     file.write_text(
-        "from emokd import defaults\n"
+        "from emokd.configuration import defaults\n"
         "from emokd.recipes import supervised\n"
         "def get_config(arg=''):\n"
         "    config = supervised.default_config()\n"
