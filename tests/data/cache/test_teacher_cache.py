@@ -177,7 +177,8 @@ sys.exit("no progress")
 def test_killed_again_and_again_it_ends_as_if_it_had_never_been(tmp_path, whole, step):
     """The last two files need four changes within one life."""
     root = pathlib.Path(__file__).parents[3]
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(step), str(root), str(root / "tests/data")]
+    here = pathlib.Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(step), str(root), str(here)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 2
