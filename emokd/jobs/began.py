@@ -202,7 +202,7 @@ def begin(workdir: pathlib.Path, now: Record, begun: bool, changes: Sequence[str
     """
     was = read(workdir)
     if was is None:
-        write(workdir, {**now, "late": begun})
+        write(workdir, {**now, "late": begun, "accepted": [_accepted(changes)] if changes else []})
     elif changes:
         write(workdir, {**now, "accepted": [*was["accepted"], _accepted(changes)]})
 
@@ -352,11 +352,13 @@ def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
         )
     if changes:
         logging.warning("Accepted: %s.", "; ".join(changes))
-    changes += [f"config.start_from: {folder}: {c}" for entry in was["accepted"] for c in entry["changes"]]
+    for change in [change for entry in was["accepted"] for change in entry["changes"]]:
+        # What was accepted of runs before that one names them by itself.
+        changes.append(change if change.startswith("config.start_from: ") else f"config.start_from: {folder}: {change}")
     earlier = was.get("start_from")
     if earlier and pathlib.Path(earlier["folder"]).is_dir():
         changes += check_start(pathlib.Path(earlier["folder"]), now, accept)
-    return changes
+    return list(dict.fromkeys(changes))
 
 
 def _learned(was: Record, now: Record) -> list[str]:

@@ -227,3 +227,13 @@ def test_a_teachers_folder_with_other_classes_is_another_one(tmp_path):
     assert differences(was, described(["sad", "happy"], "tomorrow")) == []
     (change,) = differences(was, described(["happy", "sad"], "today"))
     assert change.startswith("config.teachers.one.checkpoint is another file")
+
+
+def test_what_was_accepted_of_a_run_goes_on_through_those_that_begin_with_it(tmp_path):
+    """Also where the first of them is gone."""
+    began.begin(tmp_path, describe(splits()), begun=False, changes=["config.start_from: first: 2 new", "3 gone"])
+    assert began.accepted(tmp_path) == ["config.start_from: first: 2 new", "3 gone"]
+    assert began.check_start(tmp_path, describe(splits()), accept=False) == [
+        "config.start_from: first: 2 new",
+        f"config.start_from: {tmp_path}: 3 gone",
+    ]
