@@ -122,6 +122,8 @@ def test_of_two_sets_of_weights_the_key_chooses_one(tmp_path):
 def test_a_configuration_names_file_and_key_in_one(tmp_path):
     assert importing.split_key("a/x.pth#state_dict_ema") == ("a/x.pth", "state_dict_ema")
     assert importing.split_key("a/x.ckpt#ema.module") == ("a/x.ckpt", "ema.module")
+    (tmp_path / "x.model").touch()  # its first bytes say what it is
+    assert importing.split_key(f"{tmp_path}/x.model#ema") == (f"{tmp_path}/x.model", "ema")
     for plain in ("a/x.pth", "runs/a#b/student", "a#b.pth", "a/x.pth#"):
         assert importing.split_key(plain) == (plain, "")
     state = {k: torch.tensor(v) for k, v in torchvision_state(classes=6).items()}

@@ -81,6 +81,8 @@ class Examples:
         is not known; what a model of them is shown must be cut likewise.
       pixels: `pixels(i, min_side)` decodes the example's picture file, reduced or not while both sides are at least
         `min_side` (0: full size), for finding copies in other bytes; None where equal content is all there is to know.
+      seen: `seen(i)` gives a hash of the example's bytes where they have been read, else "": nothing is read for it.
+        None where `content` tells all bytes apart.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Examples:
     groups: np.ndarray | None = None
     face_crop: str = ""
     pixels: Callable[[int, int], np.ndarray] | None = None
+    seen: Callable[[int], str] | None = None
 
     def __post_init__(self):
         if not self.keys:
@@ -121,6 +124,10 @@ class Examples:
             found = pool.map(lambda chunk: [self.content(i) for i in chunk.tolist()], chunks)
             return [content for chunk in found for content in chunk]
 
+    def hashes(self) -> list[str]:
+        """A hash of each example's bytes where they have been read, else an empty text."""
+        return [""] * len(self) if self.seen is None else [self.seen(i) for i in range(len(self))]
+
     def select(self, indices: np.ndarray) -> "Examples":
         """The examples at `indices`, in that order."""
         indices = np.asarray(indices)
@@ -135,6 +142,7 @@ class Examples:
             inputs={name: reindex(read) for name, read in self.inputs.items()},
             content=reindex(self.content),
             pixels=None if self.pixels is None else reindex(self.pixels),
+            seen=None if self.seen is None else reindex(self.seen),
             splits=None if self.splits is None else self.splits[indices],
             groups=None if self.groups is None else self.groups[indices],
         )

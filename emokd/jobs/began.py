@@ -5,8 +5,8 @@ evaluated, reported or begun from. Whatever differs is named, and refused unless
 it, and the scores say so.
 
 The bytes of pictures are as well known as duplicates are (`Examples.contents`): by size, in an archive also by
-checksum, by hash where sizes are equal; arrays by hash. Nothing is read for it that the search for duplicates does not
-read.
+checksum, by hash where sizes are equal; arrays by hash. What the search for copies has read is known by hash as well
+(`Examples.hashes`). Nothing is read for it that these do not read.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from absl import logging
 from emokd.configuration import config as configuration
 from emokd.data.examples import Examples
 from emokd.errors import InputError, excerpt
+from emokd.jobs import predecessor
 from emokd.jobs.workdir import RECORD, read_json, write_atomically
 from emokd.reporting.provenance import command, versions
 from emokd.training.sharding import create_mesh
@@ -32,8 +33,8 @@ from emokd.weights.importing import file_hash, split_key
 from emokd.weights.places import find_file
 
 Record = dict[str, Any]
-"""As JSON: `config`, `sets` ({name: `keys`, `contents`, `columns`}), `classes`, `files` ({key: hash}), `trained`
-({key: configuration}), `start_from`, `devices`, `accepted` and `versions`; see `describe`."""
+"""As JSON: `config`, `sets` ({name: `keys`, `contents`, `bytes`, `columns`}), `classes`, `files` ({key: hash}),
+`trained` ({key: configuration}), `start_from`, `devices`, `accepted` and `versions`; see `describe`."""
 
 DIGITS = 8
 """Hexadecimal digits of the digest of one example's bytes or target."""
@@ -91,6 +92,7 @@ def _describe_set(examples: Examples, labelled: bool) -> dict[str, Any]:
     return {
         "keys": list(examples.keys),
         "contents": _digests(content.encode() for content in examples.contents()),
+        "bytes": _digests(map(str.encode, hashes)) if any(hashes := examples.hashes()) else "",
         "columns": columns if labelled else {},
     }
 
@@ -108,20 +110,25 @@ def _value_bytes(value: np.ndarray) -> bytes:
 
 
 def _hash(path: pathlib.Path) -> str:
-    """The sha256 of a file, or of a model folder's weights; empty for what is neither."""
-    if path.is_dir():
-        path = path / model_folder.WEIGHTS
-    if not path.is_file():
+    """The sha256 of a file, or of a model folder's weights and what it says of them; empty for what is neither."""
+    if not path.is_dir():
+        return file_hash(path) if path.is_file() else ""
+    weights = path / model_folder.WEIGHTS
+    if not weights.is_file():
         return ""
-    try:
-        return file_hash(path)  # a manifest's shards included
-    except InputError:  # no weights, such as a teacher's answers
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    # Class names and normalisation count as the weights do; where they came from does not.
+    said = hashlib.sha256(file_hash(weights).encode())
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # whoever reads it says so
+        spec = json.loads((path / model_folder.DESCRIPTION).read_text(encoding="utf-8"))["spec"]
+        said.update(json.dumps(spec, sort_keys=True).encode())
+    return said.hexdigest()
 
 
-def _describe_start(folder: pathlib.Path) -> dict[str, str]:
-    return {"folder": str(folder), "student": _hash(folder / "student"), "scores": _hash(folder / "scores.json")}
+def _describe_start(folder: pathlib.Path) -> dict[str, Any]:
+    found = {"folder": str(folder), "student": _hash(folder / "student"), "scores": _hash(folder / "scores.json")}
+    with contextlib.suppress(InputError):  # whoever begins there says so
+        return {**found, "phases": sorted(predecessor.phases_done(folder))}
+    return found
 
 
 def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
@@ -195,7 +202,7 @@ def begin(workdir: pathlib.Path, now: Record, begun: bool, changes: Sequence[str
     """
     was = read(workdir)
     if was is None:
-        write(workdir, {**now, "late": begun})
+        write(workdir, {**now, "late": begun, "accepted": [_accepted(changes)] if changes else []})
     elif changes:
         write(workdir, {**now, "accepted": [*was["accepted"], _accepted(changes)]})
 
@@ -221,6 +228,14 @@ def accepted(workdir: pathlib.Path) -> list[str]:
 def differences(was: Record, now: Record) -> list[str]:
     """Where two records differ, in words, the first few names of each kind; of the sets, those that both have."""
     found = data_differences(was, now)
+    columns = [{name for part in record["sets"].values() for name in part["columns"]} for record in (was, now)]
+    if columns[0] != columns[1]:
+        parts = [
+            f"{name} is {verb}"
+            for names, verb in ((columns[1] - columns[0], "new"), (columns[0] - columns[1], "gone"))
+            for name in sorted(names)
+        ]
+        found.append(f"the targets: {', '.join(parts)}")
     if EXTRA in was["sets"] and EXTRA in now["sets"]:
         found += _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples (data.extra)")
     for key, digest in now["files"].items():
@@ -276,11 +291,12 @@ def _set_differences(was: Mapping[str, dict], now: Mapping[str, dict], what: str
         changed = _changed(was, now, lambda part, column=column: part["columns"].get(column, ""))
         if changed:
             found.append(f"{column} of {len(changed)} {what} ({excerpt(changed, 3)})")
-    # The digest of one picture's bytes depends on which others there are.
+    changed = _changed(was, now, lambda part: part.get("bytes", ""))
+    # The digest of one picture's content depends on which others there are.
     if not gone and not added:
-        changed = _changed(was, now, lambda part: part["contents"])
-        if changed:
-            found.append(f"the content of {len(changed)} {what} ({excerpt(changed, 3)})")
+        changed = list(dict.fromkeys([*changed, *_changed(was, now, lambda part: part["contents"])]))
+    if changed:
+        found.append(f"the content of {len(changed)} {what} ({excerpt(changed, 3)})")
     return found
 
 
@@ -326,7 +342,7 @@ def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
         return []
     if was["config"].get("data", {}).get("options") != now["config"].get("data", {}).get("options"):
         # Asked for other inputs, a source gives other contents under the same names.
-        was = {**was, "sets": {name: {**part, "contents": ""} for name, part in was["sets"].items()}}
+        was = {**was, "sets": {name: {**part, "contents": "", "bytes": ""} for name, part in was["sets"].items()}}
     changes = [f"config.start_from: {folder}: {change}" for change in data_differences(was, now)]
     changes += [f"config.start_from: {folder}: {change}" for change in _learned(was, now)]
     if changes and not accept:
@@ -336,11 +352,13 @@ def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
         )
     if changes:
         logging.warning("Accepted: %s.", "; ".join(changes))
-    changes += [f"config.start_from: {folder}: {c}" for entry in was["accepted"] for c in entry["changes"]]
+    for change in [change for entry in was["accepted"] for change in entry["changes"]]:
+        # What was accepted of runs before that one names them by itself.
+        changes.append(change if change.startswith("config.start_from: ") else f"config.start_from: {folder}: {change}")
     earlier = was.get("start_from")
     if earlier and pathlib.Path(earlier["folder"]).is_dir():
         changes += check_start(pathlib.Path(earlier["folder"]), now, accept)
-    return changes
+    return list(dict.fromkeys(changes))
 
 
 def _learned(was: Record, now: Record) -> list[str]:

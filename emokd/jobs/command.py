@@ -97,11 +97,11 @@ def readable_errors(command: str) -> Iterator[None]:
         logging.debug("Input error", exc_info=error)
         _leave(f"{command}: {error}", INPUT_ERROR)
     except Exception as error:
-        full = full_disk(error)
-        if full is None:
+        told = full_disk(error) or _refused(error)
+        if told is None:
             raise
-        logging.debug("Full disk", exc_info=error)
-        _leave(f"{command}: {full}", INPUT_ERROR)
+        logging.debug("The disk", exc_info=error)
+        _leave(f"{command}: {told}", INPUT_ERROR)
 
 
 def _leave(message: str, code: int) -> None:
@@ -204,6 +204,16 @@ def full_disk(error: BaseException) -> str | None:
             return f"no space left on the disk: {place.group(1) if place else _one_line(str(cause))}"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _refused(error: Exception) -> str | None:
+    """The message for a file that may not be read or written, or None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return None
+    place = error.filename2 or error.filename
+    if place is None:
+        return None
+    return f"{place}: {error.strerror}. Change who may read and write there, or give another place."
 
 
 def _workdir() -> str:

@@ -45,7 +45,7 @@ def load_models(
         if path:
             models[name] = load_model(path, section, f"config.teachers.{name}.checkpoint")
             for run in runs if section.checkpoint else ():
-                held_out.warn_of_checkpoint(name, find_file(path, name), run, load_splits)
+                held_out.warn_of_checkpoint(name, find_file(importing.split_key(path)[0], name), run, load_splits)
             logging.info("Teacher %s: %s", name, models[name].origin)
     for name in sorted(config.get("modalities", {})):
         section = config.modalities[name]

@@ -6,6 +6,7 @@ others name its folder in `config.start_from`.
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Collection
 
@@ -16,7 +17,7 @@ from absl import logging
 from emokd.data import reference
 from emokd.data.reference import Reference
 from emokd.errors import InputError, excerpt
-from emokd.jobs.workdir import read_config
+from emokd.jobs.workdir import RECORD, read_config
 from emokd.phase import Recipe, Tree, path_string
 from emokd.recipes.common import takes_part
 from emokd.training.checkpoints import abstract_like, read_weights
@@ -56,8 +57,21 @@ def phases_done(folder: pathlib.Path) -> set[str]:
     if not (folder / "scores.json").exists():
         raise InputError(f"config.start_from is {folder}, whose run is not finished; finish it first.")
     config = read_config(folder / "config.json")
-    earlier = phases_done(pathlib.Path(config.start_from)) if config.start_from else set()
+    earlier: set[str] = set()
+    if config.start_from and (known := _phases_on_record(folder)) is not None:
+        earlier = known  # that run's folder may be gone, or be named from another working directory
+    elif config.start_from:
+        earlier = phases_done(pathlib.Path(config.start_from))
     return earlier | {name for name, phase in config.phases.items() if takes_part(phase)}
+
+
+def _phases_on_record(folder: pathlib.Path) -> set[str] | None:
+    """The phases that had been done when the run in `folder` began, as far as its record says."""
+    try:
+        started = json.loads((folder / RECORD).read_text(encoding="utf-8"))["start_from"]
+        return set(started["phases"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:

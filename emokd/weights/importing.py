@@ -56,7 +56,10 @@ KEY_MARK = "#"
 def split_key(path: str) -> tuple[str, str]:
     """A path of a configuration as (path, key): "ema.pth#state_dict_ema" has the key "state_dict_ema"."""
     before, _, key = path.rpartition(KEY_MARK)
-    return (before, key) if key and pathlib.Path(before).suffix.lower() in FORMATS else (path, "")
+    known = pathlib.Path(before).suffix.lower() in FORMATS or (
+        pathlib.Path(before).is_file() and not pathlib.Path(path).exists()
+    )
+    return (before, key) if key and known else (path, "")
 
 
 def import_file(
@@ -211,9 +214,12 @@ def find_foreign_module(backbone: str) -> Callable[[str], str]:
 
 
 def file_hash(path: pathlib.Path) -> str:
-    """SHA-256 of a weights file, hexadecimal; of a manifest and its shards one after the other."""
+    """SHA-256 of a file, hexadecimal; of a manifest of weights and its shards one after the other."""
+    shards: list[pathlib.Path] = []
+    with contextlib.suppress(InputError):  # it is no manifest, or no weights at all
+        shards = shards_of(path) if recognise(path) is MANIFEST else []
     digest = hashlib.sha256()
-    for each in [path, *(shards_of(path) if recognise(path) is MANIFEST else [])]:
+    for each in [path, *filter(pathlib.Path.is_file, shards)]:
         with each.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

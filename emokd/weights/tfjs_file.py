@@ -109,6 +109,11 @@ def _groups(path: pathlib.Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {str(error).splitlines()[0]}. {AGAIN}") from error
     groups = value.get("weightsManifest") if isinstance(value, dict) else value
+    if isinstance(value, dict) and isinstance(value.get("weight_map"), dict):
+        raise InputError(
+            f"{path} is the index of weights that lie in several files, which are not read one by one. Join them into "
+            "one, where the model is at hand: torch.save(model.state_dict(), 'weights.pt')."
+        )
     if not is_manifest(groups):
         raise InputError(
             f"{path} is no manifest of TensorFlow.js, which is a list of groups with 'paths' and 'weights'. "

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from emokd.errors import InputError, excerpt, nearest
 from emokd.weights.mapping import TORCH, Names
@@ -45,6 +46,13 @@ def flatten_containers(loaded: Mapping[Any, Any], source: str) -> dict[str, Any]
             f"{source} is not a state dict and holds none: its keys are {excerpt(map(repr, loaded), 5) or 'none'}. "
             f"Save `model.state_dict()`."
         )
+    for unnamed in _unnamed_averages(loaded, ()):
+        logging.warning(
+            "%s: %r holds averaged weights as well, without names, so that they cannot be read; the others were. "
+            "Published accuracies are usually those of averaged weights: where the model is at hand, copy them into it "
+            "and save `model.state_dict()`.",
+            *(source, ".".join(unnamed)),
+        )
     return flat
 
 
@@ -61,6 +69,18 @@ def _state_dicts(loaded: Mapping[Any, Any], place: tuple[str, ...]) -> Iterator[
     for key, value in loaded.items():
         if isinstance(value, Mapping) and isinstance(key, str) and len(place) < DEPTH and not OPTIMISER.search(key):
             yield from _state_dicts(value, (*place, key))
+
+
+def _unnamed_averages(loaded: Any, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Places of lists of arrays that an averaging wrapper has left, as `torch_ema` and NeMo do."""
+    entries = loaded.items() if isinstance(loaded, Mapping) else enumerate(loaded)
+    for key, value in entries if len(place) < DEPTH else ():
+        inner = (*place, str(key))
+        if isinstance(value, list | tuple) and sum(map(_is_array, value)) > 1:
+            if any(AVERAGED.search(part) for part in inner):
+                yield inner
+        elif isinstance(value, Mapping | list | tuple):
+            yield from _unnamed_averages(value, inner)
 
 
 def find_prefixes(names: Collection[str], expected: Collection[str]) -> dict[str, set[str]]:
@@ -93,7 +113,8 @@ def unwrap(
       InputError: there are several sets of weights and `key` does not say which; or none at `key`.
     """
     notes = []
-    if key and key != ROOT:
+    named, key = (key != ROOT and key.rstrip(".")), key if key == ROOT else key.rstrip(".")
+    if named:
         inside = {name.removeprefix(f"{key}."): value for name, value in flat.items() if name.startswith(f"{key}.")}
         if not inside:
             known = {name.rpartition(".")[0] for name in flat} | {name.split(".")[0] for name in flat}
@@ -102,7 +123,7 @@ def unwrap(
                 f"Its names begin with {excerpt(sorted({name.split('.')[0] for name in flat}))}."
             )
         notes.append(f"took the {len(inside)} arrays of {key!r}, left {len(flat) - len(inside)} others aside")
-        flat, key = inside, ""
+        flat = inside
     prefixes = [find_prefixes(flat, expected) for _, expected in layouts]
     best = max(range(len(layouts)), key=lambda i: max(map(len, prefixes[i].values()), default=0) / len(layouts[i][1]))
     (names, expected), found = layouts[best], prefixes[best]
@@ -111,13 +132,14 @@ def unwrap(
     most = max(found.values(), key=len)
     # A second set has the same arrays once more; the head of a backbone has others.
     sets = [prefix for prefix, ends in found.items() if ends is most or 2 * len(ends & most) >= len(most)]
-    if key == ROOT and "" in sets:
+    if key and "" in sets:  # what is named is what has no further prefix
         others = tuple(f"{prefix}." for prefix in sets if prefix)
         kept = {name: value for name, value in flat.items() if not name.startswith(others)}
-        notes.append(f"took the arrays without a prefix, left {len(flat) - len(kept)} others aside")
+        if len(kept) < len(flat):
+            notes.append(f"took the arrays without a further prefix, left {len(flat) - len(kept)} others aside")
         flat, sets = kept, [""]
     if len(sets) > 1:
-        raise InputError(_which(sets, found, source))
+        raise InputError(_which(sets, found, source, f"{key}." if named else ""))
     (prefix,) = sets
     if not PLAIN.issuperset(prefix.split(".")):
         notes.append(f"took {prefix + '.'!r} off the names")
@@ -158,15 +180,17 @@ def _adopt_head(arrays: dict[str, Any], expected: Mapping[str, str], head: str, 
     return arrays
 
 
-def _which(sets: Sequence[str], found: Mapping[str, Collection[str]], source: str) -> str:
+def _which(sets: Sequence[str], found: Mapping[str, Collection[str]], source: str, inside: str) -> str:
+    """Asks which of the sets is wanted; `inside`: what stands before their prefixes in the file."""
+
     def averaged(prefix: str) -> bool:
         return bool(AVERAGED.search(prefix))
 
     listed = [
-        f"{prefix or ROOT!r} ({len(found[prefix])} arrays{', averaged' if averaged(prefix) else ''})"
+        f"{inside + prefix or ROOT!r} ({len(found[prefix])} arrays{', averaged' if averaged(prefix) else ''})"
         for prefix in sorted(sets)
     ]
-    example = next((prefix for prefix in sorted(sets) if averaged(prefix)), sorted(sets)[0]) or ROOT
+    example = inside + next((prefix for prefix in sorted(sets) if averaged(prefix)), sorted(sets)[0]) or ROOT
     advice = " Published accuracies are usually those of averaged weights." if any(map(averaged, sets)) else ""
     return (
         f"{source} holds {len(sets)} sets of weights for this network: {'; '.join(listed)}. Say which: "

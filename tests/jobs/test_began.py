@@ -1,9 +1,11 @@
 """What a run began with besides its data: teachers' files, their configurations, devices; and the page that reports."""
 
+import dataclasses
 import json
 import pathlib
 
 import numpy as np
+import PIL.Image
 import pytest
 from small_jobs import paint
 
@@ -102,6 +104,18 @@ def test_a_file_of_another_content_under_the_same_path_is_named(tmp_path, key):
     assert differences(was, describe(splits(), config)) == []
 
 
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b"<html>", b"{", b'[{"paths": ["gone"], "weights": []}]'])
+def test_a_file_that_is_no_weights_is_compared_all_the_same(tmp_path, content):
+    """As the scores of `start_from` are, and files of answers; whoever reads it says what is wrong with it."""
+    (tmp_path / "scores.json").write_bytes(content)
+    config = configuration.locked(smkd.default_config(), {"start_from": str(tmp_path)})
+    was = describe(splits(), config)
+    assert differences(was, describe(splits(), config)) == []
+    (tmp_path / "scores.json").write_bytes(content + b" ")
+    (change,) = differences(was, describe(splits(), config))
+    assert change.startswith("config.start_from: ")
+
+
 def test_a_teacher_of_a_fold_is_the_folds(tmp_path):
     config = smkd.default_config()
     config.teachers.one = defaults.teacher(checkpoint=str(tmp_path / "fold{fold}.npz"))
@@ -165,3 +179,61 @@ def test_a_report_where_the_data_are_not_says_that_they_were_not_compared(tmp_pa
     config["data"] |= {"source": "image_folder", "dir": "/nowhere/at/all", "options": {}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     assert "could not be compared" in report_on(tmp_path / "run", accept=False)
+
+
+def folder_of_pictures(folder: pathlib.Path, levels: int) -> None:
+    for i in range(levels):
+        (folder / f"{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (16 + i, 16, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "ab"[i % 2] / f"{i}.bmp")  # no two of one size
+
+
+def test_a_picture_replaced_by_one_of_the_same_size_is_named(tmp_path):
+    folder_of_pictures(tmp_path, 20)
+    config = paint(smkd.default_config(), steps=1)
+    config.data.update({"source": "image_folder", "dir": str(tmp_path)})
+    config.data.options = {}
+    was = describe(datasets.load_splits(config), config)
+    assert differences(was, describe(datasets.load_splits(config), config)) == []
+    size = (tmp_path / "a" / "4.bmp").stat().st_size
+    PIL.Image.fromarray(np.random.default_rng(99).integers(0, 256, (20, 16, 3), np.uint8)).save(tmp_path / "a/4.bmp")
+    assert (tmp_path / "a" / "4.bmp").stat().st_size == size
+    (change,) = differences(was, describe(datasets.load_splits(config), config))
+    assert change == "the content of 1 examples (a/4.bmp)"
+
+
+def test_targets_that_came_or_went_are_named():
+    was = describe(splits())
+    parts = splits()
+    for name, part in parts.items():
+        fewer = {column: values for column, values in part.columns.items() if column != "valence_arousal"}
+        parts[name] = dataclasses.replace(part, columns=fewer)
+    assert differences(was, describe(parts)) == ["the targets: valence_arousal is gone"]
+    assert differences(describe(parts), was) == ["the targets: valence_arousal is new"]
+
+
+def test_a_teachers_folder_with_other_classes_is_another_one(tmp_path):
+    config = smkd.default_config()
+    config.teachers.one = defaults.teacher("basic_cnn")
+    config = configuration.locked(config, {"teachers.one.checkpoint": str(tmp_path)})
+    (tmp_path / "weights.safetensors").write_bytes(b"one")
+
+    def described(classes, date):
+        spec = {"classes": {"expression": classes}}
+        (tmp_path / "model.json").write_text(json.dumps({"spec": spec, "provenance": {"date": date}}))
+        return describe(splits(), config)
+
+    was = described(["sad", "happy"], "today")
+    assert differences(was, described(["sad", "happy"], "tomorrow")) == []
+    (change,) = differences(was, described(["happy", "sad"], "today"))
+    assert change.startswith("config.teachers.one.checkpoint is another file")
+
+
+def test_what_was_accepted_of_a_run_goes_on_through_those_that_begin_with_it(tmp_path):
+    """Also where the first of them is gone."""
+    began.begin(tmp_path, describe(splits()), begun=False, changes=["config.start_from: first: 2 new", "3 gone"])
+    assert began.accepted(tmp_path) == ["config.start_from: first: 2 new", "3 gone"]
+    assert began.check_start(tmp_path, describe(splits()), accept=False) == [
+        "config.start_from: first: 2 new",
+        f"config.start_from: {tmp_path}: 3 gone",
+    ]

@@ -208,7 +208,7 @@ def test_errors_that_the_user_can_mend(error, code, message, capsys):
     assert capsys.readouterr().err == message
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, "Permission denied", "/a"), SystemExit(3)])
+@pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EIO, "Input/output error", "/a"), SystemExit(3)])
 def test_other_errors_pass(error, capsys):
     with pytest.raises(type(error)) as left, command.readable_errors("train"):
         raise error
@@ -337,3 +337,13 @@ def test_another_broken_pipe_is_a_bug():
 def test_the_exit_code_is_that_of_shells_for_a_closed_pipe():
     done = subprocess.run(["bash", "-c", "set -o pipefail; yes | head -1"], capture_output=True)
     assert done.returncode == command.READER_GONE
+
+
+def test_a_file_that_may_not_be_written_is_one_message(capsys):
+    error = PermissionError(errno.EACCES, "Permission denied", "w/report.html")
+    with pytest.raises(SystemExit) as left, command.readable_errors("report"):
+        raise error
+    assert left.value.code == command.INPUT_ERROR
+    assert capsys.readouterr().err == (
+        "report: w/report.html: Permission denied. Change who may read and write there, or give another place.\n"
+    )

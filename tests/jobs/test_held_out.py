@@ -10,8 +10,9 @@ from small_jobs import paint
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.errors import InputError
-from emokd.jobs import datasets, held_out, job
+from emokd.jobs import datasets, held_out, job, models
 from emokd.jobs.held_out import HeldOut
+from emokd.models.network import TrainedModel
 from emokd.recipes import supervised
 
 
@@ -148,3 +149,13 @@ def test_a_checkpoint_of_another_division_is_warned_of(tmp_path, caplog):
     for text in ("{", '{"provenance": null}', '{"provenance": {"config": "{}"}}'):
         (tmp_path / "model.json").write_text(text)
         held_out.warn_of_checkpoint("one", tmp_path, run, datasets.load_splits)
+
+
+def test_a_teachers_file_may_be_one_set_of_weights_of_several(tmp_path, monkeypatch):
+    """A run asks each file what it has learned from, and a key is no part of its name."""
+    config = teacher_of("image_folder", folder(tmp_path / "run"))
+    (tmp_path / "weights.pt").touch()
+    config.teachers = {"one": defaults.teacher("resnet18", checkpoint=f"{tmp_path}/weights.pt#state_dict_ema")}
+    monkeypatch.setattr(models, "load_model", lambda path, section, key: TrainedModel(None, {}, {}, path))
+    run = HeldOut(config.data, datasets.load_splits(config))
+    assert models.load_models(config, None, [run])["one"].origin.endswith("weights.pt#state_dict_ema")

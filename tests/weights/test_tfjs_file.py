@@ -83,3 +83,10 @@ def test_what_is_no_manifest_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(InputError, match=r"x.json (is no manifest|cannot be read as JSON)"):
         read_tfjs(tmp_path / "x.json")
+
+
+def test_the_index_of_weights_in_several_files_is_no_manifest(tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"conv.weight": "model-00001-of-00002.safetensors"}}))
+    with pytest.raises(InputError, match=r"model.safetensors.index.json is the index .* Join them"):
+        read_tfjs(path)

@@ -148,3 +148,32 @@ def test_a_dict_that_holds_itself_ends():
 def test_prefixes_are_counted():
     names = [*state("a.b."), "fc.weight"]
     assert find_prefixes(names, EXPECTED) == {"a.b": {*EXPECTED}, "": {"fc.weight"}, "a.b.layer.0": {"conv.weight"}}
+
+
+def test_a_key_that_holds_several_sets_is_answered_by_keys_that_can_be_given():
+    loaded = {"state_dict": state("model.") | state("ema_model.", value=2.0)}
+    with pytest.raises(InputError, match=r"'state_dict.ema_model' .*--key=state_dict.ema_model"):
+        taken(loaded, "state_dict")
+    assert taken(loaded, "state_dict.ema_model.")[0]["conv.weight"][0, 0] == 2
+
+
+def test_a_set_beside_which_another_one_lies_deeper_can_be_named():
+    loaded = {"state_dict": state() | state("ema.", value=2.0)}
+    found, _, notes = taken(loaded, "state_dict")
+    assert found.keys() == EXPECTED.keys() and found["conv.weight"][0, 0] == 1
+    assert "left 6 others aside" in notes[-1]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"ema": {"decay": 0.9, "shadow_params": [np.ones(3), np.ones(2)]}},
+        {"optimizer_states": [{"state": {}, "ema": (np.ones(3), np.ones(2))}]},
+    ],
+)
+def test_averaged_weights_without_names_are_mentioned(beside, caplog):
+    with caplog.at_level("WARNING"):
+        flatten_containers({"model": state(), "losses": [np.ones(2), np.ones(2)], **beside}, "x.pth")
+    (record,) = caplog.records
+    assert "x.pth" in record.getMessage() and "without names" in record.getMessage()
+    assert "'ema.shadow_params'" in record.getMessage() or "'optimizer_states.0.ema'" in record.getMessage()

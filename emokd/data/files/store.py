@@ -62,6 +62,10 @@ class Files:
         """
         raise NotImplementedError
 
+    def seen(self, name: str) -> str:
+        """A hash of a file's bytes where they have been read, or "": nothing is read for it."""
+        return self._seen.get(name, "") if hasattr(self, "_seen") else ""
+
     def find(self, path: str) -> str | None:
         """The name of the file that a table calls `path`, or None.
 
@@ -139,14 +143,18 @@ class Folder(Files):
         self.where = str(path)
         listing = list_folder(self.where)
         self.names, self.directories = listing.names, listing.directories
+        self._seen: dict[str, str] = {}
         _tell(self.where, listing)
 
     def read(self, name: str) -> bytes:
         path = os.path.join(self.where, name)
         try:
-            return read_regular(path)
+            data = read_regular(path)
         except OSError as error:
             raise FileError(f"{path} cannot be read: {error.strerror or error}. Restore the file.") from error
+        if name not in self._seen:
+            self._seen[name] = hashlib.blake2b(data, digest_size=8).hexdigest()
+        return data
 
     def signature(self, name: str) -> str:
         path = os.path.join(self.where, name)

@@ -222,3 +222,16 @@ def test_missing_places_name_path_variable_and_option(tmp_path, monkeypatch):
     (tmp_path / "fi").mkdir()
     assert find_directory("fi") == str(tmp_path / "fi")
     assert find_directory("fi", str(tmp_path)) == str(tmp_path)
+
+
+def test_the_bytes_of_files_that_have_been_read_are_told_apart(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"22")
+    files = Folder(str(tmp_path))
+    assert files.seen("b") == ""
+    files.read("b")
+    assert files.seen("a") == "" != files.seen("b")
+    (tmp_path / "b").write_bytes(b"33")
+    again = Folder(str(tmp_path))
+    again.read("b")
+    assert again.seen("b") != files.seen("b")
