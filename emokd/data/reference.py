@@ -15,8 +15,10 @@ from jaxtyping import Float, Shaped
 from emokd.data.examples import Examples, Rows
 from emokd.errors import InputError, excerpt
 
-DEAD = 2.0**-24
-"""As `emokd.recipes.standardize.DEAD`: so much a constant deviates that is rounded to float32."""
+DEAD = 2.0**-22
+"""As `emokd.recipes.standardize.DEAD`: so much a constant deviates that was computed in float32."""
+DEAD_EXACT = 2.0**-24
+"""The same for arrays in float64, such as a clock: so much a constant deviates that is rounded to float32 once."""
 
 _BLOCK = 2**22  # entries that are worked on at once
 _DEEPEST = -1000  # exponent of the smallest unit, whose inverse is still a number
@@ -91,13 +93,18 @@ def from_json(values: Mapping[str, Any]) -> dict[str, Reference]:
 def _fit(array: np.ndarray, together: bool) -> Reference:
     columns = array.reshape(-1, 1 if together else array.shape[-1])
     block = max(_BLOCK // len(columns), 1)
-    found = [_fit_columns(columns[:, i : i + block].astype(np.float64)) for i in range(0, columns.shape[1], block)]
+    least = DEAD_EXACT if array.dtype == np.float64 else DEAD
+    found = [
+        _fit_columns(columns[:, i : i + block].astype(np.float64), least) for i in range(0, columns.shape[1], block)
+    ]
     centre, unit = (np.concatenate(values) for values in zip(*found, strict=True))
     return Reference(centre[0], unit[0]) if together else Reference(centre, unit)
 
 
-def _fit_columns(columns: Float[np.ndarray, "N C"]) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """Centre and unit of each column."""
+def _fit_columns(
+    columns: Float[np.ndarray, "N C"], least: float
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+    """Centre and unit of each column; one that deviates by no more than this share of its largest value is dead."""
     known = ~np.isnan(columns)
     number = np.maximum(known.sum(0), 1)
     # Fractions of the largest value: no square underflows or overflows.
@@ -108,7 +115,7 @@ def _fit_columns(columns: Float[np.ndarray, "N C"]) -> tuple[Float[np.ndarray, "
     apart = np.where(known, scaled - mean, 0.0)
     rest = apart.sum(0) / number
     std = np.sqrt(np.maximum((apart**2).sum(0) / number - rest**2, 0.0))
-    dead = std <= DEAD * np.ldexp(largest, -exponent)
+    dead = std <= least * np.ldexp(largest, -exponent)
     power = np.maximum(np.frexp(std)[1] - 1, _DEEPEST - exponent)
     unit = np.ldexp(1.0, power)
     centre = np.where(dead, mean + rest, np.rint((mean + rest) / unit) * unit)

@@ -4,17 +4,19 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import ml_collections
+import numpy as np
 from absl import logging
 
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data import sources
 from emokd.data.division.apart import leave_out_copies
+from emokd.data.division.folds import sort_groups
 from emokd.data.examples import Examples
-from emokd.errors import InputError
+from emokd.errors import InputError, excerpt
 
 LoadSplits = Callable[[ml_collections.ConfigDict], dict[str, Examples]]
 
@@ -181,4 +183,41 @@ def _leave_out(
     # What the run itself divided was compared then.
     others = {key for name, part in run.splits.items() if name not in names for key in part.keys}
     compare = run.data.split.compare_copies and not (same and others.issuperset(examples.keys))
-    return leave_out_copies(examples, held, what, whose, same_set=same, compare=compare)
+    examples = leave_out_copies(examples, held, what, whose, same_set=same, compare=compare)
+    return _leave_out_groups(examples, run, names, what, whose, same)
+
+
+def _leave_out_groups(
+    examples: Examples, run: HeldOut, names: Sequence[str], what: str, whose: str, same: bool
+) -> Examples:
+    """The examples without those of people whom the run meets in the held splits alone.
+
+    Of another set equal names need not be the same people: the log says so, and nothing is left out.
+    """
+
+    def groups(parts: Iterable[Examples]) -> set[str]:
+        return {str(group) for part in parts if part.groups is not None for group in part.groups}
+
+    others = [part for name, part in run.splits.items() if name not in names]
+    shared = (groups(run.parts(names)) - groups(others)) & groups([examples])
+    if not shared:
+        return examples
+    told = excerpt(sort_groups(list(shared)), 3)
+    keep = np.array([str(group) not in shared for group in examples.groups])
+    if not same:
+        logging.warning(
+            "%s: %d groups (subjects) of %s have the names of groups in %s (%s): %s. If they are the same people, "
+            "leave them out of it.",
+            *(examples.name, len(shared), what, whose, run.data.source, told),
+        )
+        return examples
+    if not keep.any():
+        raise InputError(
+            f"{examples.name}: every example of {what} is of a group (subject) of {whose}: {told}. Give other "
+            "examples, or another split."
+        )
+    logging.warning(
+        "%s: %d of %d examples of %s are left out, as their groups (subjects) are in %s: %s.",
+        *(examples.name, int((~keep).sum()), len(examples), what, whose, told),
+    )
+    return examples.select(np.flatnonzero(keep))

@@ -124,7 +124,7 @@ def fit_standardizers(
       For each array modality {"mean", "std"}, [columns] or [] as its `standardize` says.
 
     Raises:
-      InputError: a modality, or a column of it, is missing from every example, or is infinite.
+      InputError: a modality is missing from every example, or a column of it is infinite.
     """
     arrays = {name: spec for name, spec in specs.items() if spec.preprocessing is None}
     if not arrays:
@@ -155,11 +155,10 @@ def fit_standardizers(
 
 
 def _check_there(name: str, spec: ModalitySpec, moments: standardize.Moments) -> None:
-    missing = int((moments.number == 0).sum())
-    if missing:
+    if not moments.number.any():
         raise InputError(
-            f"Modality {name!r} ({spec.input}): {missing} of {moments.number.size} columns have no value in any "
-            "training example. Leave the modality out of config.modalities, or correct the data."
+            f"Modality {name!r} ({spec.input}) has no value in any training example. Leave the modality out of "
+            "config.modalities, or correct the data."
         )
 
 

@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Float
 from emokd.errors import InputError, excerpt
 from emokd.phase import Batch, Tree
 
-DEAD = 2.0**-24
+DEAD = 2.0**-22
 """A column is dead whose deviation is no more than this share of its largest absolute value.
 
-So much a constant deviates that is rounded to either of two neighbouring float32 numbers: there may be nothing in the
-column but rounding. [ours]
+So much a constant deviates that a computation in float32 gives as one of a few neighbouring numbers: there may be
+nothing in the column but rounding. [ours]
 """
 OUTLYING = 50.0
 """A value that lies further from the others' mean than so many of their deviations is named in the log. [ours]"""
@@ -134,7 +134,7 @@ class Moments:
         or beside which nothing else deviates, lies at infinity; where all are equal, at 0.
         """
         others = np.maximum(self.number - 1, 1.0)
-        apart = np.abs(values - self.mean)
+        apart = np.where(self.number > 0, np.abs(values - self.mean), 0.0)
         square = np.maximum(self.square - apart**2 * self.number / others, 0.0)
         # What is left of a difference of almost equal sums is rounding.
         std = np.sqrt(np.where(square > 1e-12 * self.square, square, 0.0) / others)
@@ -261,15 +261,16 @@ def remark(what: str, moments: Moments, names: Sequence[str] = (), together: Mom
     far = np.maximum(joint.distance_without(moments.high), joint.distance_without(moments.low))
     outlying = (far >= OUTLYING) & ~dead & (joint.number >= FEW)
     found = [
-        ("hardly deviate beside their own magnitude: they are dead, and become 0", dead),
+        ("have no value in training: they are dead, and become 0", moments.number == 0),
+        ("hardly deviate beside their own magnitude: they are dead, and become 0", dead & (moments.number > 0)),
         (
             f"have a value further than {OUTLYING:g} deviations of the others from their mean",
-            outlying & ~dead & (joint.number >= FEW),
+            outlying,
         ),
         (
             f"deviate by less than {SILENT:g} of what all columns together do, by which they are divided "
             "(standardize='all')",
-            ~dead & (moments.std < SILENT * joint.std),
+            ~dead & (moments.number > 0) & (moments.std < SILENT * joint.std),
         ),
     ]
     for words, which in found:

@@ -128,6 +128,35 @@ def test_extra_pictures_are_none_of_the_scored_ones(tmp_path):
     assert set(left.keys) == set(extra.keys) - scored and scored
 
 
+def people(place, table, pictures):
+    """A table of pictures of 8 people; `pictures` of each."""
+    rows = []
+    (place / "images").mkdir(parents=True, exist_ok=True)
+    for person in range(8):
+        for i in pictures:
+            name = f"s{person}_{i}.png"
+            pixels = np.random.default_rng(100 * person + i).integers(0, 255, (6, 6, 3)).astype(np.uint8)
+            Image.fromarray(pixels).resize((24, 24)).save(place / "images" / name)
+            rows.append(f"{name},{'ab'[i % 2]},s{person}")
+    (place / table).write_text("\n".join(["path,label,group", *rows]) + "\n")
+    return str(place)
+
+
+def test_extra_pictures_of_people_who_are_scored_are_left_out_or_said(tmp_path, caplog):
+    config = teacher_of("manifest", people(tmp_path, "labels.csv", range(4)))
+    people(tmp_path, "more.csv", range(4, 8))
+    parts = datasets.load_splits(config)
+    scored = {group for name in ("validation", "test") for group in parts[name].groups}
+    for directory, left_out in ((tmp_path, scored), (people(tmp_path / "other", "more.csv", range(4, 8)), set())):
+        config.data.extra = {"source": "manifest", "dir": str(directory), "options": {"table": "more.csv"}}
+        extra = datasets.load_examples(config.data.extra, 24)
+        caplog.clear()
+        left = held_out.keep_extra_out(config, extra, [HeldOut(config.data, parts)])
+        assert set(extra.groups) - set(left.groups) == left_out and scored
+        (message,) = [record.getMessage() for record in caplog.records if "groups (subjects)" in record.getMessage()]
+        assert ("left out" in message) == bool(left_out) and min(scored) in message
+
+
 def test_a_checkpoint_of_another_division_is_warned_of(tmp_path, caplog):
     config = teacher_of("image_folder", folder(tmp_path / "run"))
     run = HeldOut(config.data, datasets.load_splits(config))

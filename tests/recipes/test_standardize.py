@@ -7,6 +7,7 @@ import pytest
 from absl import logging
 
 from emokd.data import reference
+from emokd.data.arrays import array_examples
 from emokd.errors import InputError
 from emokd.models.multimodal import ModalitySpec, Standardizer
 from emokd.recipes import modalities, standardize
@@ -130,12 +131,32 @@ def test_missing_entries_do_not_count_and_stay_at_the_mean():
     np.testing.assert_allclose(found["mean"], np.nanmean(exact, 0), rtol=1e-5, atol=1e-15)
 
 
-def test_a_column_without_any_value_and_an_infinite_one_are_refused():
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_column_without_a_value_in_training_or_with_one_is_dead(rows, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
     values, specs = table(columns=3), {"eye": ModalitySpec("x", (3,), "mlp")}
-    values[:, 1] = np.nan
-    with pytest.raises(InputError, match=r"'eye'.* 1 of 3 columns have no value.*Leave the modality out"):
-        modalities.fit_standardizers(specs, batches(values))
-    values[:, 1] = 0
+    values[rows:, 1] = np.nan
+    found = modalities.fit_standardizers(specs, batches(values))["eye"]
+    assert len(said) == 1 and said[0].endswith(": 1.") and "dead" in said[0] and ("no value" in said[0]) == (rows == 0)
+    assert found["std"][1] == standardize.IGNORED
+    np.testing.assert_array_equal(np.asarray(found["std"])[::2], fit(values[:, ::2])["std"])
+
+
+@pytest.mark.parametrize("base", [2.1, 1.0, -3.7e5, 1e-20])
+def test_what_float32_arithmetic_makes_of_a_constant_is_dead(base):
+    ulp = np.spacing(np.float32(base)).astype(np.float64)
+    noise = np.random.default_rng(0).integers(-2, 3, (200, 1))
+    values = (base + ulp * noise).astype(np.float32)
+    assert fit(values)["std"][0] == standardize.IGNORED
+    examples = array_examples("t", list(map(str, range(200))), {}, {}, {"x": values})
+    assert reference.fit(examples, {"x": False})["x"].unit == 0
+
+
+def test_a_modality_without_any_value_and_an_infinite_column_are_refused():
+    values, specs = table(columns=3), {"eye": ModalitySpec("x", (3,), "mlp")}
+    with pytest.raises(InputError, match=r"'eye'.* has no value.*Leave the modality out"):
+        modalities.fit_standardizers(specs, batches(np.nan * values))
     values[3, 2] = np.inf
     with pytest.raises(InputError, match=r"'x' are infinite.* 1 of 3 columns .*: 2\). Correct"):
         fit(values)

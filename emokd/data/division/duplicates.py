@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from absl import logging
 
-from emokd.data.division.likeness import find_copies
+from emokd.data.division.likeness import equal_by_chance, find_copies
 from emokd.data.division.neighbours import Ties
 from emokd.data.examples import UNLABELLED, Examples
 from emokd.errors import excerpt
@@ -23,12 +23,14 @@ class Duplicates:
       conflicting: those of the sets whose targets differ.
       near: sets of near copies, each with all that equal one of them; none that are all equal.
       other_bytes: how many of the examples in `sets` have an equal one of other bytes.
+      chance: sets of equal rows that are no copies, see `likeness.equal_by_chance`; in none of the others.
     """
 
     sets: tuple[tuple[int, ...], ...]
     conflicting: tuple[tuple[int, ...], ...]
     near: tuple[tuple[int, ...], ...] = ()
     other_bytes: int = 0
+    chance: tuple[tuple[int, ...], ...] = ()
 
 
 def find_duplicates(examples: Examples, compare: bool = True) -> Duplicates:
@@ -43,18 +45,22 @@ def find_duplicates(examples: Examples, compare: bool = True) -> Duplicates:
         by_content[content].append(i)
     alike = find_copies(examples, [same[0] for same in by_content.values()] if compare else [])
     equal, near = Ties(len(examples)), Ties(len(examples))
-    for sets, ties in ((by_content.values(), (equal, near)), (alike.same, (equal, near)), (alike.near, (near,))):
-        for same in sets:
-            for own in ties:
-                own.tie_all(same)
-    roots = equal.roots()
-    sets = tuple(equal.sets())
+    for same in (*by_content.values(), *alike.same):
+        equal.tie_all(same)
+    roots, found = equal.roots(), equal.sets()
+    by_chance = equal_by_chance(examples, found)
+    chance = tuple(same for same, no_copy in zip(found, by_chance, strict=True) if no_copy)
+    sets = tuple(same for same, no_copy in zip(found, by_chance, strict=True) if not no_copy)
+    left = {i for same in chance for i in same}
+    for same in (*sets, *([i for i in own if i not in left] for own in alike.near)):
+        near.tie_all(same)
     places = {i for same in alike.same for i in same}
     return Duplicates(
         sets,
         tuple(same for same in sets if _conflict(examples, list(same))),
         tuple(same for same in near.sets() if len({roots[i] for i in same}) > 1),
         sum(len(same) for same in sets if places.intersection(same)),
+        chance,
     )
 
 
@@ -66,6 +72,12 @@ def report_duplicates(examples: Examples, duplicates: Duplicates) -> None:
             "%s: %d sets of near copies (%d examples): pictures compressed again, resized, grey or mirrored, or rows "
             "that differ by rounding: %s.",
             *(examples.name, len(shown), sum(map(len, duplicates.near)), excerpt(shown, 3)),
+        )
+    if duplicates.chance:
+        logging.warning(
+            "%s: %d sets of equal rows (%d examples) are no copies, as their columns have few different values, which "
+            "agree by chance; they are divided like any others.",
+            *(examples.name, len(duplicates.chance), sum(map(len, duplicates.chance))),
         )
     if not duplicates.sets:
         return

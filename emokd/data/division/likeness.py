@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from emokd.data.division.neighbours import Ties, close_pairs
 from emokd.data.examples import Examples, Rows
@@ -170,34 +170,67 @@ def _correlate(pictures: np.ndarray, pairs: np.ndarray, least: float) -> np.ndar
     return (best >= bound) & (bound > 0)
 
 
+def equal_by_chance(examples: Examples, sets: Sequence[Sequence[int]]) -> list[bool]:
+    """Which sets of equal rows are no copies: rows of few different values, such as counts, agree by chance. [ours]
+
+    That is so where among unrelated rows, if columns were independent, one pair of these values would be expected with
+    more than one chance in ten. How often a value is in a column is counted outside of the set.
+    """
+    readers = list(examples.inputs.values())
+    arrays = [read.raw() for read in readers if isinstance(read, Rows)]
+    if examples.pixels is not None or not sets or not arrays or len(arrays) < len(readers):
+        return [False] * len(sets)
+    n = len(examples)
+    first, size = np.array([own[0] for own in sets]), np.array([len(own) for own in sets])
+    pairs = np.full(len(sets), n**2 / 2)
+    for array in arrays:
+        for column in array.reshape(n, -1).T:
+            open_ = np.flatnonzero(pairs > 0.1)
+            if not len(open_):
+                return [False] * len(sets)
+            known = np.sort(column)  # NaN is last
+            asked = column[first[open_]]
+            count = np.searchsorted(known, asked, side="right") - np.searchsorted(known, asked, side="left")
+            pairs[open_] *= np.maximum(count - size[open_], 0) / n
+    return (pairs > 0.1).tolist()
+
+
 def _find_rows(examples: Examples, places: np.ndarray) -> Likeness:
     rows = [read.many(places) for read in examples.inputs.values() if isinstance(read, Rows)]
-    values, rounding = _in_spreads(np.concatenate([row.reshape(len(places), -1) for row in rows], axis=1))
+    values, rounding, varied = _in_spreads(np.concatenate([row.reshape(len(places), -1) for row in rows], axis=1))
     n, width = values.shape
     if not width:
         return Likeness()
     # Of n unrelated rows of few columns some pair lies close by chance: less than one in ten such sets has one.
-    by_chance = (0.1 / n**2) ** (1 / width)
+    chance = 0.1 / n**2
+    absent = values == _ABSENT
     near, same = Ties(n), Ties(n)
     for pairs in close_pairs(values.astype(np.float32), NEAR_ROW * math.sqrt(width)):
         apart = np.abs(values[pairs[:, 0]] - values[pairs[:, 1]])
-        gap = np.sqrt((np.maximum(apart - rounding, 0) ** 2).mean(1))
-        for ties, limit in ((near, min(NEAR_ROW, by_chance)), (same, min(SAME_ROW, by_chance))):
-            for pair in pairs[gap <= limit].tolist():
+        # What both lack says nothing: of rows that share few columns some lie close by chance, too.
+        told = varied & ~(absent[pairs[:, 0]] & absent[pairs[:, 1]])
+        number = np.maximum(told.sum(1), 1)
+        gap = np.sqrt((np.maximum(apart - rounding, 0) ** 2).sum(1) / number)
+        by_chance = chance ** (1 / number)
+        for ties, limit in ((near, NEAR_ROW), (same, SAME_ROW)):
+            for pair in pairs[gap <= np.minimum(limit, by_chance)].tolist():
                 ties.tie_all(pair)
     return Likeness(tuple(same.sets()), tuple(near.sets()))
 
 
-def _in_spreads(values: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "d"]]:
+def _in_spreads(
+    values: Float[np.ndarray, "N D"],
+) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "d"], Bool[np.ndarray, "d"]]:
     """Values from each column's median in units of its spread, which no outlier moves; without constant columns.
 
-    With them, in the same units, what rounding to single precision may do to a value of the column.
+    With them, in the same units, what rounding to single precision may do to a value of the column; and which columns
+    have a spread, where others differ in what is absent alone.
     """
     values = values.astype(np.float64)
     values = values[:, ~np.isnan(values).all(0)]
     absent = np.isnan(values)
     if not values.shape[1]:
-        return values, np.zeros(0)
+        return values, np.zeros(0), np.zeros(0, bool)
     low, middle, high = np.nanquantile(values, (0.05, 0.5, 0.95), axis=0)
     spread = (high - low) / 3.29  # of a normal variable, its deviation
     spread = np.where(spread > 0, spread, np.nanstd(values, axis=0))
@@ -205,4 +238,4 @@ def _in_spreads(values: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "N 
     unit = np.where(spread > 0, spread, 1.0)[kept]
     rounding = 2 * float(np.finfo(np.float32).eps) * np.nanmax(np.abs(values[:, kept]), axis=0) / unit
     scaled = np.clip((values[:, kept] - middle[kept]) / unit, -50, 50)
-    return np.where(absent[:, kept], _ABSENT, scaled), rounding
+    return np.where(absent[:, kept], _ABSENT, scaled), rounding, (spread > 0)[kept]

@@ -13,11 +13,20 @@ from emokd.data.examples import UNLABELLED
 from emokd.data.tables.class_list import check_classes
 from emokd.data.tables.table import Row, is_missing
 from emokd.errors import InputError, excerpt, nearest
+from emokd.names import essence
 
 NO_AFFECT = -2.0
 """AffectNet's valence or arousal where there is none."""
 
 MOST_VOTES = 1e9
+
+_GROUPS = ("group", "subject")
+_LIKE_GROUPS = frozenset(
+    f"{who}{what}"
+    for who in (*_GROUPS, *"subj participant person speaker actor patient user identity individual video clip".split())
+    for what in ("", "s", "id", "ids", "name", "no", "nr", "number", "code")
+)
+"""Columns, by their `essence` without marks, that may say what must stay together."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
@@ -233,3 +242,45 @@ def read_splits(rows: Sequence[Row]) -> list[str] | None:
             raise row.error(f"there is no split {row.text('split')!r}", "Use train, validation or test.")
         splits.append(split)
     return splits
+
+
+def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None:
+    """The group of each row: a subject, or what else must not be parted. None where no column has it.
+
+    It is in `column`, or in the other one of `group` and `subject`. The log names columns that may be meant as well.
+
+    Args:
+      name: of the data set, for the log.
+      rows: of the table.
+      column: the one of the two that counts where there are both.
+
+    Raises:
+      InputError: a cell has no value, so that nobody knows whom it must not be parted from; the message names the line.
+    """
+    header = list(rows[0].cells)
+    found = next((each for each in (column, *_GROUPS) if each in header), None)
+    groups = None if found is None else [_group(row, found) for row in rows]
+    meant = []
+    for each in header:
+        if each != found and re.sub(r"[\W_]", "", essence(each)) in _LIKE_GROUPS:
+            values = [row.name(each) for row in rows]
+            parted = len(set(zip(values, groups or range(len(rows)), strict=True)))
+            if parted > len(set(values)):
+                meant.append(each)
+    if meant:
+        logging.warning(
+            "%s: %s may name people or recordings, but examples are kept together by %s. Name the column that is meant "
+            "%r.",
+            *(name, excerpt(map(repr, meant)), f"the column {found!r}" if found else "none", column),
+        )
+    return groups
+
+
+def _group(row: Row, column: str) -> str:
+    value = row.text(column)
+    if is_missing(value):
+        raise row.error(
+            f"column {column!r} holds {value!r}, which says that there is no value",
+            "Fill it in, with a name of its own where it is nobody else's, or remove the row.",
+        )
+    return value

@@ -155,6 +155,40 @@ def test_rows_of_few_columns_are_no_copies_by_chance(columns):
     assert len(found.near) <= 1 and len(found.sets) <= 1
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda rng: rng.integers(1, 6, (300, 2)),  # ratings
+        lambda rng: rng.random((300, 12)) < 0.15,  # action units
+        lambda rng: np.where(rng.random((300, 6)) < 0.9, 0, rng.normal(size=(300, 6))),  # mostly zeros
+    ],
+)
+def test_rows_of_few_different_values_are_no_copies_though_they_are_equal(values, caplog):
+    table = rows(values(np.random.default_rng(2)))
+    parts = split(table, FRACTIONS, 0)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 180, "validation": 60, "test": 60}
+    assert "sets of equal rows" in caplog.text and "agree by chance" in caplog.text
+    assert sum(map(len, find_duplicates(table).sets)) <= 2
+
+
+def test_equal_rows_are_copies_where_one_column_tells_them_apart_from_all_others():
+    rng = np.random.default_rng(3)
+    values = np.concatenate([rng.integers(0, 2, (80, 5)), rng.normal(size=(80, 1))], axis=1)
+    found = find_duplicates(rows(np.concatenate([values, values[:10]])))
+    assert found.sets == tuple((i, 80 + i) for i in range(10)) and not found.chance
+    constant = np.repeat(rng.normal(size=(12, 4)), 6, axis=0)  # each person's own, in each of six trials
+    assert len(find_duplicates(rows(constant)).sets) == 12
+
+
+def test_what_rows_lack_does_not_make_them_alike():
+    rng = np.random.default_rng(4)
+    values = np.full((400, 30), np.nan)
+    values[:, 0] = rng.normal(size=400)
+    values[[3, 7, 9], [5, 5, 6]] = 1.0, 2.0, 3.0
+    found = find_duplicates(rows(values))
+    assert len(found.near) <= 1 and not found.sets
+
+
 def test_close_pairs_are_those_of_all_distances():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(1500, 3)).astype(np.float32)

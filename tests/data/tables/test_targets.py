@@ -8,7 +8,7 @@ from emokd.data import sources
 from emokd.data.division.splits import split
 from emokd.data.sources import diffusionfer, feature_tables, manifest, oasis
 from emokd.data.tables.table import read_table
-from emokd.data.tables.targets import read_labels, read_votes
+from emokd.data.tables.targets import read_groups, read_labels, read_votes
 from emokd.errors import InputError
 
 
@@ -151,3 +151,30 @@ def test_vote_columns_for_some_of_the_classes_are_refused(tmp_path):
     table(tmp_path, "path,valence,arousal,sad,Calm\na.png,0,0,1,2\n")
     with pytest.raises(InputError, match=r"line 1: .*votes for sad, but none for calm.*It has: path"):
         manifest.load(str(tmp_path), {"classes": ("sad", "calm")})
+
+
+def test_groups_are_taken_from_either_column_and_alike_ones_are_said(tmp_path, caplog):
+    people = ["s1,c1", "s2,c2", "s1,c3", "s2,c3"]
+    for header, column, groups in (
+        ("subject,x", "group", ["s1", "s2", "s1", "s2"]),
+        ("x,group", "subject", ["c1", "c2", "c3", "c3"]),
+        ("subject,group", "group", ["c1", "c2", "c3", "c3"]),
+        ("subject,group", "subject", ["s1", "s2", "s1", "s2"]),
+        ("Participant_ID,x", "group", None),
+    ):
+        assert read_groups("set", rows(tmp_path, people, header), column) == groups
+    assert [record.message.split(": ")[1].split(" may")[0] for record in caplog.records] == [
+        "'subject'",
+        "'group'",
+        "'Participant_ID'",
+    ]
+    caplog.clear()
+    assert read_groups("set", rows(tmp_path, ["s1,c1", "s1,c2", "s2,c3"], "subject,clip"), "group")
+    assert read_groups("set", rows(tmp_path, ["s1,c1", "s2,c2"], "person,clip"), "group") is None  # one row each
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("mark", ["nan", "NA", "<NA>", "null", "None"])
+def test_a_group_that_says_no_value_is_no_group(tmp_path, mark):
+    with pytest.raises(InputError, match=rf"labels.csv, line 3: column 'subject' holds '{mark}'.*Fill it in"):
+        read_groups("set", rows(tmp_path, ["s1", mark, mark], "subject"), "group")
