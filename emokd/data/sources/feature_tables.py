@@ -9,7 +9,7 @@ from emokd.data.arrays import array_examples, as_features, check_rows, read_name
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options, class_options
 from emokd.data.tables.table import read_table, unique
-from emokd.data.tables.targets import read_splits, read_targets
+from emokd.data.tables.targets import read_groups, read_splits, read_targets
 from emokd.errors import InputError, excerpt
 from emokd.names import number_essence
 
@@ -23,8 +23,8 @@ def load(directory: str, options: Mapping) -> Examples:
 
     The convention:
     - `labels.csv` has a column `id` and one or both of: `label` (a class name); `valence` and `arousal` in [-1, 1].
-      Optional: `split` (train, validation or test) and `subject`. It decides which examples there are. An empty cell
-      of a target is an example without it (see `targets`).
+      Optional: `split` (train, validation or test) and `group` or `subject`. It decides which examples there are. An
+      empty cell of a target is an example without it (see `targets`).
     - A table is a CSV file, whose first column is the example's id and whose others are numbers, or an array of an
       .npz file, written `file.npz:key`, whose rows are named by the file's array `id`.
     - What is missing is NaN (in a CSV also an empty cell). An example that lacks a whole modality has a row of NaN.
@@ -65,7 +65,7 @@ def load(directory: str, options: Mapping) -> Examples:
         classes,
         arrays,
         splits=read_splits(rows),
-        groups=[row.text("subject") for row in rows] if "subject" in rows[0].cells else None,
+        groups=read_groups("feature_tables", rows),
         names=names,
     )
 

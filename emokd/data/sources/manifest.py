@@ -8,7 +8,7 @@ from emokd.data.examples import Examples
 from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, class_options, find_pictures, picture_examples, report_unused
 from emokd.data.tables.table import check_columns, read_table
-from emokd.data.tables.targets import read_splits, read_targets
+from emokd.data.tables.targets import read_groups, read_splits, read_targets
 from emokd.errors import InputError, excerpt
 
 TABLE = "labels.csv"
@@ -20,8 +20,8 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
     The table has a column `path` (relative to `images/`, `images.zip` or the directory) and one or more of:
     `label` (a class name, or, where a class list is given, an id); `valence` and `arousal` in [-1, 1]; one column
     of non-negative votes per class of the given class list. Optional: `split` (train, validation or test) and `group`
-    (the subject, or the video or photograph that the picture is from). An empty cell of a target is an example without
-    it (see `targets`): it is counted in the log.
+    or `subject` (the person, or the video or photograph that the picture is from). An empty cell of a target is an
+    example without it (see `targets`): it is counted in the log.
 
     Args:
       directory: the folder that holds the table, or the table itself.
@@ -55,7 +55,7 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
         class_lists,
         options,
         splits=read_splits(rows),
-        groups=[row.text("group") for row in rows] if "group" in rows[0].cells else None,
+        groups=read_groups(name, rows),
     )
 
 
