@@ -31,7 +31,7 @@ from emokd.data.cache.reader import CENTRE
 from emokd.data.canvases import BadImages
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches
-from emokd.errors import InputError
+from emokd.errors import InputError, excerpt
 from emokd.jobs import datasets
 
 
@@ -115,15 +115,22 @@ class Writer:
     """Collects answers in memory and writes them when it is left without an error: whole, or not at all."""
 
     def __init__(self, path: str | os.PathLike, config: ml_collections.ConfigDict, classes: list[str] | None = None):
-        """Opens nothing yet.
+        """Opens nothing yet, but looks whether there is a place for the file: what comes before it may take hours.
 
         Args:
           path: the .npz file to write.
           config: the run's configuration, that of `pictures`.
           classes: the names of the logits, in their order.
+
+        Raises:
+          InputError: there is no such folder.
         """
+        parent = pathlib.Path(path).absolute().parent
+        if not parent.is_dir() or pathlib.Path(path).is_dir():
+            raise InputError(f"{path} cannot be written: give a file in a folder that exists ({parent}).")
         self._path, self._config, self._classes = pathlib.Path(path), config, classes
         self._found: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+        self._widths: dict[str, int] = {}
 
     def add(self, seen: Seen, **outputs: Float[np.ndarray, "b D"]) -> None:
         """Adds what the teacher says of some pictures.
@@ -133,7 +140,8 @@ class Writer:
           **outputs: any of `features` [b, D], `logits` [b, C] and `valence_arousal` [b, 2], the same each time.
 
         Raises:
-          InputError: an output has another name, or not one row for each picture.
+          InputError: an output has another name, not one row for each picture, another width than before, or is no
+            number; or other outputs than before are given.
         """
         for name, values in outputs.items():
             if name not in OUTPUTS or np.ndim(values) != 2 or len(values) != len(seen.names):
@@ -142,6 +150,13 @@ class Writer:
                     f"{', '.join(OUTPUTS)}, one row for each picture."
                 )
         arrays = {name: np.asarray(values, np.float32) for name, values in outputs.items()}
+        widths = {name: values.shape[1] for name, values in arrays.items()}
+        self._widths = self._widths or widths
+        if widths != self._widths or not widths:
+            raise InputError(f"Answers of the widths {widths} after {self._widths or 'none'}: give the same each time.")
+        wrong = [key for i, key in enumerate(seen.names) if not all(np.isfinite(v[i]).all() for v in arrays.values())]
+        if wrong:
+            raise InputError(f"The answers for {excerpt(wrong, 3)} (view {seen.view}) are infinite or no numbers.")
         for i, key in enumerate(seen.names):
             self._found[key, seen.view] = {name: values[i] for name, values in arrays.items()}
 

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 _UNSEEN = "\ufeff\u200b\u200e\u200f\u2060"
+# Marks inside a text that nobody sees: variation selectors (as after a drawn face), and the grapheme joiner.
+_MARKS = frozenset(map(chr, (0x034F, *range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 _EDGES = "".join(chr(c) for c in range(0x3001) if chr(c).isspace()) + _UNSEEN
 
 
@@ -24,9 +26,18 @@ def normal_path(text: str) -> str:
 
 
 def essence(text: str) -> str:
-    """What is left of a name without letter case, spaces, unseen characters and typographic forms of letters."""
+    """What is left of a name without letter case, spaces, unseen characters and typographic forms of letters.
+
+    The dotless and the dotted i count as one letter: which of them is the small one of "I" hangs on the language.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")
+    seen = (c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf" and c not in _MARKS)
+    return "".join(seen).replace("i\u0307", "i").replace("\u0131", "i")
+
+
+def undecodable(names: Iterable[str]) -> list[str]:
+    """The names that are no text: of files, as Python gives them whose names are not UTF-8 on the disk."""
+    return [name for name in names if any("\ud800" <= c <= "\udfff" for c in name)]
 
 
 def number_essence(text: str) -> str:

@@ -13,6 +13,7 @@ from emokd import answers
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data.cache.answers import AnswersFile, view_settings
+from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.jobs import datasets, job
 from emokd.models.answers import AnswersSpec
@@ -151,6 +152,19 @@ ROWS = {"names": np.array(["a", "b"]), "features": np.ones((2, 3), np.float32)}
         ({"logits": np.ones((2, 2)), "classes": np.array(["x", "y", "z"])}, "2 logits but 3 classes"),
         ({"valence_arousal": np.ones((2, 3))}, "valence_arousal has 3 columns"),
         ({"features": np.ones((2, 2, 3)), "views": np.array([0, -1])}, "does not say how they were drawn"),
+        ({"names": np.array(["a\\b", "./a/b"])}, r"'a\\\\b' and '\./a/b' are one path"),
+        ({"names": np.array([b"caf\xe9", b"a"])}, "'names' is not UTF-8 text"),
+        ({"features": np.array([[1, 2], [3, "x"]], dtype=object)}, "'features' is of Python objects"),
+        ({"features": np.full((2, 2), 1e300)}, "infinite or no number for 2 names"),
+        ({"features": np.ones((2, 2), [("a", "f4"), ("b", "f4")])}, r"'features' has the shape .* and type \["),
+        (
+            {"features": np.ones((2, 1, 3)), "views": np.array([0]), "settings": np.array("x")},
+            "'settings' does not say",
+        ),
+        (
+            {"features": np.ones((2, 1, 3)), "views": np.array([0]), "settings": np.array([1])},
+            "'settings' does not say",
+        ),
         ({"features": np.ones((2, 2, 3)), "views": np.array([0, 0]), "settings": np.array("{}")}, "different whole"),
     ],
 )
@@ -164,8 +178,56 @@ def test_a_wrong_file_is_refused(tmp_path, changes, message):
 
 def test_pickled_answers_are_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", names=np.array(["a", "b"], dtype=object), features=np.ones((2, 3)))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"cannot be read: .*'names' is of Python objects.*np\.array\(list\(names\)"):
         AnswersFile(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_names_in_any_spelling_find_their_pictures(tmp_path, kind):
+    """Written on Windows, on a Mac, by a shell; and what one such file says of each picture."""
+    names = ["sad\\1.png", "./sad/2.png", "cole\u0300re/3.png", " happy//4.png ", "happy/other.png"]
+    keys = ["sad/1.png", "sad/2.png", "col\u00e8re/3.png", "happy/4.png"]
+    path, values = tmp_path / "a.npz", np.arange(10, dtype=np.float16).reshape(5, 2)
+    np.savez(path, names=np.array([n if kind is str else n.encode() for n in names]), features=values)
+    pictures = Examples("set", keys, {}, {}, {}, str)
+    file = AnswersFile(path)
+    file.check("one", [pictures], make_config(smkd, {}).data)
+    batch = {"id": pictures.ids, "check": pictures.checks, "mask": np.ones(4, bool), "view": np.zeros(4, np.int32)}
+    np.testing.assert_array_equal(file.lookup(batch), values[:4])
+    with pytest.raises(InputError, match="no answer for 1 of 1 pictures"):
+        file.check("one", [dataclasses.replace(pictures, keys=["sad/9.png"])], make_config(smkd, {}).data)
+
+
+def test_answers_that_are_likely_something_else_are_told(tmp_path, caplog):
+    arrays = {"names": np.array(["a", "b"]), "classes": np.array(["x", "y"])}
+    pictures = Examples("set", ["a", "b"], {}, {}, {}, str)
+    for logits, affect, told in (
+        (np.array([[0.1, 0.9], [1.0, 0.0]]), np.full((2, 2), 9.0), True),
+        (np.array([[-0.1, 0.9], [1.0, 0.1]]), np.full((2, 2), -1.1), False),
+    ):
+        caplog.clear()
+        np.savez(tmp_path / "a.npz", **arrays, logits=logits, valence_arousal=affect)
+        AnswersFile(tmp_path / "a.npz").check("one", [pictures], make_config(smkd, {}).data)
+        assert ("as probabilities do. Save their logarithms" in caplog.text) == told
+        assert ("reaches 9, but the data's are from -1 to 1" in caplog.text) == told
+
+
+def test_a_writer_refuses_early(tmp_path):
+    """What it is given may have taken hours."""
+    config = make_config(smkd, {})
+    for path in (tmp_path / "nowhere" / "x.npz", tmp_path):
+        with pytest.raises(InputError, match="give a file in a folder that exists"):
+            answers.Writer(path, config)
+    seen = answers.Seen(["a", "b"], 0, np.zeros((2, 4, 4, 3), np.uint8))
+    for outputs, message in (
+        ({"features": np.ones((2, 4))}, r"widths \{'features': 4\} after \{'features': 3\}"),
+        ({"logits": np.ones((2, 3))}, "give the same each time"),
+        ({"features": np.array([[1, 1, 1], [1, np.nan, 1]])}, r"answers for b \(view 0\) are infinite"),
+    ):
+        file = answers.Writer(tmp_path / "x.npz", config)
+        file.add(seen, features=np.ones((2, 3)))
+        with pytest.raises(InputError, match=message):
+            file.add(seen, **outputs)
 
 
 def make_file(path, keys, data, **changes):

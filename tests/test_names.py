@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from emokd.names import essence, look_alikes, normal, normal_path, number_essence
+from emokd.names import essence, look_alikes, normal, normal_path, number_essence, undecodable
 
 
 @pytest.mark.parametrize("word", ["colère", "Übung", "Zoë", "가", "Å"])
@@ -31,3 +31,9 @@ def test_look_alikes():
     assert number_essence("7.0") == number_essence("007") == "7"
     assert number_essence("1.50") == "1.50"
     assert number_essence("100") == "100"
+
+
+def test_what_is_seen_as_one_letter_is_one():
+    assert look_alikes(["KIZGIN", "kızgın", "İyi", "iyi"]) == [("KIZGIN", "kızgın"), ("iyi", "İyi")]
+    assert look_alikes(["☹", "☹\ufe0f", "a\u034fb", "ab"]) == [("ab", "a\u034fb"), ("☹", "☹\ufe0f")]
+    assert undecodable(["é", "caf\udce9", "a"]) == ["caf\udce9"]

@@ -84,11 +84,23 @@ def read_npz(path: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> 
                     raise InputError(
                         f"{path} has no array {key!r}.{nearest(key, archive.files)} It has: {excerpt(archive.files)}."
                     )
-            return {key: archive[key] for key in (*wanted, *optional) if key in archive}
+            return {key: _plain(archive, key, path) for key in (*wanted, *optional) if key in archive}
     except FileNotFoundError:
         raise InputError(f"The file {path} does not exist. Put it there or name another one.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}. Save it again by numpy.savez.") from error
+
+
+def _plain(archive: Mapping[str, np.ndarray], key: str, path: str) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise InputError(
+            f"{path} cannot be read: its array {key!r} is of Python objects, which are never opened. Save numbers or "
+            "texts, such as np.array(list(names), dtype=str)."
+        ) from error
 
 
 def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:

@@ -1,5 +1,6 @@
 """Examples whose input is a picture file each."""
 
+import urllib.parse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +14,7 @@ from emokd.data.files.store import FileError, Files
 from emokd.data.tables.class_list import as_classes
 from emokd.data.tables.table import Row
 from emokd.errors import InputError, excerpt, nearest
-from emokd.names import essence, normal_path
+from emokd.names import essence, normal_path, undecodable
 
 
 def picture_examples(
@@ -45,8 +46,14 @@ def picture_examples(
       face_crop: how faces were cut out, as in Examples.
 
     Raises:
-      InputError: a file is there twice.
+      InputError: a file is there twice, or a name is no text.
     """
+    if broken := undecodable(names):
+        raise InputError(
+            f"{name}: the names of {len(broken)} files in {files.where} are not UTF-8: "
+            f"{excerpt(map(ascii, broken), 3)}. They were unpacked or copied in an older encoding; rename them "
+            "(convmv -f latin1 -t utf8 -r --notest), or unpack the archive again."
+        )
     if twice := sorted({file for file, count in Counter(names).items() if count > 1}):
         raise InputError(f"{name}: {len(twice)} pictures are listed twice: {excerpt(twice, 3)}. List each once.")
     min_side = int(options.get("min_side", 0) or 0)
@@ -90,10 +97,10 @@ def find_pictures(files: Files, rows: Sequence[Row], column: str = "path") -> li
     if missing:
         others = f" ({len(missing) - 1} more rows name missing files)" if len(missing) > 1 else ""
         path = missing[0].text(column)
-        wanted = essence(normal_path(path))
-        alike = [name for name in files.names if essence(name) == wanted]
+        wanted = {essence(normal_path(path)), essence(normal_path(urllib.parse.unquote(path)))}
+        alike = [name for name in files.names if essence(name) in wanted]
         remedy = (
-            f"There is {alike[0]!r}: write its letters and spaces as they are."
+            f"There is {alike[0]!r}: write its letters, signs and spaces as they are."
             if alike
             else ("Paths count from there; restore the file or remove the row.")
         )

@@ -1,5 +1,6 @@
 """Using a trained model on pictures."""
 
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -159,7 +160,7 @@ def find_pictures(paths: Iterable[str]) -> list[pathlib.Path]:
     others: list[str] = []
     for text in paths:
         path = pathlib.Path(text)
-        if path.is_dir():
+        if os.path.isdir(text):  # pathlib's questions fail at names that are too long or hold a NUL
             names = Folder(text).names
             found += [path / name for name in names if is_picture(name)]
             ignored = [name for name in names if not is_picture(name)]
@@ -168,10 +169,11 @@ def find_pictures(paths: Iterable[str]) -> list[pathlib.Path]:
                     "%s: %d files are no pictures by their suffix: %s.", text, len(ignored), by_suffix(ignored)
                 )
             others += ignored
-        elif path.exists():
+        elif os.path.exists(text):
             found.append(path)
         else:
-            raise InputError(f"There is no file or folder {text}.")
+            gone = " It is a link to nothing." if os.path.islink(text) else ""
+            raise InputError(f"There is no file or folder {text[:200]}.{gone}")
     if not found:
         also = f", only {by_suffix(others)}" if others else ""
         raise InputError(f"There is no picture to predict{also}; name files, or folders that hold some.")

@@ -1,6 +1,7 @@
 """Pictures whose names come in another Unicode form or spelling than their table's, from folders and archives."""
 
 import io
+import os
 import unicodedata
 import zipfile
 
@@ -141,3 +142,28 @@ def test_combined_sets_must_spell_their_classes_alike(tmp_path):
     sections = [{"source": "image_folder", "dir": str(tmp_path / name), "name": name} for name in "ab"]
     with pytest.raises(InputError, match=r"'Happy' .*'happy' .*differ in letter case"):
         combined.load(None, {"sources": sections})
+
+
+def test_spaces_and_unseen_marks_around_a_path(tmp_path):
+    write(tmp_path, [" a.png", "b.png", "c .png"])
+    files = Folder(str(tmp_path))
+    asked = (" a.png", "b.png ", "\u200bb.png", "\u00a0b.png\ufeff", "c .png")
+    assert [files.find(path) for path in asked] == [" a.png", "b.png", "b.png", "b.png", "c .png"]
+
+
+def test_a_path_as_a_web_address_is_told(tmp_path):
+    write(tmp_path / "images", ["Zoë 1.png"])
+    (tmp_path / "labels.csv").write_text("path,label\nZo%C3%AB%201.png,sad\n")
+    with pytest.raises(InputError, match=r"line 2: .*There is 'Zoë 1\.png'"):
+        manifest.load(str(tmp_path), {})
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"col\xe8re/1.png"])
+def test_names_that_are_no_text_are_refused(tmp_path, name):
+    write(tmp_path, ["sad/1.png", "happy/1.png"])
+    place = os.fsencode(tmp_path) + b"/sad/" + name
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with open(place, "wb") as file:
+        file.write(picture(9))
+    with pytest.raises(InputError, match=r"names of 1 files in .* are not UTF-8: 'sad/c.*\\udce.*rename them"):
+        image_folder.load(str(tmp_path), {})

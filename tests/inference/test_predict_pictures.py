@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from emokd.data.decode import to_canvas
+from emokd.errors import InputError
 from emokd.inference.predictor import Predictor, find_pictures
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
@@ -69,3 +70,16 @@ def test_what_is_no_picture_is_an_error_of_its_own_line(model, tmp_path):
     for record, said in zip(records[1:], ("is HEIC", "is no picture of a kind", "it is a pipe"), strict=True):
         assert said in record["error"] and "0x" not in record["error"]
     assert "Convert it to JPEG" in records[1]["error"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b.png", "faces/*.png", "https://example.org/a.jpg", ""])
+def test_what_is_not_there_is_one_message(name):
+    with pytest.raises(InputError, match="There is no file or folder ") as caught:
+        find_pictures([name])
+    assert len(str(caught.value)) < 300
+
+
+def test_a_link_to_nothing_is_told(tmp_path):
+    os.symlink(tmp_path / "gone.png", tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"There is no file or folder .*a\.png\. It is a link to nothing"):
+        find_pictures([str(tmp_path / "a.png")])

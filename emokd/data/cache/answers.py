@@ -18,6 +18,7 @@ import hashlib
 import json
 import pathlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import ml_collections
@@ -29,6 +30,10 @@ from emokd.data.arrays import read_npz
 from emokd.data.cache.reader import CENTRE, long_ids
 from emokd.data.examples import Examples, stable_hash
 from emokd.errors import InputError, excerpt
+from emokd.names import normal, normal_path
+
+_SCALE = 2.0
+"""A network may answer valence or arousal somewhat beyond 1; what is beyond this is on another scale. [ours]"""
 
 OUTPUTS = ("features", "logits", "valence_arousal")
 
@@ -58,7 +63,7 @@ class AnswersFile:
         if not found:
             raise InputError(f"{path} holds no answers: save at least one of the arrays {', '.join(OUTPUTS)}.")
         self.views = _views(arrays["views"], path) if "views" in arrays else None
-        self.settings = str(arrays["settings"]) if "settings" in arrays else ""
+        self.settings = _settings(arrays["settings"], path) if "settings" in arrays else ""
         if self.views is not None and not self.settings:
             raise InputError(
                 f"{path} has views but does not say how they were drawn (array 'settings'): write it by "
@@ -71,10 +76,12 @@ class AnswersFile:
             raise InputError(
                 f"{path}: valence_arousal has {self.widths['valence_arousal']} columns; give two, valence and arousal."
             )
-        rows = np.concatenate(list(values.values()), axis=-1)  # [N, V, W]
-        ids = _ids(self._names)
+        self._rows = np.concatenate(list(values.values()), axis=-1)  # [N, V, W]
+        self._places = _spellings(self._names, f"{path}, array 'names'")
+        ids = _ids(list(self._places))
         order = np.argsort(ids)
-        self._index, self._rows = ids[order], np.ascontiguousarray(rows[order])
+        self._index, self._row_of = ids[order], np.array(list(self._places.values()))[order]
+        self._doubts = _doubts(values)
         self.origin = f"{path.name} (sha256 {_file_hash(path)[:16]})"
 
     def check(self, teacher: str, sets: Iterable[Examples], data: ml_collections.ConfigDict) -> None:
@@ -98,16 +105,20 @@ class AnswersFile:
                 f"{len(shared)} pictures of the same names, which one answer cannot tell apart: {excerpt(shared)}. "
                 "Rename the files of one of them."
             )
-        known = set(self._names)
-        missing = sorted(key for key in keys if unicodedata.normalize("NFC", key) not in known)
+        missing = sorted(key for key in keys if key not in self._places)
         if missing:
             raise InputError(
                 f"config.teachers.{teacher}.answers: {self.path} has no answer for {len(missing)} of {len(keys)} "
                 f"pictures of {', '.join(dict.fromkeys(e.name for e in sets))}: {excerpt(missing)}. It has "
-                f"{len(known)} names, such as {excerpt(self._names, 2)}. Names are paths inside the data set."
+                f"{len(self._names)} names, such as {excerpt(self._names, 2)}. Names are paths inside the data set."
             )
-        if len(known) > len(keys):
-            logging.info("%s: %d of its %d answers are of pictures that this run does not have.", *self._unused(keys))
+        if unused := len(self._names) - len({self._places[key] for key in keys}):
+            logging.info(
+                "%s: %d of its %d answers are of pictures that this run does not have.",
+                *(self.path, unused, len(self._names)),
+            )
+        for doubt in self._doubts:
+            logging.warning("Teacher %s: %s", teacher, doubt)
         if self.views is None:
             logging.warning(
                 "Teacher %s: one answer for each picture stands for all of its views; crops and flips are answered as "
@@ -116,10 +127,6 @@ class AnswersFile:
             )
             return
         self._check_views(teacher, data)
-
-    def _unused(self, keys: set[str]) -> tuple[pathlib.Path, int, int]:
-        used = {unicodedata.normalize("NFC", key) for key in keys}
-        return self.path, len(set(self._names) - used), len(self._names)
 
     def _check_views(self, teacher: str, data: ml_collections.ConfigDict) -> None:
         where = f"config.teachers.{teacher}.answers: {self.path}"
@@ -144,10 +151,11 @@ class AnswersFile:
     def lookup(self, batch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "B W"]:
         """The answers for the ids and views of a host batch: features, logits, valence and arousal side by side."""
         wanted = long_ids(batch["id"], batch["check"])
-        rows = np.minimum(np.searchsorted(self._index, wanted), len(self._index) - 1)
+        found = np.minimum(np.searchsorted(self._index, wanted), len(self._index) - 1)
         # Padding has no id; whatever it finds does not count.
-        if (batch["mask"] & (self._index[rows] != wanted)).any():
+        if (batch["mask"] & (self._index[found] != wanted)).any():
             raise InputError(f"{self.path} lacks answers for pictures of this run. Write it for the same config.data.")
+        rows = self._row_of[found]
         if self.views is None:
             return self._rows[rows, 0]
         place = {view: i for i, view in enumerate(self.views)}
@@ -174,11 +182,50 @@ def _ids(names: Sequence[str]) -> UInt64[np.ndarray, " N"]:
 def _texts(array: np.ndarray, where: str) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "US" or not len(array):
         raise InputError(f"{where} has the shape {list(array.shape)} and type {array.dtype}. Give a list of texts.")
-    texts = [unicodedata.normalize("NFC", text) for text in array.astype(str).tolist()]
-    twice = sorted({text for text in texts if texts.count(text) > 1}) if len(set(texts)) < len(texts) else []
+    try:
+        given = [each.decode() if isinstance(each, bytes) else each for each in array.tolist()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not UTF-8 text ({error.object!r}). Save texts (dtype=str).") from error
+    texts = [unicodedata.normalize("NFC", text) for text in given]
+    twice = sorted(text for text, count in Counter(texts).items() if count > 1)
     if twice:
         raise InputError(f"{where}: {len(twice)} are there more than once: {excerpt(twice)}. Keep one of each.")
     return texts
+
+
+def _spellings(names: Sequence[str], where: str) -> dict[str, int]:
+    """The row of each name, also as keys have it: a path without backslashes, `./` and outer spaces."""
+    rows = {name: i for i, name in enumerate(names)}
+    for i, name in enumerate(names):
+        for spelling in (normal(name), normal_path(normal(name))):
+            other = rows.setdefault(spelling, i)
+            if other != i and names[other] != spelling:
+                raise InputError(f"{where}: {names[other]!r} and {name!r} are one path. Keep one of each.")
+    return rows
+
+
+def _doubts(values: Mapping[str, Float[np.ndarray, "N V D"]]) -> list[str]:
+    """What the answers are likely not meant to be."""
+    found = []
+    logits, affect = values.get("logits"), values.get("valence_arousal")
+    if logits is not None and logits.shape[-1] > 1 and logits.min() >= 0 and (abs(logits.sum(-1) - 1) < 1e-3).all():
+        found.append("its logits are numbers from 0 to 1 that sum to 1, as probabilities do. Save their logarithms.")
+    if affect is not None and np.abs(affect).max() > _SCALE:
+        found.append(
+            f"its valence or arousal reaches {np.abs(affect).max():.3g}, but the data's are from -1 to 1. Rescale them."
+        )
+    return found
+
+
+def _settings(array: np.ndarray, path: pathlib.Path) -> str:
+    text = array.reshape(-1)[0] if array.size == 1 else ""
+    try:
+        text = text.decode() if isinstance(text, bytes) else str(text)
+        if isinstance(json.loads(text), dict):
+            return text
+    except ValueError:
+        pass
+    raise InputError(f"{path}: 'settings' does not say how views were drawn. Write the file by emokd.answers.Writer.")
 
 
 def _views(array: np.ndarray, path: pathlib.Path) -> tuple[int, ...]:

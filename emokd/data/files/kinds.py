@@ -57,10 +57,10 @@ _HEIF = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm"
 _HEIF_OF_ANY_CODEC = frozenset((b"mif1", b"msf1", b"mif2", b"miaf"))
 _AVIF = frozenset((b"avif", b"avis"))
 _RIFF = {b"AVI ": ("a video (AVI)", _VIDEO), b"WAVE": ("sound (WAV)", "Give a picture.")}
+_ANNEX = ("a git-annex pointer, not the picture", "Fetch it: git annex get.")
 # At the beginning of a text, after white space, in lower case.
 _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("version https://git-lfs", "a Git LFS pointer, not the picture", "Fetch it: git lfs pull."),
-    ("/annex/objects/", "a git-annex pointer, not the picture", "Fetch it: git annex get."),
     ("<!doctype html", "a web page (HTML), not a picture", _FETCH),
     ("<html", "a web page (HTML), not a picture", _FETCH),
     ("<svg", "SVG, a drawing", _CONVERT),
@@ -97,9 +97,11 @@ def foreign(data: bytes) -> tuple[str, str] | None:
 
 def undecodable(data: bytes) -> tuple[str, str]:
     """What a file is of which it is known that no picture can be made, with what to do."""
-    for signature, kind in _READ:
-        if data.startswith(signature):
-            return f"damaged: it begins as {kind} does and cannot be read any further", "Restore or remove the file."
+    kinds = [kind for signature, kind in _READ if data.startswith(signature)]
+    if data[4:8] == b"ftyp" and _iso_media(data) is None:
+        kinds.append("AVIF")
+    if kinds:
+        return f"damaged: it begins as {kinds[0]} does and cannot be read any further", "Restore or remove the file."
     known = foreign(data) or _text(data)
     if known:
         return known
@@ -119,6 +121,8 @@ def _iso_media(data: bytes) -> tuple[str, str] | None:
     length = min(int.from_bytes(data[:4], "big"), 256)
     brands = [data[8:12], *(data[i : i + 4] for i in range(16, min(length, len(data)), 4))]
     major = brands[0]
+    if len(major) < len(b"avif"):
+        return "cut off after a few bytes", "Restore or remove the file."
     if major in _AVIF or (major in _HEIF_OF_ANY_CODEC and _AVIF.intersection(brands)):
         return None if _reads_avif() else ("AVIF, which the installed Pillow does not read", _CONVERT)
     if major in _HEIF or _HEIF.intersection(brands):
@@ -140,12 +144,16 @@ def _reads_avif() -> bool:
 def _text(data: bytes) -> tuple[str, str] | None:
     """What a text is; None where the bytes are none."""
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if data.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        encoding = "latin-1"  # pages of any encoding begin so
     # The last characters may be cut in two.
     start = data[:_SOME].decode(encoding, errors="replace")
     body = start[:-4] if len(data) > _SOME else start
     if not body or "\ufffd" in body or any(ord(c) < 32 and c not in "\t\n\r\f" for c in body):
         return None
     lower = body.lstrip().lower()
+    if "/annex/objects/" in lower.partition("\n")[0]:
+        return _ANNEX
     for beginning, what, remedy in _TEXTS:
         if lower.startswith(beginning):
             return what, remedy

@@ -15,7 +15,7 @@ from absl import logging
 
 from emokd.data.files.listing import Listing, is_hidden, is_picture, list_folder, read_regular
 from emokd.errors import InputError, excerpt
-from emokd.names import normal_path
+from emokd.names import normal, normal_path
 
 _LOCAL_HEADER = 30
 _EXTRA_GUESS = 64
@@ -69,19 +69,19 @@ class Files:
     def find(self, path: str) -> str | None:
         """The name of the file that a table calls `path`, or None.
 
-        Accepts another Unicode form, backslashes, `./` and `//` in it, and paths that repeat the folder's or archive's
-        own name.
+        Accepts another Unicode form, spaces and unseen marks around it, backslashes, `./` and `//` in it, and paths
+        that repeat the folder's or archive's own name.
 
         Raises:
           InputError: two files have that name in different Unicode forms, neither in the form asked for.
         """
         known = self._by_normal_path()
-        path = path.strip()
         own = normal_path(pathlib.Path(self.where).stem) + "/"
-        for candidate in (normal_path(path), normal_path(path).removeprefix(own)):
+        spellings = (normal_path(path), normal_path(normal(path)))  # a file's own name may begin with a space
+        for candidate in (*spellings, *(each.removeprefix(own) for each in spellings)):
             found = known.get(candidate, ())
-            if len(found) > 1 and path in found:
-                return path
+            if len(found) > 1 and path.strip() in found:
+                return path.strip()
             if len(found) > 1:
                 raise InputError(
                     f"{self.where}: {len(found)} files are called {candidate!r}, in different Unicode forms: "

@@ -13,7 +13,7 @@ from emokd.data.pictures import check_options
 from emokd.data.sources.ferplus import TABLE as VOTES
 from emokd.data.tables.classes import AFFECTNET, FER2013
 from emokd.data.tables.pixel_table import find_pixel_table, no_pixel_table, pixel_examples, read_pixel_table
-from emokd.data.tables.table import Row
+from emokd.data.tables.table import Row, check_optional
 from emokd.data.tables.targets import read_codes
 
 ORDERS = {"fer2013": FER2013, "affectnet": AFFECTNET[:7]}
@@ -45,6 +45,7 @@ def load(directory: str, options: Mapping) -> Examples:
     if table is None:
         raise no_pixel_table(directory)
     rows, pixels = read_pixel_table(table, ("emotion",))
+    check_optional(rows, ("Usage",))
     labels = read_codes(rows, FER2013, "emotion")
     if order == "affectnet":
         places = [AFFECTNET.index(name) for name in _TO_AFFECTNET]

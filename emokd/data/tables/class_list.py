@@ -1,11 +1,17 @@
 """Lists of class names, from a configuration, the command line or a file, and what such a list must not hold."""
 
-import pathlib
+import csv
+import os
+import re
 from collections.abc import Iterable, Mapping
 
 from emokd.data.tables.text import read_lines
 from emokd.errors import InputError
 from emokd.names import look_alikes, normal
+
+# Line ends and tabs; what is left of a list in another notation: a quote at an end, one bracket without the other.
+_NO_NAME = re.compile(r"[\t\r\n\u0085\u2028\u2029]|^['\"]|['\"],?$|^[\[{](?!.*[\]}])|^[^\[{]*\w[\]}]$|^[\[\](){}],?$")
+_NUMBERED = re.compile(r"([0-9]+)[\s,:;=]\s*[^\s0-9]")
 
 
 def check_classes(names: Iterable[str], where: Mapping[str, str] | None = None, what: str = "The class list") -> None:
@@ -28,26 +34,28 @@ def check_classes(names: Iterable[str], where: Mapping[str, str] | None = None, 
 
 
 def as_classes(given: str | Iterable[object], what: str) -> tuple[str, ...]:
-    """A class list, given as names or as a text with commas, checked.
+    """A class list, given as names or as a text with commas, checked; a name that holds a comma is in quotes.
 
     Raises:
-      InputError: a name is empty or there twice, or two look alike.
+      InputError: a name is empty, there twice, or no name; or two look alike.
     """
-    names = [normal(str(name)) for name in (given.split(",") if isinstance(given, str) else given)]
+    names = [normal(str(name)) for name in (_cells(given, what) if isinstance(given, str) else given)]
     return _checked(names, [f"number {i}" for i in range(1, len(names) + 1)], what)
 
 
 def read_classes(text: str) -> list[str]:
     """Class names from a comma-separated list, or from a file with one per line; empty lines at its end do not count.
 
+    A name may be in quotes.
+
     Raises:
-      InputError: the file is missing or no text, or a name is empty or there twice, or two look alike.
+      InputError: the file is missing or no text; a name is empty, there twice, or no name (a number before it, all in
+        one line, a comment, a list of another language); or two look alike.
     """
     if not text:
         return []
-    path = pathlib.Path(text)
-    if not path.is_file():
-        if "," not in text and (path.suffix in (".txt", ".csv", ".tsv", ".names") or "/" in text):
+    if not os.path.isfile(text):  # not pathlib's, which fails where a list is longer than a file's name may be
+        if "," not in text and (text.endswith((".txt", ".csv", ".tsv", ".names")) or "/" in text):
             raise InputError(f"--classes={text}: there is no such file. Correct the path, or give the names: a,b,c.")
         return list(as_classes(text, f"--classes={text}"))
     names = [normal(line) for line in read_lines(text)]
@@ -55,6 +63,8 @@ def read_classes(text: str) -> list[str]:
         names.pop()
     if not names:
         raise InputError(f"--classes={text} is empty. Give one class name per line, in the order of the outputs.")
+    _check_lines(names, f"--classes={text}")
+    names = [normal(_unquoted(name)) for name in names]
     return list(_checked(names, [f"line {i}" for i in range(1, len(names) + 1)], f"--classes={text}"))
 
 
@@ -65,6 +75,40 @@ def _checked(names: list[str], places: list[str], what: str) -> tuple[str, ...]:
             raise InputError(f"{what}: class name {place} is empty. Name every class, in the order of the ids.")
         if name in first:
             raise InputError(f"{what} names {name!r} twice ({first[name]}, {place}). Name each class once.")
+        if found := _NO_NAME.search(name):
+            raise InputError(
+                f"{what}: class name {place} is {name!r}, with {found[0]!r} in it, which is no part of a name. "
+                "Give the names alone: a,b,c, or one per line in a file."
+            )
         first[name] = place
     check_classes(names, first, what)
     return tuple(names)
+
+
+def _cells(text: str, what: str) -> list[str]:
+    """The parts of a text with commas."""
+    try:
+        return next(csv.reader([text], skipinitialspace=True, strict=True), [""])
+    except csv.Error as error:
+        raise InputError(f"{what} cannot be read ({error}). Give names with commas between: a,b,c.") from error
+
+
+def _unquoted(line: str) -> str:
+    quoted = len(line) > 1 and line[0] == line[-1] == '"'
+    return line[1:-1].replace('""', '"') if quoted else line
+
+
+def _check_lines(lines: list[str], what: str) -> None:
+    """Checks that the lines of a file are names, not rows of a table or parts of a program."""
+    if lines[0].startswith(("#", "//")):
+        raise InputError(f"{what}, line 1 seems to be a comment: {lines[0]!r}. Give one class name per line, no more.")
+    if len(lines) == 1 and "," in _unquoted(lines[0]):
+        raise InputError(
+            f"{what} has all names in one line. Give one class name per line, in the order of the outputs."
+        )
+    numbers = [found and int(found[1]) for found in map(_NUMBERED.match, lines)]
+    if len(lines) > 1 and None not in numbers and len(set(numbers)) == len(numbers):
+        raise InputError(
+            f"{what}: every line has a number beside the name, such as line 1: {lines[0]!r}. Give the names alone, one "
+            "per line, in the order of these numbers."
+        )

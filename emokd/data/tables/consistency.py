@@ -81,8 +81,17 @@ def check(examples: Examples) -> None:
 
 
 def warn_of_unused(name: str, labels: Int[np.ndarray, " N"], classes: Sequence[str]) -> None:
-    """Warns of classes without an example; where that is the first one alone, the codes may count from 1."""
+    """Warns of classes without an example; where that is the first one alone, the codes may count from 1.
+
+    And of examples that are all of one class.
+    """
     count = np.bincount(labels[labels >= 0], minlength=len(classes))
+    if np.count_nonzero(count) == 1:
+        logging.warning(
+            "%s: all labelled examples are of the class %r, so there is nothing to tell apart.",
+            name,
+            classes[int(count.argmax())],
+        )
     unused = [label for label, n in zip(classes, count, strict=True) if not n]
     if unused == [classes[0]] and len(classes) > 2:
         logging.warning(
@@ -210,7 +219,9 @@ def _count_unlabelled(examples: Examples) -> None:
             missing = values < 0
         else:
             missing = np.isnan(values).reshape(len(values), -1).any(axis=1)
-        if missing.any():
+        if missing.all():
+            logging.warning("%s: no example has a label (%s); nothing can be learnt from it.", examples.name, column)
+        elif missing.any():
             counts.append(f"{column} {np.count_nonzero(missing)}")
     if counts:
         logging.info("%s: of %d examples, unlabelled: %s.", examples.name, len(examples), ", ".join(counts))

@@ -9,21 +9,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from emokd.data.tables.text import CONTROL, not_text, open_text
 from emokd.errors import InputError, nearest
-from emokd.names import normal
+from emokd.names import essence, normal
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
-_MISSING = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "null"))
+_MISSING = frozenset(("", "nan", "-nan", "na", "n/a", "<na>", "#na", "#n/a", "#n/a n/a", "null"))
 
 
 def is_missing(text: str) -> bool:
     """Whether a cell says that there is no value: empty, or one of the marks of pandas, R and spreadsheets.
 
-    They are `nan`, `NA`, `N/A`, `<NA>`, `#N/A` and `null` in any letter case, and `None` in this one.
+    They are `nan`, `-nan`, `NA`, `N/A`, `<NA>`, `#NA`, `#N/A`, `#N/A N/A` and `null` in any letter case, and `None` in
+    this one.
     """
     return text == "None" or text.lower() in _MISSING
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is a number in ASCII digits with a point, exponents included."""
+    return bool(_NUMBER.fullmatch(text))
+
+
+def has_decimal_comma(text: str) -> bool:
+    """Whether a cell is a number but for its decimal comma."""
+    return bool(_COMMA.fullmatch(text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +181,23 @@ def check_columns(rows: Sequence[Row], required: Sequence[str]) -> None:
       InputError: it lacks one; the nearest is named.
     """
     _check_header(rows[0].table, list(rows[0].cells), required)
+
+
+def check_optional(rows: Sequence[Row], optional: Sequence[str]) -> None:
+    """Checks that no optional column goes unread because its name is written in another way, such as `Split`.
+
+    Raises:
+      InputError: a column differs from one of `optional`, which is not there, in letter case, spaces or unseen
+        characters alone.
+    """
+    header = list(rows[0].cells)
+    wanted = {essence(name): name for name in optional if name not in header}
+    for name in header:
+        if name not in optional and essence(name) in wanted:
+            raise InputError(
+                f"{rows[0].table}, line 1: the column {name!r} would not be read. Write it "
+                f"{wanted[essence(name)]!r}; if it is not meant to be read, give it another name."
+            )
 
 
 def unique(rows: Sequence[Row], column: str) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from emokd.data.division.splits import normalise_split
 from emokd.data.examples import UNLABELLED
 from emokd.data.tables.class_list import check_classes
-from emokd.data.tables.table import Row, is_missing
+from emokd.data.tables.table import Row, check_optional, has_decimal_comma, is_missing, is_number
 from emokd.errors import InputError, excerpt, nearest
 from emokd.names import essence
 
@@ -29,7 +29,7 @@ _LIKE_GROUPS = frozenset(
 """Columns, by their `essence` without marks, that may say what must stay together."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
-_FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
+_NO_NAME = re.compile(r"[?.*/\\_~-]+")
 
 
 def read_labels(
@@ -38,8 +38,9 @@ def read_labels(
     """The class of each row, by name or by code. [ours]
 
     A cell without a value (`tables.is_missing`) is unlabelled, unless the class list has its text; the log counts them.
-    Without a class list the classes are the names in sorted order, or the codes in order of their numbers; `3`, `3.0`
-    and `03` are one code. With a list a cell is one of its names or, if none of them is a number, its place from 0.
+    Without a class list the classes are the names in sorted order, or the codes in order of their numbers; `3`, `3.0`,
+    `03` and `3e0` are one code, and codes below 0 are warned of. With a list a cell is one of its names or, if none of
+    them is a number, its place from 0.
 
     Args:
       name: of the data set, for the log.
@@ -51,19 +52,27 @@ def read_labels(
       int32 ids, UNLABELLED where there is none; and the classes.
 
     Raises:
-      InputError: no row has a label; a label is not in the list, or a fraction; names and codes are mixed without
-        a list; names differ in letter case, spaces or unseen characters alone. The message names the line.
+      InputError: no row has a label; a label is not in the list, a fraction, or a mark such as `?`; names and codes
+        are mixed without a list; names differ in letter case, spaces or unseen characters alone. The message names the
+        line.
     """
     texts = [row.name(column) for row in rows]
     marks = Counter(text for text in texts if is_missing(text) and text not in (listed or ()))
     first = {text: row for text, row in zip(reversed(texts), reversed(rows), strict=True) if text not in marks}
     if not first:
         raise rows[0].error(f"column {column!r} is empty, as in all rows", "Label some examples, or drop the column.")
-    numbers = {text: int(text.split(".")[0]) for text in first if _WHOLE.fullmatch(text)}
+    numbers = {text: number for text in first if (number := _whole(text)) is not None}
     if listed is None:
         classes, ids = _own_classes(column, first, numbers)
     else:
         classes, ids = tuple(listed), _listed_ids(column, first, numbers, listed)
+    if listed is None and numbers and min(numbers.values()) < 0:
+        below = Counter(numbers[text] for text in texts if numbers.get(text, 0) < 0)
+        logging.warning(
+            "%s: codes below 0 are classes like the others: %s. If that means no label, leave these cells empty.",
+            name,
+            ", ".join(f"{code} ({count} rows)" for code, count in sorted(below.items())),
+        )
     spellings = sorted(text for text, number in numbers.items() if text != str(number))
     if spellings:
         logging.info("%s: codes written as %s are read as whole numbers.", name, excerpt(spellings, 3))
@@ -73,15 +82,34 @@ def read_labels(
     return np.array([UNLABELLED if text in marks else ids[text] for text in texts], np.int32), classes
 
 
+def _whole(text: str) -> int | None:
+    """The code that a cell is, or None where it is none."""
+    if _WHOLE.fullmatch(text):
+        return int(text.split(".")[0])
+    if is_number(text) and float(text).is_integer():  # 3e0, as numpy.savetxt writes it
+        return int(float(text))
+    return None
+
+
 def _own_classes(
     column: str, first: Mapping[str, Row], numbers: Mapping[str, int]
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The classes that the labels themselves make, and the id of each text."""
     for text, row in first.items():
-        if _FRACTION.fullmatch(text) and text not in numbers:
+        if is_number(text) and text not in numbers:
             raise row.error(
                 f"column {column!r} holds {text}, a fraction, which is no code of a class",
                 "Round it, or name the classes in config.data.options.classes.",
+            )
+        if has_decimal_comma(text):
+            raise row.error(
+                f"column {column!r} holds {text!r}, which is no name of a class",
+                f"Write the decimal comma as a point: {text.replace(',', '.')}.",
+            )
+        if _NO_NAME.fullmatch(text):
+            raise row.error(
+                f"column {column!r} holds {text!r}, which is no name of a class",
+                "If it means no label, leave the cell empty; else name the classes in config.data.options.classes.",
             )
     if not numbers:
         check_classes(
@@ -105,7 +133,7 @@ def _listed_ids(
 ) -> dict[str, int]:
     """The id of each text among the classes of a list."""
     places = {label: i for i, label in enumerate(listed)}
-    by_number = {int(label.split(".")[0]): i for label, i in places.items() if _WHOLE.fullmatch(label)}
+    by_number = {number: i for label, i in places.items() if (number := _whole(label)) is not None}
     if not by_number:  # names of its own would be confused with places
         by_number = {i: i for i in range(len(listed))}
     ids = {}
@@ -151,7 +179,7 @@ def read_affect(
     def value(row: Row, column: str) -> float:
         if row.missing(column):
             return np.nan
-        if low > NO_AFFECT and row.name(column) in ("-2", "-2.0"):
+        if low > NO_AFFECT and is_number(text := row.name(column)) and float(text) == NO_AFFECT:
             return np.nan
         return row.number(column, low, high)
 
@@ -194,10 +222,11 @@ def read_targets(
       The columns, as in Examples, and the classes.
 
     Raises:
-      InputError: there is no target at all, or one is wrong.
+      InputError: there is no target at all, one is wrong, or a column's name is written in another letter case.
     """
     header = list(rows[0].cells)
     table = rows[0].table
+    check_optional(rows, ("label", "valence", "arousal", "split", "group", "subject"))
     columns: dict[str, np.ndarray] = {}
     classes: dict[str, tuple[str, ...]] = {}
     voted = [label for label in listed or () if label in header] if votes and "label" not in header else []

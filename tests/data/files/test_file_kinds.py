@@ -22,9 +22,13 @@ KINDS = {
     "video": [media(b"isom", b"avc1"), media(b"qt  "), b"\x1aE\xdf\xa3" + bytes(50), b"RIFF\x01\0\0\0AVI LIST"],
     "raw": [media(b"crx "), b"II*\0\x10\0\0\0CR\x02\0" + bytes(50), b"FUJIFILMCCD-RAW 0201"],
     "PDF": [b"%PDF-1.7\n"],
-    "HTML": [b"<!DOCTYPE html>\n<html>", b"\xef\xbb\xbf\n <HTML><body>", b"<!-- saved -->\n<html>"],
+    "HTML": [b"<!DOCTYPE html>\n<html>", b"\xef\xbb\xbf\n <HTML><body>", b"<!-- saved -->\n<html>"]
+    + ["<!doctype html><html>caf\u00e9</html>".encode("latin-1"), b"\n<HTML>\x93quoted\x94"],
     "Git LFS": [b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"],
-    "git-annex": [b"/annex/objects/SHA256E-s12--0.jpg\n"],
+    "git-annex": [
+        b"../../.git/annex/objects/aa/bb/SHA256E-s12--0.jpg/SHA256E-s12--0.jpg",
+        b"/annex/objects/SHA256E-s12--0.jpg\n",
+    ],
     "SVG": [b'<svg xmlns="http://www.w3.org/2000/svg"/>', b'<?xml version="1.0"?>\n<svg/>'],
     "XML": [b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>'],
     "JSON": [b'{"message": "Not Found"}'],
@@ -33,6 +37,8 @@ KINDS = {
     "zip": [b"PK\x03\x04" + bytes(30)],
     "JPEG XL": [b"\xff\x0a" + bytes(30), b"\x00\x00\x00\x0cJXL \r\n\x87\n" + bytes(30)],
     "JPEG 2000": [b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(30)],
+    "begins as AVIF does": [media(b"avif", b"mif1"), media(b"mif1", b"avif", b"miaf")],
+    "cut off": [b"\0\0\0\x18ftyp", b"\0\0\0\x18ftypav"],
     "zero bytes": [bytes(1000)],
     "no picture of a kind that is read": [b"\x80\x81\x82garbage\x00\x01"],
 }

@@ -161,3 +161,11 @@ def test_ferplus_refuses_absurd_votes(tmp_path):
     votes(directory, [("Training", "a.png", ("1e308",) * 2 + (0,) * 8), *VOTES[1:]])
     with pytest.raises(InputError, match=r"line 2: column 'neutral' holds 1e308, outside"):
         ferplus.load(str(directory), {})
+
+
+def test_a_usage_in_another_letter_case_is_not_passed_over(tmp_path):
+    write = table(tmp_path)
+    text = (write / "fer2013.csv").read_text()
+    (write / "fer2013.csv").write_text(text.replace("Usage", "usage", 1))
+    with pytest.raises(InputError, match=r"line 1: the column 'usage' would not be read\. Write it 'Usage'"):
+        fer2013.load(str(write), {})

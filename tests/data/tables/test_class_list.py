@@ -23,6 +23,13 @@ def test_a_file_in_any_encoding(tmp_path, encoding, end):
         ("colère\n".encode("latin-1"), r"classes\.txt is not UTF-8 text .*Save it as UTF-8"),
         ("angry\nsad\n".encode("utf-16-le"), r"UTF-16 without a byte order mark"),
         (b"a\0b\n", r"line 1: there is the control character"),
+        (b"0 angry\n1 happy\n", r"number beside the name, such as line 1: '0 angry'"),
+        (b"0\tangry\n1\thappy\n", r"number beside the name"),
+        (b"angry\tA\nhappy\tH\n", r"name line 1 is 'angry\\tA', with '\\t' in it"),
+        (b"angry,happy\n", r"all names in one line. Give one class name per line"),
+        (b"# in order\nangry\nhappy\n", r"line 1 seems to be a comment"),
+        (b"[\n'angry',\n'happy'\n]\n", r"name line 1 is '\['"),
+        ("angry\u2028happy\n".encode(), r"'\\u2028' in it"),
     ],
 )
 def test_refused_with_the_line(tmp_path, data, message):
@@ -43,3 +50,21 @@ def test_lists_in_a_configuration():
     for given, message in (("sad,,calm", "number 2 is empty"), ("sad, sad", "'sad' twice"), ("Sad,sad", "letter case")):
         with pytest.raises(InputError, match=f"here.*{message}"):
             as_classes(given, "here")
+
+
+def test_names_in_quotes(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text('"fear, or so"\n"angry"\n')
+    assert read_classes(str(path)) == ["fear, or so", "angry"] == read_classes('"fear, or so", angry')
+    assert as_classes(["(none)", "[other]", ":(", "don't know"], "here") == ("(none)", "[other]", ":(", "don't know")
+
+
+@pytest.mark.parametrize("given", ["['sad', 'calm']", '["sad", "calm"]', "('sad', 'calm')", "[sad, calm]"])
+def test_a_list_in_another_notation_is_no_list_of_names(given):
+    with pytest.raises(InputError, match=r"here.*Give .*a,b,c"):
+        as_classes(given, "here")
+
+
+def test_a_list_longer_than_a_file_name_may_be():
+    names = [f"class-{i}" for i in range(100)]
+    assert read_classes(",".join(names)) == names

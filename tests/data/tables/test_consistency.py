@@ -137,6 +137,14 @@ def test_codes_that_never_use_the_first_class(caplog):
     assert not caplog.text
 
 
+def test_labels_that_teach_nothing(caplog):
+    consistency.check(examples([1, -1, 1], ("sad", "happy")))
+    assert "all labelled examples are of the class 'happy'" in caplog.text
+    caplog.clear()
+    consistency.check(examples([-1, -1], ("sad", "happy")))
+    assert "no example has a label (expression)" in caplog.text
+
+
 def test_look_alike_subjects_are_told_and_look_alike_classes_refused(caplog):
     consistency.check(examples([0, 1, 0, 1], ("a", "b"), groups=["s1", "S 01", "s2", "s10"]))
     assert "'S 01', 's1' count as different" in caplog.text and "s10" not in caplog.text

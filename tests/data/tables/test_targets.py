@@ -8,7 +8,7 @@ from emokd.data import sources
 from emokd.data.division.splits import split
 from emokd.data.sources import diffusionfer, feature_tables, manifest, oasis
 from emokd.data.tables.table import read_table
-from emokd.data.tables.targets import read_groups, read_labels, read_votes
+from emokd.data.tables.targets import read_affect, read_groups, read_labels, read_targets, read_votes
 from emokd.errors import InputError
 
 
@@ -61,6 +61,34 @@ def test_a_list_of_numbers_is_matched_by_number_not_by_place(tmp_path):
         read_labels("set", rows(tmp_path, ["0", "3"]), ("1", "2", "3"))
 
 
+def test_codes_as_numpy_writes_them(tmp_path):
+    cells = ["0.000000000000000000e+00", "1.000000000000000000e+01", "2.000e+00", "2"]
+    ids, classes = read_labels("set", rows(tmp_path, cells), None)
+    assert (ids.tolist(), classes) == ([0, 2, 1, 1], ("0", "2", "10"))
+    assert read_labels("set", rows(tmp_path, cells[:1]), ("sad", "happy"))[0].tolist() == [0]
+
+
+def test_negative_codes_are_told(tmp_path, caplog):
+    read_labels("set", rows(tmp_path, ["-1", "0", "-1.0", "2"]), None)
+    assert "codes below 0 are classes like the others: -1 (2 rows)" in caplog.text
+
+
+@pytest.mark.parametrize("mark", ["-2", "-2.00", "-2.", "-2e0"])
+def test_no_affect_in_every_spelling(tmp_path, mark):
+    read = rows(tmp_path, [f"{mark},.5", f".5,{mark}"], "valence,arousal")
+    np.testing.assert_array_equal(read_affect(read), [[np.nan, 0.5], [0.5, np.nan]])
+
+
+@pytest.mark.parametrize("column", ["Split", "Subject", "GROUP", "Valence", "split\u200b."])
+def test_a_column_that_only_looks_like_one_that_is_read(tmp_path, column):
+    read = rows(tmp_path, ["sad,1", "happy,2"], f"label,{column}")
+    if column.endswith("."):
+        assert set(read_targets("set", read, None)[0]) == {"expression"}
+        return
+    with pytest.raises(InputError, match=rf"labels\.csv, line 1: the column '{column}' would not be read\. Write it"):
+        read_targets("set", read, None)
+
+
 def test_negative_codes_without_a_list_are_classes_in_order(tmp_path):
     assert read_labels("set", rows(tmp_path, ["1", "-1", "0"]), None)[1] == ("-1", "0", "1")
 
@@ -77,6 +105,9 @@ def test_negative_codes_without_a_list_are_classes_in_order(tmp_path):
         (["-1", "0"], ("a", "b"), r"line 2: .*'-1', which is not a class.*without a label is left empty"),
         (["1_0", "sad"], ("a", "sad"), r"line 2: .*'1_0', which is not a class"),
         (["", "nan"], None, r"line 2: column 'label' is empty, as in all rows"),
+        (["happy", "?"], None, r"line 3: .*'\?', which is no name.*leave the cell empty"),
+        (['"3,0"', "1"], None, r"line 2: .*'3,0', .*decimal comma as a point: 3\.0"),
+        (["3.5e0", "1"], None, r"line 2: .*3\.5e0, a fraction"),
     ],
 )
 def test_labels_refused(tmp_path, cells, listed, message):
