@@ -11,11 +11,9 @@
 Then `--config.teachers.mine.answers=mine.npz`. docs/answers.md says more.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 
@@ -187,14 +185,13 @@ class Writer:
 
 
 def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, suffix=".npz")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # its stubs take names for `allow_pickle`
             file.flush()
             os.fsync(file.fileno())
-        pathlib.Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            pathlib.Path(temporary).unlink()
+        temporary.unlink(missing_ok=True)
         raise
