@@ -30,6 +30,7 @@ from emokd.data.canvases import BadImages
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches
 from emokd.errors import InputError, excerpt
+from emokd.files import written_whole
 from emokd.jobs import datasets
 
 
@@ -163,7 +164,9 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if kind is None:
-            _write(self._path, self._arrays())
+            arrays = dict(self._arrays())
+            with written_whole(self._path) as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take names for `allow_pickle`
 
     def _arrays(self) -> Mapping[str, np.ndarray]:
         names = sorted({name for name, _ in self._found})
@@ -182,16 +185,3 @@ class Writer:
         if views == [CENTRE]:
             return {**arrays, **{name: values[:, 0] for name, values in stacked.items()}}
         return {**arrays, **stacked, "views": np.array(views), "settings": np.array(view_settings(self._config.data))}
-
-
-def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # its stubs take names for `allow_pickle`
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -13,8 +13,8 @@ from emokd.benchmarking.batches import KINDS
 from emokd.benchmarking.phases import benchmark
 from emokd.benchmarking.timing import Rule
 from emokd.configuration import config as configuration
+from emokd.files import write_whole
 from emokd.jobs.command import run
-from emokd.jobs.workdir import write_atomically
 
 CONFIG = configuration.define_config_flag()
 DATA = flags.DEFINE_enum("data", "real", KINDS, "Batches as training reads them, or one random batch on the device.")
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
             if path:
                 file = pathlib.Path(path)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, text(results))
+                write_whole(file, text(results))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ ALLOWED = {
     "signals": (),
     "parts": (),
     "names": (),
+    "files": (),
     "configuration": ("errors",),
     "phase": ("errors", "signals"),
     "losses": ("errors", "signals"),
@@ -22,19 +23,20 @@ ALLOWED = {
     "models": ("errors", "signals", "parts"),
     "weighting": ("errors", "signals"),
     "weights": ("errors", "models"),
-    "data": ("errors", "names"),
+    "data": ("errors", "names", "files"),
     "recipes": (
         "errors", "signals", "configuration", "phase", "parts", "names",
         "losses", "weighting", "models", "data.augment",
     ),
-    "reporting": ("errors", "metrics"),
+    "reporting": ("errors", "files", "metrics"),
     "training": (
-        "errors", "signals", "configuration", "phase", "parts", "metrics", "data", "reporting", "weights",
+        "errors", "files", "signals", "configuration", "phase", "parts", "metrics", "data", "reporting", "weights",
     ),
     "jobs": (
-        "errors", "configuration", "phase", "names", "models", "weights", "data", "recipes", "reporting", "training",
+        "errors", "files", "configuration", "phase", "names",
+        "models", "weights", "data", "recipes", "reporting", "training",
     ),
-    "studies": ("errors", "configuration", "jobs", "reporting"),
+    "studies": ("errors", "files", "configuration", "jobs", "reporting"),
     "inference": ("errors", "data", "models", "weights", "recipes.common"),
     "benchmarking": (
         "errors", "configuration", "phase", "parts", "models", "weights", "training", "reporting", "jobs",

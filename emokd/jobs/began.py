@@ -24,8 +24,9 @@ from absl import logging
 from emokd.configuration import config as configuration
 from emokd.data.examples import Examples
 from emokd.errors import InputError, excerpt
+from emokd.files import write_whole
 from emokd.jobs import predecessor
-from emokd.jobs.workdir import RECORD, read_json, write_atomically
+from emokd.jobs.workdir import RECORD, read_json
 from emokd.reporting.provenance import command, versions
 from emokd.training.sharding import create_mesh
 from emokd.weights import model_folder
@@ -162,7 +163,7 @@ def read(workdir: pathlib.Path) -> Record | None:
 
 def write(workdir: pathlib.Path, record: Record) -> None:
     """Writes the record, whole or not at all."""
-    write_atomically(workdir / RECORD, json.dumps(record, indent=None, sort_keys=True) + "\n")
+    write_whole(workdir / RECORD, json.dumps(record, indent=None, sort_keys=True) + "\n")
 
 
 def compare(workdir: pathlib.Path, now: Record, accept: bool) -> list[str]:

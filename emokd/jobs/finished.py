@@ -8,8 +8,9 @@ import ml_collections
 
 from emokd.data.examples import Examples
 from emokd.errors import InputError
+from emokd.files import write_whole
 from emokd.jobs import began
-from emokd.jobs.workdir import claim, read_config, read_json, write_atomically
+from emokd.jobs.workdir import claim, read_config, read_json
 from emokd.reporting.report import write_report
 from emokd.reporting.scoreboard import accepted_texts
 from emokd.weights import model_folder
@@ -73,7 +74,7 @@ def look(
     if changes:
         began.note(workdir, changes)
         scores["accepted_changes"] = list(dict.fromkeys([*scores.get("accepted_changes", []), *changes]))
-        write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
+        write_whole(workdir / "scores.json", json.dumps(scores, indent=2))
     claim(workdir, config)  # where config.json had been lost
     if report and (changes or not (workdir / "report.html").exists()):
         write_report(workdir)

@@ -17,11 +17,12 @@ from emokd.data.examples import Rows
 from emokd.data.pipeline import readable
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
+from emokd.files import write_whole
 from emokd.jobs import began, caching, finished, held_out, locks, predecessor
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
-from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results, write_atomically
+from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel
 from emokd.recipes import classification
@@ -119,7 +120,7 @@ def _train(
         origin["face_crop"] = job.splits["train"].face_crop
         origin["references"] = reference.to_json(job.splits["train"])
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
-        write_atomically(workdir / "scores.json", json.dumps(scores, indent=2))
+        write_whole(workdir / "scores.json", json.dumps(scores, indent=2))
         if report:
             write_report(workdir)
     together("run finished")  # before another process reads the student, or leaves

@@ -19,6 +19,7 @@ import filelock
 from absl import logging
 
 from emokd.errors import InputError
+from emokd.files import write_whole
 from emokd.training.distributed import in_first_process
 
 LOCK, OWNER = ".running.lock", ".running.json"
@@ -119,6 +120,4 @@ def _in_use(folder: pathlib.Path, by: dict) -> str:
 def _write_owner(folder: pathlib.Path) -> None:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now}
-    temporary = folder / f"{OWNER}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(entry))
-    temporary.replace(folder / OWNER)
+    write_whole(folder / OWNER, json.dumps(entry))

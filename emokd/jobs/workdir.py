@@ -10,6 +10,7 @@ import ml_collections
 from emokd import recipes
 from emokd.configuration import config as configuration
 from emokd.errors import InputError, excerpt
+from emokd.files import write_whole
 
 # Keys that change how a run works, not what it computes: they may differ when it is continued. Where data lie may
 # change because what they are is compared (`emokd.jobs.began`); so is the number of devices where a loss depends on it.
@@ -87,7 +88,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             path.unlink(missing_ok=True)
     path, text = workdir / "config.json", configuration.to_json(config)
     if not path.exists() or path.read_text(encoding="utf-8") != text:  # data may have moved: `evaluate` must find them
-        write_atomically(path, text)
+        write_whole(path, text)
 
 
 def _stored_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
@@ -144,10 +145,3 @@ def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     if "recipe" not in config:
         return config
     return configuration.with_missing(config, recipes.find(config.recipe).default_config())
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

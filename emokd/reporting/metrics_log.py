@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from absl import logging
 
+from emokd.files import write_whole
+
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
@@ -152,9 +154,4 @@ def _parse(line: str) -> Record | None:
 def _drop_after(path: pathlib.Path, step: int) -> None:
     """Rewrites the file without the lines after `step`, whole or not at all."""
     kept = [line.rstrip("\n") + "\n" for line, record in _records(path) if step and record["step"] <= step]
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, "".join(kept))

@@ -12,7 +12,6 @@ and the targets among TARGETS that the data has; `classes` names the expressions
 """
 
 import dataclasses
-import os
 import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emokd.errors import InputError
+from emokd.files import write_whole, written_whole
 from emokd.reporting import figures
 
 FOLDER = "observations"
@@ -79,11 +79,9 @@ def write(
     folder = workdir / FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{phase}-{step:08d}.npz"
-    temporary = folder / f".{path.name}.tmp"
     stored: dict[str, Any] = {**arrays, "classes": np.array(classes, str)}
-    with temporary.open("wb") as file:
+    with written_whole(path) as file:
         np.savez(file, **stored)
-    temporary.replace(path)
     return path
 
 
@@ -114,9 +112,8 @@ def write_pictures(workdir: pathlib.Path) -> list[pathlib.Path]:
     written = []
     for name, picture in drawn.items():
         if picture:
-            temporary = workdir / f".{name}.{os.getpid()}.tmp"
-            temporary.write_bytes(picture)
-            written.append(temporary.replace(workdir / name))
+            write_whole(workdir / name, picture)
+            written.append(workdir / name)
     return written
 
 

@@ -3,7 +3,6 @@
 import base64
 import html
 import json
-import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emokd.errors import InputError, excerpt
+from emokd.files import write_whole
 from emokd.reporting import figures, observations
 from emokd.reporting.metrics_log import RESERVED, Record, read_metrics
 from emokd.reporting.provenance import provenance
@@ -57,9 +57,7 @@ def write_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> pathlib.
         raise InputError(f"{workdir} holds no run: no config.json, no metrics.jsonl, no scores.json.")
     observations.write_pictures(workdir)
     path = workdir / "report.html"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(render_report(workdir, remarks), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, render_report(workdir, remarks))
     return path
 
 

@@ -12,8 +12,9 @@ import ml_collections
 from absl import logging
 
 from emokd.errors import InputError
+from emokd.files import write_whole
 from emokd.jobs import began
-from emokd.jobs.workdir import check, read_json, write_atomically
+from emokd.jobs.workdir import check, read_json
 from emokd.reporting.progress import duration_text
 from emokd.reporting.provenance import provenance
 from emokd.reporting.table import Table
@@ -93,7 +94,7 @@ def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[
     seconds = clock() - began
     facts = provenance()
     # The time of a run that was interrupted is not known: its first part was never written down.
-    write_atomically(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
+    write_whole(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
     gc.collect()  # a finished run's parameters sit in reference cycles
     gc.freeze()  # what is left, programs that others share, is large: it is looked at again when one is forgotten
 
@@ -164,7 +165,7 @@ def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]
       InputError: a finished run has no number of the study's metric; results.csv is written all the same.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(workdir / "results.csv", results_csv(results))
+    write_whole(workdir / "results.csv", results_csv(results))
     here = provenance()
     table = study_table(
         [result for result in results if result.variant not in study.support],
@@ -182,7 +183,7 @@ def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]
     if changes:
         noted = "".join(f"\n- {change}" for change in changes)
         table += f"\n**Runs of different data stand in this table; that was accepted:**\n{noted}\n"
-    write_atomically(workdir / "table.md", table)
+    write_whole(workdir / "table.md", table)
     return table
 
 

@@ -20,6 +20,7 @@ from emokd.configuration.config import duration
 from emokd.data.examples import Examples
 from emokd.data.tables.class_counts import named_counts
 from emokd.errors import InputError
+from emokd.files import write_whole
 from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting import observations, rare_classes
 from emokd.reporting.metrics_log import MetricsLog
@@ -344,9 +345,7 @@ class _Run:
 
     def write_json(self, name: str, content: Any) -> None:
         if jax.process_index() == 0:
-            temporary = self.workdir / f".{name}.tmp"
-            temporary.write_text(json.dumps(content, indent=2))
-            temporary.replace(self.workdir / name)
+            write_whole(self.workdir / name, json.dumps(content, indent=2))
 
 
 def evaluation_interval(job: Job, phase: Phase) -> int:

@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import shutil
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from jaxtyping import Shaped, UInt64
 
 from emokd.data.cache.reader import DESCRIPTION, DTYPES, FEATURES, INDEX, STORED, Key, differences
 from emokd.errors import InputError, excerpt
+from emokd.files import write_whole
 
 UNFINISHED, PARTIAL = "unfinished.json", "features.partial"
 
@@ -129,7 +129,7 @@ def begin(folder: pathlib.Path, plan: Plan) -> Plan:
             "Make room, give another --output, or lower config.data.views."
         )
     if not path.exists():
-        _write_whole(path, json.dumps({"key": plan.key, "rows_per_part": plan.rows_per_part}).encode())
+        write_whole(path, json.dumps({"key": plan.key, "rows_per_part": plan.rows_per_part}).encode())
     return plan
 
 
@@ -154,7 +154,7 @@ def write_part(folder: pathlib.Path, plan: Plan, part: int, features: Shaped[np.
     shape = (len(plan.rows_of(part)), *plan.row_shape)
     if features.shape != shape or features.dtype != plan.dtype:
         raise ValueError(f"part {part} is {features.dtype} {features.shape}, not {plan.dtype} {shape}")
-    _write_whole(_part(folder, part), np.ascontiguousarray(features).view(STORED[plan.key["dtype"]]).data)
+    write_whole(_part(folder, part), np.ascontiguousarray(features).view(STORED[plan.key["dtype"]]).data)
 
 
 def finish(folder: pathlib.Path, plan: Plan, index: UInt64[np.ndarray, " N"]) -> None:
@@ -172,11 +172,11 @@ def finish(folder: pathlib.Path, plan: Plan, index: UInt64[np.ndarray, " N"]) ->
         (folder / PARTIAL).replace(folder / FEATURES)
     buffer = io.BytesIO()
     np.save(buffer, index)
-    _write_whole(folder / INDEX, buffer.getbuffer())
+    write_whole(folder / INDEX, buffer.getbuffer())
     for left_over in folder.glob(".*.tmp"):  # of writes that were interrupted
         left_over.unlink()
     description: dict[str, Any] = {"key": plan.key, "widths": dict(plan.widths)}
-    _write_whole(folder / DESCRIPTION, json.dumps(description, indent=2).encode())
+    write_whole(folder / DESCRIPTION, json.dumps(description, indent=2).encode())
     (folder / UNFINISHED).unlink()
 
 
@@ -230,16 +230,6 @@ def _parts_there(folder: pathlib.Path, plan: Plan) -> list[bool]:
     with os.scandir(folder) as entries:
         sizes = {entry.name: entry.stat().st_size for entry in entries}
     return [sizes.get(_part(folder, part).name) == plan.part_bytes(part) for part in range(plan.parts)]
-
-
-def _write_whole(path: pathlib.Path, content: Any) -> None:
-    """Writes a file that is there whole, and on the disk, or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def in_words(size: float) -> str:
