@@ -120,7 +120,7 @@ MANY = "id,label\n" + "".join(f"m{i:02d},sad\n" for i in range(12))
         ({"emg": TRACES[:, 0, 0]}, {}, r"traces\.npz:emg has the shape \[3\]\. Give one row per example"),
         ({"emg": np.array(["x", "y", "z"])}, {}, r"traces\.npz:emg is of type <U1, which is not numeric"),
         ({"emg": np.where(TRACES == 9, 1e300, TRACES)}, {}, r"emg has infinite values in 1 rows \(from 0: 1\)"),
-        ({"emg": np.full(3, None)}, {}, r"traces\.npz cannot be read: its array 'emg' is of Python objects, which are never"),
+        ({"emg": np.full(3, None)}, {}, r"traces\.npz cannot be read: its array 'emg' is of Python objects"),
         ({"eye": "id,x\na,1\nb,two\nc,3\n"}, {}, r"eye\.csv, line 3: column 'x' holds 'two'"),
         ({"eye": "id,x\na,1\nb,inf\nc,3\n"}, {}, r"eye\.csv, line 3: column 'x' holds inf"),
         ({"eye": "id,x\na,1\nb,1e39\nc,3\n"}, {}, r"eye\.csv, line 3: column 'x' holds 1e39, outside"),
