@@ -4,9 +4,9 @@ Paper: Cladiere et al., Visual emotion analysis using skill-based multi-teacher 
 The data is synthetic (the embedded painter): it shows the whole machine at work and proves nothing about the paper.
 
 Command:  python -m emokd.train --config=configs/smkd/quickstart.py --workdir=runs/quickstart
-Expected: the student close to the expression teacher, which far outweighs the other two (accuracy .498 and .458 in one
-run of 2026-11-25 at commit 66ae050).
-Hardware: 2 CPU cores. Time: 2 min 20 s there, with everything to compile.
+Expected: the student close to the expression teacher, which far outweighs the other two (accuracy .520 and .451 in one
+run of 2026-11-29 at commit fad2fc9).
+Hardware: 2 CPU cores. Time: 4 minutes there, beside another job, with everything to compile.
 """
 
 from emokd.configuration import defaults
