@@ -18,8 +18,8 @@ from typing import Any
 from absl import flags
 
 from emokd.errors import InputError
+from emokd.files import write_whole
 from emokd.jobs.command import run
-from emokd.jobs.workdir import write_atomically
 from emokd.reporting.provenance import provenance
 from emokd.reporting.table import Table
 
@@ -352,7 +352,7 @@ def main(argv: list[str]) -> None:
     text = page(flags.FLAGS.results, flags.FLAGS.iterations)
     print(text, end="")
     if flags.FLAGS.page:
-        write_atomically(pathlib.Path(flags.FLAGS.page), text)
+        write_whole(pathlib.Path(flags.FLAGS.page), text)
 
 
 if __name__ == "__main__":

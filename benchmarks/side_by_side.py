@@ -14,8 +14,8 @@ import jax
 from absl import flags, logging
 
 from emokd.benchmarking.timing import Rule, Timing, interleave, ratio
+from emokd.files import write_whole
 from emokd.jobs.command import run
-from emokd.jobs.workdir import write_atomically
 from emokd.reporting.provenance import commit, provenance
 from emokd.reporting.table import Table
 
@@ -109,7 +109,7 @@ def launch(measure: Callable[[Settings], Page], *, steps: int = 20, rest: float 
         if values["page"]:
             file = pathlib.Path(values["page"])
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, text)
+            write_whole(file, text)
 
     run(main)
 
