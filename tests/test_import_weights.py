@@ -31,7 +31,7 @@ def torchvision_state(classes, backbone="resnet18"):
             value = random.normal(size=leaf.shape).astype(np.float32)
             if name == "kernel":
                 value = value.transpose({2: (1, 0), 4: (3, 2, 0, 1)}[value.ndim])
-            foreign = importing.find_foreign_module(backbone)(module)
+            foreign = importing.find_layouts(backbone)[0].foreign_module(module)
             state[TORCH.foreign_name(foreign, name)] = np.ascontiguousarray(value)
     return state
 

@@ -204,15 +204,6 @@ def find_layouts(backbone: str) -> Sequence[Names]:
     return module.layouts(backbone) if hasattr(module, "layouts") else [Names("", module.foreign_module)]
 
 
-def find_foreign_module(backbone: str) -> Callable[[str], str]:
-    """The function that names an architecture's foreign modules, in the first of its layouts.
-
-    Raises:
-      InputError: no foreign file is known for it.
-    """
-    return find_layouts(backbone)[0].foreign_module
-
-
 def file_hash(path: pathlib.Path) -> str:
     """SHA-256 of a file, hexadecimal; of a manifest of weights and its shards one after the other."""
     shards: list[pathlib.Path] = []
