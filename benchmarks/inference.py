@@ -23,7 +23,7 @@ from emokd.benchmarking.timing import Timing, ratio
 from emokd.errors import InputError
 from emokd.models.cost import describe
 from emokd.models.network import NetworkSpec, functional
-from emokd.recipes.common import resized
+from emokd.recipes.common.networks import resized
 from emokd.reporting.table import Table
 
 NETWORKS = flags.DEFINE_list("networks", ["emonet", "mobilenet_v2", "efficientformer_l1"], "Networks; the first is 1.")

@@ -54,9 +54,9 @@ def on_pixels(recipe):
     student = functional(recipe.student_spec)
     dtype = jnp.bfloat16 if on_accelerator() else jnp.float32
 
-    def objective(params, stats, constants, batch, key):
+    def objective(params, stats, constants, batch, context):
         pixels = batch["pixels"].astype(dtype)
-        signals, moved = student(params["student"], stats["student"], pixels, train=True, key=key)
+        signals, moved = student(params["student"], stats["student"], pixels, train=True, key=context.key)
         values = affect.cross_entropy(signals.logits, batch["expression"])
         return Outcome({"expression": Term(values, batch["mask"])}, {"student": moved})
 

@@ -16,7 +16,7 @@ from emokd.benchmarking.batches import fake_batch
 from emokd.benchmarking.split import Dissection
 from emokd.configuration import config as configuration
 from emokd.phase import Recipe
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 from emokd.training.programs import Leaves, PhaseStep, Programs
 from emokd.training.sharding import create_mesh
 

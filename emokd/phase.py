@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -106,11 +106,27 @@ Weigh = Callable[[Mapping[str, Array], Bool[Array, " B"]], Float[Array, "B K"]]
 """(evidence, rows) -> the weights that the step will give to the teachers, 0 on other rows; without gradient."""
 
 
-Objective = Callable[..., Outcome]
-"""Pure: (params, stats, constants, batch, key) -> Outcome. The key is fresh each step.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a step tells an objective besides parameters and data.
 
-That of a `selective` phase may be given a `weigh` as well.
-"""
+    Attributes:
+      key: for all that is random in it; another one each step, and each microbatch.
+      weigh: the weights that this step will give to the teachers, so that an objective may leave out what is costly in
+        the losses of teachers that weigh nothing. None without teachers, and in microbatches, whose weights are not
+        known before all of them are done.
+    """
+
+    key: Array
+    weigh: Weigh | None = dataclasses.field(default=None, metadata={"static": True})
+
+
+class Objective(Protocol):
+    """What a phase minimises; pure."""
+
+    def __call__(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context, /) -> Outcome:
+        """The losses of each example of a batch, and the statistics after it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,8 +148,6 @@ class Phase:
         error where a loss is no longer finite.
       relational: what in it compares the examples of a batch, in words, so that microbatches would make it another
         method; empty where each example stands alone.
-      selective: its objective takes `weigh` and may leave what is costly out of the losses of teachers that weigh
-        nothing. Without `weigh` (in microbatches) it must work out all of them.
     """
 
     name: str
@@ -146,7 +160,6 @@ class Phase:
     prepare: Callable[..., tuple[Tree, Tree]] | None = None
     remark: Callable[[Mapping[str, float]], str] | None = None
     relational: str = ""
-    selective: bool = False
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]

@@ -19,7 +19,7 @@ from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.phase import Phase, Recipe
 from emokd.recipes import find
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 from emokd.training.programs import PhaseStep, Programs
 from emokd.training.sharding import put_batch
 from emokd.training.state import State

@@ -18,6 +18,7 @@ from emokd.errors import InputError
 from emokd.jobs import datasets, job
 from emokd.models.answers import AnswersSpec
 from emokd.models.network import functional
+from emokd.phase import Context
 from emokd.recipes import bounded, smkd
 from emokd.training.sharding import create_mesh
 from emokd.training.streams import Streams
@@ -98,7 +99,8 @@ def test_a_file_of_answers_teaches_what_its_network_does(teacher, viewed, recipe
         phase = next(p for p in made.recipe.phases if p.name == name)
         streams = Streams(settings, create_mesh(1), made.attach)
         batch = next(streams.training(made.splits["train"], None, 0))
-        outcomes.append(jax.jit(phase.objective)(params, stats, made.recipe.constants, batch, jax.random.key(2)))
+        context = Context(jax.random.key(2))
+        outcomes.append(jax.jit(phase.objective)(params, stats, made.recipe.constants, batch, context))
         test = next(streams.evaluation(made.splits["test"]))
         predictions.append(jax.jit(made.recipe.predict)(params, stats, made.recipe.constants, test)["one"])
     losses = [np.asarray(outcome.teacher_losses) for outcome in outcomes]

@@ -37,7 +37,7 @@ def of_page(page: pathlib.Path) -> str:
 
 
 def recipe_names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(recipes.__path__) if m.name not in recipes.SHARED)
+    return sorted(m.name for m in pkgutil.iter_modules(recipes.__path__) if not m.ispkg)
 
 
 @functools.cache

@@ -22,8 +22,8 @@ from emokd.data.tables.classes import AFFECTNET
 from emokd.jobs import datasets, job, scoring
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
-from emokd.phase import label_parameters
-from emokd.recipes.common import Task
+from emokd.phase import Context, label_parameters
+from emokd.recipes.common.task import Task
 from emokd.weights import model_folder
 
 
@@ -221,7 +221,9 @@ def test_a_full_variant_builds_and_its_losses_have_their_shapes(file, arg, backb
 
     params, stats = jax.eval_shape(recipe.init, jax.random.key(0))
     assert set(jax.tree.leaves(label_parameters(params, recipe.groups))) == set(phase.learns)
-    outcome = jax.eval_shape(phase.objective, params, stats, recipe.constants, batch_of(config), jax.random.key(0))
+    outcome = jax.eval_shape(
+        phase.objective, params, stats, recipe.constants, batch_of(config), Context(jax.random.key(0))
+    )
     assert {name: term.values.shape for name, term in outcome.terms.items()} == {
         "expression": (rows,),
         "valence_arousal": (rows,),

@@ -16,7 +16,7 @@ from emokd.data.examples import Examples, Rows
 from emokd.errors import InputError, excerpt
 
 DEAD = 2.0**-22
-"""As `emokd.recipes.standardize.DEAD`: so much a constant deviates that was computed in float32."""
+"""As `emokd.recipes.common.standardize.DEAD`: so much a constant deviates that was computed in float32."""
 DEAD_EXACT = 2.0**-24
 """The same for arrays in float64, such as a clock: so much a constant deviates that is rounded to float32 once."""
 

@@ -18,7 +18,7 @@ from emokd.data.files.store import Folder
 from emokd.errors import InputError
 from emokd.inference.faces import FaceCropper
 from emokd.models.network import TrainedModel, functional
-from emokd.recipes.common import average_affect
+from emokd.recipes.common.views import average_affect
 
 
 class Predictor:

@@ -27,7 +27,7 @@ from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches, to_device
 from emokd.errors import InputError, excerpt
 from emokd.models.network import TrainedModel
-from emokd.recipes.standardize import Moments
+from emokd.recipes.common.standardize import Moments
 from emokd.reporting.progress import Progress
 from emokd.training.distributed import together
 from emokd.training.loop import Job

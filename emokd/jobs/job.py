@@ -25,8 +25,8 @@ from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
 from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel
-from emokd.recipes import classification
-from emokd.recipes.common import Task
+from emokd.recipes.common import classification
+from emokd.recipes.common.task import Task
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop

@@ -19,7 +19,7 @@ from emokd.data.reference import Reference
 from emokd.errors import InputError, excerpt
 from emokd.jobs.workdir import RECORD, read_config
 from emokd.phase import Recipe, Tree, path_string
-from emokd.recipes.common import takes_part
+from emokd.recipes.common.phases import takes_part
 from emokd.training.checkpoints import abstract_like, read_weights
 from emokd.training.state import State
 from emokd.weights import model_folder

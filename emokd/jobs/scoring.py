@@ -15,7 +15,7 @@ from emokd.jobs.datasets import load_data
 from emokd.jobs.workdir import read_config
 from emokd.models.network import functional
 from emokd.names import normal
-from emokd.recipes.common import average_affect, see
+from emokd.recipes.common.views import average_affect, see
 from emokd.reporting import rare_classes
 from emokd.training import evaluation
 from emokd.training.sharding import create_mesh

@@ -28,7 +28,11 @@ from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
 from emokd.names import essence, normal
 from emokd.phase import Measure, Outcome, Recipe, TeacherTerm, Term
-from emokd.recipes import classification, common
+from emokd.recipes.common import classification, views
+from emokd.recipes.common.networks import adopt_backbone, create_network, create_spec
+from emokd.recipes.common.phases import correlations, create_phase
+from emokd.recipes.common.task import Task, accuracy, choose, joint_heads, targets
+from emokd.recipes.common.teachers import Teacher, create_teachers, features_of_frozen, networks_of
 from emokd.signals import Signals
 from emokd.weighting import chain as weighting
 
@@ -50,21 +54,21 @@ class Lesson:
     bound: bool
 
 
-def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
+def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
     """The recipe for a configuration, a task and the models read from files ("student" and teachers, by name).
 
     Raises:
       InputError: the data has neither expressions nor valence and arousal, a teacher does not know one of the data's
         classes, nothing is left for a teacher to teach, or an option is unknown or outside its range.
     """
-    heads = common.joint_heads(task)
+    heads = joint_heads(task)
     _check_options(config)
-    spec = common.create_spec(config.student, heads, task)
-    student = common.create_network(spec, config, "student")
-    teachers = common.create_teachers(config, task, models)
+    spec = create_spec(config.student, heads, task)
+    student = create_network(spec, config, "student")
+    teachers = create_teachers(config, task, models)
     lessons = {teacher.name: _create_lesson(teacher, config, task, heads) for teacher in teachers}
     soft, bound = config.soft_targets, config.bound
-    augmentation = common.create_augmentation(config.data.augment)
+    augmentation = views.create_augmentation(config.data.augment)
     cross_entropy = classification.create_cross_entropy(config, task)
     chain = weighting.create(config.weighting) if teachers else None
     if teachers and weighting.needs_gradients(config.weighting):
@@ -74,7 +78,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     def init(key):
         params, stats = student.init(key)
         if "student" in models:
-            params, stats = common.adopt_backbone(params, stats, models["student"], spec)
+            params, stats = adopt_backbone(params, stats, models["student"], spec)
         return {"student": params}, {"student": stats}
 
     constants = {t.name: {"params": t.model.params, "stats": t.model.stats} for t in teachers if t.model}
@@ -94,9 +98,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
         if "expression" in heads:
-            labels, rows = common.targets(batch)
+            labels, rows = targets(batch)
             terms["expression"] = Term(cross_entropy(signals.logits, labels), rows, label_share)
-            metrics["accuracy"] = common.accuracy(signals.logits, labels, rows)
+            metrics["accuracy"] = accuracy(signals.logits, labels, rows)
         if "valence_arousal" in heads:
             target = batch["valence_arousal"]
             rows = affect_rows(batch)
@@ -127,10 +131,10 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         )
 
     def learn(params, stats, constants, batch, key, train):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
+        view = views.create_views(batch, augmentation, config.data.view_seed)
         dropout_key, mixture_key = jax.random.split(key)
         signals, moved = student(
-            params["student"], stats["student"], common.see(spec, batch, view), train=train, key=dropout_key
+            params["student"], stats["student"], views.see(spec, batch, view), train=train, key=dropout_key
         )
         terms, metrics = label_terms(signals, batch, mixture_key)
         stats = {**stats, "student": moved}
@@ -151,26 +155,26 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         evidence = {}
         if "expression" in heads and all(lesson.classes for lesson in lessons.values()):
             evidence["teacher_logits"] = jnp.stack([theirs[t.name].logits for t in teachers], axis=1)
-            evidence["labels"], _ = common.targets(batch)
+            evidence["labels"], _ = targets(batch)
         evidence = jax.lax.stop_gradient(evidence)
         return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], evidence, metrics, further)
 
-    def head(params, stats, constants, batch, key):
-        return learn(params, stats, constants, batch, key, train=False)
+    def head(params, stats, constants, batch, context):
+        return learn(params, stats, constants, batch, context.key, train=False)
 
-    def distill(params, stats, constants, batch, key):
+    def distill(params, stats, constants, batch, context):
         # A backbone that rests keeps its BatchNorm statistics.
-        return learn(params, stats, constants, batch, key, train=config.backbone_multiplier > 0)
+        return learn(params, stats, constants, batch, context.key, train=config.backbone_multiplier > 0)
 
     def frozen_features(constants, batch, centre):
-        view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)
-        return common.frozen_features(teachers, constants, batch, view)
+        view = views.centre(batch) if centre else views.create_views(batch, augmentation, config.data.view_seed)
+        return features_of_frozen(teachers, constants, batch, view)
 
     def predict(params, stats, constants, batch):
         rows = batch["id"].shape[0]
 
         def look(view):
-            own = student(params["student"], stats["student"], common.see(spec, batch, view))[0]
+            own = student(params["student"], stats["student"], views.see(spec, batch, view))[0]
             return {"student": own, **{t.name: ask(t, constants, batch, view) for t in teachers}}
 
         straight = look(centre_views(rows))
@@ -180,15 +184,13 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         cached = {f"features/{t.name}" for t in teachers if t.network}
         batch = {name: values for name, values in batch.items() if name not in cached}
         mirrored = look(centre_views(rows, mirrored=True))
-        return {name: common.average_affect(signals, mirrored[name]) for name, signals in straight.items()}
+        return {name: views.average_affect(signals, mirrored[name]) for name, signals in straight.items()}
 
-    relational = common.correlations(config.affect_loss, heads)
+    relational = correlations(config.affect_loss, heads)
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     phases = [
-        common.create_phase(
-            "head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational
-        ),
-        common.create_phase("distill", config.phases.distill, task, distill, both, scored=True, relational=relational),
+        create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational),
+        create_phase("distill", config.phases.distill, task, distill, both, scored=True, relational=relational),
     ]
     return Recipe(
         groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},
@@ -200,22 +202,20 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         weighting=chain,
         extract=lambda params, stats: (params["student"], stats["student"]),
         student_spec=spec,
-        networks={"student": spec, **common.networks_of(teachers)},
+        networks={"student": spec, **networks_of(teachers)},
         frozen_features=frozen_features if teachers else None,
     )
 
 
 def _check_options(config: ml_collections.ConfigDict) -> None:
-    common.choose(dict.fromkeys(REGRESSIONS), config.affect_loss, "config.affect_loss")
+    choose(dict.fromkeys(REGRESSIONS), config.affect_loss, "config.affect_loss")
     check_range("config.soft_targets.alpha", config.soft_targets.alpha, 0, 1)
     check_range("config.soft_targets.temperature", config.soft_targets.temperature, 0, above=True)
     check_range("config.bound.nu", config.bound.nu, 0)
     check_range("config.bound.margin", config.bound.margin, 0)
 
 
-def _create_lesson(
-    teacher: common.Teacher, config: ml_collections.ConfigDict, task: common.Task, heads: Mapping[str, int]
-) -> Lesson:
+def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Task, heads: Mapping[str, int]) -> Lesson:
     """What the teacher can teach here.
 
     Raises:

@@ -30,7 +30,11 @@ from emokd.losses.shapes import check_range
 from emokd.models.multimodal import is_present
 from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Measure, Outcome, Phase, Recipe, Term, Tree
-from emokd.recipes import classification, common, imitation, modalities, relations
+from emokd.recipes.common import classification, imitation, modalities, relations, views
+from emokd.recipes.common.linear import create_linear, linear
+from emokd.recipes.common.networks import create_network
+from emokd.recipes.common.phases import correlations, create_phase, takes_part
+from emokd.recipes.common.task import Task, accuracy, choose, joint_heads, targets
 from emokd.signals import Signals
 from emokd.weighting import chain as weighting
 
@@ -39,29 +43,29 @@ POOLS = ("all", "joint")
 JOINT = "joint"
 
 
-def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
+def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
     """The recipe for a configuration and a task; encoders may start from the weights in `models`, by modality.
 
     Raises:
       InputError: a modality is not in the data, all are privileged, the batch is no larger than the number of
         anchors, or an option is unknown or outside its range.
     """
-    heads = common.joint_heads(task)
+    heads = joint_heads(task)
     specs = modalities.create_specs(config, task)
     visible = tuple(name for name in specs if not config.modalities[name].privileged)
     privileged = tuple(name for name in specs if config.modalities[name].privileged)
     _check(config, visible, task.devices)
-    imagined = privileged if common.takes_part(config.phases.hallucinate) else ()
+    imagined = privileged if takes_part(config.phases.hallucinate) else ()
     teacher_spec = modalities.create_network_spec(config, specs, (), heads, task)
     seen = {name: specs[name] for name in visible}
     student_spec = modalities.create_network_spec(config, seen, imagined, heads, task)
-    teacher = common.create_network(teacher_spec, config, JOINT)
-    student = common.create_network(student_spec, config, "student")
+    teacher = create_network(teacher_spec, config, JOINT)
+    student = create_network(student_spec, config, "student")
     cross_entropy = classification.create_cross_entropy(config, task)
-    augmentation = common.create_augmentation(config.data.augment)
-    aligned = common.takes_part(config.phases.align)
+    augmentation = views.create_augmentation(config.data.augment)
+    aligned = takes_part(config.phases.align)
     pool = (JOINT,) if config.pool == "joint" else (*specs, JOINT)
-    taught = common.takes_part(config.phases.teach)
+    taught = takes_part(config.phases.teach)
     weights = config.objective
     distils = taught and bool(weights.transport or weights.centroid or weights.features)
     joint_width = teacher.module.feature_size
@@ -77,18 +81,18 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             first, down, up, last = keys[4 * m : 4 * m + 4]
             tree["modality_heads"][name] = _create_heads(first, config.width, heads)
             tree["adapters"][name] = {
-                "down": common.create_linear(down, config.width, config.adapter_width),
-                "up": common.create_linear(up, config.adapter_width, joint_width),
+                "down": create_linear(down, config.width, config.adapter_width),
+                "up": create_linear(up, config.adapter_width, joint_width),
             }
             tree["aligned_heads"][name] = _create_heads(last, joint_width, heads)
         return tree, {"teacher": stats, "student": own_stats}
 
     def ask_teacher(params, stats, batch, view, *, train=False, key=None, keep=None):
-        inputs = common.see(teacher_spec, batch, view)
+        inputs = views.see(teacher_spec, batch, view)
         return teacher(params["teacher"], stats["teacher"], inputs, keep, train=train, key=key)
 
     def ask_student(params, stats, batch, view, *, train=False, key=None, keep=None):
-        inputs = common.see(student_spec, batch, view)
+        inputs = views.see(student_spec, batch, view)
         return student(params["student"], stats["student"], inputs, keep, train=train, key=key)
 
     def modality_signals(params, signals: Signals) -> dict[str, Signals]:
@@ -97,9 +101,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         for name in specs:
             token = signals.intermediates[f"token/{name}"]
             if aligned:
-                token = common.linear(
-                    params["adapters"][name]["up"], common.linear(params["adapters"][name]["down"], token)
-                )
+                token = linear(params["adapters"][name]["up"], linear(params["adapters"][name]["down"], token))
             found[name] = _answer(params["aligned_heads" if aligned else "modality_heads"][name], token)
         return found
 
@@ -110,7 +112,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         """The task's losses of one network."""
         terms = {}
         if "expression" in heads:
-            labels, labelled = common.targets(batch)
+            labels, labelled = targets(batch)
             terms[f"{name}/expression"] = Term(cross_entropy(signals.logits, labels), rows & labelled, share)
         if "valence_arousal" in heads:
             target = batch["valence_arousal"]
@@ -119,9 +121,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             terms[f"{name}/valence_arousal"] = Term(values, labelled, share)
         return terms
 
-    def teach(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
-        signals, moved = ask_teacher(params, stats, batch, view, train=True, key=key)
+    def teach(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
+        signals, moved = ask_teacher(params, stats, batch, view, train=True, key=context.key)
         terms: dict[str, Term] = {}
         metrics: dict[str, Measure] = {}
         for name in specs:
@@ -130,16 +132,16 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             metrics |= _accuracy(name, answer, batch)
         return Outcome(terms, {**stats, "teacher": moved}, metrics=metrics)
 
-    def joint(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
-        keep = modalities.drop(key, batch, specs, config.modality_dropout)
+    def joint(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
+        keep = modalities.drop(context.key, batch, specs, config.modality_dropout)
         signals, _ = ask_teacher(params, stats, batch, view, keep=keep)
         return Outcome(
             task_terms(JOINT, signals, batch, batch["mask"]), stats, metrics=_accuracy(JOINT, signals, batch)
         )
 
-    def hallucinate(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
+    def hallucinate(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
         signals, _ = ask_teacher(params, stats, batch, view)
         own = {**params["student"], "encoders": {n: params["teacher"]["encoders"][n] for n in visible}}
         own_stats = modalities.take_encoders(stats["student"], stats["teacher"], visible)
@@ -151,8 +153,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         distances = _apart(config.hallucination.loss, tokens, true)
         return Outcome({name: Term(distances[name], rows) for name, (_, rows) in true.items()}, stats)
 
-    def align(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
+    def align(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
         signals, _ = ask_teacher(params, stats, batch, view)
         terms = task_terms(JOINT, signals, batch, batch["mask"], config.align.task)
         metrics = _accuracy(JOINT, signals, batch)
@@ -167,9 +169,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             metrics |= _accuracy(name, answer, batch)
         return Outcome(terms, stats, metrics=metrics)
 
-    def learn(params, stats, constants, batch, key, weigh=None):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
-        drop_key, key = jax.random.split(key)
+    def learn(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
+        drop_key, key = jax.random.split(context.key)
         rows = batch["mask"]
         keep = modalities.drop(drop_key, batch, seen, config.modality_dropout)
         # Encoders that rest keep their BatchNorm statistics.
@@ -184,7 +186,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         known = [rows if name == JOINT else has(name, batch) for name in pool]
         theirs = [(answers[name].features, r) for name, r in zip(pool, known, strict=True)]
         evidence = jax.lax.stop_gradient(_evidence([answers[name] for name in pool], known, batch, heads))
-        counts = weigh(evidence, rows) != 0 if weigh else jnp.ones((rows.shape[0], len(pool)), bool)
+        counts = context.weigh(evidence, rows) != 0 if context.weigh else jnp.ones((rows.shape[0], len(pool)), bool)
         losses, measured = imitation.imitate(config, pool, signals.features, theirs, counts)
         return Outcome(terms, stats, losses, rows, evidence, {**metrics, **measured})
 
@@ -209,7 +211,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         return {**params, "student": own}, {**stats, "student": own_stats}
 
     def predict(params, stats, constants, batch):
-        view, rows = common.centre(batch), batch["id"].shape[0]
+        view, rows = views.centre(batch), batch["id"].shape[0]
         found = {"student": ask_student(params, stats, batch, view)[0]}
         for names in modalities.subsets(visible):
             found[f"student({'+'.join(names)})"] = ask_student(
@@ -225,11 +227,11 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         return found
 
     def observe(params, stats, constants, batch):
-        view = common.centre(batch)
+        view = views.centre(batch)
         signals, _ = ask_teacher(params, stats, batch, view)
         answers = {**modality_signals(params, signals), JOINT: signals}
         found = {"student": ask_student(params, stats, batch, view)[0].features}
-        labelled = common.targets(batch)[1] if "expression" in heads else batch["mask"]
+        labelled = targets(batch)[1] if "expression" in heads else batch["mask"]
         for name, answer in answers.items():
             seen = batch["mask"] if name == JOINT else has(name, batch)
             found[f"teacher/{name}"] = jnp.where(seen[:, None], answer.features, jnp.nan)
@@ -276,23 +278,23 @@ def _check(config: ml_collections.ConfigDict, visible: tuple[str, ...], devices:
     """Checks the options, and that they fit together."""
     if not visible:
         raise InputError("Every modality is privileged, so the student would see nothing: set one's privileged=False.")
-    enabled = {name: common.takes_part(section) for name, section in config.phases.items()}
+    enabled = {name: takes_part(section) for name, section in config.phases.items()}
     if enabled["teach"] != enabled["joint"] or not enabled["teach"] and (enabled["hallucinate"] or enabled["align"]):
         raise InputError(
             "config.phases: teach and joint go together, and hallucinate and align need both; "
             f"enabled are {[name for name, on in enabled.items() if on]}."
         )
-    common.choose(dict.fromkeys(POOLS), config.pool, "config.pool")
-    common.choose(dict.fromkeys(HALLUCINATION_LOSSES), config.hallucination.loss, "config.hallucination.loss")
-    common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
-    common.choose(dict.fromkeys(("teacher", "fresh")), config.student_encoders, "config.student_encoders")
+    choose(dict.fromkeys(POOLS), config.pool, "config.pool")
+    choose(dict.fromkeys(HALLUCINATION_LOSSES), config.hallucination.loss, "config.hallucination.loss")
+    choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
+    choose(dict.fromkeys(("teacher", "fresh")), config.student_encoders, "config.student_encoders")
     check_range("config.modality_dropout", config.modality_dropout, 0, 1)
     imitation.check(config, devices)
 
 
 def _create_phases(
     config: ml_collections.ConfigDict,
-    task: common.Task,
+    task: Task,
     objectives: Mapping[str, Any],
     prepare: Mapping[str, Any],
     imagines: bool,
@@ -310,7 +312,7 @@ def _create_phases(
     remark = functools.partial(imitation.transport_remark, solver=config.structure.solver)
     phases = []
     for name, groups in learns.items():
-        phase = common.create_phase(
+        phase = create_phase(
             name,
             config.phases[name],
             task,
@@ -320,7 +322,6 @@ def _create_phases(
             scored=name == "student",
             remark=remark if name == "student" else None,
             relational=relational[name],
-            selective=name == "student",
         )
         if phase is not None:
             phases.append(phase)
@@ -330,7 +331,7 @@ def _create_phases(
 def _relational(config: ml_collections.ConfigDict, heads: Mapping[str, int], distils: bool) -> dict[str, str]:
     """What compares the examples of a batch, by phase."""
     fusion = "config.fusion.options.attend=batch" if config.fusion.options.get("attend") == "batch" else ""
-    losses = dict.fromkeys(config.phases, common.correlations(config.affect_loss, heads))
+    losses = dict.fromkeys(config.phases, correlations(config.affect_loss, heads))
     losses["hallucinate"] = "config.hallucination.loss=mmd" if config.hallucination.loss == "mmd" else ""
     parts = [f"config.objective.{name}" for name in ("transport", "centroid") if distils and config.objective[name]]
     losses["student"] = ", ".join(filter(None, [losses["student"], *parts]))
@@ -339,19 +340,19 @@ def _relational(config: ml_collections.ConfigDict, heads: Mapping[str, int], dis
 
 def _create_heads(key: Array, inputs: int, heads: Mapping[str, int]) -> Tree:
     keys = jax.random.split(key, len(heads))
-    return {name: common.create_linear(k, inputs, size) for k, (name, size) in zip(keys, heads.items(), strict=True)}
+    return {name: create_linear(k, inputs, size) for k, (name, size) in zip(keys, heads.items(), strict=True)}
 
 
 def _answer(heads: Tree, token: Float[Array, "B D"]) -> Signals:
     """The signals of linear heads on features."""
-    outputs = {name: common.linear(head, token) for name, head in heads.items()}
+    outputs = {name: linear(head, token) for name, head in heads.items()}
     return Signals(features=token, logits=outputs.get("expression"), valence_arousal=outputs.get("valence_arousal"))
 
 
 def _accuracy(name: str, signals: Signals, batch: Batch) -> dict[str, Measure]:
     if signals.logits is None:
         return {}
-    return {f"accuracy/{name}": common.accuracy(signals.logits, *common.targets(batch))}
+    return {f"accuracy/{name}": accuracy(signals.logits, *targets(batch))}
 
 
 def _apart(
@@ -378,14 +379,14 @@ def _evidence(answers: list[Signals], known: list[Array], batch: Batch, heads: M
         return jnp.stack(list(values), axis=1)
 
     if "expression" in heads:
-        return {"teacher_logits": told("logits"), "labels": common.targets(batch)[0]}
+        return {"teacher_logits": told("logits"), "labels": targets(batch)[0]}
     return {"errors": ((told("valence_arousal") - batch["valence_arousal"][:, None]) ** 2).sum(-1)}
 
 
 def _error(answer: Signals, batch: Batch, heads: Mapping[str, int]) -> Float[Array, " B"]:
     """By what the most confident teacher is chosen: cross-entropy, or the squared error of valence and arousal."""
     if "expression" in heads:
-        return affect.cross_entropy(answer.logits, common.targets(batch)[0])
+        return affect.cross_entropy(answer.logits, targets(batch)[0])
     return ((answer.valence_arousal - batch["valence_arousal"]) ** 2).sum(-1)
 
 

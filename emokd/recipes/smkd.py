@@ -25,36 +25,41 @@ from emokd.errors import InputError
 from emokd.losses import features
 from emokd.models.network import TrainedModel, attach_heads
 from emokd.phase import Batch, Outcome, Recipe, Term, Tree
-from emokd.recipes import classification, common, standardize
+from emokd.recipes.common import classification, standardize, views
+from emokd.recipes.common.linear import create_linear, linear
+from emokd.recipes.common.networks import adopt_backbone, create_network, create_spec
+from emokd.recipes.common.phases import create_phase, takes_part
+from emokd.recipes.common.task import Task, accuracy, choose, require_classes, targets
+from emokd.recipes.common.teachers import create_teachers, features_of_frozen, networks_of, teacher_gradients
 from emokd.signals import Signals
 from emokd.weighting import chain as weighting
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
 
 
-def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
+def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
     """The recipe for a configuration, a task and the models read from files ("student" and teachers, by name).
 
     Raises:
       InputError: no emotion labels in the data, a teacher without weights or task, or an unknown option.
     """
-    classes = common.require_classes(task, "expression")
-    teachers = common.create_teachers(config, task, models)
-    spec = common.create_spec(config.student, {"expression": len(classes)}, task)
-    student = common.create_network(spec, config, "student")
-    augmentation = common.create_augmentation(config.data.augment)
-    distance = common.choose(DISTANCES, config.distance, "config.distance")
+    classes = require_classes(task, "expression")
+    teachers = create_teachers(config, task, models)
+    spec = create_spec(config.student, {"expression": len(classes)}, task)
+    student = create_network(spec, config, "student")
+    augmentation = views.create_augmentation(config.data.augment)
+    distance = choose(DISTANCES, config.distance, "config.distance")
     cross_entropy = classification.create_cross_entropy(config, task)
     chain = weighting.create(config.weighting)
-    probed = common.takes_part(config.phases.probe)
-    if common.takes_part(config.phases.distill) and not probed and weighting.needs_logits(config.weighting):
+    probed = takes_part(config.phases.probe)
+    if takes_part(config.phases.distill) and not probed and weighting.needs_logits(config.weighting):
         raise InputError(
             "config.weighting asks how well the teachers predict emotions, which they learn in the probe: set "
             "config.phases.probe.enabled and a duration, or a weighting that asks nothing, such as uniform."
         )
     untrained = [t.name for t in teachers if t.model is None]
-    asked = [name for name in ("probe", "distill") if common.takes_part(config.phases[name])]
-    if untrained and asked and not common.takes_part(config.phases.teach) and not config.start_from:
+    asked = [name for name in ("probe", "distill") if takes_part(config.phases[name])]
+    if untrained and asked and not takes_part(config.phases.teach) and not config.start_from:
         raise InputError(
             f"The teachers {', '.join(untrained)} have no weights and learn in the phase teach, which is left out: set "
             "config.phases.teach.enabled and a duration, or give config.teachers.NAME.checkpoint, or config.start_from."
@@ -64,16 +69,16 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         student_key, *keys = jax.random.split(key, 1 + 2 * len(teachers))
         params, stats = student.init(student_key)
         if "student" in models:
-            params, stats = common.adopt_backbone(params, stats, models["student"], spec)
+            params, stats = adopt_backbone(params, stats, models["student"], spec)
         params, stats = {"student": params}, {"student": stats}
         for section in ("adapters", "probes", "teachers"):
             params[section] = {}
         stats["teachers"], stats["standardizer"] = {}, {}
         for teacher, own, adapter in zip(teachers, keys[::2], keys[1::2], strict=True):
             size = teacher.feature_size
-            params["adapters"][teacher.name] = common.create_linear(adapter, student.module.backbone.feature_size, size)
+            params["adapters"][teacher.name] = create_linear(adapter, student.module.backbone.feature_size, size)
             # A probe is convex: it starts from zero.
-            params["probes"][teacher.name] = jax.tree.map(jnp.zeros_like, common.create_linear(key, size, len(classes)))
+            params["probes"][teacher.name] = jax.tree.map(jnp.zeros_like, create_linear(key, size, len(classes)))
             stats["standardizer"][teacher.name] = {"mean": jnp.zeros((size,)), "std": jnp.ones((size,))}
             if teacher.learns:
                 weights = (teacher.model.params, teacher.model.stats) if teacher.model else teacher.network.init(own)
@@ -106,7 +111,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
 
         def raw(weights, batch):
             params, stats, constants = weights
-            view = common.centre(batch)
+            view = views.centre(batch)
             return {t.name: teacher_signals(t, params, stats, constants, batch, view)[0].features for t in teachers}
 
         fitted = standardize.fit(raw, (params, stats, constants), batches, log=log) if teachers else {}
@@ -116,88 +121,88 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         }
         return {**params, "probes": probes}, {**stats, "standardizer": fitted}
 
-    def teach(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
+    def teach(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
         terms, metrics, moved = {}, {}, dict(stats["teachers"])
         for k, teacher in enumerate(t for t in teachers if t.model is None):
             signals, moved[teacher.name] = teacher_signals(
-                teacher, params, stats, constants, batch, view, train=True, key=jax.random.fold_in(key, k)
+                teacher, params, stats, constants, batch, view, train=True, key=jax.random.fold_in(context.key, k)
             )
             column = config.teachers[teacher.name].task
             logits = signals.logits if column == "expression" else signals.intermediates[column]
-            labels, rows = common.targets(batch, column)
+            labels, rows = targets(batch, column)
             terms[teacher.name] = Term(cross_entropy(logits, labels, column), rows)
-            metrics[f"accuracy/{teacher.name}"] = common.accuracy(logits, labels, rows)
+            metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
-    def probe(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
-        labels, rows = common.targets(batch)
+    def probe(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
+        labels, rows = targets(batch)
         terms, metrics, moved = {}, {}, dict(stats["teachers"])
         for k, teacher in enumerate(teachers):
             tuned = config.teachers[teacher.name].tuning == "full"
             signals, after = teacher_signals(
-                teacher, params, stats, constants, batch, view, train=tuned, key=jax.random.fold_in(key, k)
+                teacher, params, stats, constants, batch, view, train=tuned, key=jax.random.fold_in(context.key, k)
             )
             if tuned:
                 moved[teacher.name] = after
             z = standardize.standardize(stats["standardizer"][teacher.name], signals.features)
-            logits = common.linear(params["probes"][teacher.name], z)
+            logits = linear(params["probes"][teacher.name], z)
             terms[teacher.name] = Term(cross_entropy(logits, labels), rows)
-            metrics[f"accuracy/{teacher.name}"] = common.accuracy(logits, labels, rows)
+            metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
-    def distill(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
-        labels, _ = common.targets(batch)
+    def distill(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
+        labels, _ = targets(batch)
         z = [jax.lax.stop_gradient(standardized(t, params, stats, constants, batch, view)) for t in teachers]
-        logits = [common.linear(params["probes"][t.name], z_k) for t, z_k in zip(teachers, z, strict=True)]
+        logits = [linear(params["probes"][t.name], z_k) for t, z_k in zip(teachers, z, strict=True)]
         signals, moved = student(
-            params["student"], stats["student"], common.see(spec, batch, view), train=True, key=key
+            params["student"], stats["student"], views.see(spec, batch, view), train=True, key=context.key
         )
 
         def imitation(student_features):
             """d(A_k f_S(x_i), z_k(x_i)), [B, K]."""
-            maps = (common.linear(params["adapters"][t.name], student_features) for t in teachers)
+            maps = (linear(params["adapters"][t.name], student_features) for t in teachers)
             return jnp.stack([distance(a, z_k) for a, z_k in zip(maps, z, strict=True)], axis=1)
 
         evidence = {"teacher_logits": jnp.stack(logits, axis=1), "labels": labels}
         if weighting.needs_gradients(config.weighting):
-            evidence["gradients"] = common.teacher_gradients(imitation, signals.features, len(teachers))
+            evidence["gradients"] = teacher_gradients(imitation, signals.features, len(teachers))
         return Outcome(
             {}, {**stats, "student": moved}, imitation(signals.features), batch["mask"], jax.lax.stop_gradient(evidence)
         )
 
     def emotion(params, stats, batch, view, train, key):
         signals, moved = student(
-            params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key
+            params["student"], stats["student"], views.see(spec, batch, view), train=train, key=key
         )
-        labels, rows = common.targets(batch)
+        labels, rows = targets(batch)
         loss = cross_entropy(signals.logits, labels)
-        metrics = {"accuracy": common.accuracy(signals.logits, labels, rows)}
+        metrics = {"accuracy": accuracy(signals.logits, labels, rows)}
         return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
 
-    def classify(params, stats, constants, batch, key):
+    def classify(params, stats, constants, batch, context):
         return emotion(
-            params, stats, batch, common.create_views(batch, augmentation, config.data.view_seed), False, key
+            params, stats, batch, views.create_views(batch, augmentation, config.data.view_seed), False, context.key
         )
 
-    def finetune(params, stats, constants, batch, key):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
+    def finetune(params, stats, constants, batch, context):
+        view = views.create_views(batch, augmentation, config.data.view_seed)
         # A backbone that rests keeps its BatchNorm statistics.
-        return emotion(params, stats, batch, view, config.backbone_multiplier > 0, key)
+        return emotion(params, stats, batch, view, config.backbone_multiplier > 0, context.key)
 
     def frozen_features(constants, batch, centre):
-        view = common.centre(batch) if centre else common.create_views(batch, augmentation, config.data.view_seed)
-        return common.frozen_features(teachers, constants, batch, view)
+        view = views.centre(batch) if centre else views.create_views(batch, augmentation, config.data.view_seed)
+        return features_of_frozen(teachers, constants, batch, view)
 
     def predict(params, stats, constants, batch):
-        view = common.centre(batch)
-        signals = {"student": student(params["student"], stats["student"], common.see(spec, batch, view))[0]}
+        view = views.centre(batch)
+        signals = {"student": student(params["student"], stats["student"], views.see(spec, batch, view))[0]}
         for teacher in teachers:
             z = standardized(teacher, params, stats, constants, batch, view)
             # Without the probe a teacher has no answer to emotions.
-            answers = {"expression": common.linear(params["probes"][teacher.name], z)} if probed else {}
+            answers = {"expression": linear(params["probes"][teacher.name], z)} if probed else {}
             signals[teacher.name] = attach_heads(Signals(features=z), answers)
         return signals
 
@@ -214,11 +219,9 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     # Teachers that rest have the statistics that the probe began with: no second pass over the training set.
     moved = tuned or not probed
     phases = [
-        common.create_phase("teach", config.phases.teach, task, teach, untaught),
-        common.create_phase(
-            "probe", config.phases.probe, task, probe, {"probes": 1.0, **tuned}, prepare=standardize_teachers
-        ),
-        common.create_phase(
+        create_phase("teach", config.phases.teach, task, teach, untaught),
+        create_phase("probe", config.phases.probe, task, probe, {"probes": 1.0, **tuned}, prepare=standardize_teachers),
+        create_phase(
             "distill",
             config.phases.distill,
             task,
@@ -227,8 +230,8 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
             data="all",
             prepare=functools.partial(standardize_teachers, log=not probed) if moved else None,
         ),
-        common.create_phase("classify", config.phases.classify, task, classify, {"student_head": 1.0}, scored=True),
-        common.create_phase("finetune", config.phases.finetune, task, finetune, student_groups, scored=True),
+        create_phase("classify", config.phases.classify, task, classify, {"student_head": 1.0}, scored=True),
+        create_phase("finetune", config.phases.finetune, task, finetune, student_groups, scored=True),
     ]
     return Recipe(
         groups=groups,
@@ -240,7 +243,7 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
         weighting=chain,
         extract=lambda params, stats: (params["student"], stats["student"]),
         student_spec=spec,
-        networks={"student": spec, **common.networks_of(teachers)},
+        networks={"student": spec, **networks_of(teachers)},
         frozen_features=frozen_features,
     )
 

@@ -14,32 +14,35 @@ from emokd.errors import InputError, nearest
 from emokd.losses import affect
 from emokd.models.network import TrainedModel
 from emokd.phase import Outcome, Recipe, Term
-from emokd.recipes import classification, common
+from emokd.recipes.common import classification, views
+from emokd.recipes.common.networks import adopt_backbone, create_network, create_spec
+from emokd.recipes.common.phases import correlations, create_phase
+from emokd.recipes.common.task import Task, accuracy, choose, require_classes, targets
 
 
-def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[str, TrainedModel]) -> Recipe:
+def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
     """The recipe for a configuration, a task, and the student's initial weights if `models` has them.
 
     Raises:
       InputError: a target that the data does not have, or an unknown option.
     """
     heads = {target: _head_size(target, task) for target in config.targets}
-    spec = common.create_spec(config.student, heads, task)
-    student = common.create_network(spec, config, "student")
-    augmentation = common.create_augmentation(config.data.augment)
+    spec = create_spec(config.student, heads, task)
+    student = create_network(spec, config, "student")
+    augmentation = views.create_augmentation(config.data.augment)
     cross_entropy = classification.create_cross_entropy(config, task)
-    affect_loss = common.choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
+    affect_loss = choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
 
     def init(key):
         params, stats = student.init(key)
         if "student" in models:
-            params, stats = common.adopt_backbone(params, stats, models["student"], spec)
+            params, stats = adopt_backbone(params, stats, models["student"], spec)
         return {"student": params}, {"student": stats}
 
     def learn(params, stats, batch, key, train):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
+        view = views.create_views(batch, augmentation, config.data.view_seed)
         signals, moved = student(
-            params["student"], stats["student"], common.see(spec, batch, view), train=train, key=key
+            params["student"], stats["student"], views.see(spec, batch, view), train=train, key=key
         )
         terms, metrics = {}, {}
         for target in config.targets:
@@ -48,29 +51,27 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
                 terms[target] = Term(affect_loss(signals.valence_arousal, batch[target], mask=rows), rows)
             else:
                 logits = signals.logits if target == "expression" else signals.intermediates[target]
-                labels, rows = common.targets(batch, target)
+                labels, rows = targets(batch, target)
                 terms[target] = Term(cross_entropy(logits, labels, target), rows)
-                metrics[f"accuracy/{target}"] = common.accuracy(logits, labels, rows)
+                metrics[f"accuracy/{target}"] = accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
 
-    def head(params, stats, constants, batch, key):
-        return learn(params, stats, batch, key, train=False)
+    def head(params, stats, constants, batch, context):
+        return learn(params, stats, batch, context.key, train=False)
 
-    def train(params, stats, constants, batch, key):
+    def train(params, stats, constants, batch, context):
         # A backbone that rests keeps its BatchNorm statistics.
-        return learn(params, stats, batch, key, train=config.backbone_multiplier > 0)
+        return learn(params, stats, batch, context.key, train=config.backbone_multiplier > 0)
 
     def predict(params, stats, constants, batch):
-        view = common.centre(batch)
-        return {"student": student(params["student"], stats["student"], common.see(spec, batch, view))[0]}
+        view = views.centre(batch)
+        return {"student": student(params["student"], stats["student"], views.see(spec, batch, view))[0]}
 
-    relational = common.correlations(config.affect_loss, config.targets)
+    relational = correlations(config.affect_loss, config.targets)
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     phases = [
-        common.create_phase(
-            "head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational
-        ),
-        common.create_phase("train", config.phases.train, task, train, both, scored=True, relational=relational),
+        create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational),
+        create_phase("train", config.phases.train, task, train, both, scored=True, relational=relational),
     ]
     return Recipe(
         groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},
@@ -86,11 +87,11 @@ def build(config: ml_collections.ConfigDict, task: common.Task, models: Mapping[
     )
 
 
-def _head_size(target: str, task: common.Task) -> int:
+def _head_size(target: str, task: Task) -> int:
     if target == "valence_arousal" and target in task.columns:
         return 2
     if target in task.classes:
-        return len(common.require_classes(task, target))
+        return len(require_classes(task, target))
     known = sorted({*task.classes, *(c for c in task.columns if c == "valence_arousal")})
     raise InputError(f"config.targets asks for {target!r}.{nearest(target, known)} The data has {known}.")
 

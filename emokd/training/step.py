@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from emokd.parts import OPTIMISER, part
-from emokd.phase import Batch, Outcome, Phase, Recipe, Tree, label_parameters
+from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
 from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
@@ -47,12 +47,11 @@ def gradients(
     """
     key = jax.random.fold_in(state.key, state.step)
     learning, merge = split_parameters(state.params, labels, set(phase.learns))
-    asks = {}
-    if phase.selective and microbatches == 1:
-        asks["weigh"] = lambda evidence, rows: weigh(recipe, state.weighting, evidence, rows)[0]
+    known = recipe.weighting is not None and microbatches == 1
+    ask = (lambda evidence, rows: weigh(recipe, state.weighting, evidence, rows)[0]) if known else None
 
     def losses(values, batch, key):
-        outcome = phase.objective(merge(values), state.stats, constants, batch, key, **asks)
+        outcome = phase.objective(merge(values), state.stats, constants, batch, Context(key, ask))
         parts = {name: term.values for name, term in outcome.terms.items()}
         further = {name: term.values for name, term in outcome.teacher_terms.items()}
         return (parts, outcome.teacher_losses, further), outcome

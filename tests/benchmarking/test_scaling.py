@@ -19,7 +19,8 @@ import scaling  # noqa: E402
 from emokd.benchmarking.program import count_live_macs  # noqa: E402
 from emokd.errors import InputError  # noqa: E402
 from emokd.losses import mmd, transport  # noqa: E402
-from emokd.recipes import imitation, mtpkdot  # noqa: E402
+from emokd.recipes import mtpkdot  # noqa: E402
+from emokd.recipes.common import imitation  # noqa: E402
 
 MACHINE = scaling.Machine("eight", devices=8, per_host=4, flops=1e12, link=1e9, bandwidth=1e11, memory=1e9)
 PHASE = {

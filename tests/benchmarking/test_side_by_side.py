@@ -26,6 +26,7 @@ from training_step import create_task  # noqa: E402
 from emokd.benchmarking.timing import Rule, Timing  # noqa: E402
 from emokd.data import sources  # noqa: E402
 from emokd.models.cost import describe  # noqa: E402
+from emokd.phase import Context  # noqa: E402
 from emokd.recipes import supervised  # noqa: E402
 from emokd.training.sharding import replicated  # noqa: E402
 
@@ -54,7 +55,7 @@ def test_supervised_steps_of_mobilenet_have_the_same_loss():
     """The loss alone, which compiles sooner than the step."""
     step = supervised_step.create_step("mobilenet_v2", 32, 4)
     state, batch = step.state, step.batch
-    outcome = jax.jit(step.recipe.phases[0].objective)(state.params, state.stats, {}, batch, state.key)
+    outcome = jax.jit(step.recipe.phases[0].objective)(state.params, state.stats, {}, batch, Context(state.key))
     call = supervised_step.create_torch_call(step, "mobilenet_v2", "eager")
     np.testing.assert_allclose(outcome.terms["expression"].values.mean(), call(), rtol=1e-3)
 

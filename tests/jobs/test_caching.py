@@ -17,6 +17,7 @@ from emokd.data.cache import writer as cache_writer
 from emokd.data.painter.state import EXPRESSIONS
 from emokd.errors import InputError
 from emokd.jobs import caching, datasets, job
+from emokd.phase import Context
 from emokd.recipes import bounded, smkd
 from emokd.reporting.metrics_log import read_metrics
 from emokd.training.sharding import create_mesh
@@ -83,7 +84,7 @@ def test_losses_and_scores_with_cached_teachers_are_those_with_live_ones(teacher
             compute = jax.jit(phase.objective)
             for ours, theirs in pairs[:3]:
                 assert ours.keys() == theirs.keys() - {"features/one", "features/two"}
-                answers.append([compute(*weights, batch, jax.random.key(2)) for batch in (ours, theirs)])
+                answers.append([compute(*weights, batch, Context(jax.random.key(2))) for batch in (ours, theirs)])
     predict = jax.jit(live.recipe.predict)
     answers.append([predict(*weights, batch) for batch in pairs[3]])
     for by_live, by_cache in answers:

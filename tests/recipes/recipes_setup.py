@@ -7,7 +7,7 @@ from emokd.configuration import defaults
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import smkd
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 
 SIZE = 16
 

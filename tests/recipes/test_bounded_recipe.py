@@ -15,8 +15,9 @@ from emokd.data.pipeline import train_batches
 from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
+from emokd.phase import Context
 from emokd.recipes import bounded
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 from emokd.training.state import create_state
 from emokd.training.step import _summary, create_train_step, gradients, parameter_labels
 
@@ -198,7 +199,7 @@ def test_nu_is_the_same_however_few_faces_are_labelled(examples, labelled, micro
 
 def mixture(recipe, state, batch, key):
     """The shares a, b, c of EmoNet's loss that the head phase drew with a key, from its values alone."""
-    outcome = jax.jit(recipe.phases[0].objective)(state.params, state.stats, recipe.constants, batch, key)
+    outcome = jax.jit(recipe.phases[0].objective)(state.params, state.stats, recipe.constants, batch, Context(key))
     pixels = render(batch["image"], centre_views(8), SIZE)
     spec = recipe.student_spec
     signals = functional(spec)(state.params["student"], state.stats["student"], spec.preprocessing(pixels))[0]
@@ -283,7 +284,7 @@ def test_without_soft_targets_and_bound_the_teacher_is_not_even_asked(examples):
     recipe = build(config, {"one": make_teacher(data.classes["expression"])}, data)
     state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
     nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), recipe.constants)
-    outcome = recipe.phases[0].objective(state.params, state.stats, nan, batch, jax.random.key(0))
+    outcome = recipe.phases[0].objective(state.params, state.stats, nan, batch, Context(jax.random.key(0)))
     assert outcome.teacher_losses is None
     assert outcome.terms["expression"].coefficient == 1.0
     assert all(np.isfinite(np.asarray(term.values)).all() for term in outcome.terms.values())
@@ -294,7 +295,7 @@ def test_a_teacher_of_valence_and_arousal_alone_bounds_and_does_not_classify(exa
     config = make_config("one")
     recipe = build(config, {"one": make_teacher((), heads=("valence_arousal",))}, data)
     state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
-    outcome = recipe.phases[0].objective(state.params, state.stats, recipe.constants, batch, jax.random.key(0))
+    outcome = recipe.phases[0].objective(state.params, state.stats, recipe.constants, batch, Context(jax.random.key(0)))
     assert outcome.terms["expression"].coefficient == 1.0  # nobody's soft targets share the weight
     unlabelled = np.isnan(np.asarray(batch["valence_arousal"])).any(-1)
     assert (np.asarray(outcome.teacher_losses) == 0).all()
@@ -360,7 +361,7 @@ def test_balanced_class_weights_make_every_class_count_alike(examples):
     plain = build(make_config(), {}, data)
     key = jax.random.key(0)
     weighted, unweighted = (
-        np.asarray(r.phases[0].objective(state.params, state.stats, {}, batch, key).terms["expression"].values)
+        np.asarray(r.phases[0].objective(state.params, state.stats, {}, batch, Context(key)).terms["expression"].values)
         for r in (recipe, plain)
     )
     expected = np.array([32 / 7 / count if count else 0.0 for count in counts])

@@ -17,8 +17,10 @@ from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError
 from emokd.losses import structure, transport
 from emokd.models.network import functional
-from emokd.recipes import imitation, modalities, mtpkdot
-from emokd.recipes.common import Task
+from emokd.phase import Context
+from emokd.recipes import mtpkdot
+from emokd.recipes.common import imitation, modalities
+from emokd.recipes.common.task import Task
 from emokd.training.sharding import create_mesh, put_batch, replicated
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
@@ -227,10 +229,13 @@ def test_only_a_teacher_that_weighs_something_is_transported_to(finished):
     config, examples, recipe, after, _ = finished
     state, (batch,) = after["student"], batches(examples, config)
     phase, labels = recipe.phases[-1], parameter_labels(recipe)
-    assert phase.selective
+
+    def not_asked(params, stats, constants, batch, context):
+        return phase.objective(params, stats, constants, batch, dataclasses.replace(context, weigh=None))
+
     found = [
         jax.jit(functools.partial(gradients, recipe, p, labels))(state, {}, batch)
-        for p in (phase, dataclasses.replace(phase, selective=False))
+        for p in (phase, dataclasses.replace(phase, objective=not_asked))
     ]
     (grads, chosen, weights, _), (expected, everything, _, _) = found
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), grads, expected)
@@ -292,7 +297,9 @@ def test_the_relatives_are_the_same_recipe_with_other_settings(changes, names):
         assert [phase.name for phase in recipe.phases] == names
     state = jax.eval_shape(lambda: create_state(recipe, config, 3, jax.random.key(config.seed)))
     (batch,) = batches(examples, config)
-    outcome = jax.eval_shape(recipe.phases[-1].objective, state.params, state.stats, {}, batch, jax.random.key(0))
+    outcome = jax.eval_shape(
+        recipe.phases[-1].objective, state.params, state.stats, {}, batch, Context(jax.random.key(0))
+    )
     if "phases.teach.enabled" in changes:
         assert outcome.teacher_losses is None and list(recipe.teachers) == []
     else:
@@ -377,7 +384,9 @@ def test_local_structure_is_that_of_each_devices_rows():
     answers = jax.jit(recipe.predict)(state.params, state.stats, {}, batch)
     rows = put_batch({name: np.asarray(values) for name, values in batch.items()}, mesh)
     with jax.set_mesh(mesh):
-        losses = jax.jit(lambda s, b: recipe.phases[-1].objective(s.params, s.stats, {}, b, s.key).teacher_losses)
+        losses = jax.jit(
+            lambda s, b: recipe.phases[-1].objective(s.params, s.stats, {}, b, Context(s.key)).teacher_losses
+        )
         program = losses.lower(jax.device_put(state, replicated(mesh)), rows).compile()
     found = np.asarray(program(jax.device_put(state, replicated(mesh)), rows))
     k = recipe.teachers.index("joint")

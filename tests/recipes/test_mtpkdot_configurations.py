@@ -14,8 +14,9 @@ from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
+from emokd.phase import Context
 from emokd.recipes import mtpkdot
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 from emokd.training import loop
 from emokd.training.state import create_state
 from emokd.weights import model_folder
@@ -123,7 +124,7 @@ def test_the_full_size_configurations_build_from_the_shapes_that_they_read(name,
         batch[key] = jax.ShapeDtypeStruct((rows, *shape), dtype)
     target = ((rows,), jnp.int32) if classes else ((rows, 2), jnp.float32)
     batch[column] = jax.ShapeDtypeStruct(*target)
-    outcome = jax.eval_shape(recipe.phases[-1].objective, state.params, state.stats, {}, batch, state.key)
+    outcome = jax.eval_shape(recipe.phases[-1].objective, state.params, state.stats, {}, batch, Context(state.key))
     assert outcome.teacher_losses.shape == (rows, 3)
     answers = jax.eval_shape(recipe.predict, state.params, state.stats, {}, batch)
     head = "logits" if classes else "valence_arousal"

@@ -27,6 +27,7 @@ from mtpkdot_setup import (
 
 from emokd.losses import transport
 from emokd.models.network import functional
+from emokd.phase import Context
 from emokd.training.step import create_train_step, gradients, parameter_labels, weigh
 
 K = 4  # anchors
@@ -227,7 +228,7 @@ def learned(world):
         found = {}
         for name, recipe in recipes.items():
             look = None if name == "paper" else lambda evidence, rows: jnp.ones((ROWS, 1))
-            outcome = recipe.phases[-1].objective(state.params, state.stats, {}, world.batch, state.key, weigh=look)
+            outcome = recipe.phases[-1].objective(state.params, state.stats, {}, world.batch, Context(state.key, look))
             found[name] = outcome.terms, outcome.teacher_losses, outcome.rows
         weights, _ = weigh(recipes["paper"], state.weighting, outcome.evidence, outcome.rows)
         return found, weights

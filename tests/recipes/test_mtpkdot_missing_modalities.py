@@ -24,6 +24,7 @@ from mtpkdot_setup import (
     phase_of,
 )
 
+from emokd.phase import Context
 from emokd.training.step import create_train_step, parameter_labels
 
 
@@ -116,7 +117,7 @@ def test_modality_dropout_shows_the_networks_fewer_modalities(world):
     @jax.jit
     def compute(key):
         return {
-            (name, rate): phase_of(recipe, name).objective(state.params, state.stats, {}, batch, key).terms
+            (name, rate): phase_of(recipe, name).objective(state.params, state.stats, {}, batch, Context(key)).terms
             for name in ("joint", "student")
             for rate, recipe in recipes.items()
         }

@@ -9,7 +9,7 @@ from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches
 from emokd.recipes import mtpkdot
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 from emokd.reporting import observations
 from emokd.reporting.report import write_report
 from emokd.training import loop

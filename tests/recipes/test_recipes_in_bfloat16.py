@@ -14,6 +14,7 @@ from random_state import random_state
 from emokd.data import sources
 from emokd.data.pipeline import train_batches
 from emokd.errors import InputError
+from emokd.phase import Context
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
 
@@ -139,7 +140,7 @@ def test_cached_teachers_say_what_live_ones_say():
     assert {x.dtype for x in features.values()} == {SINGLE}
     cached = {**batch, **{f"features/{name}": values for name, values in features.items()}}
     live, read = (
-        objective(state.params, state.stats, recipe.constants, b, jax.random.key(0)).teacher_losses
+        objective(state.params, state.stats, recipe.constants, b, Context(jax.random.key(0))).teacher_losses
         for b in (batch, cached)
     )
     np.testing.assert_allclose(read, live, rtol=1e-5)

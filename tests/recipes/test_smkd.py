@@ -14,7 +14,8 @@ from emokd.data.augment import centre_views, render
 from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError
 from emokd.models.network import functional
-from emokd.recipes import common, standardize
+from emokd.phase import Context
+from emokd.recipes.common import standardize, views
 from emokd.training.sharding import create_mesh, put_batch, replicated
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
@@ -126,16 +127,16 @@ def test_distill_loss_is_the_formula(finished):
     config, models, examples, recipe, after = finished
     state = jax.tree.map(jnp.asarray, after["probe"])
     batch = {**batches_of(examples, config, 1)[0]}
-    outcome = recipe.phases[1].objective(state.params, state.stats, recipe.constants, batch, jax.random.key(0))
+    outcome = recipe.phases[1].objective(state.params, state.stats, recipe.constants, batch, Context(jax.random.key(0)))
     # Recompute d(A_k f_S, z_k) in NumPy from the features, on the same view.
-    view = common.create_views(batch, common.create_augmentation(config.data.augment), config.data.view_seed)
+    view = views.create_views(batch, views.create_augmentation(config.data.augment), config.data.view_seed)
     spec = recipe.student_spec
     signals, _ = functional(spec)(
-        state.params["student"], state.stats["student"], common.see(spec, batch, view), train=True
+        state.params["student"], state.stats["student"], views.see(spec, batch, view), train=True
     )
     f = np.asarray(signals.features, np.float64)
     for k, (name, model) in enumerate(models.items()):
-        teacher, _ = functional(model.spec)(model.params, model.stats, common.see(model.spec, batch, view))
+        teacher, _ = functional(model.spec)(model.params, model.stats, views.see(model.spec, batch, view))
         fitted = after["probe"].stats["standardizer"][name]
         z = (np.asarray(teacher.features, np.float64) - fitted["mean"]) / fitted["std"]
         adapter = after["probe"].params["adapters"][name]
@@ -171,11 +172,11 @@ def test_a_resting_part_costs_no_flops(config, models, examples):
     (batch,) = batches_of(examples, config, 1)
     classify, finetune = (flops(recipe, config, phase, batch) for phase in (2, 3))
     spec = recipe.student_spec
-    augmentation = common.create_augmentation(config.data.augment)
+    augmentation = views.create_augmentation(config.data.augment)
 
     def forward(params, stats, batch):
-        view = common.create_views(batch, augmentation, 0)
-        return functional(spec)(params, stats, common.see(spec, batch, view))[0].logits
+        view = views.create_views(batch, augmentation, 0)
+        return functional(spec)(params, stats, views.see(spec, batch, view))[0].logits
 
     params, stats = jax.eval_shape(recipe.init, jax.random.key(0))
     compiled = jax.jit(forward).lower(params["student"], stats["student"], batch).compile()

@@ -12,7 +12,7 @@ from smkd_jobs_setup import CLASSES, first_batch, make_teacher
 from emokd.configuration import defaults
 from emokd.data.augment import Augmentation
 from emokd.models.network import functional
-from emokd.recipes import common
+from emokd.recipes.common import views
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, parameter_labels
 
@@ -73,12 +73,12 @@ def test_aekd_weighs_teachers_by_the_shortest_mixture_of_their_gradients(example
     seen, alike = models["one"].spec, functional(models["one"].spec)
 
     def of_parameters(params, stats, twins, choice):
-        view = common.create_views(batch, Augmentation(**config.data.augment), config.data.view_seed)
-        pixels = common.see(seen, batch, view)
+        view = views.create_views(batch, Augmentation(**config.data.augment), config.data.view_seed)
+        pixels = views.see(seen, batch, view)
         found = jax.vmap(lambda weights: alike(*weights, pixels)[0].features)(twins)
         scales = [stats["standardizer"][name] for name in sorted(models)]
         targets = [(z - s["mean"][None]) / s["std"][None] for z, s in zip(found, scales, strict=True)]
-        pixels = common.see(spec, batch, view)
+        pixels = views.see(spec, batch, view)
         features = functional(spec)(params["student"], stats["student"], pixels, train=True)[0].features
         return (losses(features, params["adapters"], targets) * choice).sum(), (features, targets)
 

@@ -11,6 +11,7 @@ from emokd.benchmarking.program import count_live_macs
 from emokd.data.augment import Augmentation, sample_views
 from emokd.jobs import job
 from emokd.models.network import Functional, functional
+from emokd.phase import Context
 from emokd.training.step import create_train_step
 
 resize = jax.jit(jax.image.scale_and_translate, static_argnums=(1, 2, 5))
@@ -76,7 +77,7 @@ def test_each_network_sees_the_one_view_at_its_own_size_and_normalisation(differ
 
         monkeypatch.setattr(Functional, "__call__", spy)
         params, stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (state.params, state.stats))
-        objective(params, stats, recipe.constants, batch, jax.random.key(0))
+        objective(params, stats, recipe.constants, batch, Context(jax.random.key(0)))
         return found
 
     seen = received(batch)

@@ -20,7 +20,7 @@ from emokd.configuration import defaults
 from emokd.data.augment import Augmentation, render
 from emokd.jobs import job
 from emokd.models.network import functional
-from emokd.recipes import common
+from emokd.recipes.common import views
 from emokd.reporting.metrics_log import read_metrics
 from emokd.reporting.progress import Progress
 from emokd.training import loop
@@ -232,9 +232,9 @@ def teachers_answers(whole, batches):
 
     @jax.jit
     def features(batch):
-        view = common.create_views(batch, augmentation, whole.config.data.view_seed)
+        view = views.create_views(batch, augmentation, whole.config.data.view_seed)
         specs = {name: model.spec for name, model in whole.models.items()}
-        return {n: functional(s)(*weights[n], common.see(s, batch, view))[0].features for n, s in specs.items()}
+        return {n: functional(s)(*weights[n], views.see(s, batch, view))[0].features for n, s in specs.items()}
 
     for found in [jax.device_get(features(batch)) for batch in batches]:
         scales, probes = stats["standardizer"], params["probes"]
@@ -283,7 +283,7 @@ def test_resting_parts_are_absent_from_the_compiled_work_of_each_phase(whole):
     network = functional(whole.models["one"].spec)
 
     def see(batch):
-        view = common.create_views(batch, augmentation, config.data.view_seed)
+        view = views.create_views(batch, augmentation, config.data.view_seed)
         return preprocessing(render(batch["image"], view, preprocessing.size))
 
     def features(train):

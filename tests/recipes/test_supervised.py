@@ -11,8 +11,9 @@ from recipes_setup import SIZE
 from emokd.configuration import defaults
 from emokd.data.pipeline import train_batches
 from emokd.errors import InputError
+from emokd.phase import Context
 from emokd.recipes import find, supervised
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, parameter_labels
 
@@ -78,7 +79,9 @@ def test_unlabelled_valence_and_votes_do_not_count(examples):
     config = make_config(("expression", "valence_arousal"))
     recipe = build(config, mixed)
     state = create_state(recipe, config, 8, jax.random.key(config.seed))
-    outcome = recipe.phases[1].objective(state.params, state.stats, {}, first_batch(mixed, config), jax.random.key(0))
+    outcome = recipe.phases[1].objective(
+        state.params, state.stats, {}, first_batch(mixed, config), Context(jax.random.key(0))
+    )
     expression, valence = outcome.terms["expression"], outcome.terms["valence_arousal"]
     np.testing.assert_array_equal(np.asarray(expression.rows), ~np.asarray(valence.rows))
     assert not np.isnan(np.asarray(expression.values)).any() and not np.isnan(np.asarray(valence.values)).any()
@@ -101,7 +104,7 @@ def test_a_face_without_arousal_still_teaches_valence(examples, loss):
     assert sorted(given.sum(-1)) == [0, 1, 1, 2, 2, 2, 2, 2]
 
     def value(params, objective):
-        term = objective(params, state.stats, {}, batch, jax.random.key(0)).terms["valence_arousal"]
+        term = objective(params, state.stats, {}, batch, Context(jax.random.key(0))).terms["valence_arousal"]
         return (term.values * term.cotangent).sum(), term
 
     objective = recipe.phases[0].objective
@@ -114,7 +117,7 @@ def test_a_face_without_arousal_still_teaches_valence(examples, loss):
         **batch,
         "valence_arousal": jnp.where(jnp.asarray(given.all(-1))[:, None], batch["valence_arousal"], jnp.nan),
     }
-    fewer = objective(state.params, state.stats, {}, without, jax.random.key(0)).terms["valence_arousal"]
+    fewer = objective(state.params, state.stats, {}, without, Context(jax.random.key(0))).terms["valence_arousal"]
     half = given.sum(-1) == 1
     assert (np.asarray(term.values)[half] > 0).all() and (np.asarray(fewer.values)[half] == 0).all()
     if loss in ("mse", "smooth_l1"):

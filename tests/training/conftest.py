@@ -41,7 +41,7 @@ def make_recipe(steps=(4, 3, 3), chain=None) -> Recipe:
     def moved(stats, features):
         return {"mean": 0.9 * stats["mean"] + 0.1 * features.mean(0)}
 
-    def distill(params, stats, constants, batch, key):
+    def distill(params, stats, constants, batch, context):
         features = batch["x"] @ params["backbone"]["w"]
         losses, logits = [], []
         for name in teachers:
@@ -51,7 +51,7 @@ def make_recipe(steps=(4, 3, 3), chain=None) -> Recipe:
         evidence = {"teacher_logits": jnp.stack(logits, 1), "labels": batch["expression"]}
         return Outcome({}, moved(stats, features), jnp.stack(losses, 1), batch["mask"], evidence)
 
-    def emotion(params, stats, constants, batch, key, train):
+    def emotion(params, stats, constants, batch, context, train):
         features = batch["x"] @ params["backbone"]["w"]
         logits = features @ params["head"]["w"] + params["head"]["b"][None]
         term = Term(affect.cross_entropy(logits, batch["expression"]), batch["mask"])

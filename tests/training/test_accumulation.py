@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emokd.errors import InputError
+from emokd.phase import Context
 from emokd.training.accumulation import join, split
 from emokd.training.sharding import check_batch_size, create_mesh, put_batch, replicated
 from emokd.training.state import create_state
@@ -97,8 +98,8 @@ def test_statistics_move_by_the_mean_move_and_rest_bit_for_bit(recipe, config, b
     stats = {"mean": state.stats["mean"] + 1.0}
     outcomes = []
     for part in split(batch, 4):
-        outcomes.append(recipe.phases[2].objective(state.params, stats, recipe.constants, part, state.key))
-    whole = recipe.phases[2].objective(state.params, stats, recipe.constants, batch, state.key)
+        outcomes.append(recipe.phases[2].objective(state.params, stats, recipe.constants, part, Context(state.key)))
+    whole = recipe.phases[2].objective(state.params, stats, recipe.constants, batch, Context(state.key))
     assert_close(join(outcomes, stats).stats, whole.stats, rtol=1e-5)
     many = {"mean": jnp.asarray(np.random.default_rng(0).normal(size=1000), jnp.float32)}
     resting = [dataclasses.replace(outcome, stats=many) for outcome in outcomes[:3]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emokd.errors import InputError
-from emokd.phase import Measure, label_parameters
+from emokd.phase import Context, Measure, label_parameters
 from emokd.training.sharding import check_batch_size, create_mesh, put_batch, replicated
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
@@ -36,7 +36,9 @@ def test_cotangent_of_weights_is_the_gradient_of_the_weighted_loss(recipe, confi
     np.testing.assert_allclose(weights, expected, rtol=2e-5)
 
     def weighted(params):
-        losses = recipe.phases[0].objective(params, state.stats, recipe.constants, batch, state.key).teacher_losses
+        losses = (
+            recipe.phases[0].objective(params, state.stats, recipe.constants, batch, Context(state.key)).teacher_losses
+        )
         return (jnp.asarray(expected, jnp.float32) * losses).sum() / float(rows.sum())
 
     reference = jax.grad(weighted)(state.params)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from emokd.errors import InputError, excerpt
 from emokd.losses import affect
 from emokd.losses.shapes import check_range
-from emokd.recipes.common import Task, choose
+from emokd.recipes.common.task import Task, choose
 
 CLASS_WEIGHTS = ("none", "balanced")
 

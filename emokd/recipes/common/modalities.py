@@ -12,14 +12,16 @@ from emokd.errors import InputError, nearest
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec, is_present
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.phase import Batch, Tree
-from emokd.recipes import common, standardize
+from emokd.recipes.common import standardize
+from emokd.recipes.common.networks import resized
+from emokd.recipes.common.task import Task
 
 Specs = Mapping[str, ModalitySpec]
 STANDARDIZE = ("columns", "all")
 MOST_SUBSETS = 4  # modalities of which all subsets are scored
 
 
-def create_specs(config: ml_collections.ConfigDict, task: common.Task) -> dict[str, ModalitySpec]:
+def create_specs(config: ml_collections.ConfigDict, task: Task) -> dict[str, ModalitySpec]:
     """The modalities of `config.modalities` in the order of their names.
 
     Raises:
@@ -30,7 +32,7 @@ def create_specs(config: ml_collections.ConfigDict, task: common.Task) -> dict[s
     return {name: _create_spec(name, config.modalities[name], task) for name in sorted(config.modalities)}
 
 
-def _create_spec(name: str, section: ml_collections.ConfigDict, task: common.Task) -> ModalitySpec:
+def _create_spec(name: str, section: ml_collections.ConfigDict, task: Task) -> ModalitySpec:
     known = {**task.inputs, "image": ()}
     if section.input not in known:
         raise InputError(
@@ -49,7 +51,7 @@ def _create_spec(name: str, section: ml_collections.ConfigDict, task: common.Tas
     size = section.size or seen.size
     sides = (size, size, seen.channels)
     shape = sides if section.input == "image" else (shape[0], *sides)
-    preprocessing = common.resized(seen, size)
+    preprocessing = resized(seen, size)
     return ModalitySpec(section.input, shape, section.backbone, options, preprocessing, section.standardize)
 
 
@@ -58,7 +60,7 @@ def create_network_spec(
     specs: Specs,
     hallucinated: Sequence[str],
     heads: Mapping[str, int],
-    task: common.Task,
+    task: Task,
 ) -> MultimodalSpec:
     """A network over these modalities, with the configuration's fusion."""
     return MultimodalSpec(

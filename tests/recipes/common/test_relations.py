@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emokd.benchmarking.program import find_collectives
-from emokd.recipes import relations
+from emokd.recipes.common import relations
 from emokd.training.sharding import batch_sharding, create_mesh
 
 

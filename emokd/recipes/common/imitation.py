@@ -13,7 +13,8 @@ from emokd.errors import InputError
 from emokd.losses import features, structure, transport
 from emokd.losses.shapes import check_range
 from emokd.parts import part
-from emokd.recipes import common, relations
+from emokd.recipes.common import relations
+from emokd.recipes.common.task import choose
 
 DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
 ANCHORS = ("least", "most", "all")
@@ -33,9 +34,9 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
     Raises:
       InputError: an option is unknown or outside its range, or the batch is no larger than the number of anchors.
     """
-    common.choose(DISTANCES, config.distance, "config.distance")
-    common.choose(dict.fromkeys(ANCHORS), config.structure.anchors, "config.structure.anchors")
-    common.choose(dict.fromkeys(transport.SOLVERS), config.structure.solver, "config.structure.solver")
+    choose(DISTANCES, config.distance, "config.distance")
+    choose(dict.fromkeys(ANCHORS), config.structure.anchors, "config.structure.anchors")
+    choose(dict.fromkeys(transport.SOLVERS), config.structure.solver, "config.structure.solver")
     for name, value in config.objective.items():
         check_range(f"config.objective.{name}", value, 0)
     k, rows, where = config.structure.k, config.batch_size, ""

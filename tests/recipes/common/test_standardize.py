@@ -10,7 +10,7 @@ from emokd.data import reference
 from emokd.data.arrays import array_examples
 from emokd.errors import InputError
 from emokd.models.multimodal import ModalitySpec, Standardizer
-from emokd.recipes import modalities, standardize
+from emokd.recipes.common import modalities, standardize
 
 ROWS, COLUMNS = 60, 25
 

@@ -7,16 +7,18 @@ from recipes_setup import SIZE, build
 
 from emokd.configuration import defaults
 from emokd.errors import InputError
-from emokd.recipes import bounded, common, supervised
+from emokd.recipes import bounded, supervised
+from emokd.recipes.common.phases import create_phase
+from emokd.recipes.common.task import Task
 
 # 24 examples in batches of 8: an epoch has 3 steps.
-TASK = common.Task({"expression": ("a", "b")}, ("expression",), {"labelled": 24}, 8)
+TASK = Task({"expression": ("a", "b")}, ("expression",), {"labelled": 24}, 8)
 ONE = [("steps", 1), ("epochs", 1 / 3), ("epochs", 0.001), ("examples", 1), ("examples", 8)]
 
 
 def phase(warmup: float = 5.0, rate: float = 0.3, schedule: str = "cosine", **length):
     section = defaults.phase(learning_rate=rate, warmup_percent=warmup, schedule=schedule, **length)
-    return common.create_phase("only", section, TASK, lambda *_: None, {"all": 1.0})
+    return create_phase("only", section, TASK, lambda *_: None, {"all": 1.0})
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
@@ -90,7 +92,7 @@ def test_smkd_asks_for_the_probe_and_for_taught_teachers(config, models, example
 
 
 def test_supervised_and_bounded_leave_out_phases_of_no_length(examples):
-    task = common.Task(examples.classes, tuple(examples.columns), {"labelled": 24}, 8)
+    task = Task(examples.classes, tuple(examples.columns), {"labelled": 24}, 8)
     for recipe, main in ((supervised, "train"), (bounded, "distill")):
         config = recipe.default_config()
         config.student = defaults.network("basic_cnn", size=SIZE, width=2)

@@ -8,7 +8,7 @@ from emokd.configuration import defaults
 from emokd.data import sources
 from emokd.errors import InputError
 from emokd.recipes import bounded, supervised
-from emokd.recipes.common import Task
+from emokd.recipes.common.task import Task
 from emokd.training.accumulation import check_accumulation
 
 TASK = Task({"expression": ("no", "yes")}, ("expression", "valence_arousal"), {"labelled": 24}, 12)

@@ -16,8 +16,10 @@ from emokd.configuration import defaults
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.losses import affect
-from emokd.recipes import classification, find, smkd, supervised
-from emokd.recipes.common import Task
+from emokd.phase import Context
+from emokd.recipes import find, smkd, supervised
+from emokd.recipes.common import classification
+from emokd.recipes.common.task import Task
 
 CLASSES = ("neutral", "happy", "sad", "fear", "contempt")
 LABELS = np.repeat([0, 1, 2, 3], [40, 16, 7, 1])  # contempt has no example
@@ -137,7 +139,7 @@ def watch(monkeypatch):
 
 def trace(recipe, phase, batch):
     params, stats = jax.eval_shape(recipe.init, jax.random.key(0))
-    return jax.eval_shape(phase.objective, params, stats, recipe.constants, batch, jax.random.key(1))
+    return jax.eval_shape(phase.objective, params, stats, recipe.constants, batch, Context(jax.random.key(1)))
 
 
 # How many networks answer in each phase; SMKD's distillation and the T-Nets have no labels.

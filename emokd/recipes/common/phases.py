@@ -1,0 +1,71 @@
+"""Phases from their sections of `config.phases`."""
+
+import functools
+from collections.abc import Iterable, Mapping
+
+import ml_collections
+from absl import logging
+
+from emokd.configuration.config import UNITS, duration
+from emokd.configuration.schedules import learning_rate_schedule
+from emokd.errors import InputError
+from emokd.losses.affect import CORRELATIONS
+from emokd.losses.shapes import check_range
+from emokd.phase import Objective, Phase
+from emokd.recipes.common.task import Task
+
+
+def takes_part(section: ml_collections.ConfigDict) -> bool:
+    """Whether a section of `config.phases` is a phase of the run: it is enabled, and its duration is not 0."""
+    return section.enabled and not any(section.get(f"duration_{unit}") == 0 for unit in UNITS)
+
+
+def create_phase(
+    name: str,
+    section: ml_collections.ConfigDict,
+    task: Task,
+    objective: Objective,
+    learns: Mapping[str, float],
+    *,
+    data: str = "labelled",
+    **options,
+) -> Phase | None:
+    """A phase from its section of `config.phases`, or None where it is left out.
+
+    A group whose multiplier is 0 rests: it is not differentiated at all. A warm-up that is shorter than the phase stays
+    so when it is rounded: a phase of 1 step has none.
+
+    Raises:
+      InputError: a duration or the learning rate is not one, or the warm-up is as long as the phase.
+    """
+    learns = {group: multiplier for group, multiplier in learns.items() if multiplier}
+    if not takes_part(section) or not learns:
+        return None
+    key = f"config.phases.{name}."
+    length = functools.partial(
+        duration, section, steps_per_epoch=task.steps_per_epoch(data), batch_size=task.batch_size, section=key
+    )
+    steps = length("duration")
+    warmup = length("warmup", total_steps=steps, below=steps)
+    if warmup >= steps:
+        raise InputError(
+            f"{key}warmup_*: a warm-up of {warmup} steps leaves nothing of a phase of {steps}; shorten the warm-up, or "
+            "set it to 0."
+        )
+    if steps == 1 and not section.get("duration_steps"):
+        logging.info("Phase %s is 1 step: its duration is no more than that of a batch of %d.", name, task.batch_size)
+    check_range(f"{key}learning_rate", section.learning_rate, 0)
+    return Phase(
+        name=name,
+        objective=objective,
+        learns=learns,
+        steps=steps,
+        learning_rate=learning_rate_schedule(section.learning_rate, steps, warmup, section.schedule),
+        data=data,
+        **options,
+    )
+
+
+def correlations(affect_loss: str, targets: Iterable[str]) -> str:
+    """What compares the examples of a batch in the losses of these targets, for `Phase.relational`."""
+    return f"config.affect_loss={affect_loss}" if affect_loss in CORRELATIONS and "valence_arousal" in targets else ""

@@ -1,0 +1,62 @@
+"""Views of a batch, and a batch as each network takes it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Float
+
+from emokd.data.augment import Augmentation, View, centre_views, render, sample_views
+from emokd.models.multimodal import ModalitySpec, MultimodalSpec
+from emokd.models.network import NetworkSpec
+from emokd.parts import AUGMENTATION, part
+from emokd.phase import Batch
+from emokd.signals import Signals
+
+
+def create_augmentation(config: ml_collections.ConfigDict) -> Augmentation:
+    """The configuration's `augment` section, checked."""
+    return Augmentation(**config.to_dict())
+
+
+def create_views(batch: Batch, augmentation: Augmentation, seed: int) -> View:
+    """The batch's augmented views, each named by its (id, view)."""
+    with part(AUGMENTATION):
+        return sample_views(batch["id"], batch["view"], augmentation, seed)
+
+
+def centre(batch: Batch) -> View:
+    """The evaluation view: the whole canvas, unchanged."""
+    return centre_views(batch["id"].shape[0])
+
+
+def see(spec: NetworkSpec | MultimodalSpec, batch: Batch, view: View) -> Any:
+    """The view of a batch as a network takes it: at its own size and normalisation, [B, H, W, C].
+
+    For a multimodal network, a dict of its modalities: pictures as above, the frames of a video all in the example's
+    one view, arrays as they are.
+    """
+    with part(AUGMENTATION):
+        if isinstance(spec, NetworkSpec):
+            return spec.preprocessing(render(batch["image"], view, spec.preprocessing.size))
+        return {name: _see_modality(seen, batch[seen.input], view) for name, seen in spec.modalities.items()}
+
+
+def _see_modality(modality: ModalitySpec, values: Array, view: View) -> Float[Array, "B ..."]:
+    if modality.preprocessing is None:
+        return values.astype(jnp.float32)
+    if values.ndim == 4:
+        return modality.preprocessing(render(values, view, modality.preprocessing.size))
+    rows, frames = values.shape[:2]
+    repeated = jax.tree.map(lambda x: jnp.repeat(x, frames, axis=0, total_repeat_length=rows * frames), view)
+    flat = render(values.reshape(rows * frames, *values.shape[2:]), repeated, modality.preprocessing.size)
+    pixels = modality.preprocessing(flat)
+    return pixels.reshape(rows, frames, *pixels.shape[1:])
+
+
+def average_affect(signals: Signals, mirrored: Signals) -> Signals:
+    """Valence and arousal averaged with the mirrored picture's, as EmoNet's evaluation does; the rest as it was."""
+    if signals.valence_arousal is None:
+        return signals
+    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.valence_arousal) / 2)
