@@ -11,9 +11,6 @@ import numpy as np
 
 from emokd.errors import InputError
 
-UNLABELLED = -1
-"""The class id of an example without a label; valence and arousal use NaN instead."""
-
 _READERS = 4
 
 
@@ -67,7 +64,7 @@ class Examples:
       name: the data set's name, for messages and reports.
       keys: N stable, unique names, such as a path inside the data set. An example's id, its split and
         its augmentation hang on its key and on nothing else.
-      columns: targets. `expression` int32 [N] (UNLABELLED where there is none) or `votes` float32 [N, C]
+      columns: targets. `expression` int32 [N] (`labels.UNLABELLED` where there is none) or `votes` float32 [N, C]
         (rows sum to 1, or all 0 where there is none), `valence_arousal` float32 [N, 2] (NaN where there is
         none), and any further classifying task under its own name, int32 [N].
       classes: class names of each classifying column, in order of their ids (`votes` counts as `expression`).

@@ -27,8 +27,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from emokd.errors import InputError, nearest
+from emokd.labels import has_class
 from emokd.weighting.capped_simplex import capped_simplex_minimum
-from emokd.weighting.evidence import Evidence, checked, labelled_rows
+from emokd.weighting.evidence import Evidence, checked
 
 Weighting: TypeAlias = optax.GradientTransformationExtraArgs
 Weights = Float[Array, "B K"]
@@ -187,7 +188,7 @@ def where_unlabelled(labelled: Weighting, unlabelled: Weighting) -> Weighting:
 
     def update(updates, state, params=None, **evidence):
         given = checked("where_unlabelled", ("labels",), updates, evidence)
-        has_label = labelled_rows(given.labels)
+        has_label = has_class(given.labels)
         first = {**evidence, "mask": given.mask & has_label}
         second = {**evidence, "mask": given.mask & ~has_label}
         ours, labelled_state = labelled.update(updates, state.labelled, params, **first)

@@ -6,19 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError
+from emokd.labels import Labels, has_class
 
 READ_LOGITS = ("correct_only", "ebkd", "where_unlabelled")
 """Weightings for which a teacher's error alone is not enough."""
-
-Labels = Int[Array, " B"] | Float[Array, "B C"]
-
-
-def labelled_rows(labels: Labels) -> Bool[Array, " B"]:
-    """Which rows have a label: an id that is not negative, or a distribution that is not all zero."""
-    return labels >= 0 if labels.ndim == 1 else (labels != 0).any(-1)
 
 
 def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Float[Array, "B K"]:
@@ -27,7 +21,7 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
     An id of C or more counts as C - 1; `Evidence.impossible` finds those.
     """
     log_p = jax.nn.log_softmax(teacher_logits.astype(jnp.float32))
-    labelled = labelled_rows(labels)[:, None]
+    labelled = has_class(labels)[:, None]
     if labels.ndim == 1:
         # Not mode="fill" with NaN: XLA's CPU compiler drops such a NaN where an exponential follows.
         ids = jnp.clip(labels, 0, teacher_logits.shape[-1] - 1)[:, None, None]
@@ -60,7 +54,7 @@ class Evidence:
         """Rows that have a label and are not padding."""
         if self.given_errors is not None:
             return (~jnp.isnan(self.given_errors).any(-1) & self.mask)[:, None]
-        return (labelled_rows(self.labels) & self.mask)[:, None]
+        return (has_class(self.labels) & self.mask)[:, None]
 
     @property
     def impossible(self) -> Bool[Array, "B 1"]:

@@ -8,10 +8,11 @@ from absl import logging
 
 from emokd.data import sources
 from emokd.data.division.splits import UNPRESCRIBED
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.data.pictures import check_options
 from emokd.data.tables.class_list import check_classes
 from emokd.errors import InputError, nearest
+from emokd.labels import UNLABELLED
 
 SECTION = ("source", "dir", "options", "name")
 
