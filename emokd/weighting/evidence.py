@@ -1,7 +1,7 @@
 """Evidence for weighing teachers: which rows have labels, and how wrong each teacher is on them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -10,9 +10,6 @@ from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError
 from emokd.labels import Labels, has_class
-
-READ_LOGITS = ("correct_only", "ebkd", "where_unlabelled")
-"""Weightings for which a teacher's error alone is not enough."""
 
 
 def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Float[Array, "B K"]:
@@ -34,7 +31,7 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a weighting may look at; see `emokd.weighting.chain` for each part. Absent parts are None, save the mask."""
+    """What a weighting may look at, see `emokd.weighting.transform`. Absent parts are None, save the mask."""
 
     teacher_logits: Array | None
     labels: Array | None
@@ -66,21 +63,21 @@ class Evidence:
 
 def checked(
     name: str,
-    needs: tuple[str, ...],
+    reads: Collection[str],
     weights: Float[Array, "B K"],
     given: Mapping[str, Any],
 ) -> Evidence:
     """The evidence among the keyword arguments `given`, once its shapes agree with the weights'.
 
     Raises:
-      InputError: a part that the weighting `name` needs is missing, or a shape or dtype is wrong.
+      InputError: a part that the weighting `name` reads is missing, or a shape or dtype is wrong.
     """
     errors = given.get("errors")
-    # Errors stand for the cross-entropy, not for what else a rule may read in the logits.
-    replaced = ("teacher_logits", "labels") if errors is not None and name not in READ_LOGITS else ()
-    for key in needs:
-        if given.get(key) is None and key not in replaced:
-            raise InputError(f"The weighting {name!r} needs {key!r}, which this recipe or this data does not give.")
+    for part in sorted(reads):
+        # Errors that are not given are the cross-entropy of these two.
+        for key in ("teacher_logits", "labels") if part == "errors" and errors is None else (part,):
+            if given.get(key) is None:
+                raise InputError(f"The weighting {name!r} needs {key!r}, which this recipe or this data does not give.")
     if weights.ndim != 2 or weights.dtype != jnp.float32:
         raise InputError(f"{name}: weights must be float32 [batch, teachers], not {weights.dtype} {weights.shape}.")
     batch, teachers = weights.shape
