@@ -92,7 +92,7 @@ class Checkpoints:
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"Checkpoint {self._manager.directory / str(step)} does not fit this configuration "
-                f"(another recipe, model or class list?). Use another --workdir. Details: {error}"
+                f"(another recipe, model or class list, or an older emokd?). Use another --workdir. Details: {error}"
             ) from error
         return found["state"], Best(**found["best"])
 

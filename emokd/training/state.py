@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jaxtyping import Array
 
 from emokd.phase import Recipe, Tree, label_parameters
@@ -19,7 +20,9 @@ class State:
     """Checkpointed whole; what a step may change of it is donated to the step.
 
     Attributes:
-      step: global step, int32.
+      step: steps of the whole run so far, int32.
+      phase: index of the phase that takes the next step, int32; the number of phases at the run's end.
+      phase_step: steps of that phase so far, int32. A phase may end early, so this does not follow from `step`.
       params: parameters that learn in at least one phase.
       stats: BatchNorm statistics and other running values.
       optimizer: the optimiser's state; the same tree in every phase.
@@ -30,6 +33,8 @@ class State:
     """
 
     step: Array
+    phase: Array
+    phase_step: Array
     params: Tree
     stats: Tree
     optimizer: Any
@@ -64,6 +69,8 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
     optimizer = create_optimizer(config.optimizer, recipe.phases[0], labels, recipe.groups)
     return State(
         step=jnp.zeros((), jnp.int32),
+        phase=jnp.zeros((), jnp.int32),
+        phase_step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
         optimizer=optimizer.init(params),
@@ -73,8 +80,21 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
     )
 
 
+def enter(state: State, phase: int) -> State:
+    """The state before the first step of a phase, on its own shardings; the phase before it is over.
+
+    Args:
+      state: a state, not traced.
+      phase: the phase's index; the number of phases where the run is over.
+    """
+    index, none = (jax.device_put(np.int32(n), x.sharding) for n, x in ((phase, state.phase), (0, state.phase_step)))
+    return dataclasses.replace(state, phase=index, phase_step=none)
+
+
 def which_move(state: State, labels: Tree, learns: Collection[str]) -> State:
-    """For each leaf of the state, whether a step of a phase may change it: all but the key and the resting groups.
+    """For each leaf of the state, whether a step of a phase may change it.
+
+    All may but the key, the phase's index and the resting groups.
 
     Args:
       state: the state.
@@ -88,5 +108,6 @@ def which_move(state: State, labels: Tree, learns: Collection[str]) -> State:
         optimizer=state.optimizer._replace(
             inner_states={g: jax.tree.map(lambda _, g=g: g in learns, moments[g]) for g in moments}
         ),
+        phase=False,
         key=False,
     )

@@ -148,7 +148,6 @@ def create_train_step(
     """
     check_accumulation(recipe, config)
     optimizers = [create_optimizer(config.optimizer, phase, labels, recipe.groups) for phase in recipe.phases]
-    starts = recipe.starts()
 
     def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
         grads, outcome, weights, weighting = gradients(
@@ -158,7 +157,7 @@ def create_train_step(
             # optax raises a float to the power of an int32 count, which strict promotion would refuse.
             with jax.numpy_dtype_promotion("standard"):
                 updates, optimizer = optimizers[phase].update(
-                    grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
+                    grads, state.optimizer, state.params, phase_step=state.phase_step
                 )
             params = optax.apply_updates(state.params, updates)
         tally = state.tally
@@ -167,6 +166,7 @@ def create_train_step(
         state = dataclasses.replace(
             state,
             step=state.step + 1,
+            phase_step=state.phase_step + 1,
             params=params,
             stats=outcome.stats,
             optimizer=optimizer,

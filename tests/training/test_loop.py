@@ -13,6 +13,7 @@ from emokd.errors import InputError
 from emokd.phase import Recipe
 from emokd.reporting.progress import Progress
 from emokd.training import loop
+from emokd.training.observing import few_examples
 from emokd.training.programs import Programs
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, parameter_labels
@@ -197,7 +198,7 @@ def test_a_few_fixed_examples_are_observed(splits, whole, watched):
 
 
 def test_the_examples_observed_are_those_of_lowest_id(splits):
-    few = loop.few_examples(splits["train"], 5)
+    few = few_examples(splits["train"], 5)
     ids = splits["train"].ids
     assert sorted(few.ids.tolist()) == sorted(ids.tolist())[:5]
     assert [splits["train"].keys.index(key) for key in few.keys] == sorted(np.argsort(ids)[:5].tolist())
