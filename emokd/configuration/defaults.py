@@ -35,6 +35,9 @@ def run(recipe: str) -> ConfigDict:
             "phases": {},
             "evaluation": every(epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
+            # A phase in which the student is scored ends when so many evaluations in turn do not beat the phase's best
+            # `select.metric` by more than `min_delta`; 0: never. Phases without scores run to their end.
+            "early_stopping": {"patience": 0, "min_delta": 0.0},
             "cache": {"dir": "", "dtype": "float16"},  # cached teacher features, from cache_teachers; empty: live
             # The last few are kept, and the best. One sooner than `min_seconds` after the one before is left out,
             # unless it is the best so far or the run's last.

@@ -54,6 +54,7 @@ RANGES: Mapping[str, str] = {
     "phases.*.warmup_*": "[0, inf)",
     "evaluation.every_percent": "(0, 100]",
     "evaluation.every_*": "(0, inf)",
+    "early_stopping.*": "[0, inf)",
     "checkpoint.keep": "[1, inf)",
     "checkpoint.min_seconds": "[0, inf)",
     "log.every_steps": "[1, inf)",

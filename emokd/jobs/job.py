@@ -33,6 +33,7 @@ from emokd.training import evaluation, loop
 from emokd.training.distributed import in_first_process, together
 from emokd.training.loop import Job
 from emokd.training.programs import Programs, make_room
+from emokd.training.selection import check_early_stopping
 from emokd.training.sharding import check_batch_size, create_mesh
 from emokd.weights import model_folder
 
@@ -219,6 +220,7 @@ def _create_job(
             recipe = predecessor.without(recipe, done, start)
         shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
     programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
+    check_early_stopping(programs.recipe, config)
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
     cache = caching.open_cache(job, models).attach if cached and caching.asked(job) else dict
@@ -240,7 +242,8 @@ def program_key(
       models: what it reads from files.
       done: phases that it leaves out.
     """
-    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", "evaluation.", "select.")
+    choosing = ("evaluation.", "select.", "early_stopping.")
+    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", *choosing)
     kept = {
         name: value
         for name, value in configuration.leaves(config)

@@ -24,10 +24,11 @@ from emokd.reporting import rare_classes
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
 from emokd.training import evaluation
-from emokd.training.checkpoints import Best, Checkpoints, abstract_like
+from emokd.training.checkpoints import Checkpoints, abstract_like
 from emokd.training.distributed import agreed
 from emokd.training.observing import Observer
 from emokd.training.programs import PhaseStep, Programs
+from emokd.training.selection import Best
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State, enter
 from emokd.training.streams import Attach, Streams
@@ -165,13 +166,14 @@ class _Run:
                 if due:
                     self.state = take.unflatten(leaves)
                     with self.progress.pause():
-                        self.evaluate_and_save(phase, index, stream, over)
+                        over = self.evaluate_and_save(phase, index, stream, over)
                 if not over:
                     batch = wait.next(stream)
         self.progress.end()
 
     def begin(self, phase: Phase, index: int) -> None:
         """Statistics over the training set, and a clean tally."""
+        self.best = self.best.begun()
         state = enter(self.state, index)
         if phase.prepare is not None:
             params, stats = phase.prepare(
@@ -220,20 +222,25 @@ class _Run:
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
 
-    def evaluate_and_save(self, phase: Phase, index: int, stream: Any, over: bool) -> None:
-        """Scores the student where the phase lets it, and saves; at the phase's end the state goes on to the next."""
+    def evaluate_and_save(self, phase: Phase, index: int, stream: Any, over: bool) -> bool:
+        """Scores the student where the phase lets it, and saves; at the phase's end the state goes on to the next.
+
+        Returns:
+          Whether the phase is over: it was, or it has waited too long for a better score.
+        """
         step = int(self.state.step)
         if over or phase.scored:
             self.observe(phase, step)
         if phase.scored:
             scores = self.split_scores("validation")
             score = evaluation.selection_score(scores["student"], self.config.select.metric)
-            self.best = self.best.improved(step, score)
+            self.best = self.best.improved(step, score, self.config.early_stopping.min_delta)
             self.validation = {
                 s: v for s, v in {**self.validation, step: scores}.items() if s in (step, self.best.step)
             }
             self.log.write(step, phase.name, flatten(scores["student"], "validation"))
             self.progress.note(f"validation {self.config.select.metric} {score:.4f} (best {self.best.score:.4f})")
+            over = over or self.stops_early(phase)
         if over:
             self.weights.keep(phase.name, self.state.tally)
             self.state = enter(self.state, index + 1)
@@ -242,6 +249,20 @@ class _Run:
         if agreed(last or self.best.step == step or waited):
             self.checkpoints.save(self.state, stream, self.best)
             self.saved = time.monotonic()
+        return over
+
+    def stops_early(self, phase: Phase) -> bool:
+        """Whether the last evaluations of a phase that is not over were too many without a better score; says so."""
+        if not 0 < self.config.early_stopping.patience <= self.best.waited:
+            return False
+        taken = int(self.state.phase_step)
+        self.best = self.best.ended(phase.name, taken)
+        logging.info(
+            "Phase %s stops early, after %d of %d steps: %d evaluations did not beat %s %.4f by more than %g.",
+            *(phase.name, taken, phase.steps, self.best.waited, self.config.select.metric, self.best.phase_score),
+            self.config.early_stopping.min_delta,
+        )
+        return True
 
     def observe(self, phase: Phase, step: int) -> None:
         self.observer.observe((self.state.params, self.state.stats), self.constants, phase.name, step)
@@ -271,6 +292,11 @@ class _Run:
                 "best": self.best.score if self.best.step >= 0 else None,
             },
             "selected_on": self.selected_on(),
+            "stopped_early": {
+                phase.name: {"steps": self.best.stopped[phase.name], "of": phase.steps}
+                for phase in self.recipe.phases
+                if phase.name in self.best.stopped
+            },
             "student": found.pop("student"),
             "teachers": found,
             "variants": variants,

@@ -15,7 +15,8 @@ from emokd.reporting.progress import Progress
 from emokd.training import loop
 from emokd.training.observing import few_examples
 from emokd.training.programs import Programs
-from emokd.training.state import create_state
+from emokd.training.selection import check_early_stopping
+from emokd.training.state import create_state, enter
 from emokd.training.step import create_train_step, parameter_labels
 
 STARTS = (0, 4, 7, 10)
@@ -134,6 +135,45 @@ def test_the_last_step_is_kept_on_request(recipe, config, splits, tmp_path):
     state, scores = run(recipe, config, splits, tmp_path / "run")
     assert int(state.step) == scores["selected_step"] == 10
     assert scores["selected_on"] is None
+
+
+@pytest.mark.parametrize("killed", [0, 6, 7])
+def test_a_phase_that_gets_no_better_ends_early_and_a_resumed_run_does_alike(
+    recipe, config, splits, tmp_path, monkeypatch, killed
+):
+    """Nothing beats an accuracy by more than 1: each scored phase, of 3 steps, ends after its second evaluation."""
+    config.early_stopping.update({"patience": 1, "min_delta": 1.0})
+    if killed:
+        with monkeypatch.context() as patch:
+            kill_at(patch, killed)
+            with pytest.raises(Killed):
+                run(recipe, config, splits, tmp_path / "run")
+    state, scores = run(recipe, config, splits, tmp_path / "run")
+    assert scores["stopped_early"] == {name: {"steps": 2, "of": 3} for name in ("classify", "finetune")}
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    taken = [(r["phase"], r["step"]) for r in rows if "loss" in r]
+    assert taken[-5:] == [("distill", 4), ("classify", 5), ("classify", 6), ("finetune", 7), ("finetune", 8)]
+    # The same steps one by one, without the loop: an early end changes no step before it, and no step after it but its
+    # number. The run keeps its best step, so the optimiser's state is what shows the last one.
+    steps = programs_of(recipe, config)
+    expected = steps.create(jax.random.key(config.seed))
+    constants = jax.device_put(recipe.constants, steps.placement.constants)
+    for phase, count in enumerate((4, 2, 2)):
+        stream = loop.Streams(config, steps.mesh, splits=splits).training(splits["train"], None, phase)
+        expected = enter(expected, phase)
+        for _ in range(count):
+            batch = next(stream)
+            step = steps.step(phase, expected, constants, batch)
+            expected = step.unflatten(step(step.flatten(expected), constants, batch)[0])
+    jax.tree.map(np.testing.assert_array_equal, state.optimizer, jax.device_get(expected.optimizer))
+
+
+def test_early_stopping_where_no_phase_is_scored_is_refused(recipe, config):
+    config.early_stopping.patience = 2
+    check_early_stopping(recipe, config)
+    unscored = dataclasses.replace(recipe, phases=recipe.phases[:1])
+    with pytest.raises(InputError, match="patience is 2, but in no phase of this run .distill. is the student scored"):
+        check_early_stopping(unscored, config)
 
 
 def test_an_epoch_picked_on_the_test_split_is_marked(recipe, config, splits, tmp_path):
