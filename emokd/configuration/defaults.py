@@ -32,6 +32,8 @@ def run(recipe: str) -> ConfigDict:
                 "weight_decay": 1e-4,
                 "clip_norm": 1.0,
             },
+            # The student's moving average is what is scored and kept; 0: the student itself. See docs/architecture.md.
+            "ema": {"decay": 0.0},
             "phases": {},
             "evaluation": every(epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},

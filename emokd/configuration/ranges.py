@@ -36,6 +36,7 @@ RANGES: Mapping[str, str] = {
     "optimizer.momentum": "[0, 1]",
     "optimizer.weight_decay": "[0, inf)",
     "optimizer.clip_norm": "[0, inf)",
+    "ema.decay": "[0, 1)",
     "backbone_multiplier": "[0, inf)",
     "encoder_multiplier": "[0, inf)",
     "hallucination.multiplier": "[0, inf)",

@@ -35,6 +35,7 @@ from emokd.training.loop import Job
 from emokd.training.programs import Programs, make_room
 from emokd.training.selection import check_early_stopping
 from emokd.training.sharding import check_batch_size, create_mesh
+from emokd.training.state import weights_for_use
 from emokd.weights import model_folder
 
 # Among the operational keys, those on which compiled programs depend.
@@ -115,7 +116,7 @@ def _train(
     if marks := list(dict.fromkeys([*began.accepted(workdir), *changes])):
         scores["accepted_changes"] = marks
     scores["provenance"] = provenance()
-    params, stats = job.recipe.extract(*jax.tree.map(evaluation.fetch, (state.params, state.stats)))
+    params, stats = job.recipe.extract(*jax.tree.map(evaluation.fetch, weights_for_use(state)))
     if jax.process_index() == 0:
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         origin["face_crop"] = job.splits["train"].face_crop

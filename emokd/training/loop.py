@@ -23,14 +23,14 @@ from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting import rare_classes
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
-from emokd.training import evaluation
+from emokd.training import averaging, evaluation
 from emokd.training.checkpoints import Checkpoints, abstract_like
 from emokd.training.distributed import agreed
 from emokd.training.observing import Observer
 from emokd.training.programs import PhaseStep, Programs
 from emokd.training.selection import Best
 from emokd.training.sharding import check_batch_size
-from emokd.training.state import State, enter
+from emokd.training.state import State, enter, weights_for_use
 from emokd.training.streams import Attach, Streams
 from emokd.training.teacher_weights import TeacherWeights
 from emokd.training.waiting import STEPS_AHEAD, DataWait
@@ -172,7 +172,7 @@ class _Run:
         self.progress.end()
 
     def begin(self, phase: Phase, index: int) -> None:
-        """Statistics over the training set, and a clean tally."""
+        """Statistics over the training set; tally, average and early stopping begin anew."""
         self.best = self.best.begun()
         state = enter(self.state, index)
         if phase.prepare is not None:
@@ -181,9 +181,10 @@ class _Run:
             )
             state = dataclasses.replace(state, params=params, stats=stats)
         tally = jax.tree.map(jnp.zeros_like, state.tally)
+        average = averaging.restart(state.average, state.params, state.stats)
         # A copy: the step donates its state, and preparing may have passed leaves through.
         self.state = jax.device_put(
-            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), self.placement.state
+            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally, average=average)), self.placement.state
         )
 
     def compile(self, phase: Phase, index: int, batch: Tree) -> PhaseStep:
@@ -265,14 +266,13 @@ class _Run:
         return True
 
     def observe(self, phase: Phase, step: int) -> None:
-        self.observer.observe((self.state.params, self.state.stats), self.constants, phase.name, step)
+        self.observer.observe(weights_for_use(self.state), self.constants, phase.name, step)
 
     def split_scores(self, split: str) -> dict:
         with jax.transfer_guard("allow"):
             predictions, columns = evaluation.collect(
                 self.programs.predict,
-                self.state.params,
-                self.state.stats,
+                *weights_for_use(self.state),
                 self.constants,
                 self.streams.evaluation(self.job.splits[split]),
             )

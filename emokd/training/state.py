@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from emokd.phase import Recipe, Tree, label_parameters
+from emokd.training import averaging
 from emokd.training.optimizer import create_optimizer
 
 
@@ -25,6 +26,8 @@ class State:
       phase_step: steps of that phase so far, int32. A phase may end early, so this does not follow from `step`.
       params: parameters that learn in at least one phase.
       stats: BatchNorm statistics and other running values.
+      average: the student's moving average over the present phase, `params` and `stats` with the student's entries of
+        those; empty where `config.ema.decay` is 0.
       optimizer: the optimiser's state; the same tree in every phase.
       weighting: the teacher-weighting chain's state.
       tally: sums over the present phase of the weights each teacher received, by class: `weights`
@@ -37,6 +40,7 @@ class State:
     phase_step: Array
     params: Tree
     stats: Tree
+    average: Tree
     optimizer: Any
     weighting: Tree
     tally: Tree
@@ -73,11 +77,22 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
         phase_step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
+        average=averaging.create(recipe, config.ema.decay, params, stats),
         optimizer=optimizer.init(params),
         weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else {},
         tally=empty_tally(classes, len(recipe.teachers)) if recipe.weighting else {},
         key=step_key,
     )
+
+
+def weights_for_use(state: State) -> tuple[Tree, Tree]:
+    """Parameters and statistics for all that is no training: scoring, observing, the student's folder.
+
+    The student's are its average where there is one; all else is as the last step left it.
+    """
+    if not state.average:
+        return state.params, state.stats
+    return {**state.params, **state.average["params"]}, {**state.stats, **state.average["stats"]}
 
 
 def enter(state: State, phase: int) -> State:
@@ -102,9 +117,14 @@ def which_move(state: State, labels: Tree, learns: Collection[str]) -> State:
       learns: the groups that learn.
     """
     moments = state.optimizer.inner_states
+    learning = jax.tree.map(lambda label: label in learns, labels)
+    average = jax.tree.map(lambda _: True, state.average)
+    if average:
+        average["params"] = {name: learning[name] for name in average["params"]}
     return dataclasses.replace(
         jax.tree.map(lambda _: True, state),
-        params=jax.tree.map(lambda label: label in learns, labels),
+        params=learning,
+        average=average,
         optimizer=state.optimizer._replace(
             inner_states={g: jax.tree.map(lambda _, g=g: g in learns, moments[g]) for g in moments}
         ),

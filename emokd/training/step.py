@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
+from emokd.training import averaging
 from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
@@ -169,6 +170,7 @@ def create_train_step(
             phase_step=state.phase_step + 1,
             params=params,
             stats=outcome.stats,
+            average=averaging.update(state.average, params, outcome.stats, state.phase_step + 1, config.ema.decay),
             optimizer=optimizer,
             weighting=weighting,
             tally=tally,

@@ -16,7 +16,7 @@ from emokd.training import loop
 from emokd.training.observing import few_examples
 from emokd.training.programs import Programs
 from emokd.training.selection import check_early_stopping
-from emokd.training.state import create_state, enter
+from emokd.training.state import create_state, enter, weights_for_use
 from emokd.training.step import create_train_step, parameter_labels
 
 STARTS = (0, 4, 7, 10)
@@ -27,15 +27,15 @@ class Killed(Exception):
     """Stands for the power cut."""
 
 
-_programs: dict[bool, Programs] = {}
+_programs: dict[tuple, Programs] = {}
 
 
 def programs_of(recipe: Recipe, config) -> Programs:
     """Compiled once for all runs here: they differ in what is watched, stored and chosen."""
-    watched = recipe.observe is not None
-    if watched not in _programs:
-        _programs[watched] = Programs(recipe, config, CLASSES)
-    return _programs[watched]
+    key = recipe.observe is not None, config.ema.decay
+    if key not in _programs:
+        _programs[key] = Programs(recipe, config, CLASSES)
+    return _programs[key]
 
 
 def run(recipe: Recipe, config, splits, workdir):
@@ -166,6 +166,24 @@ def test_a_phase_that_gets_no_better_ends_early_and_a_resumed_run_does_alike(
             step = steps.step(phase, expected, constants, batch)
             expected = step.unflatten(step(step.flatten(expected), constants, batch)[0])
     jax.tree.map(np.testing.assert_array_equal, state.optimizer, jax.device_get(expected.optimizer))
+
+
+def test_the_average_is_what_is_scored_kept_and_continued(recipe, config, splits, tmp_path, monkeypatch):
+    config.ema.decay = 0.5
+    config.select.which = "last"
+    state, scores = run(recipe, config, splits, tmp_path / "whole")
+    config.select.which = "best"
+    best, _ = run(recipe, config, splits, tmp_path / "best")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 9)
+        with pytest.raises(Killed):
+            run(recipe, config, splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, run(recipe, config, splits, tmp_path / "run")[0], best)
+    test = splits["test"]
+    (params, _), x = weights_for_use(state), np.stack([test.inputs["x"](i) for i in range(13)])
+    assert (params["backbone"]["w"] != state.params["backbone"]["w"]).all()
+    answers = (x @ params["backbone"]["w"] @ params["head"]["w"] + params["head"]["b"]).argmax(-1)
+    assert scores["student"]["expression"]["accuracy"] == pytest.approx((answers == test.columns["expression"]).mean())
 
 
 def test_early_stopping_where_no_phase_is_scored_is_refused(recipe, config):
