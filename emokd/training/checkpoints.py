@@ -86,7 +86,7 @@ class Checkpoints:
         return found["state"], Best.from_json(found["best"])
 
     def restore_weights(self, step: int, state: State) -> State:
-        """`state` with a step's number, parameters, statistics and average, on its own shardings; the rest is not read."""
+        """`state` with a step's number, parameters, statistics and average, on its own shardings; no more is read."""
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             {"step": state.step, "params": state.params, "stats": state.stats, "average": state.average},
