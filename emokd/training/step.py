@@ -144,6 +144,9 @@ def create_train_step(
 ) -> Callable[..., tuple[State, Metrics]]:
     """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`.
 
+    Beside losses and weights the metrics are `gradient_norm`, over all parameters that learn in the phase, before any
+    clipping, and `learning_rate`, before the groups' multipliers.
+
     Raises:
       InputError: `config.accumulate` does not fit the batch, or a phase's losses compare the examples of a batch.
     """
@@ -160,7 +163,12 @@ def create_train_step(
                 updates, optimizer = optimizers[phase].update(
                     grads, state.optimizer, state.params, phase_step=state.phase_step
                 )
+                rate = jnp.asarray(recipe.phases[phase].learning_rate(state.phase_step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
+            # Of resting groups not even zeros are asked for, or their backward pass might come back.
+            learning = split_parameters(grads, labels, set(recipe.phases[phase].learns))[0]
+            norm = optax.global_norm([gradient.astype(jnp.float32) for gradient in learning])
+        metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         tally = state.tally
         if weights is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
@@ -175,7 +183,7 @@ def create_train_step(
             weighting=weighting,
             tally=tally,
         )
-        return state, _summary(recipe, outcome, weights)
+        return state, metrics
 
     return train_step
 
