@@ -1,4 +1,4 @@
-"""Fields of a JSON object, taken one by one, each of a type and in a range; what does not fit is said with its place."""
+"""Fields of a JSON object, taken one by one, each of a type and in a range; a misfit is said with its place."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

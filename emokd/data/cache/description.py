@@ -89,15 +89,21 @@ class Blocks:
       size: bytes of a block.
 
     Raises:
-      InputError: there are not as many blocks as checksums.
+      InputError: there are not as many blocks as checksums, or the file cannot be read.
     """
 
     def __init__(self, path: pathlib.Path, sums: Sequence[int], size: int):
         self._path, self._sums, self._size = path, sums, size
-        self._bytes = np.memmap(path, np.uint8, "r") if sums else np.zeros(0, np.uint8)
         self._unseen = np.ones(len(sums), bool)
-        if len(sums) != -(-len(self._bytes) // size):
-            raise damaged(path.parent, f"{path.name} has not as many bytes as were written")
+        if not len(sums):
+            return
+        try:
+            there = path.stat().st_size
+            if len(sums) != -(-there // size):
+                raise damaged(path.parent, f"{path.name} has {there:,} bytes, which is not what was written")
+            self._bytes = np.memmap(path, np.uint8, "r")
+        except (OSError, ValueError) as error:
+            raise damaged(path.parent, f"{path.name} cannot be read: {error}") from error
 
     def check(self, first: Int[np.ndarray, " R"], last: Int[np.ndarray, " R"]) -> None:
         """Compares what has not been compared of the ranges from byte `first` to byte `last`.

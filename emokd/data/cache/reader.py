@@ -7,7 +7,8 @@ A cache is a folder of three files. `cache_writer` makes them, `cache.json` last
     features.npy    [N, views + 1, D], the teachers' features side by side, the last view being the evaluation view
 
 What could go wrong, and is refused: other weights, other pixels, other augmentation, other examples, and damage. Each
-block of `features.npy` is compared with its checksum when it is first read: COST
+block of `features.npy` is compared with its checksum when it is first read, which costs about a second per GB, once.
+Caches of emokd 0.1 have no checksums.
 """
 
 import pathlib
