@@ -10,6 +10,10 @@ import numpy as np
 MAX_HEADER = 1 << 16
 
 
+class PythonObjects(ValueError):
+    """The array's entries are pickled objects."""
+
+
 def header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of the array in a .npy file.
 
@@ -18,7 +22,8 @@ def header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
       size: bytes of the whole file.
 
     Raises:
-      ValueError: it is no such file, holds Python objects, or is smaller or larger than its header claims.
+      PythonObjects: it holds these.
+      ValueError: it is no such file, or is smaller or larger than its header claims.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -32,7 +37,7 @@ def header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
     except (KeyError, SyntaxError, TypeError, RecursionError, MemoryError, struct.error, tokenize.TokenError) as error:
         raise ValueError(f"its header cannot be read ({type(error).__name__})") from error
     if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+        raise PythonObjects("it holds pickled Python objects")
     if not all(isinstance(side, int) and side >= 0 for side in shape):
         raise ValueError(f"its shape is {shape}")
     claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
