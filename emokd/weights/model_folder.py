@@ -138,7 +138,7 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
     """
     if isinstance(model.spec, MultimodalSpec):
         inputs = ", ".join(modality.input for modality in model.spec.modalities.values())
-        raise InputError(f"{source} takes {inputs}, not a picture alone; use emokd.evaluate on its workdir.")
+        raise InputError(f"{source} takes {inputs}, not a picture alone. Name a network of pictures.")
     return model
 
 
@@ -151,15 +151,22 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     Raises:
       InputError: as `load_model`.
     """
-    model = require_pictures(load_trained(folder), str(folder))
+    model = load_trained(folder)
     provenance = _read_description(pathlib.Path(folder))["provenance"]
     crop = provenance.get("face_crop") or "landmarks"
     if not provenance.get("config"):
-        return model, SeenAs(model.spec.preprocessing.size, "crop", crop)
+        return model, SeenAs(_largest_side(model.spec), "crop", crop)
     values = json.loads(provenance["config"])
     data = values["data"]
     precision, mirror = values.get("precision", "float32"), bool(values.get("mirror", False))
     return model, SeenAs(data["canvas"], data["fit"], crop, precision, mirror)
+
+
+def _largest_side(spec: Spec) -> int:
+    """The side of the largest pictures that a network is shown; 1 where it is shown none."""
+    if isinstance(spec, NetworkSpec):
+        return spec.preprocessing.size
+    return max((m.preprocessing.size for m in spec.modalities.values() if m.preprocessing is not None), default=1)
 
 
 def provenance(folder: str | pathlib.Path) -> dict[str, Any]:
