@@ -117,7 +117,8 @@ class Student:
     def warm_up(self) -> None:
         """Compiles whatever calls of up to `batch_size` examples need, so that the first one is as fast as the others.
 
-        Pictures are of one size then. Videos among a model's modalities are compiled for frames of its own size alone.
+        All pictures are shown as squares of one size. Frames of videos among the modalities may have any; those of the
+        network's own size are compiled.
         """
         for rows in padded_sizes(self.batch_size):
             self.engine(self.blank(rows))
@@ -136,8 +137,8 @@ class Student:
                 # Faces are found at the full size: boxes are in the picture's own pixels, and faces may be small.
                 picture = read(self.seen_as.canvas if cropper is None else 0)
                 crops = [(None, picture)] if cropper is None else cropper.find(picture)
-                pending.append((Look((picture.shape[1], picture.shape[0])), [face for face, _ in crops]))
                 canvases += [self.to_canvas(crop) for _, crop in crops]
+                pending.append((Look((picture.shape[1], picture.shape[0])), [face for face, _ in crops]))
             except InputError as error:
                 pending.append((Look(error=error), []))
             if len(canvases) >= self.batch_size or not canvases:
