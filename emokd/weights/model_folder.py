@@ -72,7 +72,8 @@ def save_model(
         be written.
     """
     folder = pathlib.Path(folder)
-    leaves = {path: np.ascontiguousarray(leaf) for path, leaf in flatten({"params": params, "stats": stats}).items()}
+    # Not `ascontiguousarray`, which makes a scalar an array of one.
+    leaves = {path: np.asarray(leaf, order="C") for path, leaf in flatten({"params": params, "stats": stats}).items()}
     abstract = _abstract(spec)
     _check(leaves, abstract, str(folder))
     weights = safetensors.numpy.save(
