@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_said(student, given, said):
 def test_a_fusion_over_the_batch_is_refused(workdir, tmp_path):
     spec, params, stats, _ = model_folder.load_model(workdir / "student")
     values = model_folder.spec_to_json(spec) | {"fusion": "transformer", "fusion_options": {"attend": "batch"}}
-    spec = model_folder.spec_from_json(values, "test")
+    spec = model_folder.spec_from_json(json.loads(json.dumps(values)), "test")
     params, stats = (random_tree(tree, 1) for tree in functional(spec).abstract)
     model_folder.save_model(tmp_path / "model", spec, params, stats, {})
     with pytest.raises(InputError, match="depends on those it is asked with"):
