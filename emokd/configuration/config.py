@@ -20,7 +20,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from emokd.configuration.places import absent, anchor, find, running
+from emokd.configuration.own import define_list_flag
+from emokd.configuration.places import absent, anchor, find, parse, running
 from emokd.errors import InputError, excerpt, nearest
 
 UNITS: Mapping[str, type] = {"steps": int, "epochs": float, "examples": int, "percent": float}
@@ -32,14 +33,17 @@ NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
 
 
 def define_config_flag() -> flags.FlagHolder:
-    """Defines `--config=FILE[:ARGUMENT]` and its overrides; a second call returns the flag of the first."""
+    """Defines `--config=FILE[:ARGUMENT]`, its overrides and `--list_configs`; a second call returns the first flag."""
     if "config" not in flags.FLAGS:
         config_flags.DEFINE_config_file(
-            "config", help_string="The experiment: a Python file with get_config().", flag_values=flags.FLAGS
+            "config",
+            help_string="The experiment: a Python file with get_config(), or emokd:NAME, one of emokd's own.",
+            flag_values=flags.FLAGS,
         )
         flag = flags.FLAGS["config"]
         flag.parser = _ConfigParser()
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists it
+        define_list_flag()
     return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])
 
 
@@ -80,7 +84,7 @@ def anchored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _anchors(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """What `references.anchor` changes in the files that a configuration names."""
+    """What `places.anchor` changes in the files that a configuration names."""
     named = {key: value for key, value in leaves(config) if value and NAMES_A_FILE.fullmatch(key)}
     return {key: anchor(value) for key, value in named.items() if anchor(value) != value}
 
@@ -89,7 +93,7 @@ def load(reference: str) -> ml_collections.ConfigDict:
     """Runs a configuration file; the files that it names in turn are anchored.
 
     Args:
-      reference: a path as `references.find` takes it, or a path and an argument as in "configs/smkd/fi.py:small".
+      reference: a file and an argument, as `places.parse` takes them: "configs/smkd/fi.py:small", "emokd:smkd/fi".
 
     Returns:
       What its `get_config` gave, locked.
@@ -97,14 +101,14 @@ def load(reference: str) -> ml_collections.ConfigDict:
     Raises:
       InputError: there is no such file, it fails (file and line are named), or gives no ConfigDict.
     """
-    path, colon, argument = reference.partition(":")
+    path, argument = parse(reference)
     file = find(path)
     if file is None:
         raise InputError(absent(path))
     module = types.ModuleType(f"config {path}")
     module.__file__ = str(file)
     with running(file):
-        config = _run(module, path, [argument] if colon else [])
+        config = _run(module, path, [] if argument is None else [argument])
         config.update_from_flattened_dict(_anchors(config))  # in place: a copy's placeholders would have no type
         return config.lock()
 
