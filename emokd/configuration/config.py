@@ -32,8 +32,12 @@ NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
 """Keys whose value is a configuration file, with its argument if it has one."""
 
 
-def define_config_flag() -> flags.FlagHolder:
-    """Defines `--config=FILE[:ARGUMENT]`, its overrides and `--list_configs`; a second call returns the first flag."""
+def define_config_flag(required: bool = True) -> flags.FlagHolder:
+    """Defines `--config=FILE[:ARGUMENT]`, its overrides and `--list_configs`; a second call returns the first flag.
+
+    Args:
+      required: whether the command is refused without it.
+    """
     if "config" not in flags.FLAGS:
         config_flags.DEFINE_config_file(
             "config",
@@ -41,7 +45,7 @@ def define_config_flag() -> flags.FlagHolder:
             flag_values=flags.FLAGS,
         )
         flag = flags.FLAGS["config"]
-        flag.parser = _ConfigParser()
+        flag.parser, flag.wanted = _ConfigParser(), required
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists it
         define_list_flag()
     return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])

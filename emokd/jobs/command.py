@@ -166,7 +166,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         # ml_collections reports overrides that it cannot place with these.
         raise InputError(f"A --config override does not fit the configuration: {_one_line(str(error))}") from error
-    if "config" in flags.FLAGS and flags.FLAGS["config"].value is None:
+    if "config" in flags.FLAGS and flags.FLAGS["config"].value is None and flags.FLAGS["config"].wanted:
         raise InputError("--config is missing: give --config=FILE, or --config=emokd:NAME; --list_configs names them.")
     return rest
 

@@ -3,17 +3,13 @@
 import numpy as np
 
 from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.tables.class_ids import class_ids
 
 
 def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
     """The stratum of each example, and what to call each stratum."""
     columns = examples.columns
-    labels = None
-    if "expression" in columns:
-        labels = columns["expression"]
-    elif "votes" in columns:
-        votes = columns["votes"]
-        labels = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), UNLABELLED)
+    labels = class_ids(examples)
     if labels is not None:
         names = [f"class {name!r}" for name in examples.classes["expression"]]
     elif "valence_arousal" in columns:
