@@ -9,8 +9,8 @@ from emokd.data.audit.published import differences
 from emokd.data.division.crossings import crossing, groups_of
 from emokd.data.division.duplicates import Duplicates
 from emokd.data.examples import Examples, Rows
-from emokd.data.tables.class_ids import class_ids
 from emokd.data.tables.consistency import find_contradictions
+from emokd.data.tables.expressions import expression_ids
 from emokd.errors import InputError, excerpt
 
 SHOWN = 5
@@ -100,7 +100,7 @@ def _crossings(examples: Examples, duplicates: Duplicates, home: Mapping[int, st
 
 def labels(examples: Examples) -> list[str]:
     """Classes without examples, and those that contradict their valence or arousal."""
-    ids, names = class_ids(examples), examples.classes.get("expression", ())
+    ids, names = expression_ids(examples), examples.classes.get("expression", ())
     if ids is None:
         return []
     count = np.bincount(ids[ids >= 0], minlength=len(names))

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from emokd.data.examples import UNLABELLED, Examples
-from emokd.data.tables.class_ids import class_ids
+from emokd.data.examples import Examples
+from emokd.data.tables.expressions import expression_ids
+from emokd.labels import UNLABELLED
 
 WHOLE = "all"
 """In place of a split: the set's total, where the counts of its splits are not published or not fixed."""
@@ -62,7 +63,7 @@ def differences(source: str, examples: Examples) -> list[str]:
     """
     told = []
     names = examples.classes.get("expression", ())
-    known = class_ids(examples)
+    known = expression_ids(examples)
     for split, counts in PUBLISHED.get(source, {}).items():
         ids = np.full(len(examples), UNLABELLED) if known is None else known
         if split != WHOLE:

@@ -2,21 +2,22 @@
 
 import numpy as np
 
-from emokd.data.examples import UNLABELLED, Examples
-from emokd.data.tables.class_ids import class_ids
+from emokd.data.examples import Examples
+from emokd.data.tables.expressions import expression_ids
+from emokd.labels import UNLABELLED, has_value
 
 
 def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
     """The stratum of each example, and what to call each stratum."""
     columns = examples.columns
-    labels = class_ids(examples)
+    labels = expression_ids(examples)
     if labels is not None:
         names = [f"class {name!r}" for name in examples.classes["expression"]]
     elif "valence_arousal" in columns:
         valence = columns["valence_arousal"][:, 0]
-        known = valence[np.isfinite(valence)]
+        known = valence[has_value(valence)]
         thresholds = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else np.zeros(2)
-        labels = np.where(np.isfinite(valence), np.searchsorted(thresholds, valence), UNLABELLED)
+        labels = np.where(has_value(valence), np.searchsorted(thresholds, valence), UNLABELLED)
         names = [f"the {part} third of valence" for part in ("lower", "middle", "upper")]
     else:
         labels, names = np.zeros(len(examples), np.int64), ["the set"]

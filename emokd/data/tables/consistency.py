@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 
 from emokd.data.examples import Examples
 from emokd.data.tables import classes as class_lists
-from emokd.data.tables.class_ids import class_ids
 from emokd.data.tables.class_list import check_classes
+from emokd.data.tables.expressions import expression_ids
 from emokd.errors import excerpt
 from emokd.names import essence, look_alikes, number_essence
 
@@ -66,7 +66,7 @@ def check(examples: Examples) -> None:
     for column, names in examples.classes.items():
         check_classes(names, what=f"{examples.name}, {column}")
     _count_unlabelled(examples)
-    if (labels := class_ids(examples)) is not None:
+    if (labels := expression_ids(examples)) is not None:
         names = examples.classes["expression"]
         warn_of_unused(examples.name, labels, names)
         if "valence_arousal" in examples.columns:
