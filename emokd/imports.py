@@ -7,7 +7,7 @@ Python function are the user; what is read from a run's or a model's folder is n
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from emokd.errors import InputError, nearest
@@ -25,9 +25,9 @@ def trust(values: Any) -> None:
     """Allows the import paths among values that the user gave: a text, or mappings and sequences of any depth."""
     if is_path(values):
         _trusted.add(values)
-    elif isinstance(values, Mapping):
-        trust(list(values.values()))
-    elif isinstance(values, Iterable) and not isinstance(values, str | bytes):
+    elif hasattr(values, "values"):  # a ConfigDict is no Mapping
+        trust(tuple(values.values()))
+    elif isinstance(values, list | tuple):
         for value in values:
             trust(value)
 

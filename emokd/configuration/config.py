@@ -20,6 +20,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from emokd import imports
 from emokd.configuration.own import define_list_flag
 from emokd.configuration.places import absent, anchor, find, parse, running
 from emokd.errors import InputError, excerpt, nearest
@@ -114,6 +115,7 @@ def load(reference: str) -> ml_collections.ConfigDict:
     with running(file):
         config = _run(module, path, [] if argument is None else [argument])
         config.update_from_flattened_dict(_anchors(config))  # in place: a copy's placeholders would have no type
+        imports.trust(config)  # the file is the user's own code already
         return config.lock()
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import jax
 from absl import app, flags, logging
 
+from emokd import imports
 from emokd.errors import InputError, nearest
 from emokd.training import distributed
 
@@ -27,6 +28,11 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 READER_GONE = 141
 """Exit code when whoever reads the output has left, as in `... | head -1`: what shells have for SIGPIPE."""
+
+
+TRUST = flags.DEFINE_list(
+    "trust", [], "Import paths (package.module:function) that a run's or a model's folder may name."
+)
 
 
 def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -> None:
@@ -44,6 +50,8 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
     command = pathlib.Path(sys.argv[0]).stem
 
     def joined(argv: list[str]) -> None:
+        # What the user names may be imported: overrides of a configuration, and what --trust says.
+        imports.trust([TRUST.value, flags.FLAGS["config"].value if "config" in flags.FLAGS else None])
         join_processes(command, several_processes)
         main(argv)
 

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from emokd import recipes
+from emokd import imports, recipes
 from emokd.configuration import config as configuration
 from emokd.configuration import ranges
 from emokd.data import reference
@@ -68,6 +68,7 @@ def train(
         process runs there.
     """
     workdir, config = pathlib.Path(workdir), configuration.anchored(config)
+    imports.trust(config)
     with locks.held(workdir):
         in_first_process(lambda: check(workdir, config))
         if finished.is_finished(workdir):
