@@ -55,6 +55,7 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
         join_processes(command, several_processes)
         main(argv)
 
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[TRUST.name])  # so that --help lists it
     configure_logging()
     configure_compilation_cache()
     with readable_errors(command):
