@@ -18,7 +18,7 @@ from emokd.data.pipeline import readable
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.files import write_whole
-from emokd.jobs import began, caching, finished, held_out, locks, predecessor
+from emokd.jobs import began, caching, finished, held_out, intention, locks, predecessor
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
@@ -109,6 +109,7 @@ def _train(
         began.begin(workdir, now, begun, changes)
 
     in_first_process(begin)
+    logging.info("%s", intention.in_words(job, workdir))
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         if name in job.recipe.networks:
