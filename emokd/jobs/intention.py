@@ -18,5 +18,9 @@ def in_words(job: Job, workdir: pathlib.Path) -> str:
     devices = job.programs.mesh.size
     return (
         f"{job.config.recipe} on {job.splits['train'].name} ({parts}{extra}): {phases}; batches of "
-        f"{job.config.batch_size} on {devices} device{'s' if devices > 1 else ''}. Everything is written to {workdir}."
+        f"{job.config.batch_size} on {devices}. Everything is written to {workdir}."
     )
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
