@@ -46,7 +46,7 @@ def define_config_flag(required: bool = True) -> flags.FlagHolder:
             flag_values=flags.FLAGS,
         )
         flag = flags.FLAGS["config"]
-        flag.parser, flag.wanted = _ConfigParser(), required
+        flag.parser = _ConfigParser(required)
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists it
         define_list_flag()
     return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])
@@ -57,8 +57,17 @@ def file_of(flag: flags.FlagHolder) -> str:
     return config_flags.get_config_filename(flags.FLAGS[flag.name])
 
 
+def is_missing() -> bool:
+    """Whether the command needs `--config`, once flags are parsed, and has none."""
+    flag = flags.FLAGS["config"] if "config" in flags.FLAGS else None
+    return flag is not None and flag.value is None and isinstance(flag.parser, _ConfigParser) and flag.parser.required
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Loads the file, and checks the overrides' keys before ml_collections meets them."""
+
+    def __init__(self, required: bool):
+        self.required = required
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
         config = load(path)
