@@ -79,7 +79,13 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
 
 
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:
-    """Targets of a classifying column (ids [B], or vote distributions [B, C]) and which rows have one."""
+    """The targets of a column, and which rows have one; padding has none.
+
+    Classes are ids [B], or vote distributions [B, C]. Valence and arousal are [B, 2], and a row has them where it has
+    either: the other one is NaN.
+    """
+    if column == "valence_arousal":
+        return batch[column], batch["mask"] & ~jnp.isnan(batch[column]).all(-1)
     if column == "expression" and "votes" in batch:
         return batch["votes"], batch["mask"] & (batch["votes"].sum(-1) > 0)
     return batch[column], batch["mask"] & (batch[column] >= 0)
