@@ -132,9 +132,7 @@ class Objective(Protocol):
 class Prepare(Protocol):
     """What a phase does once, when it begins; for statistics that need the whole training set."""
 
-    def __call__(
-        self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], /
-    ) -> tuple[Tree, Tree]:
+    def __call__(self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], /) -> tuple[Tree, Tree]:
         """The parameters and statistics that the phase begins with; `batches` are the set's evaluation view."""
 
 
@@ -232,18 +230,6 @@ class Recipe:
                 raise InputError(
                     f"Phase {phase.name!r} lets {sorted(unknown)} learn, but the groups are {sorted(self.groups)}."
                 )
-
-    def starts(self) -> list[int]:
-        """The global step at which each phase begins, and the end of the last."""
-        starts = [0]
-        for phase in self.phases:
-            starts.append(starts[-1] + phase.steps)
-        return starts
-
-    def phase_at(self, step: int) -> int:
-        """Index of the phase that takes global step `step`."""
-        starts = self.starts()
-        return next(i for i in range(len(self.phases)) if step < starts[i + 1])
 
 
 def path_string(path: Sequence[Any]) -> str:

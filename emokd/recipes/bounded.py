@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float
 from emokd.configuration import defaults
 from emokd.data.augment import View, centre_views
 from emokd.errors import InputError, excerpt
+from emokd.labels import has_value
 from emokd.losses import affect, bounded, soft_targets
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
@@ -297,7 +298,7 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
 
 def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
     """1 where the student's squared error of what is labelled is below the teacher's, else 0."""
-    labelled = ~jnp.isnan(target)
+    labelled = has_value(target)
     own, other = (jnp.where(labelled, s.valence_arousal - target, 0.0) ** 2 for s in (signals, theirs))
     return (own.sum(-1) < other.sum(-1)).astype(jnp.float32)
 

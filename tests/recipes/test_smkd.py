@@ -18,7 +18,7 @@ from emokd.phase import Context
 from emokd.recipes import smkd
 from emokd.recipes.common import views
 from emokd.training.sharding import create_mesh, put_batch, replicated
-from emokd.training.state import create_state
+from emokd.training.state import create_state, enter
 from emokd.training.step import create_train_step, gradients, parameter_labels
 
 CLASSES = 8
@@ -61,6 +61,7 @@ def run_phases(config, teachers, examples):
         )
     ]
     for index, phase in enumerate(recipe.phases):
+        state = enter(state, index)
         if phase.prepare is not None:
             params, stats = phase.prepare(state.params, state.stats, recipe.constants, whole)
             state = dataclasses.replace(state, params=params, stats=stats)

@@ -1,6 +1,5 @@
 """Supervised training: heads for each target, votes, valence and arousal, and what rests."""
 
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from emokd.phase import Context
 from emokd.recipes import find, supervised
 from emokd.recipes.common import classification, views
 from emokd.recipes.common.task import Task
-from emokd.training.state import create_state
+from emokd.training.state import create_state, enter
 from emokd.training.step import create_train_step, parameter_labels
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -106,8 +105,7 @@ def test_a_step_moves_the_heads_alone_or_everything(examples, monkeypatch):
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
     before, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(examples)
     for phase, backbone in ((0, False), (1, True)):
-        start = dataclasses.replace(before, step=jnp.asarray(recipe.starts()[phase], jnp.int32))
-        after, metrics = step(start, {}, batch, phase=phase)
+        after, metrics = step(enter(before, phase), {}, batch, phase=phase)
         np.testing.assert_allclose(metrics["loss"], metrics["loss/expression"] + metrics["loss/scene"], rtol=1e-5)
         moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), before.params, after.params)
         assert all(jax.tree.leaves(moved["student"]["heads"]))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError, nearest
+from emokd.labels import has_any_value, has_class
 from emokd.phase import Batch, Measure
 
 Choice = TypeVar("Choice")
@@ -85,10 +86,9 @@ def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array
     either: the other one is NaN.
     """
     if column == "valence_arousal":
-        return batch[column], batch["mask"] & ~jnp.isnan(batch[column]).all(-1)
-    if column == "expression" and "votes" in batch:
-        return batch["votes"], batch["mask"] & (batch["votes"].sum(-1) > 0)
-    return batch[column], batch["mask"] & (batch[column] >= 0)
+        return batch[column], batch["mask"] & has_any_value(batch[column])
+    labels = batch["votes" if column == "expression" and "votes" in batch else column]
+    return labels, batch["mask"] & has_class(labels)
 
 
 def accuracy(logits: Float[Array, "B C"], labels: Array, rows: Bool[Array, " B"]) -> Measure:
