@@ -71,7 +71,7 @@ class LinearNetwork:
         return signals, {"backbone": {"mean": (kept + own) / 2}} if train else stats
 
 
-def answers(network, params, stats, batch, train=False):
+def answers(params, stats, batch, train=False):
     """(features, outputs by head) in NumPy and float64."""
     params, stats = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, stats))
     colour, layer = colours(batch), params["backbone"]["layer"]

@@ -144,7 +144,7 @@ def bold_case(data, settings):
         stats["backbone"]["mean"] = jnp.full(3, 0.46)  # the faces' mean colour
     answers = []
     for weights in (own, theirs):
-        _, outputs = linear_networks.answers(None, *weights, batch)
+        _, outputs = linear_networks.answers(*weights, batch)
         answers.append([outputs["expression"], outputs["valence_arousal"]])
     answers[1][0] = answers[1][0][:, :8][:, ::-1]
     target = np.asarray(batch["valence_arousal"], np.float64)
@@ -206,7 +206,7 @@ def test_nu_is_the_same_however_few_faces_are_labelled(examples, labelled, micro
 def mixture(recipe, state, batch, key):
     """The shares a, b, c of EmoNet's loss that the head phase drew with a key, from its values alone."""
     outcome = jax.jit(recipe.phases[0].objective)(state.params, state.stats, recipe.constants, batch, Context(key))
-    _, outputs = linear_networks.answers(None, state.params["student"], state.stats["student"], batch)
+    _, outputs = linear_networks.answers(state.params["student"], state.stats["student"], batch)
     term = outcome.terms["valence_arousal"]
     rows = np.asarray(term.rows)
     p = outputs["valence_arousal"][rows]

@@ -153,7 +153,7 @@ def test_standardizer_is_the_training_sets_mean_and_deviation(finished):
     _, examples, _, after = finished
     images = {"image": np.stack([examples.inputs["image"](i) for i in range(len(examples))])}
     for teacher in (ONE, TWO):
-        features, _ = linear_networks.answers(teacher, teacher.model.params, teacher.model.stats, images)
+        features, _ = linear_networks.answers(teacher.model.params, teacher.model.stats, images)
         fitted = after["probe"].stats["standardizer"][teacher.name]
         np.testing.assert_allclose(fitted["mean"], features.mean(0), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(fitted["std"], features.std(0), rtol=1e-4)
@@ -165,7 +165,7 @@ def test_standardizer_is_the_training_sets_mean_and_deviation(finished):
 
 def probed_answers(state, teacher, batch):
     """(z_k, h_k(z_k)) of a frozen teacher."""
-    features, _ = linear_networks.answers(teacher, teacher.model.params, teacher.model.stats, batch)
+    features, _ = linear_networks.answers(teacher.model.params, teacher.model.stats, batch)
     scale, probe = state.stats["standardizer"][teacher.name], state.params["probes"][teacher.name]
     z = (features - scale["mean"]) / scale["std"]
     return z, z @ probe["kernel"] + probe["bias"]
@@ -186,7 +186,7 @@ def ask(run, phase, state="probe", unlabelled=(0, 3)):
 def test_a_teacher_is_taught_its_own_task(tuned):
     outcome, state, batch = ask(tuned, "teach", "start")
     own = (state.params["teachers"]["two"], state.stats["teachers"]["two"])
-    _, outputs = linear_networks.answers(None, *own, batch, train=True)
+    _, outputs = linear_networks.answers(*own, batch, train=True)
     assert set(outcome.terms) == {"two"}
     np.testing.assert_allclose(
         outcome.terms["two"].values, cross_entropy(outputs["scene"], batch["scene"]), **TOLERANCE
@@ -207,7 +207,7 @@ def test_the_probes_learn_the_labelled_rows(finished):
 
 def test_distill_loss_is_the_formula_on_every_row_labelled_or_not(finished):
     outcome, state, batch = ask(finished, "distill")
-    own, _ = linear_networks.answers(STUDENT, state.params["student"], state.stats["student"], batch, train=True)
+    own, _ = linear_networks.answers(state.params["student"], state.stats["student"], batch, train=True)
     assert not outcome.terms and np.asarray(outcome.rows).all()
     for k, teacher in enumerate((ONE, TWO)):
         z, logits = probed_answers(state, teacher, batch)
@@ -222,7 +222,7 @@ def test_distill_loss_is_the_formula_on_every_row_labelled_or_not(finished):
 @pytest.mark.parametrize(("phase", "train"), [("classify", False), ("finetune", True)])
 def test_the_emotions_are_learnt_on_labelled_rows(finished, phase, train):
     outcome, state, batch = ask(finished, phase, "distill")
-    _, outputs = linear_networks.answers(STUDENT, state.params["student"], state.stats["student"], batch, train=train)
+    _, outputs = linear_networks.answers(state.params["student"], state.stats["student"], batch, train=train)
     labels, term = np.asarray(batch["expression"]), outcome.terms["emotion"]
     np.testing.assert_array_equal(term.rows, labels >= 0)
     np.testing.assert_allclose(term.values, cross_entropy(outputs["expression"], labels), **TOLERANCE)
@@ -247,7 +247,7 @@ def test_the_answers_are_z_and_the_probes_logits(finished):
         z, logits = probed_answers(state, teacher, batch)
         np.testing.assert_allclose(found[teacher.name].features, z, **TOLERANCE)
         np.testing.assert_allclose(found[teacher.name].logits, logits, **TOLERANCE)
-    _, outputs = linear_networks.answers(STUDENT, state.params["student"], state.stats["student"], batch)
+    _, outputs = linear_networks.answers(state.params["student"], state.stats["student"], batch)
     np.testing.assert_allclose(found["student"].logits, outputs["expression"], **TOLERANCE)
 
 

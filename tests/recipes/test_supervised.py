@@ -1,6 +1,5 @@
 """Supervised training: heads for each target, votes, valence and arousal, and what rests."""
 
-
 import jax
 import jax.numpy as jnp
 import linear_networks
@@ -73,7 +72,7 @@ def test_every_target_has_a_loss_on_the_rows_with_its_label(examples, phase, tra
     batch["valence_arousal"] = batch["valence_arousal"].at[4].set(jnp.nan)
     batch["mask"] = batch["mask"].at[7].set(False)
     outcome = ask(method, params, stats, batch, phase)
-    _, outputs = linear_networks.answers(method.student, params["student"], stats["student"], batch, train=train)
+    _, outputs = linear_networks.answers(params["student"], stats["student"], batch, train=train)
     rows = np.arange(8) != 7
     assert set(outcome.terms) == set(HEADS) and set(outcome.metrics) == {"accuracy/expression", "accuracy/scene"}
     for name, labelled in (("expression", rows & (np.arange(8) != 2)), ("scene", rows)):
@@ -129,7 +128,7 @@ def test_unlabelled_valence_and_votes_do_not_count(examples):
     terms = ask(method, params, stats, batch).terms
     np.testing.assert_array_equal(terms["expression"].rows, np.arange(8) % 2 == 1)
     np.testing.assert_array_equal(terms["valence_arousal"].rows, np.arange(8) % 2 == 0)
-    _, outputs = linear_networks.answers(method.student, params["student"], stats["student"], batch, train=True)
+    _, outputs = linear_networks.answers(params["student"], stats["student"], batch, train=True)
     logits = outputs["expression"]
     expected = -(votes * (logits - np.log(np.exp(logits).sum(1, keepdims=True)))).sum(1)
     np.testing.assert_allclose(terms["expression"].values, expected, **TOLERANCE)
