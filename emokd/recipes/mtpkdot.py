@@ -255,8 +255,7 @@ class Mtpkdot:
         pool = [answers[name] for name in self.pool]
         known = [self.teacher.has(name, batch) for name in self.pool]
         evidence = jax.lax.stop_gradient(self.labels.evidence(pool, known, batch))
-        everyone = jnp.ones((rows.shape[0], len(pool)), bool)
-        counts = context.weigh(evidence, rows) != 0 if context.weigh else everyone
+        counts = context.weigh(evidence, rows) != 0 if context.weigh else jnp.ones((rows.shape[0], len(pool)), bool)
         theirs = [(answer.features, has) for answer, has in zip(pool, known, strict=True)]
         losses, measured = imitation.imitate(self.config, self.pool, signals.features, theirs, counts)
         return Outcome(terms, stats, losses, rows, evidence, {**metrics, **measured})
