@@ -18,12 +18,11 @@ from absl import logging
 from emokd.configuration.config import duration
 from emokd.data.examples import Examples
 from emokd.data.tables.class_counts import named_counts
-from emokd.errors import InputError
 from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting import rare_classes
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
-from emokd.training import averaging, evaluation
+from emokd.training import averaging, divergence, evaluation
 from emokd.training.checkpoints import Checkpoints, abstract_like
 from emokd.training.distributed import agreed
 from emokd.training.observing import Observer
@@ -162,7 +161,7 @@ class _Run:
                 due = over or taken % every == 0
                 if due or taken % self.config.log.every_steps == 0:
                     # Waits for the steps under way, so that they count as training time.
-                    self.write_metrics(phase, step, jax.device_get(metrics))
+                    self.write_metrics(phase, step, *jax.device_get((metrics, take.failed(leaves))))
                 if due:
                     self.state = take.unflatten(leaves)
                     with self.progress.pause():
@@ -206,16 +205,12 @@ class _Run:
         logging.info("Compiled phase %s in %.1f s.", phase.name, seconds)
         return step
 
-    def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any]) -> None:
+    def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> None:
+        """Writes and shows a step's metrics, unless the run has diverged."""
         metrics = {name: float(value) for name, value in values.items()}
-        bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+        watched, saved = self.programs.watched, self.checkpoints.latest()
+        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
         remark = phase.remark(metrics) if phase.remark else ""
-        if bad:
-            raise InputError(
-                f"Step {step} of phase {phase.name!r}: {', '.join(bad)} is not finite. {remark}{' ' if remark else ''}"
-                f"Lower config.phases.{phase.name}.learning_rate or set config.optimizer.clip_norm; the last good "
-                f"checkpoint in {self.workdir / 'checkpoints'} is intact."
-            )
         if remark and phase.name not in self.remarked:
             self.remarked.add(phase.name)
             logging.warning("Step %d of phase %s: %s", step, phase.name, remark)
