@@ -75,12 +75,8 @@ def test_what_failed_is_noted_with_its_first_step_and_stays():
     assert names == ["the loss", "parameters head", "parameters body", "statistics bn"]
     failed = jnp.zeros(4, jnp.int32)
     fine, bad, count = jnp.ones(2), jnp.asarray([1.0, jnp.nan]), jnp.asarray([3], jnp.int32)
-    for step, loss, body, stats in (
-        (1, 1.0, fine, fine),
-        (2, 1.0, bad, fine),
-        (3, jnp.inf, fine, bad),
-        (4, 1.0, bad, bad),
-    ):
+    rows = [(1.0, fine, fine), (1.0, bad, fine), (jnp.inf, fine, bad), (1.0, bad, bad)]
+    for step, (loss, body, stats) in enumerate(rows, 1):
         failed = divergence.first_failures(
             failed, jnp.asarray(step, jnp.int32), jnp.asarray(loss), {"body": [fine, body, count]}, {"bn": stats}, names
         )

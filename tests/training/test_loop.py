@@ -312,9 +312,7 @@ def test_an_epoch_between_evaluations_is_one_of_the_phases_own_data(recipe, conf
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(recipe, config, splits, tmp_path):
     x = splits["train"].inputs["x"]
     bad = dataclasses.replace(splits["train"], inputs={"x": lambda i: x(i) * np.float32("nan" if i == 3 else 1)})
-    with pytest.raises(
-        InputError, match=r"Step \d+ of phase 'distill': the loss.* is not finite.* Lower config.phases"
-    ):
+    with pytest.raises(InputError, match=r"Step \d+ of phase 'distill': the loss.* is not finite.* Lower config"):
         run(recipe, config, {**splits, "train": bad}, tmp_path / "run")
     assert not (tmp_path / "run" / "scores.json").exists()
 
