@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -129,6 +129,10 @@ class Objective(Protocol):
         """The losses of each example of a batch, and the statistics after it."""
 
 
+Prepare = Callable[[Tree, Tree, Tree, Iterable[Batch]], tuple[Tree, Tree]]
+"""(params, stats, constants, batches of the whole training set) -> (params, stats)."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
     """One stretch of training with a fixed objective and a fixed set of learning parameters.
@@ -157,7 +161,7 @@ class Phase:
     learning_rate: optax.Schedule
     scored: bool = False
     data: str = "labelled"
-    prepare: Callable[..., tuple[Tree, Tree]] | None = None
+    prepare: Prepare | None = None
     remark: Callable[[Mapping[str, float]], str] | None = None
     relational: str = ""
 
@@ -199,7 +203,7 @@ class Recipe:
     extract: Callable[[Tree, Tree], tuple[Tree, Tree]]
     student_spec: Any
     networks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    frozen_features: Callable[..., Mapping[str, Array]] | None = None
+    frozen_features: Callable[[Tree, Batch, bool], Mapping[str, Array]] | None = None
     observe: Callable[[Tree, Tree, Tree, Batch], Mapping[str, Array]] | None = None
     variants: Sequence[str] = ()
 

@@ -17,6 +17,7 @@ from absl import logging
 
 from emokd.configuration.config import duration
 from emokd.data.examples import Examples
+from emokd.data.prefetch import DeviceIterator
 from emokd.data.tables.class_counts import named_counts
 from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting import rare_classes
@@ -218,7 +219,7 @@ class _Run:
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
 
-    def evaluate_and_save(self, phase: Phase, index: int, stream: Any, over: bool) -> bool:
+    def evaluate_and_save(self, phase: Phase, index: int, stream: DeviceIterator, over: bool) -> bool:
         """Scores the student where the phase lets it, and saves; at the phase's end the state goes on to the next.
 
         Returns:

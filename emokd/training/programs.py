@@ -49,7 +49,7 @@ class PhaseStep:
       compiled: the program, (moving, resting, constants, batch) -> (moving, metrics).
     """
 
-    def __init__(self, compiled: jax.stages.Compiled, structure: Any, moves: Sequence[bool]):
+    def __init__(self, compiled: jax.stages.Compiled, structure: jax.tree_util.PyTreeDef, moves: Sequence[bool]):
         self.compiled = compiled
         self._structure, self._moves = structure, moves
         self._failed = jax.tree.unflatten(structure, range(len(moves))).failed
@@ -118,7 +118,7 @@ class Programs:
         _, stats = jax.eval_shape(recipe.init, jax.random.key(0))
         self.watched = divergence.watched(recipe.groups, stats)
         self._train_step = create_train_step(recipe, config, self.labels)
-        self._steps: dict[Any, PhaseStep] = {}
+        self._steps: dict[tuple, PhaseStep] = {}
 
     @functools.cached_property
     def abstract(self) -> State:

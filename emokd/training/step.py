@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,13 @@ from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
 
 Metrics = dict[str, Array]
+
+
+class TrainStep(Protocol):
+    """A step of any phase, to be jitted with static `phase`."""
+
+    def __call__(self, state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
+        """The state after a step of this phase, and what is logged of it."""
 
 
 def split_parameters(
@@ -148,9 +156,7 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
     return metrics
 
 
-def create_train_step(
-    recipe: Recipe, config: ml_collections.ConfigDict, labels: Tree
-) -> Callable[..., tuple[State, Metrics]]:
+def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels: Tree) -> TrainStep:
     """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`.
 
     Beside losses and weights the metrics are `gradient_norm`, over all parameters that learn in the phase, before any
