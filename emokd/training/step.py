@@ -11,6 +11,7 @@ import ml_collections
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from emokd.labels import class_ids, has_class
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
 from emokd.training import averaging, divergence
@@ -120,9 +121,10 @@ def update_tally(
     """Adds a batch's teacher weights to the sums by class."""
     count = tally["rows"].shape[0]
     unlabelled = jnp.full(rows.shape, count - 1, jnp.int32)
-    if labels is not None and labels.ndim == 2:  # votes: the majority's class
-        labels = jnp.where(labels.sum(-1) > 0, labels.argmax(-1).astype(jnp.int32), -1)
-    classes = unlabelled if labels is None else jnp.where(labels >= 0, labels.astype(jnp.int32), unlabelled)
+    if labels is None:
+        classes = unlabelled
+    else:  # of votes the majority's class
+        classes = jnp.where(has_class(labels), class_ids(labels).astype(jnp.int32), unlabelled)
     one_hot = jax.nn.one_hot(classes, count, dtype=jnp.float32) * rows.astype(jnp.float32)[:, None]
     return {
         "weights": tally["weights"] + jnp.dot(one_hot.T, weights, precision="highest"),
