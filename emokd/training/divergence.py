@@ -92,6 +92,6 @@ def check(
         )
     raise InputError(
         f"Step {first} of phase {phase.name!r}: {', '.join(what)} is not finite, so the run has diverged. "
-        f"{remark}{' ' if remark else ''}Lower config.phases.{phase.name}.learning_rate, or set "
-        f"config.optimizer.clip_norm (to 1, say). {kept}"
+        f"{remark}{' ' if remark else ''}Lower config.phases.{phase.name}.learning_rate, or "
+        f"set config.optimizer.clip_norm where it is 0. {kept}"
     )
