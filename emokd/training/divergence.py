@@ -19,7 +19,16 @@ LOSS = "the loss"
 
 def watched(groups: Mapping[str, str], stats: Tree) -> list[str]:
     """What is watched, in the order of `State.failed`: the loss, the parameters of each group, the statistics."""
-    return [LOSS, *(f"parameters {group}" for group in groups), *(f"statistics {name}" for name in sorted(stats))]
+    return [LOSS, *(f"parameters {group}" for group in groups), *_statistics(stats)]
+
+
+def _statistics(stats: Tree) -> dict[str, Tree]:
+    """The parts of the statistics that have names: a network's, or, where several lie together, each one's."""
+    parts: dict[str, Tree] = {}
+    for name, entry in stats.items():
+        inside = {f"{name}/{part}": values for part, values in entry.items()} if isinstance(entry, Mapping) else {}
+        parts |= {f"statistics {part}": values for part, values in (inside or {name: entry}).items()}
+    return dict(sorted(parts.items()))  # objectives build their statistics in orders of their own
 
 
 def all_finite(tree: Tree) -> Bool[Array, ""]:
@@ -48,7 +57,7 @@ def first_failures(
     """
     fine = {LOSS: jnp.isfinite(loss)}
     fine |= {f"parameters {group}": all_finite(values) for group, values in learning.items()}
-    fine |= {f"statistics {name}": all_finite(entry) for name, entry in stats.items()}
+    fine |= {name: all_finite(entry) for name, entry in _statistics(stats).items()}
     now = jnp.stack([fine.get(name, jnp.ones((), bool)) for name in names])
     return jnp.where((failed == 0) & ~now, step, failed)
 

@@ -71,16 +71,22 @@ def test_parameters_that_are_not_finite_stop_the_run_and_are_never_saved(
 
 
 def test_what_failed_is_noted_with_its_first_step_and_stays():
-    names = divergence.watched({"head": "", "body": ""}, {"bn": 0})
-    assert names == ["the loss", "parameters head", "parameters body", "statistics bn"]
-    failed = jnp.zeros(4, jnp.int32)
+    names = divergence.watched({"head": "", "body": ""}, {"teachers": {"two": 0, "one": 0}, "bn": 0})
+    statistics = ["statistics bn", "statistics teachers/one", "statistics teachers/two"]
+    assert names == ["the loss", "parameters head", "parameters body", *statistics]
+    failed = jnp.zeros(6, jnp.int32)
     fine, bad, count = jnp.ones(2), jnp.asarray([1.0, jnp.nan]), jnp.asarray([3], jnp.int32)
     rows = [(1.0, fine, fine), (1.0, bad, fine), (jnp.inf, fine, bad), (1.0, bad, bad)]
     for step, (loss, body, stats) in enumerate(rows, 1):
         failed = divergence.first_failures(
-            failed, jnp.asarray(step, jnp.int32), jnp.asarray(loss), {"body": [fine, body, count]}, {"bn": stats}, names
+            failed,
+            jnp.asarray(step, jnp.int32),
+            jnp.asarray(loss),
+            {"body": [fine, body, count]},
+            {"bn": fine, "teachers": {"one": stats, "two": fine}},
+            names,
         )
-    assert failed.tolist() == [3, 0, 2, 3]  # the head rests
+    assert failed.tolist() == [3, 0, 2, 0, 3, 0]  # the head rests
 
 
 def test_the_message_names_what_was_first_and_what_followed(tmp_path):
