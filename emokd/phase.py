@@ -144,7 +144,7 @@ class Phase:
       name: unique within the recipe.
       objective: what is minimised.
       learns: learning-rate multiplier of each group that learns; the others rest.
-      steps: length in optimiser steps.
+      steps: length in optimiser steps; a run may stop it early.
       learning_rate: schedule over the phase's own steps, from 0.
       scored: whether the student can be scored on the emotion task during this phase, so that its
         checkpoints compete for "best".
