@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from emokd.labels import class_ids, has_class
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
+from emokd.training import averaging
 from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
@@ -145,12 +146,14 @@ def create_train_step(
 ) -> Callable[..., tuple[State, Metrics]]:
     """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`.
 
+    Beside losses and weights the metrics are `gradient_norm`, over all parameters that learn in the phase, before any
+    clipping, and `learning_rate`, before the groups' multipliers.
+
     Raises:
       InputError: `config.accumulate` does not fit the batch, or a phase's losses compare the examples of a batch.
     """
     check_accumulation(recipe, config)
     optimizers = [create_optimizer(config.optimizer, phase, labels, recipe.groups) for phase in recipe.phases]
-    starts = recipe.starts()
 
     def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
         grads, outcome, weights, weighting = gradients(
@@ -160,22 +163,29 @@ def create_train_step(
             # optax raises a float to the power of an int32 count, which strict promotion would refuse.
             with jax.numpy_dtype_promotion("standard"):
                 updates, optimizer = optimizers[phase].update(
-                    grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
+                    grads, state.optimizer, state.params, phase_step=state.phase_step
                 )
+                rate = jnp.asarray(recipe.phases[phase].learning_rate(state.phase_step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
+            # Of resting groups not even zeros are asked for, or their backward pass might come back.
+            learning = split_parameters(grads, labels, set(recipe.phases[phase].learns))[0]
+            norm = optax.global_norm([gradient.astype(jnp.float32) for gradient in learning])
+        metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         tally = state.tally
         if weights is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
         state = dataclasses.replace(
             state,
             step=state.step + 1,
+            phase_step=state.phase_step + 1,
             params=params,
             stats=outcome.stats,
+            average=averaging.update(state.average, params, outcome.stats, state.phase_step + 1, config.ema.decay),
             optimizer=optimizer,
             weighting=weighting,
             tally=tally,
         )
-        return state, _summary(recipe, outcome, weights)
+        return state, metrics
 
     return train_step
 
