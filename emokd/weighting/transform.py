@@ -16,7 +16,7 @@ read evidence replace what came in; `smooth`, `floor` and `anneal` modify it and
 Weights are float32, and no gradient flows through them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class Weighting(optax.GradientTransformationExtraArgs):
 
     reads: frozenset[str]
 
-    def __new__(cls, init: Callable[[Any], Any], update: Callable[..., Any], reads: Sequence[str] = ()) -> "Weighting":
+    def __new__(cls, init: Callable[[Any], Any], update: Callable[..., Any], reads: Iterable[str] = ()) -> "Weighting":
         self = super().__new__(cls, init, update)
         self.reads = frozenset(reads)
         return self
@@ -66,7 +66,7 @@ def reads_of(transform: optax.GradientTransformation) -> frozenset[str]:
     return getattr(transform, "reads", frozenset())
 
 
-def stateless(name: str, reads: Sequence[str], rule: Callable[[Weights, Evidence], Weights]) -> Weighting:
+def stateless(name: str, reads: Collection[str], rule: Callable[[Weights, Evidence], Weights]) -> Weighting:
     """A transform without state.
 
     Args:
@@ -83,7 +83,7 @@ def stateless(name: str, reads: Sequence[str], rule: Callable[[Weights, Evidence
     return Weighting(lambda params: optax.EmptyState(), update, reads)
 
 
-def by_label(name: str, reads: Sequence[str], rule: Callable[[Evidence], Weights]) -> Weighting:
+def by_label(name: str, reads: Collection[str], rule: Callable[[Evidence], Weights]) -> Weighting:
     """A transform that weighs each row by its label, and leaves the rows without one."""
 
     def on_labelled(weights, evidence):
