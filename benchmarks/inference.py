@@ -150,9 +150,8 @@ def row(time: Timing, batch: int, ours: Timing, first: Timing) -> list[str]:
 
 def measure(settings: Settings) -> Page:
     """All networks at all batch sizes."""
-    given = flags.FLAGS.batches
-    if not all(batch.isdigit() and int(batch) for batch in given):
-        raise InputError(f"--batches={','.join(given)}: give whole numbers above 0, such as 1,8,32.")
+    if not all(batch.isdigit() and int(batch) for batch in flags.FLAGS.batches):
+        raise InputError(f"--batches={','.join(flags.FLAGS.batches)}: give whole numbers above 0, such as 1,8,32.")
     networks = ["mobilenet_v2"] if settings.small else flags.FLAGS.networks
     costs = [[name, describe(create_spec(name))] for name in networks]
     sizes = Table(
@@ -162,7 +161,7 @@ def measure(settings: Settings) -> Page:
             for name, c in costs
         ],
     )
-    batches = [1] if settings.small else [int(batch) for batch in given]
+    batches = [1] if settings.small else [int(batch) for batch in flags.FLAGS.batches]
     return Page(
         "Inference", [sizes, *(measure_batch(networks, b, settings) for b in batches)], {"precision": "float32"}
     )

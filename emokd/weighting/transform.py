@@ -16,7 +16,7 @@ read evidence replace what came in; `smooth`, `floor` and `anneal` modify it and
 Weights are float32, and no gradient flows through them.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -58,7 +58,8 @@ def initial(batch: int, teachers: int) -> Weights:
 
 def chain(*transforms: optax.GradientTransformation) -> Weighting:
     """`optax.chain`, which reads what any of its transforms reads."""
-    return Weighting(*optax.chain(*transforms), reads=frozenset().union(*map(reads_of, transforms)))
+    init, update = optax.chain(*transforms)
+    return Weighting(init, update, {name for transform in transforms for name in reads_of(transform)})
 
 
 def reads_of(transform: optax.GradientTransformation) -> frozenset[str]:
@@ -66,7 +67,7 @@ def reads_of(transform: optax.GradientTransformation) -> frozenset[str]:
     return getattr(transform, "reads", frozenset())
 
 
-def stateless(name: str, reads: Collection[str], rule: Callable[[Weights, Evidence], Weights]) -> Weighting:
+def stateless(name: str, reads: Sequence[str], rule: Callable[[Weights, Evidence], Weights]) -> Weighting:
     """A transform without state.
 
     Args:
@@ -83,7 +84,7 @@ def stateless(name: str, reads: Collection[str], rule: Callable[[Weights, Eviden
     return Weighting(lambda params: optax.EmptyState(), update, reads)
 
 
-def by_label(name: str, reads: Collection[str], rule: Callable[[Evidence], Weights]) -> Weighting:
+def by_label(name: str, reads: Sequence[str], rule: Callable[[Evidence], Weights]) -> Weighting:
     """A transform that weighs each row by its label, and leaves the rows without one."""
 
     def on_labelled(weights, evidence):

@@ -190,21 +190,9 @@ def test_the_page_says_where_the_numbers_come_from():
     assert "Commit: " in text and torch.__version__.split("+")[0] in text and "Batch: 8" in text
 
 
-def flags_at_import(source: str) -> list[str]:
-    """The statements that define flags when a script is imported: those in no function and not behind __main__."""
-    found = []
-    for statement in ast.parse(source).body:
-        inside = isinstance(statement, ast.FunctionDef) or (
-            isinstance(statement, ast.If) and ast.unparse(statement.test) == "__name__ == '__main__'"
-        )
-        if not inside and "DEFINE_" in ast.unparse(statement):
-            found.append(ast.unparse(statement))
-    return found
-
-
 def test_importing_a_script_defines_no_flags():
-    """Read, not imported: so it sees the scripts that no test imports, too."""
-    scripts = sorted(BENCHMARKS.glob("*.py"))
-    assert {"inference", "sinkhorn"} <= {path.stem for path in scripts}
-    assert {path.stem: found for path in scripts if (found := flags_at_import(path.read_text()))} == {}
-    assert flags_at_import("STEPS = flags.DEFINE_integer('steps', 1, '')") != []
+    """Read, not imported: one of them may need a package that is not here."""
+    for path in BENCHMARKS.glob("*.py"):
+        for statement in ast.parse(path.read_text()).body:
+            later = isinstance(statement, ast.FunctionDef | ast.ClassDef) or "__main__" in ast.unparse(statement)
+            assert later or "flags.DEFINE" not in ast.unparse(statement), f"{path.name}: {ast.unparse(statement)}"
