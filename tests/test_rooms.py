@@ -34,10 +34,10 @@ ALLOWED = {
     ),
     "jobs": (
         "errors", "files", "configuration", "phase", "names",
-        "models", "weights", "data", "recipes", "reporting", "training",
+        "models", "weights", "data", "recipes", "inference", "reporting", "training",
     ),
     "studies": ("errors", "files", "configuration", "jobs", "reporting"),
-    "inference": ("errors", "data", "models", "weights", "recipes.common"),
+    "inference": ("errors", "files", "signals", "phase", "names", "models", "weights", "data", "recipes.common"),
     "benchmarking": (
         "errors", "configuration", "phase", "parts", "models", "weights", "training", "reporting", "jobs",
     ),

@@ -6,19 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from emokd.data.augment import centre_views, render
 from emokd.data.decode import read_file, to_canvas
 from emokd.data.files.listing import by_suffix, is_picture
 from emokd.data.files.store import Folder
 from emokd.errors import InputError
 from emokd.inference.faces import FaceCropper
-from emokd.models.network import TrainedModel, functional
-from emokd.recipes.common.views import average_affect
+from emokd.inference.forward import IMAGE, answers, create_forward
+from emokd.models.network import TrainedModel
 
 
 class Predictor:
@@ -44,25 +42,10 @@ class Predictor:
         mirror: bool = False,
     ):
         self.model, self.canvas, self.fit, self.batch_size = model, canvas, fit, batch_size
-        network, preprocessing = functional(model.spec, precision=precision), model.spec.preprocessing
-
-        def look(params, stats, images, mirrored):
-            view = centre_views(images.shape[0], mirrored)
-            return network(params, stats, preprocessing(render(images, view, preprocessing.size)))[0]
+        forward = create_forward(model.spec, precision=precision, mirror=mirror)
 
         def outputs(params, stats, images):
-            signals = look(params, stats, images, False)
-            if mirror:
-                signals = average_affect(signals, look(params, stats, images, True))
-            found = {}
-            if signals.logits is not None:
-                found["expression"] = jax.nn.softmax(signals.logits)
-            for head in model.spec.heads:
-                if head not in ("expression", "valence_arousal"):
-                    found[head] = jax.nn.softmax(signals.intermediates[head])
-            if signals.valence_arousal is not None:
-                found["valence_arousal"] = jnp.clip(signals.valence_arousal, -1, 1)
-            return found
+            return answers(model.spec, forward(params, stats, {IMAGE: images}))
 
         self._outputs = jax.jit(outputs)
         self._weights = jax.device_put((model.params, model.stats))
