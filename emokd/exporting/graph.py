@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-BATCH = -1
-"""Stands in a shape for a size that depends on the batch."""
+BATCH, HEIGHT, WIDTH, SIDE = -1, -2, -3, -4
+"""Stand in shapes for sizes that are not known: one that depends on the batch, and those of pictures as they come."""
 
 Shape = tuple[int, ...]
 
@@ -40,7 +40,7 @@ class Graph:
     Attributes:
       nodes: in any order; `sort` orders them.
       constants: arrays by name.
-      shapes: by name; BATCH where a size depends on the batch.
+      shapes: by name; negative where a size is not known.
       dtypes: by name.
       inputs: names of the inputs.
       outputs: the tensor of each output.
@@ -59,7 +59,7 @@ class Graph:
         """A new tensor; the name is made up where none is given."""
         if not name:
             self._count += 1
-            name = f"t{self._count}"
+            name = f"t.{self._count}"
         self.shapes[name], self.dtypes[name] = tuple(shape), np.dtype(dtype)
         return name
 

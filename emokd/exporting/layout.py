@@ -1,7 +1,7 @@
-"""From channels last, as JAX has maps, to channels first, as ONNX has them, with as few transpositions as there can be.
+"""From channels last, as JAX has maps, to channels first, as ONNX has them, with few transpositions.
 
-Convolutions and pooling ask for channels first, what follows them entry by entry stays so, and only what needs the order
-of axes as JAX has it (matrix products, most reshapes, outputs) asks for channels last.
+Convolutions and pooling ask for channels first, and what follows them entry by entry stays so. Only what needs the order
+of axes that JAX has (matrix products, most reshapes, outputs) asks for channels last.
 """
 
 from collections.abc import Collection
@@ -95,7 +95,9 @@ class _Layout:
         rank = len(self.graph.shapes[node.outputs[0]])
         source = node.inputs[0] if node.inputs else ""
         if node.op in SPATIAL:
-            if node.op == "Resize":
+            if "axes" in node.attributes:
+                node.attributes["axes"] = [order(rank).index(axis) for axis in node.attributes["axes"]]
+            elif node.op == "Resize":
                 scales = self.graph.constants[node.inputs[2]]
                 node.inputs[2] = self.graph.constant(np.asarray(self._permuted(scales)))
             node.inputs[0] = self.to_first(source)

@@ -6,19 +6,38 @@ import numpy as np
 
 from emokd.exporting.graph import Graph, Node
 
+_SMALL = 16  # entries of constants that are compared
+
 
 def name_operators(graph: Graph) -> None:
     """Finds means, softmax, layer normalisation, GELU, ReLU6 and averages over windows."""
     for rewrite in (_means, _reshapes, _kept_axes, _softmax, _layer_norm, _gelu, _clip, _average_pools, _global_pools):
         rewrite(graph)
         graph.sort()
-    simplify(graph)
 
 
 def simplify(graph: Graph) -> None:
-    """Removes reshapes that another one follows, or that change nothing."""
+    """Removes reshapes that another one follows, or that change nothing, and what is computed twice."""
     _reshapes(graph)
     graph.sort()
+    _repetitions(graph)
+    graph.sort()
+
+
+def _repetitions(graph: Graph) -> None:
+    """One node for several that do the same to the same."""
+    same: dict[tuple, str] = {}
+    for name, array in graph.constants.items():
+        if array.size < _SMALL:
+            key = (graph.dtypes[name], array.shape, array.tobytes())
+            if key in same:
+                graph.replace(name, same[key])
+            same.setdefault(key, name)
+    for node in graph.nodes:
+        known = (node.op, *node.inputs, repr(sorted(node.attributes.items())))
+        if known in same:
+            graph.replace(node.outputs[0], same[known])
+        same.setdefault(known, node.outputs[0])
 
 
 def _made_by(producers: dict[str, Node], name: str, op: str) -> Node | None:
@@ -187,9 +206,7 @@ def _average_pools(graph: Graph) -> None:
             continue
         sizes = graph.shapes[pool.inputs[0]][1:-1]
         for include, counts in ((1, math.prod(pool.attributes["kernel_shape"])), (0, _entries(pool, sizes))):
-            if np.array_equal(np.broadcast_to(divisor.squeeze(), np.shape(counts)), counts) and (
-                divisor.size == np.size(counts)
-            ):
+            if divisor.size == np.size(counts) and np.array_equal(divisor.reshape(np.shape(counts)), counts):
                 node.op, node.inputs = "AveragePool", list(pool.inputs)
                 node.attributes = {**pool.attributes, "count_include_pad": include}
                 break
@@ -223,5 +240,3 @@ def _global_pools(graph: Graph) -> None:
         )
         target = graph.constant(np.asarray(graph.shapes[node.outputs[0]], np.int64))
         node.op, node.inputs, node.attributes = "Reshape", [pooled, target], {}
-
-

@@ -1,10 +1,10 @@
 """A function of JAX as a graph: traced, walked, and its operators put together."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
+from jax import export
 from jaxtyping import Array
 
 from emokd.exporting.affine import fold_affine
@@ -12,13 +12,12 @@ from emokd.exporting.graph import Graph
 from emokd.exporting.layout import channels_first
 from emokd.exporting.lowering import lower
 from emokd.exporting.patterns import name_operators, simplify
+from emokd.exporting.preparation import Preparation
 from emokd.exporting.primitives import HANDLERS
 from emokd.exporting.walk import Value, Walk
 from emokd.models.convolution import plain_convolutions
 
 Inputs = dict[str, Array]
-Front = Callable[[Walk, Mapping[str, Value]], Mapping[str, Value]]
-"""Adds what comes before the function, and gives its inputs made of the graph's."""
 
 
 def to_graph(
@@ -26,7 +25,7 @@ def to_graph(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     pictures: tuple[str, ...] = (),
-    front: Mapping[str, "Preparation"] | None = None,
+    front: Mapping[str, Preparation] | None = None,
 ) -> Graph:
     """The graph of a function of float32 arrays, whose first axis, the batch, is free.
 
@@ -34,12 +33,12 @@ def to_graph(
       function: of a dict of arrays to a dict of arrays.
       shapes: of each input, for one example.
       pictures: inputs [H, W, C] that the graph takes as [B, C, H, W].
-      front: what makes an input of another one, by the input's name.
+      front: what prepares an input, by its name; see `preparation`.
 
     Raises:
       InputError: the function holds a primitive that has no form in ONNX here.
     """
-    (batch,) = jax.export.symbolic_shape("batch")
+    (batch,) = export.symbolic_shape("batch")
     abstract = {name: jax.ShapeDtypeStruct((batch, *shape), np.float32) for name, shape in shapes.items()}
     with plain_convolutions():
         traced, outputs = jax.make_jaxpr(function, return_shape=True)(abstract)
@@ -63,7 +62,3 @@ def to_graph(
     lower(graph)
     simplify(graph)
     return graph
-
-
-Preparation = Callable[[Graph, str], str]
-"""Adds an input of its own to the graph, and gives what the function is given for it."""

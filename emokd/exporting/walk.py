@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jax.extend import core
 
 from emokd.errors import InputError
@@ -121,11 +121,8 @@ class Walk:
         # One row stands for all: what is computed of each example alone is computed of the one.
         single = [np.broadcast_to(v.array, [1 if _symbolic(d) else d for d in v.shape]) for v in inputs]
         arrays = _bind(equation, single)
-        fits = [
-            len(a.shape) == len(o.shape) and all(s == (1 if _symbolic(d) else d) for s, d in zip(a.shape, o.shape))
-            for a, o in zip(arrays, outputs, strict=True)
-        ]
-        if not all(fits):
+        single_shapes = [tuple(1 if _symbolic(d) else d for d in output.shape) for output in outputs]
+        if [array.shape for array in arrays] != single_shapes:
             return None
         return [constant(array, output.shape) for array, output in zip(arrays, outputs, strict=True)]
 
@@ -199,7 +196,7 @@ def _symbolic(dimension: Any) -> bool:
 
 def _has_symbol(params: Mapping[str, Any]) -> bool:
     sizes = (size for value in params.values() if isinstance(value, tuple) for size in value)
-    return any(jax.export.is_symbolic_dim(size) for size in sizes)
+    return any(export.is_symbolic_dim(size) for size in sizes)
 
 
 def _bind(equation: core.JaxprEqn, arrays: Sequence[Any]) -> list[np.ndarray]:

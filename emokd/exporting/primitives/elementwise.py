@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jax.extend import core
-from onnx import helper
 
 from emokd.exporting.walk import Handler, Value, Walk, constant
 
@@ -57,7 +56,7 @@ def _cast(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     (value,), dtype = inputs, np.dtype(equation.params["new_dtype"])
     if value.dtype == dtype:
         return value
-    return walk.emit("Cast", [value], value.shape, dtype, value.held, to=helper.np_dtype_to_tensor_dtype(dtype))
+    return walk.emit("Cast", [value], value.shape, dtype, value.held, to=dtype)
 
 
 def _rsqrt(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from jax.extend import core
-from onnx import TensorProto
 
 from emokd.exporting.walk import Handler, Value, Walk
 
@@ -22,10 +21,10 @@ def _logical(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     """As the extreme of numbers, because runtimes rarely reduce booleans."""
     value, output = walk.whole(inputs[0]), equation.outvars[0].aval
     axes = walk.integers(sorted(equation.params["axes"]))
-    number = walk.emit("Cast", [value], value.shape, np.float32, to=TensorProto.FLOAT)
+    number = walk.emit("Cast", [value], value.shape, np.float32, to=np.float32)
     op = LOGICAL[equation.primitive.name]
     reduced = walk.emit(op, [number, axes], output.shape, np.float32, keepdims=0)
-    return walk.emit("Cast", [reduced], output.shape, np.bool_, to=TensorProto.BOOL)
+    return walk.emit("Cast", [reduced], output.shape, np.bool_, to=np.bool_)
 
 
 HANDLERS: Mapping[str, Handler] = {**dict.fromkeys(NAMES, _reduce), **dict.fromkeys(LOGICAL, _logical)}

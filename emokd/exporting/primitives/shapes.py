@@ -90,10 +90,18 @@ def _slice(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     steps = params["strides"] or (1,) * len(value.shape)
     ranges = {
         axis: (int(start), int(end), int(step))
-        for axis, (start, end, step) in enumerate(zip(params["start_indices"], params["limit_indices"], steps))
+        for axis, (start, end, step) in enumerate(
+            zip(params["start_indices"], params["limit_indices"], steps, strict=True)
+        )
         if not (start == 0 and end == value.shape[axis] and step == 1)
     }
     return cut(walk, value, equation.outvars[0].aval.shape, ranges)
+
+
+def _reverse(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
+    value = walk.whole(inputs[0])
+    ranges = {axis: (-1, np.iinfo(np.int64).min, -1) for axis in equation.params["dimensions"]}
+    return cut(walk, value, value.shape, ranges)
 
 
 def _pad(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
@@ -112,6 +120,7 @@ HANDLERS: Mapping[str, Handler] = {
     "expand_dims": _reshape,
     "pad": _pad,
     "reshape": _reshape,
+    "rev": _reverse,
     "slice": _slice,
     "split": _split,
     "squeeze": _reshape,
