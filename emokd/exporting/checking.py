@@ -85,7 +85,7 @@ def check(
     Args:
       student: what was exported.
       model: the file's content.
-      batch: examples as `inference.forward.create_forward` takes them: uint8 canvases, arrays as the network reads them.
+      batch: examples as `inference.forward.create_forward` takes them: uint8 canvases, arrays in the network's units.
       source: where they are from.
       sizes: batches that are timed; none: nothing is.
       rounds: how often each is run; JAX and ONNX Runtime take turns.
@@ -151,7 +151,7 @@ def _time(student: Student, session: Session, batch: Arrays, size: int, rounds: 
 
 
 def in_turns(programs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of programs that are run one after the other in each round, the first of which is not counted."""
+    """Median milliseconds of programs that take turns; their first round is not counted."""
     found: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds + 1):
         for name, program in programs.items():

@@ -1,7 +1,7 @@
 """From channels last, as JAX has maps, to channels first, as ONNX has them, with few transpositions.
 
-Convolutions and pooling ask for channels first, and what follows them entry by entry stays so. Only what needs the order
-of axes that JAX has (matrix products, most reshapes, outputs) asks for channels last.
+Convolutions and pooling ask for channels first, and what follows them entry by entry stays so. Only what needs JAX's
+order of axes (matrix products, most reshapes, outputs) asks for channels last.
 """
 
 from collections.abc import Collection

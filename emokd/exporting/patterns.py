@@ -185,14 +185,24 @@ def _gelu(graph: Graph) -> None:
 
 
 def _clip(graph: Graph) -> None:
-    """min(relu(x), c): runtimes fuse a Clip with the convolution before it, but not the two."""
+    """min(relu(x), c), or min(max(x, b), c): runtimes fuse a Clip with the convolution before it, but not the two."""
     producers = graph.producers()
+
+    def bounded_below(name: str) -> tuple[str, float] | None:
+        node = producers.get(name)
+        if node is not None and node.op == "Relu":
+            return node.inputs[0], 0.0
+        for value, bound in _pairs(node) if node is not None and node.op == "Max" else ():
+            if (number := graph.scalar(bound)) is not None:
+                return value, number
+        return None
+
     for node in graph.nodes:
         for value, bound in _pairs(node) if node.op == "Min" else ():
-            relu, number = _made_by(producers, value, "Relu"), graph.scalar(bound)
-            if relu is not None and number is not None:
-                limits = [graph.constant(np.asarray(limit, graph.dtypes[value])) for limit in (0, number)]
-                node.op, node.inputs = "Clip", [relu.inputs[0], *limits]
+            below, high = bounded_below(value), graph.scalar(bound)
+            if below is not None and high is not None:
+                limits = [graph.constant(np.asarray(limit, graph.dtypes[value])) for limit in (below[1], high)]
+                node.op, node.inputs = "Clip", [below[0], *limits]
                 break
 
 

@@ -1,7 +1,7 @@
 """What an exported graph does to its inputs before the network.
 
 Pictures are cropped, padded or squashed to a square and resized once, by a triangle filter as wide as the step between
-pixels. Evaluation resamples in two steps, to the canvas in whole numbers and from there to the network's size, so values
+pixels. Evaluation resamples twice, to the canvas in whole numbers and from there to the network's size, so values
 differ a little where a picture is no square of the canvas's size. [ours]
 """
 

@@ -26,8 +26,8 @@ _STEM_CHANNELS = 4
 def plain_convolutions() -> Iterator[None]:
     """Within this context convolutions are traced as `lax.conv_general_dilated`, and `max_pool` as `lax.reduce_window`.
 
-    On CPU too. For exporting to formats that have operations of their own for these. It acts while a function is traced: one that
-    `jax.jit` has traced before keeps the form it had.
+    On CPU too. For exporting to formats that have operations of their own for these. It acts while a function is
+    traced: one that `jax.jit` has traced before keeps the form it had.
     """
     token = _PLAIN.set(True)
     try:

@@ -22,11 +22,21 @@ def _gather(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
         }
         shape = tuple(sizes[axis] if axis in ranges else size for axis, size in enumerate(value.shape))
         return walk.reshape(cut(walk, value, shape, ranges), output.shape)
-    kept = [axis for axis in range(len(value.shape)) if axis not in numbers.collapsed_slice_dims]
-    whole = all(sizes[axis] == value.shape[axis] for axis in kept)
-    if len(axes) != 1 or numbers.collapsed_slice_dims != axes or not whole:
+    columns = {axis: places[..., i] for i, axis in enumerate(axes)}
+    # Axes along which the same block is taken everywhere are cut first.
+    fixed = {
+        axis: (int(column.flat[0]), int(column.flat[0]) + int(sizes[axis]), 1)
+        for axis, column in columns.items()
+        if axis not in numbers.collapsed_slice_dims and (column == column.flat[0]).all()
+    }
+    looked_up = [axis for axis in axes if axis not in fixed]
+    shape = tuple(sizes[axis] if axis in fixed else size for axis, size in enumerate(value.shape))
+    whole = all(sizes[axis] == size for axis, size in enumerate(shape) if axis not in looked_up)
+    if len(looked_up) != 1 or list(numbers.collapsed_slice_dims) != looked_up or not whole:
         raise walk.unknown(equation, "looks up blocks at several places")
-    (axis,), places = axes, places[..., 0]
+    value = cut(walk, value, shape, fixed)
+    (axis,) = looked_up
+    places = columns[axis]
     inserted = [d for d in range(len(output.shape)) if d not in numbers.offset_dims]
     if inserted != list(range(axis, axis + places.ndim)):
         raise walk.unknown(equation, "moves the axis of what it looks up")
