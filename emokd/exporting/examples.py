@@ -96,6 +96,8 @@ def random(student: Student) -> Batch:
     for index, seen in enumerate(student.inputs.values()):
         if seen.preprocessing is None:
             values = generator.normal(size=(EXAMPLES, *seen.shape)).astype(np.float32)
+            if seen.reads in student.references:
+                values *= student.references[seen.reads].unit > 0  # dead in training: all its values become 0
             if len(student.inputs) > 1:
                 values[index] = np.nan
             found[seen.reads] = values

@@ -26,22 +26,27 @@ def pixels(fit: str, size: int) -> Preparation:
 
     def prepare(graph: Graph, name: str) -> str:
         tensor = graph.input(name, (BATCH, HEIGHT, WIDTH, 3), np.uint8)
-        if fit != "squash":
-            tensor = (_cropped if fit == "crop" else _padded)(graph, tensor)
-        shape = graph.shapes[tensor]
-        tensor = graph.add("Cast", [tensor], shape, np.float32, to=np.float32)
-        return graph.add(
-            "Resize",
-            [tensor, "", "", _integers(graph, [size, size])],
-            (BATCH, size, size, 3),
-            axes=[1, 2],
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-            antialias=1,
-            exclude_outside=1,
-        )
+        if fit == "pad":
+            return _padded(graph, tensor, size)
+        if fit == "crop":
+            tensor = _cropped(graph, tensor)
+        return _resized(graph, tensor, _integers(graph, [size, size]), (BATCH, size, size, 3))
 
     return prepare
+
+
+def _resized(graph: Graph, tensor: str, sizes: str, shape: tuple[int, ...]) -> str:
+    tensor = graph.add("Cast", [tensor], graph.shapes[tensor], np.float32, to=np.float32)
+    return graph.add(
+        "Resize",
+        [tensor, "", "", sizes],
+        shape,
+        axes=[1, 2],
+        mode="linear",
+        coordinate_transformation_mode="half_pixel",
+        antialias=1,
+        exclude_outside=1,
+    )
 
 
 def _integers(graph: Graph, values: Sequence[int]) -> str:
@@ -68,15 +73,21 @@ def _cropped(graph: Graph, tensor: str) -> str:
     return graph.add("Slice", [tensor, start, end, _integers(graph, [1, 2])], (BATCH, SIDE, SIDE, 3), np.uint8)
 
 
-def _padded(graph: Graph, tensor: str) -> str:
-    """The picture in the middle of a black square."""
+def _padded(graph: Graph, tensor: str, size: int) -> str:
+    """The picture with its long side at `size`, in the middle of a black square; rounded as `data.decode` rounds."""
     both, side = _sides(graph, tensor, "ReduceMax")
-    before = _halved(graph, side, both)
-    missing = graph.add("Sub", [side, both], (2,), np.int64)
-    after = graph.add("Sub", [missing, before], (2,), np.int64)
+    both, side = (graph.add("Cast", [name], graph.shapes[name], np.float64, to=np.float64) for name in (both, side))
+    scale = graph.add("Div", [graph.constant(np.asarray([size], np.float64)), side], (1,), np.float64)
+    scaled = graph.add("Round", [graph.add("Mul", [both, scale], (2,), np.float64)], (2,), np.float64)
+    scaled = graph.add("Cast", [scaled], (2,), np.int64, to=np.int64)
+    scaled = graph.add("Max", [scaled, _integers(graph, [1])], (2,), np.int64)
+    tensor = _resized(graph, tensor, scaled, (BATCH, HEIGHT, WIDTH, 3))
+    before = _halved(graph, _integers(graph, [size]), scaled)
+    after = graph.add("Sub", [_integers(graph, [size]), scaled], (2,), np.int64)
+    after = graph.add("Sub", [after, before], (2,), np.int64)
     zero = _integers(graph, [0])
     pads = graph.add("Concat", [zero, before, zero, zero, after, zero], (8,), np.int64, axis=0)
-    return graph.add("Pad", [tensor, pads], (BATCH, SIDE, SIDE, 3), np.uint8)
+    return graph.add("Pad", [tensor, pads], (BATCH, size, size, 3))
 
 
 def counted(reference: Reference, shape: Sequence[int]) -> Preparation:

@@ -29,8 +29,8 @@ def narrow_efficientformer(rngs: nnx.Rngs) -> EfficientFormer:
     return EfficientFormer((1, 1, 1, 2), (8, 8, 8, 8), 1, rngs=rngs)
 
 
-# The network, one example's shape, and all operators of its graph. Where BatchNorm follows a convolution nothing is left
-# of it; EmoNet's stands before, behind a ReLU, and is one operator.
+# The network, one example's shape, and all operators of its graph. Of BatchNorm after a convolution nothing is left;
+# EmoNet's stands before a ReLU, and is one operator.
 NETWORKS = {
     "basic_cnn": (
         lambda rngs: BasicCNN(4, 32, rngs=rngs),
