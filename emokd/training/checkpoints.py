@@ -14,19 +14,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN,
 
 from emokd.errors import InputError
 from emokd.phase import Tree
+from emokd.training.selection import Best
 from emokd.training.state import State
-
-
-@dataclasses.dataclass(frozen=True)
-class Best:
-    """The best validation score so far and the step that reached it (-1: none yet)."""
-
-    step: int = -1
-    score: float = float("-inf")
-
-    def improved(self, step: int, score: float) -> "Best":
-        """The better of this and a new score; the later one at a tie."""
-        return Best(step, score) if score >= self.score else self
 
 
 class _OneStep(PreservationPolicy):
@@ -74,7 +63,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 data=grain.checkpoint.CheckpointSave(iterator),
-                best=ocp.args.JsonSave({"step": best.step, "score": best.score}),
+                best=ocp.args.JsonSave(best.to_json()),
             ),
         )
 
@@ -92,15 +81,15 @@ class Checkpoints:
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"Checkpoint {self._manager.directory / str(step)} does not fit this configuration "
-                f"(another recipe, model or class list?). Use another --workdir. Details: {error}"
+                f"(another recipe, model or class list, or an older emokd?). Use another --workdir. Details: {error}"
             ) from error
-        return found["state"], Best(**found["best"])
+        return found["state"], Best.from_json(found["best"])
 
     def restore_weights(self, step: int, state: State) -> State:
-        """`state` with the number, parameters and statistics of a step, on its own shardings; the rest is not read."""
+        """`state` with a step's number, parameters, statistics and average, on its own shardings; no more is read."""
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            {"step": state.step, "params": state.params, "stats": state.stats},
+            {"step": state.step, "params": state.params, "stats": state.stats, "average": state.average},
         )
         return dataclasses.replace(state, **read_weights(self._manager.directory, step, abstract))
 

@@ -98,7 +98,10 @@ def is_finished(folder: pathlib.Path, key: Key) -> bool:
         return False
     changed = differences(json.loads((folder / DESCRIPTION).read_text())["key"], key)
     if changed:
-        raise InputError(f"{folder} holds the teacher cache of another key ({excerpt(changed)}); use another folder.")
+        raise InputError(
+            f"{folder} holds the teacher cache of another key ({excerpt(changed)}); restore that, or use another "
+            "folder."
+        )
     return True
 
 
@@ -118,7 +121,8 @@ def begin(folder: pathlib.Path, plan: Plan) -> Plan:
         changed = differences(stored["key"], plan.key, less=False)
         if changed:
             raise InputError(
-                f"{folder} holds an unfinished teacher cache of another key ({excerpt(changed)}); use another folder."
+                f"{folder} holds an unfinished teacher cache of another key ({excerpt(changed)}); restore that, or use "
+                "another folder."
             )
         plan = dataclasses.replace(plan, rows_per_part=stored["rows_per_part"])
     needed = plan.part_bytes(0) + sum(plan.part_bytes(part) for part in missing_parts(folder, plan))
