@@ -132,15 +132,16 @@ def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[s
     record = workdir / RECORD if workdir else None
     files = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
     found = {}
-    for name, section in (config.get("teachers") or {}).items():
-        keys = [key for key in files if key.startswith(f"teachers.{name}.")]
-        file = next((section[key] for key in ("checkpoint", "answers") if section.get(key)), "")
-        found[name] = {
-            "backbone": section.get("backbone", ""),
-            "file": pathlib.PurePath(file).name if file else "trained by the run",
-            "sha256": files[keys[0]] if keys else "",
-            "licence": UNKNOWN_LICENCE,
-        }
+    for kind in ("teachers", "modalities"):  # of a recipe with modalities, each has a teacher of its own
+        for name, section in (config.get(kind) or {}).items():
+            keys = [key for key in files if key.startswith(f"{kind}.{name}.")]
+            file = next((section[key] for key in ("checkpoint", "answers") if section.get(key)), "")
+            found[name] = {
+                "backbone": section.get("backbone", ""),
+                "file": pathlib.PurePath(file).name if file else "trained by the run",
+                "sha256": files[keys[0]] if keys else "",
+                "licence": UNKNOWN_LICENCE,
+            }
     return found
 
 

@@ -39,7 +39,7 @@ def choose(student: Student, model: pathlib.Path, folder: str) -> tuple[Batch, s
       InputError: `folder` holds no picture, or one that cannot be read, or the model takes no pictures.
     """
     if folder:
-        return of_folder(student, pathlib.Path(folder)), f"pictures of {folder}"
+        return of_folder(student, pathlib.Path(folder)), f"pictures of {pathlib.Path(folder).name}"
     workdir = workdir_of(model)
     if workdir is not None:
         try:
@@ -47,7 +47,7 @@ def choose(student: Student, model: pathlib.Path, folder: str) -> tuple[Batch, s
         except InputError as error:
             logging.warning("The run's validation split cannot be read: %s The export is checked on noise.", error)
         else:
-            return batch, f"the first of the validation split of {workdir}"
+            return batch, "the first of the run's validation split"
     return random(student), "random values"
 
 

@@ -137,7 +137,7 @@ def test_a_model_of_arrays_takes_them_as_they_come(tmp_path):
 def test_the_check_looks_at_pictures_of_a_folder(pictures, tmp_path):
     Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "a.png")
     check = export(pictures, tmp_path / "out" / "m.onnx", pictures=str(tmp_path), timed=False)["check"]
-    assert (check["examples"], check["source"]) == (1, f"pictures of {tmp_path}")
+    assert (check["examples"], check["source"]) == (1, f"pictures of {tmp_path.name}")
 
 
 def test_a_file_that_disagrees_is_not_written(pictures, tmp_path, monkeypatch):
