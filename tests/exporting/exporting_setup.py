@@ -11,7 +11,7 @@ from flax import nnx
 from emokd.exporting.graph import Graph
 from emokd.exporting.tracing import to_graph
 from emokd.exporting.writing import to_model
-from emokd.models.network import Functional
+from emokd.models.network import Functional, Network
 
 pytest.importorskip("onnx", reason="the extra `export` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -32,7 +32,7 @@ def random_weights(tree, generator: np.random.Generator):
 
 def features_function(make: Callable[[nnx.Rngs], nnx.Module]) -> Callable:
     """The features of a backbone with random weights, as a function to export."""
-    network = Functional(make)
+    network = Functional(lambda rngs: Network(make(rngs), {}, rngs=rngs))
     generator = np.random.default_rng(0)
     params, stats = (random_weights(tree, generator) for tree in network.abstract)
     return lambda arrays: {"features": network(params, stats, arrays["image"])[0].features}

@@ -25,10 +25,6 @@ def narrow_efficientnet(rngs: nnx.Rngs) -> EfficientNet:
     return EfficientNet(0.1, 0.3, preprocessing=Preprocessing(), rngs=rngs)
 
 
-def narrow_efficientformer(rngs: nnx.Rngs) -> EfficientFormer:
-    return EfficientFormer((1, 1, 1, 2), (8, 8, 8, 8), 1, rngs=rngs)
-
-
 # The network, one example's shape, and all operators of its graph. Of BatchNorm after a convolution nothing is left;
 # EmoNet's stands before a ReLU, and is one operator.
 NETWORKS = {
@@ -37,10 +33,11 @@ NETWORKS = {
         (32, 32, 3),
         {"Conv": 5, "Relu": 5, "MaxPool": 4, "GlobalAveragePool": 1, "Reshape": 1},
     ),
+    # One residual more than at full width, because two stages have the same number of channels.
     "mobilenet_v2": (
         lambda rngs: MobileNetV2(0.1, 32, rngs=rngs),
         (32, 32, 3),
-        {"Conv": 52, "Clip": 35, "Add": 10, "GlobalAveragePool": 1, "Reshape": 1},
+        {"Conv": 52, "Clip": 35, "Add": 11, "GlobalAveragePool": 1, "Reshape": 1},
     ),
     "resnet": (
         lambda rngs: ResNet((1, 1), False, 3, rngs=rngs),
@@ -50,11 +47,6 @@ NETWORKS = {
     "efficientnet": (
         narrow_efficientnet,
         (32, 32, 3),
-        None,
-    ),
-    "efficientformer": (
-        narrow_efficientformer,
-        (224, 224, 3),
         None,
     ),
     "mini_xception": (
@@ -84,7 +76,7 @@ NETWORKS = {
         lambda rngs: FrameEncoder("basic_cnn", {"width": 4, "size": 32}, rngs=rngs),
         (2, 32, 32, 3),
         {
-            "Reshape": 3, "Transpose": 1, "Conv": 5, "Relu": 5, "MaxPool": 4, "GlobalAveragePool": 1, "ReduceMean": 1,
+            "Reshape": 2, "Transpose": 1, "Conv": 5, "Relu": 5, "MaxPool": 4, "GlobalAveragePool": 1, "ReduceMean": 1,
         },
     ),
     "r3d18": (
@@ -107,15 +99,17 @@ def test_a_backbone_says_the_same_in_onnx_runtime(name):
         assert operators(graph) == wanted
 
 
-def test_efficientformer_s_graph_has_the_operators_of_its_architecture():
-    from emokd.exporting.tracing import to_graph
-
-    found = operators(to_graph(features_function(narrow_efficientformer), {"image": (224, 224, 3)}))
-    # 5 blocks with a GELU each, of which 4 pool; one attends. No Erf, Exp, Sqrt or Sub is left.
-    assert {k: found[k] for k in ("Gelu", "AveragePool", "Softmax", "LayerNormalization")} == {
+def test_efficientformer_says_the_same_in_the_operators_of_its_architecture():
+    function = features_function(lambda rngs: EfficientFormer((1, 1, 1, 2), (8, 8, 8, 8), 1, rngs=rngs))
+    arrays = {"image": np.random.default_rng(1).normal(size=(1, 224, 224, 3)).astype(np.float32)}
+    graph, found = export_and_run(function, arrays, ("image",))
+    assert relative(found["features"], jax.jit(function)(arrays)["features"]) < 2e-5
+    counts = operators(graph)
+    # 5 blocks with a GELU each, of which 4 pool; one attends.
+    assert {op: counts[op] for op in ("Gelu", "AveragePool", "Softmax", "LayerNormalization")} == {
         "Gelu": 5, "AveragePool": 4, "Softmax": 1, "LayerNormalization": 3,
     }  # fmt: skip
-    assert not found.keys() & {"Erf", "Exp", "Sqrt", "Sub", "Div", "Reciprocal", "ReduceMean"}
+    assert not counts.keys() & {"Erf", "Exp", "Sqrt", "Sub", "Div", "Reciprocal", "ReduceMean"}
 
 
 def test_emonet_says_the_same_and_keeps_one_operator_for_a_norm_before_a_relu(monkeypatch):
