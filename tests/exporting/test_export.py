@@ -8,6 +8,7 @@ import pytest
 from exporting_setup import random_weights
 from PIL import Image
 
+from emokd.configuration import config as configuration
 from emokd.data.decode import to_canvas
 from emokd.errors import InputError
 from emokd.exporting import checking
@@ -17,6 +18,7 @@ from emokd.inference.forward import answers, create_forward
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
+from emokd.recipes import smkd
 from emokd.weights.model_folder import load_model, save_model
 
 CLASSES = ("joy", "fear", "calm")
@@ -138,6 +140,17 @@ def test_the_check_looks_at_pictures_of_a_folder(pictures, tmp_path):
     Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "a.png")
     check = export(pictures, tmp_path / "out" / "m.onnx", pictures=str(tmp_path), timed=False)["check"]
     assert (check["examples"], check["source"]) == (1, f"pictures of {tmp_path.name}")
+
+
+def test_the_check_looks_at_the_validation_split_of_the_model_s_run(pictures, tmp_path):
+    config = smkd.default_config()
+    config.data.source = "painter"
+    config.data.options = {"size": 32, "train": 4, "validation": 6, "test": 2, "seed": 0}
+    config.data.split.by_group = False
+    config.data.canvas = 32
+    (tmp_path / "config.json").write_text(configuration.to_json(config))
+    check = export(pictures, tmp_path / "out" / "m.onnx", timed=False)["check"]
+    assert (check["examples"], check["source"]) == (6, "the first of the run's validation split")
 
 
 def test_a_file_that_disagrees_is_not_written(pictures, tmp_path, monkeypatch):
