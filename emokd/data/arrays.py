@@ -2,7 +2,9 @@
 
 import collections
 import hashlib
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -10,11 +12,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from emokd.data import npy
 from emokd.data.examples import Examples, Rows
 from emokd.data.tables.table import Row
 from emokd.errors import InputError, excerpt, nearest
 from emokd.names import normal
 
+_SMALL = 1 << 28
+_LARGEST_RATIO = 100
+"""An array of more than `_SMALL` bytes may take so many times its compressed size: more is no data."""
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, OverflowError, MemoryError),
+    *(RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),  # RuntimeError: encrypted
+)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -76,31 +86,49 @@ def read_npz(path: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> 
       InputError: the file is missing or damaged, or lacks an array; the nearest name is given.
     """
     try:
-        if os.path.exists(path) and not zipfile.is_zipfile(path):
+        if os.path.exists(path) and not (os.path.isfile(path) and zipfile.is_zipfile(path)):
             raise InputError(f"{path} is not an .npz file. Save it by numpy.savez.")
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             for key in wanted:
                 if key not in archive:
                     raise InputError(
                         f"{path} has no array {key!r}.{nearest(key, archive.files)} It has: {excerpt(archive.files)}."
                     )
-            return {key: _plain(archive, key, path) for key in (*wanted, *optional) if key in archive}
+            keys = [key for key in (*wanted, *optional) if key in archive]
+            for key in keys:
+                _check_size(archive.zip, key, path)
+            return {key: archive[key] for key in keys}
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"The file {path} does not exist. Put it there or name another one.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}. Save it again by numpy.savez.") from error
 
 
-def _plain(archive: Mapping[str, np.ndarray], key: str, path: str) -> np.ndarray:
-    try:
-        return archive[key]
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise InputError(
-            f"{path} cannot be read: its array {key!r} is of Python objects, which are never opened. Save numbers or "
-            "texts, such as np.array(list(names), dtype=str)."
-        ) from error
+def _check_size(archive: zipfile.ZipFile, key: str, path: str) -> None:
+    """Compares what an array's header claims with the bytes that its member of the archive has, before it is read.
+
+    Raises:
+      InputError: it holds Python objects.
+      ValueError: the sizes differ, or the member is far smaller than its content, as nothing but zeros would be.
+    """
+    name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
+    member = archive.getinfo(name)
+    with archive.open(member) as file:
+        try:
+            npy.header(file, member.file_size)
+        except npy.PythonObjects as error:
+            raise InputError(
+                f"{path} cannot be read: its array {key!r} is of Python objects, which are never opened. "
+                "Save numbers or texts, such as np.array(list(names), dtype=str)."
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"array {key!r}: {error}") from error
+    if member.file_size > max(_SMALL, _LARGEST_RATIO * member.compress_size):
+        raise ValueError(
+            f"array {key!r} would take {member.file_size:,} bytes, {_LARGEST_RATIO} times or more what it takes here"
+        )
 
 
 def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:

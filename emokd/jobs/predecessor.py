@@ -20,7 +20,8 @@ from emokd.errors import InputError, excerpt
 from emokd.jobs.workdir import RECORD, read_config
 from emokd.phase import Recipe, Tree, path_string
 from emokd.recipes.common.phases import takes_part
-from emokd.training.checkpoints import abstract_like, read_weights
+from emokd.training import checksums
+from emokd.training.checkpoints import abstract_like, read_weights, steps_in
 from emokd.training.state import State
 from emokd.weights import model_folder
 
@@ -83,15 +84,20 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
       places: shardings of the new run's state.
 
     Raises:
-      InputError: its checkpoints are gone, or its networks are others; the first few differences are named.
+      InputError: its checkpoints are gone or damaged, or its networks are others; the first few differences are named.
     """
-    with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
-        step = manager.latest_step()
-    if step is None:
+    path = (folder / "checkpoints").absolute()
+    steps = steps_in(path)
+    if not steps:
         raise InputError(f"config.start_from is {folder}, but its checkpoints are gone.")
+    step = steps[-1]
+    if found := checksums.damage(path / str(step)):
+        raise InputError(
+            f"config.start_from: checkpoint {path / str(step)}, the last of that run, is damaged: {found}. Restore it, "
+            "or train that run anew."
+        )
     state = abstract_like(abstract, places)
     wanted = {"params": state.params, "stats": state.stats}
-    path = (folder / "checkpoints").absolute()
     # Before anything is read: a restore that fails half-way leaves its coroutines behind.
     differences = compare_shapes(wanted, stored_shapes(path, step))
     if differences:
@@ -99,9 +105,9 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
             f"config.start_from: the networks of {folder} are not those of this run: {excerpt(differences)}. "
             "Give both the same modalities, teachers, widths and classes."
         )
-    found = read_weights(path, step, wanted)
+    weights = read_weights(path, step, wanted)
     logging.info("Beginning with what has been learnt in %s.", folder)
-    return found["params"], found["stats"]
+    return weights["params"], weights["stats"]
 
 
 def references(folder: pathlib.Path) -> dict[str, Reference]:

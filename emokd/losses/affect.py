@@ -99,7 +99,8 @@ def ccc_loss(
 
     A loss of the whole batch: the mean of these values over the labelled rows is the loss, and so has its
     gradient. A head whose rows are only partly labelled is compared over its own rows and contributes to those.
-    Where all predictions and targets are one number the concordance counts as 0, and has no gradient.
+    Where all predictions and targets are one number the concordance counts as 0, and has no gradient. It is NaN where
+    the square of a prediction is not finite.
 
     Raises:
       InputError: the shapes differ.
@@ -185,6 +186,8 @@ def _correlation_loss(prediction: Array, target: Array, mask: Array | None, *, c
         numerator = covariance
         varied = (variance_p > _ROUNDING * square_p) & (variance_t > _ROUNDING * square_t)
         scale = jnp.sqrt(jnp.where(varied, variance_p, 1.0)) * jnp.sqrt(jnp.where(varied, variance_t, 1.0))
-    correlation = jnp.where(varied, numerator, 0.0) / scale
+    # A prediction that is infinite or NaN, or whose square is, must not pass for a constant one.
+    finite = jnp.isfinite(square_p + square_t)
+    correlation = jnp.where(finite, jnp.where(varied, numerator, 0.0) / scale, jnp.nan)
     heads = prediction.shape[1]
     return jnp.where(labelled, (1 - correlation) / heads, 0.0).sum(-1)

@@ -1,6 +1,7 @@
 """Checkpoints of a training run: state, data iterator and best-so-far, saved while training goes on."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -9,11 +10,14 @@ from typing import Any
 import grain
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN, PreservationPolicy
 
 from emokd.errors import InputError
 from emokd.phase import Tree
+from emokd.training import checksums
+from emokd.training.distributed import in_first_process
 from emokd.training.selection import Best
 from emokd.training.state import State
 
@@ -31,15 +35,27 @@ class _OneStep(PreservationPolicy):
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`: the best one and the last few.
 
-    Saving is asynchronous and atomic: a run killed while saving resumes from the step before.
+    Saving is asynchronous and atomic: a run killed while saving resumes from the step before. Each checkpoint holds
+    the checksums of its files; damaged ones are set aside, and the run goes on from the newest that is whole.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int):
+        """Opens the folder, which need not exist.
+
+        Raises:
+          InputError: there are checkpoints, and all are damaged.
+        """
+        self._folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        in_first_process(lambda: set_aside_damaged(self._folder))
         self._best = _OneStep()
         policy = AnyPreservationPolicy([LatestN(keep), self._best])
         self._manager = ocp.CheckpointManager(
-            pathlib.Path(workdir).absolute() / "checkpoints",
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            ),
         )
 
     def latest(self) -> int | None:
@@ -57,7 +73,8 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._best.step = best.step
+        self.wait()  # the callback that writes checksums asks for the step that is being saved
+        self._best.step, self._saving = best.step, step
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -71,27 +88,39 @@ class Checkpoints:
         """Reads a step onto the shardings of `abstract`.
 
         Raises:
-          InputError: the checkpoint's tree or shapes are not this run's.
+          InputError: the checkpoint's tree or shapes are not this run's, or it is damaged and has no checksums.
         """
+        folder = self._folder / str(step)
         try:
             found = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), best=ocp.args.JsonRestore()),
             )
-        except (ValueError, KeyError) as error:
+            return found["state"], Best.from_json(found["best"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            if checksums.are_known(folder):
+                raise InputError(
+                    f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list, or an "
+                    f"older emokd?). Use another --workdir. Details: {error}"
+                ) from error
             raise InputError(
-                f"Checkpoint {self._manager.directory / str(step)} does not fit this configuration "
-                f"(another recipe, model or class list, or an older emokd?). Use another --workdir. Details: {error}"
+                f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list?), or it is "
+                "damaged, which cannot be told: it has no checksums. Use another --workdir, or remove this folder to "
+                f"go on from the checkpoint before it. Details: {error}"
             ) from error
-        return found["state"], Best.from_json(found["best"])
 
     def restore_weights(self, step: int, state: State) -> State:
-        """`state` with a step's number, parameters, statistics and average, on its own shardings; no more is read."""
+        """`state` with a step's number, parameters, statistics and average, on its own shardings; no more is read.
+
+        Raises:
+          InputError: the checkpoint is damaged.
+        """
+        in_first_process(lambda: _require_whole(self._folder / str(step)))
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             {"step": state.step, "params": state.params, "stats": state.stats, "average": state.average},
         )
-        return dataclasses.replace(state, **read_weights(self._manager.directory, step, abstract))
+        return dataclasses.replace(state, **read_weights(self._folder, step, abstract))
 
     def restore_iterator(self, step: int, iterator: Any) -> None:
         """Puts a fresh data iterator where it was at `step`, however many processes there were.
@@ -99,7 +128,7 @@ class Checkpoints:
         An iterator counts the batches of all processes, so that each of them stored the same; grain's own handler
         would ask for a file of this process among as many.
         """
-        [stored] = (self._manager.directory / str(step) / "data").glob("process_0-of-*.json")
+        [stored] = (self._folder / str(step) / "data").glob("process_0-of-*.json")
         iterator.set_state(json.loads(stored.read_text()))
 
     def wait(self) -> None:
@@ -109,6 +138,83 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and releases the threads."""
         self._manager.close()
+
+    def _write_checksums(self) -> None:
+        """Orbax calls this in the first process, between writing a checkpoint and giving it its name."""
+        for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            checksums.write(folder)
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """The steps of which `folder` holds a checkpoint, ascending; an empty folder, as of a copy cut short, is none."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+    for empty in [path for path in found if not any(path.iterdir())]:
+        logging.warning("%s is empty, and passed over.", empty)
+        found.remove(empty)
+    return sorted(int(path.name) for path in found)
+
+
+def damage(folder: pathlib.Path) -> str:
+    """What is wrong with a checkpoint or with the best one at its time, in words; empty where both are whole."""
+    if found := checksums.damage(folder):
+        return found
+    try:
+        best = json.loads((folder / "best" / "metadata").read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"best/metadata cannot be read ({error})"
+    if best in (-1, int(folder.name)):
+        return ""
+    found = checksums.damage(folder.with_name(str(best)))
+    return f"checkpoint {best}, the best so far, is damaged: {found}" if found else ""
+
+
+def set_aside_damaged(folder: pathlib.Path) -> None:
+    """Renames what is newer than the newest whole checkpoint, so that the run goes on from there; logs what and why.
+
+    Nothing is deleted: `25` becomes `25.set_aside`.
+
+    Args:
+      folder: the run's `checkpoints`, which need not exist.
+
+    Raises:
+      InputError: there are checkpoints, but no whole one; none is renamed then.
+    """
+    wrong: dict[int, str] = {}
+    for step in reversed(steps_in(folder)):
+        if not (found := damage(folder / str(step))):
+            break
+        wrong[step] = found
+    else:
+        if wrong:
+            step, found = next(iter(wrong.items()))
+            raise InputError(
+                f"Every checkpoint in {folder} is damaged ({', '.join(map(str, wrong))}). Of {step}, the newest: "
+                f"{found}. Restore the folder from a copy, or remove it to train anew."
+            )
+    newest = max(set(steps_in(folder)) - set(wrong), default=-1)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.isdecimal() and int(path.name) > newest:
+            place = next(p for n in itertools.count(1) if not (p := path.with_name(_aside(path.name, n))).exists())
+            path.rename(place)
+            if int(path.name) in wrong:
+                logging.warning(
+                    "Checkpoint %s is damaged (%s): it is now %s, and the run goes on from step %d.",
+                    *(path, wrong[int(path.name)], place.name, newest),
+                )
+
+
+def _aside(name: str, number: int) -> str:
+    return f"{name}.set_aside" if number == 1 else f"{name}.set_aside.{number}"
+
+
+def _require_whole(folder: pathlib.Path) -> None:
+    if found := checksums.damage(folder):
+        raise InputError(
+            f"Checkpoint {folder}, the best of the run, is damaged: {found}. Start the same command again: it goes on "
+            "from a checkpoint that is whole."
+        )
 
 
 def read_weights(folder: epath.PathLike, step: int, abstract: Tree) -> Tree:

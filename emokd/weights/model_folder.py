@@ -1,13 +1,12 @@
 """Our portable model: a folder with `model.json` (what it is) and `weights.safetensors` (its arrays).
 
-    model.json           {"format", "emokd", "spec", "provenance", "weights_sha256"}
+    model.json           {"format", "emokd", "spec", "provenance", "weights_sha256", "description_sha256"}
     weights.safetensors  "params/backbone/..." and "stats/backbone/...", float32
 
 Nothing in it can execute code, and any language reads it.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,42 +16,31 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 import emokd
-from emokd.errors import InputError, excerpt
-from emokd.models.multimodal import ModalitySpec, MultimodalSpec
-from emokd.models.network import NetworkSpec, TrainedModel, Tree, functional
-from emokd.models.preprocessing import Preprocessing
+from emokd.errors import InputError
+from emokd.models.multimodal import MultimodalSpec
+from emokd.models.network import TrainedModel, Tree, functional
+from emokd.weights.description import (
+    DESCRIPTION,
+    FORMAT,
+    REMEDY,
+    SeenAs,
+    Spec,
+    read_description,
+    sealed,
+    seen_as,
+    spec_from_json,
+    spec_to_json,
+)
 from emokd.weights.mapping import compare, flatten, refuse, unflatten
 
-Spec = NetworkSpec | MultimodalSpec
-
-FORMAT = 1
-DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
-REMEDY = "Import or train the model again, or restore the folder from where it came:"
-
-
-@dataclasses.dataclass(frozen=True)
-class SeenAs:
-    """How pictures became squares in a model's training, and what the model computed in.
-
-    Attributes:
-      canvas: side of the stored square, pixels.
-      fit: "crop", "squash" or "pad".
-      face_crop: how faces were cut out, "landmarks" or "box".
-      precision: a name in `models.network.PRECISIONS`.
-      mirror: whether its scores are of valence and arousal averaged with the mirrored picture's.
-    """
-
-    canvas: int
-    fit: str
-    face_crop: str
-    precision: str = "float32"
-    mirror: bool = False
 
 
 def save_model(
@@ -73,7 +61,7 @@ def save_model(
     """
     folder = pathlib.Path(folder)
     leaves = {path: np.ascontiguousarray(leaf) for path, leaf in flatten({"params": params, "stats": stats}).items()}
-    abstract = _abstract(spec)
+    abstract = _abstract(spec, f"The specification for {folder}")
     _check(leaves, abstract, str(folder))
     weights = safetensors.numpy.save(
         {path: leaves[path].astype(leaf.dtype) for path, leaf in flatten(abstract).items()}
@@ -85,7 +73,7 @@ def save_model(
         "provenance": dict(provenance),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    text = json.dumps(description, indent=2) + "\n"
+    text = json.dumps(sealed(json.loads(json.dumps(description))), indent=2) + "\n"
     with _new_folder(folder) as temporary:
         _write(temporary / WEIGHTS, weights)
         _write(temporary / DESCRIPTION, text.encode())
@@ -102,18 +90,18 @@ def load_model(folder: str | pathlib.Path) -> tuple[Spec, Tree, Tree, dict[str, 
         is listed.
     """
     folder = pathlib.Path(folder)
-    description = _read_description(folder)
+    description = read_description(folder)
     spec = spec_from_json(description["spec"], str(folder / DESCRIPTION))
     weights = folder / WEIGHTS
     if not weights.is_file():
-        raise InputError(f"{folder} has no {WEIGHTS}. {REMEDY[:-1]}.")
+        raise InputError(f"{folder} has no {WEIGHTS}. {REMEDY}")
     if model_hash(folder) != description["weights_sha256"]:
-        raise InputError(f"{weights} is not the file that {DESCRIPTION} describes (its sha256 differs). {REMEDY[:-1]}.")
+        raise InputError(f"{weights} is not the file that {DESCRIPTION} describes (its sha256 differs). {REMEDY}")
     try:
         leaves = safetensors.numpy.load_file(weights)
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{weights} cannot be read as safetensors: {error}. {REMEDY[:-1]}.") from error
-    abstract = _abstract(spec)
+        raise InputError(f"{weights} cannot be read as safetensors: {error}. {REMEDY}") from error
+    abstract = _abstract(spec, str(folder / DESCRIPTION))
     _check(leaves, abstract, str(weights))
     tree = unflatten(leaves, abstract)
     return spec, tree["params"], tree["stats"], description["provenance"]
@@ -145,21 +133,24 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
 def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     """Reads a model folder, and how its training made pictures into squares and computed on them.
 
-    That is known of a student, from its provenance. Imported weights are shown pictures cropped to the network's own
-    size, and faces cut out around their landmarks.
+    That is known of a student, from its provenance, see `description.seen_as`.
 
     Raises:
-      InputError: as `load_model`.
+      InputError: as `load_model`; or the network cannot look at pictures of the size that its description says.
     """
     model = require_pictures(load_trained(folder), str(folder))
-    provenance = _read_description(pathlib.Path(folder))["provenance"]
-    crop = provenance.get("face_crop") or "landmarks"
-    if not provenance.get("config"):
-        return model, SeenAs(model.spec.preprocessing.size, "crop", crop)
-    values = json.loads(provenance["config"])
-    data = values["data"]
-    precision, mirror = values.get("precision", "float32"), bool(values.get("mirror", False))
-    return model, SeenAs(data["canvas"], data["fit"], crop, precision, mirror)
+    place = str(pathlib.Path(folder) / DESCRIPTION)
+    found = seen_as(model.spec, provenance(folder), place)
+    side = model.spec.preprocessing.size
+    image = jax.ShapeDtypeStruct((1, side, side, model.spec.preprocessing.channels), jnp.float32)
+    try:
+        jax.eval_shape(functional(model.spec), model.params, model.stats, image)
+    except Exception as error:  # each architecture has conditions of its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
+        ) from error
+    return model, found
 
 
 def provenance(folder: str | pathlib.Path) -> dict[str, Any]:
@@ -168,7 +159,7 @@ def provenance(folder: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       InputError: it is no model folder.
     """
-    return _read_description(pathlib.Path(folder))["provenance"]
+    return read_description(pathlib.Path(folder))["provenance"]
 
 
 def model_hash(folder: str | pathlib.Path) -> str:
@@ -177,44 +168,12 @@ def model_hash(folder: str | pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def spec_to_json(spec: Spec) -> dict[str, Any]:
-    """A specification as JSON values."""
-    return dataclasses.asdict(spec)
-
-
-def spec_from_json(values: Mapping[str, Any], source: str) -> Spec:
-    """Inverse of `spec_to_json`.
-
-    Raises:
-      InputError: a key is missing or unknown; `source` says where.
-    """
+def _abstract(spec: Spec, source: str) -> Tree:
     try:
-        classes = {head: tuple(names) for head, names in values["classes"].items()}
-        if "modalities" not in values:
-            seen = _preprocessing(values["preprocessing"])
-            return NetworkSpec(**{**values, "classes": classes, "preprocessing": seen})
-        modalities = {
-            name: ModalitySpec(
-                **{
-                    **modality,
-                    "shape": tuple(modality["shape"]),
-                    "preprocessing": modality["preprocessing"] and _preprocessing(modality["preprocessing"]),
-                }
-            )
-            for name, modality in values["modalities"].items()
-        }
-        hallucinated = tuple(values["hallucinated"])
-        return MultimodalSpec(**{**values, "classes": classes, "modalities": modalities, "hallucinated": hallucinated})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{source} does not describe a network of this version of emokd: {error}.") from error
-
-
-def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
-    return Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-
-
-def _abstract(spec: Spec) -> Tree:
-    params, stats = functional(spec).abstract
+        params, stats = functional(spec).abstract
+    except Exception as error:  # each architecture has conditions of its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source} describes a network that cannot be built: {reason}. {REMEDY}") from error
     return {"params": params, "stats": stats}
 
 
@@ -226,30 +185,12 @@ def _check(leaves: Mapping[str, np.ndarray], abstract: Tree, source: str) -> Non
             problems.append(f"{path}: expected {leaf.shape}, found nothing")
         elif problem := compare(path, leaf, leaves[path]):
             problems.append(problem)
+        elif path.startswith("stats/") and path.endswith("/var") and (below := int((leaves[path] < 0).sum())):
+            problems.append(f"{path}: expected variances, found {below} of {leaves[path].size} below 0")
     problems += [
         f"{path}: expected nothing, found {leaf.shape}" for path, leaf in leaves.items() if path not in expected
     ]
-    refuse(problems, source, REMEDY)
-
-
-def _read_description(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION
-    if not path.is_file():
-        found = excerpt(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
-        raise InputError(f"{folder} is not a model folder: it has no {DESCRIPTION} ({found or 'it is empty'}).")
-    try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}. {REMEDY[:-1]}.") from error
-    missing = {"format", "spec", "provenance", "weights_sha256"} - set(description)
-    if missing:
-        raise InputError(f"{path} lacks {excerpt(sorted(missing))}. {REMEDY[:-1]}.")
-    if description["format"] != FORMAT:
-        raise InputError(
-            f"{path} has format {description['format']}, written by emokd {description.get('emokd')}; this is emokd "
-            f"{emokd.__version__}, which reads format {FORMAT}. Use the version that wrote it."
-        )
-    return description
+    refuse(problems, source, f"{REMEDY[:-1]}:")
 
 
 @contextlib.contextmanager

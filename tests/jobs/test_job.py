@@ -22,6 +22,7 @@ from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes import bounded, smkd, supervised
 from emokd.weights import model_folder
+from emokd.weights.description import sealed
 
 
 def save_teacher(folder: pathlib.Path, seed: int) -> str:
@@ -333,7 +334,7 @@ def test_a_student_of_other_classes_than_the_data_is_refused(finished, tmp_path)
     shutil.copytree(finished[1], workdir)
     description = json.loads((workdir / "student" / "model.json").read_text())
     description["spec"]["classes"]["expression"][0] = "bored"
-    (workdir / "student" / "model.json").write_text(json.dumps(description))
+    (workdir / "student" / "model.json").write_text(json.dumps(sealed(description)))
     with pytest.raises(InputError, match="The student's classes of 'expression' are"):
         scoring.evaluate_student(workdir, "test")
 

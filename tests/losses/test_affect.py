@@ -209,3 +209,14 @@ def test_affect_losses_refuse_what_does_not_fit():
             affect.AFFECT_LOSSES[name](jnp.zeros((3, 2)), jnp.zeros((3, 2)), mask=jnp.ones(3))
     with pytest.raises(InputError, match="beta must be above 0"):
         affect.smooth_l1(jnp.zeros((3, 2)), jnp.zeros((3, 2)), beta=0.0)
+
+
+@pytest.mark.parametrize("loss", [affect.ccc_loss, affect.pcc_loss])
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan, 1e30])
+def test_correlations_of_predictions_that_are_not_finite_show_it(loss, wrong):
+    target = np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)
+    prediction = target[::-1].copy()
+    prediction[1, 0] = wrong
+    assert np.isnan(loss(jnp.asarray(prediction), jnp.asarray(target))).all()
+    mask = jnp.asarray([True, False, True, True])
+    assert np.isfinite(loss(jnp.asarray(prediction), jnp.asarray(target), mask=mask)).all()

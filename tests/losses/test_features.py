@@ -59,3 +59,14 @@ def test_shapes_are_checked(name):
     for student, teacher in (((4, 3), (4, 2)), ((4, 3), (1, 3)), ((4,), (4,))):
         with pytest.raises(InputError, match="same shape with 2 axes"):
             getattr(features, name)(jnp.zeros(student), jnp.zeros(teacher))
+
+
+def test_the_cosine_of_huge_vectors_is_that_of_their_directions():
+    rng = np.random.default_rng(5)
+    small, other = rng.normal(size=(2, 4, 6)).astype(np.float32)
+    huge = jnp.asarray(small) * 1e30
+    np.testing.assert_allclose(features.cosine(huge, jnp.asarray(small)), 0.0, atol=1e-6)
+    expected = features.cosine(jnp.asarray(small), jnp.asarray(other))
+    np.testing.assert_allclose(features.cosine(huge, jnp.asarray(other) * 1e25), expected, rtol=1e-5)
+    gradient = jax.grad(lambda s: features.cosine(s, jnp.asarray(other)).sum())
+    np.testing.assert_allclose(gradient(huge) * 1e30, gradient(jnp.asarray(small)), rtol=1e-3, atol=1e-6)

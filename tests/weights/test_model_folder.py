@@ -14,7 +14,8 @@ from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
-from emokd.weights.model_folder import SeenAs, load_model, load_trained, load_with_canvas, model_hash, save_model
+from emokd.weights.description import SeenAs, sealed
+from emokd.weights.model_folder import load_model, load_trained, load_with_canvas, model_hash, save_model
 
 SPEC = NetworkSpec(
     "basic_cnn",
@@ -28,7 +29,9 @@ SPEC = NetworkSpec(
 
 def make_trees(spec=SPEC, seed=0):
     random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), functional(spec).abstract)
+    params, stats = functional(spec).abstract
+    drawn = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), params)
+    return drawn, jax.tree.map(lambda leaf: random.uniform(size=leaf.shape).astype(leaf.dtype), stats)
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def rewrite(folder, change):
     safetensors.numpy.save_file(arrays, folder / "weights.safetensors")
     description = json.loads((folder / "model.json").read_text())
     description["weights_sha256"] = model_hash(folder)
-    (folder / "model.json").write_text(json.dumps(description))
+    (folder / "model.json").write_text(json.dumps(sealed(description)))
 
 
 def test_round_trip(folder):
@@ -118,8 +121,8 @@ def test_a_weights_file_from_another_model_is_noticed(folder, tmp_path):
     [
         (lambda d: d.update(format=2), "has format 2, written by emokd"),
         (lambda d: d.pop("spec"), "lacks spec"),
-        (lambda d: d["spec"].update(colour="red"), "does not describe a network"),
-        (lambda d: d["spec"].pop("preprocessing"), "does not describe a network"),
+        (lambda d: d["spec"].update(colour="red"), "spec has the unknown keys colour"),
+        (lambda d: d["spec"].pop("preprocessing"), "spec lacks preprocessing"),
         (lambda d: d["spec"].update(backbone="basic_cn"), "Did you mean 'basic_cnn'"),
     ],
 )
@@ -128,6 +131,90 @@ def test_descriptions_that_do_not_fit_are_refused(folder, change, message):
     change(description)
     (folder / "model.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match=message):
+        load_model(folder)
+
+
+def test_a_description_that_something_changed_is_noticed_and_an_older_one_without_a_hash_is_read(folder):
+    path = folder / "model.json"
+    description = json.loads(path.read_text())
+    description["spec"]["classes"]["expression"].reverse()
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"model.json is not what was written .*class names.* remove its entry desc"):
+        load_model(folder)
+    del description["description_sha256"]
+    path.write_text(json.dumps(description))
+    assert load_model(folder)[0].classes["expression"] == ("none", "sad", "glad")
+
+
+def spec_field(*place):
+    """Sets a value inside the specification."""
+
+    def change(description, value):
+        target = description["spec"]
+        for key in place[:-1]:
+            target = target[key]
+        target[place[-1]] = value
+
+    return change
+
+
+WRONG_VALUES = [
+    *((spec_field("preprocessing", "size"), value, "preprocessing.size") for value in (0, "8", 10**6, -5, 1.5, True)),
+    *((spec_field("preprocessing", "mean"), value, "preprocessing.mean") for value in ([0, 0], [0, 0, np.nan], "x", 3)),
+    *((spec_field("preprocessing", "std"), value, "preprocessing.std") for value in ([0, 0, 0], [1, 1, -1], None)),
+    (spec_field("preprocessing", "channels"), 10**400, "preprocessing.channels is a huge number"),
+    (spec_field("preprocessing"), [1], "spec.preprocessing is not a JSON object"),
+    *((spec_field("backbone"), value, "spec.backbone") for value in (3, None, ["basic_cnn"], "basic_cn")),
+    *((spec_field("options"), value, "options") for value in ([], "x", {"width": 10**9}, {"depth": 300})),
+    (spec_field("options"), {"width": 0, "size": 16}, "network that cannot be built"),
+    *((spec_field("heads"), value, "spec.heads") for value in ("x", [3], {"expression": -1}, {"expression": "3"})),
+    (spec_field("classes", "expression"), ["glad", "sad"], "classes.expression has 2 entries for 3 outputs"),
+    (spec_field("classes", "expression"), ["glad", "sad", "sad"], "classes.expression is .* different texts"),
+    *((spec_field("dropout"), value, "spec.dropout") for value in (np.inf, "0", -1, 2)),
+]
+
+
+@pytest.mark.parametrize(("change", "value", "message"), WRONG_VALUES)
+def test_every_field_has_a_type_and_a_range(folder, change, value, message):
+    description = json.loads((folder / "model.json").read_text())
+    change(description, value)
+    (folder / "model.json").write_text(json.dumps(sealed(description)))
+    with pytest.raises(InputError, match=message):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "message"),
+    [
+        (None, "provenance is not a JSON object"),
+        ([], "provenance is not a JSON object"),
+        ({"config": "{"}, "provenance.config is not JSON"),
+        ({"config": "[" * 100_000}, "provenance.config is not JSON"),
+        ({"config": "{}"}, "provenance.config.data is not a JSON object"),
+        ({"config": '{"data": {"canvas": 0, "fit": "pad"}}'}, "config.data.canvas is 0, not a whole number from 1"),
+        ({"config": '{"data": {"canvas": 9, "fit": "pat"}}'}, "config.data.fit is 'pat'.*Did you mean 'pad'"),
+        ({"config": '{"data": {"canvas": 9, "fit": "pad"}, "precision": "half"}'}, "config.precision is 'half'"),
+        ({"face_crop": "ears"}, "provenance.face_crop is 'ears'"),
+    ],
+)
+def test_where_a_model_came_from_is_read_as_strictly(folder, provenance, message):
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(sealed({**description, "provenance": provenance})))
+    with pytest.raises(InputError, match=message):
+        load_with_canvas(folder)
+
+
+def test_a_picture_that_the_network_cannot_look_at_is_refused(folder):
+    description = json.loads((folder / "model.json").read_text())
+    description["spec"]["preprocessing"] = {"size": 16, "channels": 1, "mean": [0], "std": [1]}
+    (folder / "model.json").write_text(json.dumps(sealed(description)))
+    with pytest.raises(InputError, match=r"the network cannot look at a picture of shape \(16, 16, 1\)"):
+        load_with_canvas(folder)
+
+
+def test_variances_below_zero_are_refused(folder):
+    rewrite(folder, lambda arrays: arrays.update({"stats/backbone/norms/1/var": np.full(4, -1.0, np.float32)}))
+    with pytest.raises(InputError, match="norms/1/var: expected variances, found 4 of 4 below 0"):
         load_model(folder)
 
 

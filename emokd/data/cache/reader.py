@@ -2,14 +2,15 @@
 
 A cache is a folder of three files. `cache_writer` makes them, `cache.json` last: a folder that has it is whole.
 
-    cache.json      what was asked of which teachers (the key), and how many features each of them has
+    cache.json      what was asked of which teachers (the key), how many features each of them has, and checksums
     index.npy       uint64 [N], the examples' long ids, ascending
     features.npy    [N, views + 1, D], the teachers' features side by side, the last view being the evaluation view
 
-What could go wrong, and is refused: other weights, other pixels, other augmentation, other examples.
+What could go wrong, and is refused: other weights, other pixels, other augmentation, other examples, and damage. Each
+block of `features.npy` is compared with its checksum when it is first read, which costs about a second per GB, once.
+Caches of emokd 0.1 have no checksums.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,8 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Int, UInt32, UInt64
 
+from emokd.data import npy
+from emokd.data.cache.description import DESCRIPTION, FEATURES, INDEX, Blocks, damaged, read_description
 from emokd.errors import InputError, excerpt, nearest
 
 CENTRE = -1
@@ -25,8 +28,6 @@ CENTRE = -1
 
 FORMAT = 3
 """Part of every key: caches of another layout, or of pictures that were resized otherwise, are stale."""
-
-DESCRIPTION, INDEX, FEATURES = "cache.json", "index.npy", "features.npy"
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
@@ -53,7 +54,7 @@ class TeacherCache:
                 f"config.cache.dir: {folder} holds no finished teacher cache. Make it with "
                 f"python -m emokd.cache_teachers --config=... or set config.cache.dir=''."
             )
-        stored = json.loads((folder / DESCRIPTION).read_text())
+        stored = read_description(folder)
         changed = differences(stored["key"], key)
         if changed:
             raise InputError(
@@ -64,19 +65,24 @@ class TeacherCache:
         ends = np.cumsum(list(stored["widths"].values())).tolist()
         starts = dict(zip(stored["widths"], [0, *ends[:-1]], strict=True))
         self._columns = {name: slice(starts[name], starts[name] + stored["widths"][name]) for name in key["teachers"]}
-        try:
-            self._index = np.load(folder / INDEX)
-            features = np.load(folder / FEATURES, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"The teacher cache {folder} is damaged ({error}); make it again in another folder."
-            ) from error
+        blocks = stored["blocks"]
+        index_blocks = Blocks(folder / INDEX, blocks["index"], blocks["bytes"])
+        self._blocks = Blocks(folder / FEATURES, blocks["features"], blocks["bytes"])
+        index_blocks.check_all()
+        self._index, _ = _open(folder / INDEX, "<u8")
+        features, self._start = _open(folder / FEATURES, STORED[key["dtype"]])
+        expected = (len(self._index), self._views + 1, ends[-1])
+        if self._index.ndim != 1 or features.shape != expected:
+            raise damaged(folder, f"{FEATURES} has the shape {list(features.shape)}, not {list(expected)}")
+        self._row_bytes = features.dtype.itemsize * features[0].size
         self._features = features.view(DTYPES[key["dtype"]])
 
     def attach(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch with `features/<teacher>` [B, D] for its ids and views, in the type that is stored."""
         views = np.where(batch["view"] == CENTRE, self._views, batch["view"])
         rows = self._rows(batch)
+        begin = self._start + rows * self._row_bytes
+        self._blocks.check(begin, begin + self._row_bytes - 1)
         found = self._features[rows, views]
         return {**batch, **{f"features/{name}": found[:, columns] for name, columns in self._columns.items()}}
 
@@ -87,6 +93,19 @@ class TeacherCache:
         if (batch["mask"] & (self._index[rows] != wanted)).any():
             raise InputError("The teacher cache lacks examples of this run; make it again with the same config.data.")
         return rows
+
+
+def _open(path: pathlib.Path, dtype: str) -> tuple[np.memmap, int]:
+    """The array in a file, memory-mapped, and the byte at which its numbers begin."""
+    try:
+        with path.open("rb") as file:
+            shape, found = npy.header(file, path.stat().st_size)
+            start = file.tell()
+        if found != np.dtype(dtype) or 0 in shape:
+            raise ValueError(f"it holds {list(shape)} numbers of type {found}")
+        return np.memmap(path, found, "r", start, shape), start
+    except (OSError, ValueError) as error:
+        raise damaged(path.parent, f"{path.name}: {error}") from error
 
 
 def long_ids(ids: UInt32[np.ndarray, " N"], checks: UInt32[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:

@@ -17,12 +17,20 @@ import os
 import pathlib
 import shutil
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt64
 
-from emokd.data.cache.reader import DESCRIPTION, DTYPES, FEATURES, INDEX, STORED, Key, differences
+from emokd.data.cache.description import (
+    DESCRIPTION,
+    FEATURES,
+    INDEX,
+    as_text,
+    damaged,
+    read_description,
+    read_object,
+)
+from emokd.data.cache.reader import DTYPES, STORED, Key, differences
 from emokd.errors import InputError, excerpt
 from emokd.files import write_whole
 
@@ -96,7 +104,7 @@ def is_finished(folder: pathlib.Path, key: Key) -> bool:
     """
     if not (folder / DESCRIPTION).exists():
         return False
-    changed = differences(json.loads((folder / DESCRIPTION).read_text())["key"], key)
+    changed = differences(read_description(folder)["key"], key)
     if changed:
         raise InputError(
             f"{folder} holds the teacher cache of another key ({excerpt(changed)}); restore that, or use another "
@@ -117,14 +125,17 @@ def begin(folder: pathlib.Path, plan: Plan) -> Plan:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / UNFINISHED
     if path.exists():
-        stored = json.loads(path.read_text())
+        stored = read_object(path)
         changed = differences(stored["key"], plan.key, less=False)
         if changed:
             raise InputError(
                 f"{folder} holds an unfinished teacher cache of another key ({excerpt(changed)}); restore that, or use "
                 "another folder."
             )
-        plan = dataclasses.replace(plan, rows_per_part=stored["rows_per_part"])
+        rows_per_part = stored.get("rows_per_part")
+        if not isinstance(rows_per_part, int) or rows_per_part < 1:
+            raise damaged(folder, f"{UNFINISHED} does not say how large its parts are")
+        plan = dataclasses.replace(plan, rows_per_part=rows_per_part)
     needed = plan.part_bytes(0) + sum(plan.part_bytes(part) for part in missing_parts(folder, plan))
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -179,8 +190,7 @@ def finish(folder: pathlib.Path, plan: Plan, index: UInt64[np.ndarray, " N"]) ->
     write_whole(folder / INDEX, buffer.getbuffer())
     for left_over in folder.glob(".*.tmp"):  # of writes that were interrupted
         left_over.unlink()
-    description: dict[str, Any] = {"key": plan.key, "widths": dict(plan.widths)}
-    write_whole(folder / DESCRIPTION, json.dumps(description, indent=2).encode())
+    write_whole(folder / DESCRIPTION, as_text(plan.key, plan.widths, folder))
     (folder / UNFINISHED).unlink()
 
 

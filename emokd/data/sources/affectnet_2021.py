@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
+from emokd.data import npy
 from emokd.data.affect_cleaning import OPTIONS, select
 from emokd.data.decode import DecodeError
 from emokd.data.examples import Examples
@@ -134,7 +135,9 @@ def _number(files: Files, name: str) -> float:
 def _array(files: Files, name: str) -> Float[np.ndarray, "..."]:
     """A file's finite numbers, stored as such or as text."""
     try:
-        stored: Any = np.load(io.BytesIO(files.read(name)), allow_pickle=False)
+        data = files.read(name)
+        npy.header(io.BytesIO(data), len(data))
+        stored: Any = np.load(io.BytesIO(data), allow_pickle=False)
         if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "iufUS":
             raise ValueError("it holds something else")
         values = stored.astype(np.float64)

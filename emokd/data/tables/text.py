@@ -1,9 +1,11 @@
 """Small text files as people save them: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one."""
 
 import codecs
+import os
 import re
 from typing import TextIO
 
+from emokd.data.files.listing import not_regular
 from emokd.errors import InputError
 
 _MARKS = (
@@ -30,6 +32,9 @@ def open_text(path: str) -> TextIO:
         reading then raises UnicodeDecodeError, and `not_text` says why.
     """
     try:
+        what = not_regular(os.stat(path).st_mode)
+        if what and not os.path.isdir(path):  # opening a folder says what it is
+            raise InputError(f"{path} cannot be read: it is {what}, not a file. Name another one.")
         with open(path, "rb") as file:
             head = file.read(64)
     except FileNotFoundError:

@@ -1,16 +1,19 @@
 """The cache's files: interrupted anywhere, shared by processes, looked up in batches, stored in each type."""
 
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import types
+from zlib import crc32 as zlib_crc32
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from emokd.data.cache import description
 from emokd.data.cache import reader as teacher_cache
 from emokd.data.cache import writer as cache_writer
 from emokd.data.cache.reader import CENTRE, TeacherCache, differences, long_ids
@@ -274,11 +277,92 @@ def test_a_folder_without_a_finished_cache_is_an_error(tmp_path, plan):
         TeacherCache(tmp_path, make_key())
 
 
-def test_a_damaged_cache_is_named(tmp_path, plan):
+def read_all(folder):
+    """What a run reads of the whole cache."""
+    cache = TeacherCache(folder, make_key())
+    return [cache.attach(make_batch(list(range(ROWS)), [view] * ROWS)) for view in (0, 1, CENTRE)]
+
+
+def change(path, edit):
+    path.write_bytes(bytes(edit(bytearray(path.read_bytes()))))
+
+
+def flip_last(content):
+    content[-3] ^= 1
+    return content
+
+
+DAMAGES = {
+    "cut": lambda content: content[:300],
+    "half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "zeros at the end": lambda content: content[:-40] + bytes(40),
+    "a bit": flip_last,
+    "longer": lambda content: content + b" 1",
+    "brackets": lambda content: content[:11] + b"(" * 40 + content[51:],
+    "all brackets": lambda content: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", ["features.npy", "index.npy", "cache.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_any_file_is_noticed_before_it_is_used(tmp_path, plan, name, damage):
     write(tmp_path, plan)
-    os.truncate(tmp_path / "features.npy", 300)
+    read_all(tmp_path)
+    change(tmp_path / name, DAMAGES[damage])
+    with pytest.raises(InputError, match="is damaged .*; make it again in another folder"):
+        read_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"key": 3}', '{"key": {"views": 2}}', '{"key": {}, "widths": {"one": 3}}']
+)
+def test_a_description_that_lacks_something_is_damage(tmp_path, plan, text):
+    write(tmp_path, plan)
+    (tmp_path / "cache.json").write_text(text)
     with pytest.raises(InputError, match="is damaged"):
-        TeacherCache(tmp_path, make_key())
+        read_all(tmp_path)
+    with pytest.raises(InputError, match=r"is damaged|another key"):
+        cache_writer.is_finished(tmp_path, plan.key)
+
+
+@pytest.mark.parametrize("name", ["features.npy", "index.npy"])
+def test_a_file_that_is_gone_is_damage(tmp_path, plan, name):
+    write(tmp_path, plan)
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=f"is damaged .{name} cannot be read"):
+        read_all(tmp_path)
+
+
+def test_a_damaged_plan_is_refused(tmp_path, plan):
+    write(tmp_path, plan, finish=False)
+    for text in ("{", '{"key": {}}', "3"):
+        (tmp_path / "unfinished.json").write_text(text)
+        with pytest.raises(InputError, match=r"is damaged|another key"):
+            cache_writer.begin(tmp_path, plan)
+
+
+def test_only_the_blocks_that_are_read_are_compared_and_each_once(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(description, "BLOCK", 128)  # two rows of 60 bytes, or a part of them
+    write(tmp_path, plan)
+    change(tmp_path / "features.npy", flip_last)
+    cache = TeacherCache(tmp_path, make_key())
+    counted = []
+    monkeypatch.setattr(description.zlib, "crc32", lambda block: counted.append(1) or zlib_crc32(block))
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            cache.attach(make_batch([3], [0]))["features/one"], make_features(plan)[[3], 0, :3]
+        )
+        assert 1 <= len(counted) <= 3
+    with pytest.raises(InputError, match="features.npy is not what was written, about byte 1,[0-9]+"):
+        cache.attach(make_batch([ROWS - 1], [0]))
+
+
+def test_a_cache_without_checksums_is_read(tmp_path, plan):
+    write(tmp_path, plan)
+    content = json.loads((tmp_path / "cache.json").read_text())
+    (tmp_path / "cache.json").write_text(json.dumps({name: content[name] for name in ("key", "widths")}))
+    np.testing.assert_array_equal(read_all(tmp_path)[0]["features/two"], make_features(plan)[:, 0, 3:])
 
 
 def test_differences_name_the_key_and_both_values():

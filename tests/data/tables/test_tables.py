@@ -1,6 +1,7 @@
 """Tables and small text files as people save them, and what is refused with its place."""
 
 import codecs
+import os
 
 import numpy as np
 import pytest
@@ -110,3 +111,9 @@ def test_names_in_arrays_have_one_form():
         read_names("f", np.array(["Zoe\u0308", "Zoë"]))
     with pytest.raises(InputError, match="not UTF-8"):
         read_names("f", np.array([b"\xe4", b"b"]))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(InputError, match=r"a\.csv cannot be read: it is a pipe, not a file"):
+        read_table(str(tmp_path / "a.csv"))
