@@ -5,6 +5,7 @@ A compiled network of NaN can give finite answers: XLA's maximum on the CPU drop
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def _statistics(stats: Tree) -> dict[str, Tree]:
     return dict(sorted(parts.items()))  # objectives build their statistics in orders of their own
 
 
-def all_finite(tree: Tree) -> Bool[Array, ""]:
+def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every floating number of a tree is finite; True where there is none."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.ones((), bool)

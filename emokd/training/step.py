@@ -185,11 +185,11 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
                 rate = jnp.asarray(recipe.phases[phase].learning_rate(state.phase_step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
             squares = {
-                group: sum(jnp.square(x.astype(jnp.float32)).sum() for x in own)
+                group: sum((jnp.square(x.astype(jnp.float32)).sum() for x in own), jnp.zeros(()))
                 for group, own in grouped(grads).items()
             }
             learnt = {group: [*own, squares[group]] for group, own in grouped(params).items()}
-            norm = jnp.sqrt(sum(squares.values()))
+            norm = jnp.sqrt(sum(squares.values(), jnp.zeros(())))
         metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         watched = divergence.watched(recipe.groups, outcome.stats)
         failed = divergence.first_failures(
