@@ -1,6 +1,5 @@
 """Our side: the step of one phase of a recipe, compiled as training compiles it, on one batch and one device."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from emokd.phase import Recipe
 from emokd.recipes.common.task import Task
 from emokd.training.programs import Leaves, PhaseStep, Programs
 from emokd.training.sharding import create_mesh
+from emokd.training.state import enter
 
 CLASSES = tuple(f"class{i}" for i in range(8))
 COLUMNS = {"expression": ((), np.int32), "id": ((), np.uint32), "view": ((), np.int32), "mask": ((), np.bool_)}
@@ -41,8 +41,7 @@ class TrainingStep:
         state = self.programs.create(jax.random.key(config.seed))
         # A copy: on CPU the host's view would be of memory that the step takes over.
         self.initial = jax.tree.map(np.array, (state.params, state.stats))
-        step = jnp.asarray(recipe.starts()[self.index], jnp.int32)
-        self.state = jax.device_put(dataclasses.replace(state, step=step), self.programs.placement.state)
+        self.state = jax.device_put(enter(state, self.index), self.programs.placement.state)
         self.constants = jax.device_put(recipe.constants, self.programs.placement.constants)
         self.metrics: dict[str, Array] = {}
         self.leaves: Leaves | None = None

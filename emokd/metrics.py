@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from emokd.errors import InputError
+from emokd.labels import class_ids, has_class, has_value
 
 Values = Float[np.ndarray, " N"]
 Labels = Int[np.ndarray, " N"] | Float[np.ndarray, "N C"]
@@ -55,8 +56,7 @@ def classification_scores(
             f"Labels for probabilities {[count, size]} are integer [{count}] or floating {[count, size]}, "
             f"not {labels.dtype} {list(labels.shape)}."
         )
-    labelled = (labels != 0).any(1) if voted else labels >= 0
-    rows = np.flatnonzero(labelled & _checked_mask(mask, count))
+    rows = np.flatnonzero(has_class(labels) & _checked_mask(mask, count))
     if not rows.size:
         return {"count": 0}
     p, given = probabilities[rows].astype(np.float64), labels[rows]
@@ -64,7 +64,7 @@ def classification_scores(
     if wrong.any():
         row = rows[wrong][0]
         raise InputError(f"Row {row} holds no class probabilities: {probabilities[row]}. Has the training diverged?")
-    ids = majority(given) if voted else given.astype(np.int64)
+    ids = class_ids(given).astype(np.int64)
     if (ids >= size).any():
         raise InputError(f"Row {rows[ids >= size][0]} has the class id {ids.max()}, but there are {size} classes.")
 
@@ -123,7 +123,7 @@ def affect_scores(
         raise InputError(
             f"Predictions and targets must both be [N, 2], not {list(predictions.shape)} and {list(targets.shape)}."
         )
-    labelled = ~np.isnan(targets) & _checked_mask(mask, len(targets))[:, None]
+    labelled = has_value(targets) & _checked_mask(mask, len(targets))[:, None]
     bad = np.argwhere(labelled & ~np.isfinite(predictions))
     if len(bad):
         row = bad[0][0]
@@ -145,11 +145,6 @@ def affect_scores(
     if both.any():
         scores["mean_ccc"] = float(np.mean([concordance(predictions[both, c], targets[both, c]) for c in (0, 1)]))
     return scores
-
-
-def majority(votes: Float[np.ndarray, "N C"]) -> Int[np.ndarray, " N"]:
-    """The most voted class of each row; among equals, the one of lowest id."""
-    return np.asarray(votes).argmax(1)
 
 
 def confusion_matrix(

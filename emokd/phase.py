@@ -216,18 +216,6 @@ class Recipe:
                     f"Phase {phase.name!r} lets {sorted(unknown)} learn, but the groups are {sorted(self.groups)}."
                 )
 
-    def starts(self) -> list[int]:
-        """The global step at which each phase begins, and the end of the last."""
-        starts = [0]
-        for phase in self.phases:
-            starts.append(starts[-1] + phase.steps)
-        return starts
-
-    def phase_at(self, step: int) -> int:
-        """Index of the phase that takes global step `step`."""
-        starts = self.starts()
-        return next(i for i in range(len(self.phases)) if step < starts[i + 1])
-
 
 def path_string(path: Sequence[Any]) -> str:
     """A key path of `jax.tree_util` as "student/backbone/stages/0/conv/kernel"."""

@@ -27,6 +27,7 @@ from emokd.phase import Phase, Tree
 from emokd.reporting.provenance import provenance
 from emokd.training.loop import Job
 from emokd.training.sharding import check_batch_size
+from emokd.training.state import enter
 
 TRACED_STEPS = 3
 
@@ -155,6 +156,5 @@ class _Bench:
         if phase.prepare is not None:
             params, stats = phase.prepare(state.params, state.stats, self.constants, iter([batch]))
             state = dataclasses.replace(state, params=params, stats=stats)
-        state = dataclasses.replace(state, step=jnp.asarray(self.job.recipe.starts()[index], jnp.int32))
         # A copy: the step donates its state, and preparing may have passed leaves through.
-        self.state = jax.device_put(jax.tree.map(jnp.copy, state), self.placement.state)
+        self.state = jax.device_put(jax.tree.map(jnp.copy, enter(state, index)), self.placement.state)

@@ -32,9 +32,14 @@ def run(recipe: str) -> ConfigDict:
                 "weight_decay": 1e-4,
                 "clip_norm": 1.0,
             },
+            # The student's moving average is what is scored and kept; 0: the student itself. See docs/architecture.md.
+            "ema": {"decay": 0.0},
             "phases": {},
             "evaluation": every(epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
+            # A phase in which the student is scored ends when so many evaluations in turn do not beat the phase's best
+            # `select.metric` by more than `min_delta`; 0: never. Phases without scores run to their end.
+            "early_stopping": {"patience": 0, "min_delta": 0.0},
             "cache": {"dir": "", "dtype": "float16"},  # cached teacher features, from cache_teachers; empty: live
             # The last few are kept, and the best. One sooner than `min_seconds` after the one before is left out,
             # unless it is the best so far or the run's last.

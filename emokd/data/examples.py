@@ -11,9 +11,6 @@ import numpy as np
 
 from emokd.errors import InputError
 
-UNLABELLED = -1
-"""The class id of an example without a label; valence and arousal use NaN instead."""
-
 _READERS = 4
 
 
@@ -67,13 +64,14 @@ class Examples:
       name: the data set's name, for messages and reports.
       keys: N stable, unique names, such as a path inside the data set. An example's id, its split and
         its augmentation hang on its key and on nothing else.
-      columns: targets. `expression` int32 [N] (UNLABELLED where there is none) or `votes` float32 [N, C]
+      columns: targets. `expression` int32 [N] (`labels.UNLABELLED` where there is none) or `votes` float32 [N, C]
         (rows sum to 1, or all 0 where there is none), `valence_arousal` float32 [N, 2] (NaN where there is
         none), and any further classifying task under its own name, int32 [N].
       classes: class names of each classifying column, in order of their ids (`votes` counts as `expression`).
       inputs: readers by modality. `inputs["image"](i)` gives uint8 RGB [H, W, 3] of any size;
         `inputs["physiology"]` and `inputs["audio"]` float32 traces. `Rows` where it is an array in memory.
-      content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates and stale caches.
+      content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates: equal for equal bytes and
+        for no others of this set. It may hang on what else is in the set.
       splits: the split that the data set itself prescribes for each example, or None; empty where a part of a
         combined set prescribes none.
       groups: subject (or video) of each example, for subject-disjoint folds, or None.
@@ -81,8 +79,8 @@ class Examples:
         is not known; what a model of them is shown must be cut likewise.
       pixels: `pixels(i, min_side)` decodes the example's picture file, reduced or not while both sides are at least
         `min_side` (0: full size), for finding copies in other bytes; None where equal content is all there is to know.
-      seen: `seen(i)` gives a hash of the example's bytes where they have been read, else "": nothing is read for it.
-        None where `content` tells all bytes apart.
+      checksum: `checksum(i)` gives a text of the example's raw bytes alone, "" where they cannot be read, to know
+        whether they are those of before. None where `content` is that.
     """
 
     name: str
@@ -95,7 +93,7 @@ class Examples:
     groups: np.ndarray | None = None
     face_crop: str = ""
     pixels: Callable[[int, int], np.ndarray] | None = None
-    seen: Callable[[int], str] | None = None
+    checksum: Callable[[int], str] | None = None
 
     def __post_init__(self):
         if not self.keys:
@@ -118,15 +116,19 @@ class Examples:
         return np.array([stable_hash(key, salt="check") for key in self.keys], np.uint32)
 
     def contents(self) -> list[str]:
-        """The digest of each example's raw bytes, by several threads: a network disk answers them at once."""
+        """The digest of each example's raw bytes, to compare within this set."""
+        return self._ask_all(self.content)
+
+    def checksums(self) -> list[str]:
+        """What each example's raw bytes are known by, to compare with another day's; files of a folder are read."""
+        return self._ask_all(self.checksum or self.content)
+
+    def _ask_all(self, ask: Callable[[int], str]) -> list[str]:
+        """By several threads: a network disk answers them at once."""
         chunks = np.array_split(np.arange(len(self)), _READERS)
         with ThreadPoolExecutor(_READERS) as pool:
-            found = pool.map(lambda chunk: [self.content(i) for i in chunk.tolist()], chunks)
-            return [content for chunk in found for content in chunk]
-
-    def hashes(self) -> list[str]:
-        """A hash of each example's bytes where they have been read, else an empty text."""
-        return [""] * len(self) if self.seen is None else [self.seen(i) for i in range(len(self))]
+            found = pool.map(lambda chunk: [ask(i) for i in chunk.tolist()], chunks)
+            return [text for chunk in found for text in chunk]
 
     def select(self, indices: np.ndarray) -> "Examples":
         """The examples at `indices`, in that order."""
@@ -142,7 +144,7 @@ class Examples:
             inputs={name: reindex(read) for name, read in self.inputs.items()},
             content=reindex(self.content),
             pixels=None if self.pixels is None else reindex(self.pixels),
-            seen=None if self.seen is None else reindex(self.seen),
+            checksum=None if self.checksum is None else reindex(self.checksum),
             splits=None if self.splits is None else self.splits[indices],
             groups=None if self.groups is None else self.groups[indices],
         )

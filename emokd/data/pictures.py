@@ -76,7 +76,7 @@ def picture_examples(
         inputs={"image": read},
         content=files.contents(names),
         pixels=pixels,
-        seen=lambda i: files.seen(names[i]),
+        checksum=lambda i: files.checksum(names[i]),
         splits=None if splits is None else np.array(splits),
         groups=None if groups is None else np.array(groups),
         face_crop=face_crop,

@@ -11,9 +11,10 @@ from jaxtyping import Int64
 
 from emokd.data.canvases import BadImages, canvases_of
 from emokd.data.decode import FITS, DecodeError
-from emokd.data.examples import UNLABELLED, Examples, Rows
+from emokd.data.examples import Examples, Rows
 from emokd.data.prefetch import to_device
 from emokd.errors import InputError, nearest
+from emokd.labels import UNLABELLED
 
 __all__ = ["BadImages", "epoch_order", "evaluation_batches", "readable", "to_device", "train_batches"]
 

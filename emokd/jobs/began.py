@@ -4,9 +4,8 @@
 evaluated, reported or begun from. Whatever differs is named, and refused unless it is accepted; then the record holds
 it, and the scores say so.
 
-The bytes of pictures are as well known as duplicates are (`Examples.contents`): by size, in an archive also by
-checksum, by hash where sizes are equal; arrays by hash. What the search for copies has read is known by hash as well
-(`Examples.hashes`). Nothing is read for it that these do not read.
+Pictures are known by the size and checksum of their bytes (`Examples.checksums`), so those of a folder are read for
+it where the search for copies has not read them; arrays are known by hash.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ from emokd.weights.importing import file_hash, split_key
 from emokd.weights.places import find_file
 
 Record = dict[str, Any]
-"""As JSON: `config`, `sets` ({name: `keys`, `contents`, `bytes`, `columns`}), `classes`, `files` ({key: hash}),
+"""As JSON: `config`, `sets` ({name: `keys`, `checksums`, `columns`}), `classes`, `files` ({key: hash}),
 `trained` ({key: configuration}), `start_from`, `devices`, `accepted` and `versions`; see `describe`."""
 
 DIGITS = 8
@@ -92,8 +91,7 @@ def _describe_set(examples: Examples, labelled: bool) -> dict[str, Any]:
     columns = {name: _digests(map(_value_bytes, examples.columns[name])) for name in sorted(examples.columns)}
     return {
         "keys": list(examples.keys),
-        "contents": _digests(content.encode() for content in examples.contents()),
-        "bytes": _digests(map(str.encode, hashes)) if any(hashes := examples.hashes()) else "",
+        "checksums": _digests(map(str.encode, examples.checksums())),
         "columns": columns if labelled else {},
     }
 
@@ -181,6 +179,8 @@ def compare(workdir: pathlib.Path, now: Record, accept: bool) -> list[str]:
     if was is None:
         logging.warning("%s does not say what its run began with (no %s), so nothing is compared.", workdir, RECORD)
         return []
+    if any("checksums" not in part for part in was["sets"].values()):
+        logging.warning("%s: %s is of an older emokd: the contents of examples are not compared.", workdir, RECORD)
     changes = differences(was, now)
     if changes and not accept:
         raise InputError(
@@ -292,10 +292,7 @@ def _set_differences(was: Mapping[str, dict], now: Mapping[str, dict], what: str
         changed = _changed(was, now, lambda part, column=column: part["columns"].get(column, ""))
         if changed:
             found.append(f"{column} of {len(changed)} {what} ({excerpt(changed, 3)})")
-    changed = _changed(was, now, lambda part: part.get("bytes", ""))
-    # The digest of one picture's content depends on which others there are.
-    if not gone and not added:
-        changed = list(dict.fromkeys([*changed, *_changed(was, now, lambda part: part["contents"])]))
+    changed = _changed(was, now, lambda part: part.get("checksums", ""))
     if changed:
         found.append(f"the content of {len(changed)} {what} ({excerpt(changed, 3)})")
     return found
@@ -343,7 +340,7 @@ def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
         return []
     if was["config"].get("data", {}).get("options") != now["config"].get("data", {}).get("options"):
         # Asked for other inputs, a source gives other contents under the same names.
-        was = {**was, "sets": {name: {**part, "contents": "", "bytes": ""} for name, part in was["sets"].items()}}
+        was = {**was, "sets": {name: {**part, "checksums": ""} for name, part in was["sets"].items()}}
     changes = [f"config.start_from: {folder}: {change}" for change in data_differences(was, now)]
     changes += [f"config.start_from: {folder}: {change}" for change in _learned(was, now)]
     if changes and not accept:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -171,11 +172,11 @@ def _pictures(parts: Iterable[Examples]) -> Examples:
         part, place = owners[i]
         return part.inputs["image"](place)
 
-    def content(i: int) -> str:
+    def checksum(i: int) -> str:
         part, place = owners[i]
-        return part.content(place)
+        return (part.checksum or part.content)(place)
 
-    found = Examples(parts[0].name, keys, columns={}, classes={}, inputs={"image": read}, content=content)
+    found = Examples(parts[0].name, keys, columns={}, classes={}, inputs={"image": read}, content=checksum)
     return found.select(np.argsort(long_ids(found.ids, found.checks)))
 
 
@@ -197,14 +198,13 @@ def _all_pictures(job: Job) -> Examples:
     return _pictures([labelled, job.extra])
 
 
-def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, str]:
-    """A set's names, the bytes of its pictures, and the pixels of some of them as teachers get to see them.
+def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, Any]:
+    """A set's names, the pixels of some of its pictures as teachers get to see them, and each one's bytes by its name.
 
-    The bytes are as well known as duplicates are: by size (in an archive also checksum), by hash where sizes are equal.
+    The bytes are known by `Examples.checksums`; one entry for each picture, so that those which changed can be named.
     """
     names = hashlib.sha256("\n".join(sorted(examples.keys)).encode()).hexdigest()
-    pairs = sorted(zip(examples.keys, examples.contents(), strict=True))
-    contents = hashlib.sha256("\n".join(f"{key}\0{content}" for key, content in pairs).encode()).hexdigest()
+    known = sorted(zip(examples.keys, examples.checksums(), strict=True))
     read = Canvases(examples, canvas, fit, keep=False).read
     pixels = hashlib.sha256()
     for i in np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int).tolist():
@@ -214,8 +214,8 @@ def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, str]:
             pixels.update(b"unreadable")
     return {
         "names": f"{len(examples)} ({names[:16]})",
-        "contents": contents[:16],
         "pixels": pixels.hexdigest()[:16],
+        "pictures": {key: hashlib.blake2b(text.encode(), digest_size=4).hexdigest() for key, text in known},
     }
 
 

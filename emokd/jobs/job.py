@@ -33,7 +33,9 @@ from emokd.training import evaluation, loop
 from emokd.training.distributed import in_first_process, together
 from emokd.training.loop import Job
 from emokd.training.programs import Programs, make_room
+from emokd.training.selection import check_early_stopping
 from emokd.training.sharding import check_batch_size, create_mesh
+from emokd.training.state import weights_for_use
 from emokd.weights import model_folder
 
 # Among the operational keys, those on which compiled programs depend.
@@ -114,7 +116,7 @@ def _train(
     if marks := list(dict.fromkeys([*began.accepted(workdir), *changes])):
         scores["accepted_changes"] = marks
     scores["provenance"] = provenance()
-    params, stats = job.recipe.extract(*jax.tree.map(evaluation.fetch, (state.params, state.stats)))
+    params, stats = job.recipe.extract(*jax.tree.map(evaluation.fetch, weights_for_use(state)))
     if jax.process_index() == 0:
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         origin["face_crop"] = job.splits["train"].face_crop
@@ -219,6 +221,7 @@ def _create_job(
             recipe = predecessor.without(recipe, done, start)
         shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
     programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
+    check_early_stopping(programs.recipe, config)
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
     cache = caching.open_cache(job, models).attach if cached and caching.asked(job) else dict
@@ -240,7 +243,8 @@ def program_key(
       models: what it reads from files.
       done: phases that it leaves out.
     """
-    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", "evaluation.", "select.")
+    choosing = ("evaluation.", "select.", "early_stopping.")
+    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", *choosing)
     kept = {
         name: value
         for name, value in configuration.leaves(config)

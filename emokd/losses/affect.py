@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from emokd.errors import InputError
+from emokd.labels import has_class, has_value
 from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
 
 _ROUNDING = 1e-10  # of the mean square: a smaller variance is float32's rounding of a constant
@@ -45,19 +46,18 @@ def cross_entropy(
         )
     (logits,) = as_floats(logits)
     if ids:
-        labelled, impossible = labels >= 0, labels >= classes
+        impossible = labels >= classes
         targets = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
     else:
         targets = labels.astype(logits.dtype)
-        labelled = (targets != 0).any(-1)
-        impossible = jnp.zeros_like(labelled)
+        impossible = jnp.zeros(labels.shape[0], bool)
     targets = (1 - label_smoothing) * targets + label_smoothing / classes
     if class_weights is not None:
         weights = jnp.asarray(class_weights, logits.dtype)
         if weights.shape != (classes,):
             raise InputError(f"There are {classes} classes, but class_weights has the shape {list(weights.shape)}.")
         targets = targets * weights[None]
-    targets = jnp.where(labelled[:, None], targets, 0.0)
+    targets = jnp.where(has_class(labels)[:, None], targets, 0.0)
     values = -(targets * jnp.where(targets == 0, 0.0, jax.nn.log_softmax(logits))).sum(-1)
     return jnp.where(impossible, jnp.nan, values)
 
@@ -160,7 +160,7 @@ def _difference(prediction: Array, target: Array, mask: Array | None) -> tuple[A
     """prediction - target, exactly 0 and without gradient where there is no label; and where there is one."""
     check_same_shape(2, prediction=prediction, target=target)
     prediction, target = as_floats(prediction, target)
-    labelled = ~jnp.isnan(target) & check_rows(mask, prediction.shape[0])[:, None]
+    labelled = has_value(target) & check_rows(mask, prediction.shape[0])[:, None]
     # Both sides are replaced before the subtraction: a NaN behind a `where` would still reach the gradient.
     return jnp.where(labelled, prediction, 0.0) - jnp.where(labelled, target, 0.0), labelled
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from emokd.labels import has_value
 from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
 
 
@@ -39,7 +40,7 @@ def teacher_bound(
     check_same_shape(2, student=student, teacher=teacher, target=target)
     check_range("margin", margin, 0)
     student, teacher, target = as_floats(student, lax.stop_gradient(teacher), target)
-    labelled = ~jnp.isnan(target) & check_rows(mask, student.shape[0])[:, None]
+    labelled = has_value(target) & check_rows(mask, student.shape[0])[:, None]
     target = jnp.where(labelled, target, 0.0)
     own = jnp.where(labelled, student - target, 0.0) ** 2
     theirs = jnp.where(labelled, teacher - target, 0.0) ** 2

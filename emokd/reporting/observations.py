@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 
 from emokd.errors import InputError
 from emokd.files import write_whole, written_whole
+from emokd.labels import class_ids, has_class
 from emokd.reporting import figures
 
 FOLDER = "observations"
@@ -57,11 +58,9 @@ class Observation:
     def labels(self) -> Float[np.ndarray, " N"]:
         """The class of each example (of votes, the majority's) or, without classes, its valence; NaN for neither."""
         if "votes" in self.arrays:
-            votes = self.arrays["votes"]
-            return np.where(votes.sum(1) > 0, votes.argmax(1), np.nan)
+            return _or_nan(class_ids(self.arrays["votes"]))
         if "expression" in self.arrays:
-            ids = self.arrays["expression"].astype(float)
-            return np.where(ids >= 0, ids, np.nan)
+            return _or_nan(class_ids(self.arrays["expression"]))
         return np.asarray(self.arrays["valence_arousal"][:, 0], float)
 
     @property
@@ -177,6 +176,10 @@ def project(sets: Mapping[str, Float[np.ndarray, "N D"]]) -> dict[str, Float[np.
     largest = np.abs(axes).argmax(1)
     axes = axes * np.where(axes[[0, 1], largest] < 0, -1.0, 1.0)[:, None]
     return {name: (values - mean) @ axes.T for name, values in directions.items()}
+
+
+def _or_nan(ids: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    return np.where(has_class(ids), ids, np.nan)
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

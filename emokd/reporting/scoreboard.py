@@ -88,6 +88,10 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     notes = comparisons(found, several)
     if scores.get("selected_on") == "test":
         notes.append("The test split itself picked the epoch: these scores are optimistic.")
+    notes += [
+        f"Phase {phase} was stopped early, after {entry['steps']} of {entry['of']} steps."
+        for phase, entry in (scores.get("stopped_early") or {}).items()
+    ]
     notes += scores.get("remarks") or ()
     notes += accepted_texts(scores.get("accepted_changes") or ())
     return Table(header, rows, title=f"Scores: {where}, one run", notes=notes)

@@ -18,19 +18,8 @@ from emokd.errors import InputError
 from emokd.phase import Tree
 from emokd.training import checksums
 from emokd.training.distributed import in_first_process
+from emokd.training.selection import Best
 from emokd.training.state import State
-
-
-@dataclasses.dataclass(frozen=True)
-class Best:
-    """The best validation score so far and the step that reached it (-1: none yet)."""
-
-    step: int = -1
-    score: float = float("-inf")
-
-    def improved(self, step: int, score: float) -> "Best":
-        """The better of this and a new score; the later one at a tie."""
-        return Best(step, score) if score >= self.score else self
 
 
 class _OneStep(PreservationPolicy):
@@ -91,7 +80,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 data=grain.checkpoint.CheckpointSave(iterator),
-                best=ocp.args.JsonSave({"step": best.step, "score": best.score}),
+                best=ocp.args.JsonSave(best.to_json()),
             ),
         )
 
@@ -107,21 +96,19 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), best=ocp.args.JsonRestore()),
             )
-            return found["state"], Best(int(found["best"]["step"]), float(found["best"]["score"]))
+            return found["state"], Best.from_json(found["best"])
         except (ValueError, KeyError, TypeError, OSError) as error:
+            misfit = f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list"
             if checksums.are_known(folder):
-                raise InputError(
-                    f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list?). "
-                    f"Use another --workdir. Details: {error}"
-                ) from error
+                raise InputError(f"{misfit}, or an older emokd?). Use another --workdir. Details: {error}") from error
             raise InputError(
-                f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list?), or it is "
-                "damaged, which cannot be told: it has no checksums. Use another --workdir, or remove this folder to "
-                f"go on from the checkpoint before it. Details: {error}"
+                f"{misfit}?), or it is of an older emokd, or damaged, which cannot be told: it has no checksums. Use "
+                "another --workdir, or remove this folder to go on from the checkpoint before it. Details: "
+                f"{error}"
             ) from error
 
     def restore_weights(self, step: int, state: State) -> State:
-        """`state` with the number, parameters and statistics of a step, on its own shardings; the rest is not read.
+        """`state` with a step's number, parameters, statistics and average, on its own shardings; no more is read.
 
         Raises:
           InputError: the checkpoint is damaged.
@@ -129,7 +116,7 @@ class Checkpoints:
         in_first_process(lambda: _require_whole(self._folder / str(step)))
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            {"step": state.step, "params": state.params, "stats": state.stats},
+            {"step": state.step, "params": state.params, "stats": state.stats, "average": state.average},
         )
         return dataclasses.replace(state, **read_weights(self._folder, step, abstract))
 

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import json
 import pathlib
 import resource
 import time
@@ -20,18 +19,20 @@ from emokd.configuration.config import duration
 from emokd.data.examples import Examples
 from emokd.data.tables.class_counts import named_counts
 from emokd.errors import InputError
-from emokd.files import write_whole
 from emokd.phase import Phase, Recipe, Tree
-from emokd.reporting import observations, rare_classes
+from emokd.reporting import rare_classes
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
-from emokd.training import evaluation
-from emokd.training.checkpoints import Best, Checkpoints, abstract_like
+from emokd.training import averaging, evaluation
+from emokd.training.checkpoints import Checkpoints, abstract_like
 from emokd.training.distributed import agreed
+from emokd.training.observing import Observer
 from emokd.training.programs import PhaseStep, Programs
+from emokd.training.selection import Best
 from emokd.training.sharding import check_batch_size
-from emokd.training.state import State
+from emokd.training.state import State, enter, weights_for_use
 from emokd.training.streams import Attach, Streams
+from emokd.training.teacher_weights import TeacherWeights
 from emokd.training.waiting import STEPS_AHEAD, DataWait
 
 
@@ -86,13 +87,12 @@ class _Run:
         check_batch_size(config.batch_size, self.mesh, config.accumulate)
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.streams = Streams(config, self.mesh, job.attach, job.splits)
-        if self.programs.observe is not None:
-            self.observed_of = job.splits.get("validation", job.splits["train"])
-            self.observed = few_examples(self.observed_of, config.batch_size)
+        self.observer = Observer(self.programs, self.streams, job.splits, workdir, config.batch_size)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.saved = float("-inf")
         self.best = Best()
-        self.weights: dict[str, dict] = {}
+        weighed = recipe.teachers if recipe.weighting is not None else ()
+        self.weights = TeacherWeights(workdir, weighed, self.classes.get("expression", ()))
         self.remarked: set[str] = set()
         self.validation: dict[int, dict] = {}  # scores on validation, of the best step and of the latest one
         self.state = self.initial_state()
@@ -121,24 +121,23 @@ class _Run:
         return state
 
     def all_phases(self) -> tuple[State, dict]:
-        starts = self.recipe.starts()
         for index, phase in enumerate(self.recipe.phases):
-            if int(self.state.step) < starts[index + 1]:
-                self.one_phase(phase, index, starts[index])
-            elif phase.name not in self.weights:
-                self.weights.update(self.stored_weights(wanted=True))
+            if index >= int(self.state.phase):
+                self.one_phase(phase, index)
+            else:
+                self.weights.recall(phase.name)
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
             self.state = self.checkpoints.restore_weights(self.best.step, self.state)
         return self.state, self.scores("test")
 
-    def one_phase(self, phase: Phase, index: int, start: int) -> None:
+    def one_phase(self, phase: Phase, index: int) -> None:
         """Runs a phase from wherever the state stands in it to its end."""
-        step = int(self.state.step)
+        step, taken = int(self.state.step), int(self.state.phase_step)
         extra = self.job.extra if phase.data == "all" else None
         stream = self.streams.training(self.job.splits["train"], extra, index)
-        if step == start:
-            self.begin(phase)
+        if taken == 0:
+            self.begin(phase, index)
             if phase.scored:
                 self.observe(phase, step)
         else:
@@ -147,46 +146,45 @@ class _Run:
         take = self.compile(phase, index, batch)
         leaves = take.flatten(self.state)
         every = evaluation_interval(self.job, phase)
-        self.progress.begin(phase.name, step - start)
+        self.progress.begin(phase.name, taken)
         in_flight: collections.deque = collections.deque()
+        over = False
         with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait:
-            while step < start + phase.steps:
+            while not over:
                 leaves, metrics = take(leaves, self.constants, batch)
-                step += 1
+                step, taken = step + 1, taken + 1
                 wait.watch(metrics["loss"])
                 in_flight.append(metrics["loss"])
                 if len(in_flight) > STEPS_AHEAD:
                     in_flight.popleft().block_until_ready()
                 self.progress.step(waited=wait.seconds)
-                end = step == start + phase.steps
-                if end or (step - start) % every == 0:
-                    self.state = take.unflatten(leaves)
-                if end:
-                    self.keep_weights(phase)
-                if end or (step - start) % self.config.log.every_steps == 0:
+                over = taken == phase.steps
+                due = over or taken % every == 0
+                if due or taken % self.config.log.every_steps == 0:
+                    # Waits for the steps under way, so that they count as training time.
                     self.write_metrics(phase, step, jax.device_get(metrics))
-                if end or (step - start) % every == 0:
-                    metrics["loss"].block_until_ready()  # so that steps still under way count as training time
+                if due:
+                    self.state = take.unflatten(leaves)
                     with self.progress.pause():
-                        if end or phase.scored:
-                            self.observe(phase, step)
-                        self.evaluate_and_save(phase, step, stream)
-                if not end:
+                        over = self.evaluate_and_save(phase, index, stream, over)
+                if not over:
                     batch = wait.next(stream)
         self.progress.end()
 
-    def begin(self, phase: Phase) -> None:
-        """Statistics over the training set, and a clean tally."""
-        state = self.state
+    def begin(self, phase: Phase, index: int) -> None:
+        """Statistics over the training set; tally, average and early stopping begin anew."""
+        self.best = self.best.begun()
+        state = enter(self.state, index)
         if phase.prepare is not None:
             params, stats = phase.prepare(
                 state.params, state.stats, self.constants, self.streams.evaluation(self.job.splits["train"])
             )
             state = dataclasses.replace(state, params=params, stats=stats)
         tally = jax.tree.map(jnp.zeros_like, state.tally)
+        average = averaging.restart(state.average, state.params, state.stats)
         # A copy: the step donates its state, and preparing may have passed leaves through.
         self.state = jax.device_put(
-            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally)), self.placement.state
+            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally, average=average)), self.placement.state
         )
 
     def compile(self, phase: Phase, index: int, batch: Tree) -> PhaseStep:
@@ -225,41 +223,56 @@ class _Run:
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
 
-    def evaluate_and_save(self, phase: Phase, step: int, stream: Any) -> None:
+    def evaluate_and_save(self, phase: Phase, index: int, stream: Any, over: bool) -> bool:
+        """Scores the student where the phase lets it, and saves; at the phase's end the state goes on to the next.
+
+        Returns:
+          Whether the phase is over: it was, or it has waited too long for a better score.
+        """
+        step = int(self.state.step)
+        if over or phase.scored:
+            self.observe(phase, step)
         if phase.scored:
             scores = self.split_scores("validation")
             score = evaluation.selection_score(scores["student"], self.config.select.metric)
-            self.best = self.best.improved(step, score)
+            self.best = self.best.improved(step, score, self.config.early_stopping.min_delta)
             self.validation = {
                 s: v for s, v in {**self.validation, step: scores}.items() if s in (step, self.best.step)
             }
             self.log.write(step, phase.name, flatten(scores["student"], "validation"))
             self.progress.note(f"validation {self.config.select.metric} {score:.4f} (best {self.best.score:.4f})")
-        last = step == self.recipe.starts()[-1]
+            over = over or self.stops_early(phase)
+        if over:
+            self.weights.keep(phase.name, self.state.tally)
+            self.state = enter(self.state, index + 1)
+        last = over and index + 1 == len(self.recipe.phases)
         waited = time.monotonic() - self.saved >= self.config.checkpoint.min_seconds
         if agreed(last or self.best.step == step or waited):
             self.checkpoints.save(self.state, stream, self.best)
             self.saved = time.monotonic()
+        return over
+
+    def stops_early(self, phase: Phase) -> bool:
+        """Whether the last evaluations of a phase that is not over were too many without a better score; says so."""
+        if not 0 < self.config.early_stopping.patience <= self.best.waited:
+            return False
+        taken = int(self.state.phase_step)
+        self.best = self.best.ended(phase.name, taken)
+        logging.info(
+            "Phase %s stops early, after %d of %d steps: %d evaluations did not beat %s %.4f by more than %g.",
+            *(phase.name, taken, phase.steps, self.best.waited, self.config.select.metric, self.best.phase_score),
+            self.config.early_stopping.min_delta,
+        )
+        return True
 
     def observe(self, phase: Phase, step: int) -> None:
-        """Stores what the networks make of a few fixed examples, for the report's pictures."""
-        if self.programs.observe is None:
-            return
-        with jax.transfer_guard("allow"):
-            (batch,) = self.streams.evaluation(self.observed, part_of=self.observed_of)
-            found = jax.device_get(self.programs.observe(self.state.params, self.state.stats, self.constants, batch))
-            targets = {name: evaluation.fetch(batch[name]) for name in observations.TARGETS if name in batch}
-            rows = evaluation.fetch(batch["mask"])
-        if jax.process_index() == 0:
-            arrays = {name: np.asarray(values)[rows] for name, values in {**found, **targets}.items()}
-            observations.write(self.workdir, phase.name, step, arrays, self.classes.get("expression", ()))
+        self.observer.observe(weights_for_use(self.state), self.constants, phase.name, step)
 
     def split_scores(self, split: str) -> dict:
         with jax.transfer_guard("allow"):
             predictions, columns = evaluation.collect(
                 self.programs.predict,
-                self.state.params,
-                self.state.stats,
+                *weights_for_use(self.state),
                 self.constants,
                 self.streams.evaluation(self.job.splits[split]),
             )
@@ -279,10 +292,15 @@ class _Run:
                 "best": self.best.score if self.best.step >= 0 else None,
             },
             "selected_on": self.selected_on(),
+            "stopped_early": {
+                phase.name: {"steps": self.best.stopped[phase.name], "of": phase.steps}
+                for phase in self.recipe.phases
+                if phase.name in self.best.stopped
+            },
             "student": found.pop("student"),
             "teachers": found,
             "variants": variants,
-            "weights": self.weights,
+            "weights": self.weights.phases,
             "remarks": remarks,
         }
 
@@ -309,44 +327,6 @@ class _Run:
             return None
         return "test" if self.config.data.split.validation_is_test else "validation"
 
-    def phase_weights(self, phase: Phase) -> dict[str, dict]:
-        """Mean weight of each teacher in the phase just finished, over all examples and by class."""
-        tally = jax.device_get(self.state.tally)
-        rows, names = tally["rows"], [*self.classes.get("expression", ()), "unlabelled"]
-        if not rows.sum():
-            return {}
-        means = tally["weights"] / np.maximum(rows, 1.0)[:, None]
-        total = tally["weights"].sum(0) / rows.sum()
-        as_dict = lambda row: dict(zip(self.recipe.teachers, map(float, row), strict=True))  # noqa: E731
-        by_class = {name: as_dict(row) for name, row, n in zip(names, means, rows, strict=True) if n}
-        return {phase.name: {"mean": as_dict(total), "by_class": by_class}}
-
-    def keep_weights(self, phase: Phase) -> None:
-        """Writes a finished phase's weights before its last checkpoint, so that none is lost in between."""
-        if self.recipe.weighting is not None:
-            self.weights |= self.stored_weights() | self.phase_weights(phase)
-            self.write_json("teacher_weights.json", self.weights)
-
-    def stored_weights(self, wanted: bool = False) -> dict[str, dict]:
-        """What `keep_weights` wrote; empty where there is no file, which is said where it is `wanted`."""
-        path = self.workdir / "teacher_weights.json"
-        if not path.exists():
-            if wanted and self.recipe.weighting is not None and path.name not in self.remarked:
-                self.remarked.add(path.name)
-                logging.warning("%s is gone: the scores will lack the teachers' weights in the phases before.", path)
-            return {}
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{path} cannot be read as JSON ({error}). Restore it, or remove it: the run then goes on, and its "
-                "scores lack the teachers' weights in the phases before."
-            ) from error
-
-    def write_json(self, name: str, content: Any) -> None:
-        if jax.process_index() == 0:
-            write_whole(self.workdir / name, json.dumps(content, indent=2))
-
 
 def evaluation_interval(job: Job, phase: Phase) -> int:
     """Steps between evaluations; an epoch is one of the phase's own data, extra examples included, as in its length."""
@@ -361,12 +341,6 @@ def evaluation_interval(job: Job, phase: Phase) -> int:
         total_steps=phase.steps,
         section="config.evaluation.",
     )
-
-
-def few_examples(examples: Examples, batch_size: int) -> Examples:
-    """A fixed sample of no more than a batch: the examples of lowest id, which is a hash, in their order."""
-    count = min(len(examples), batch_size, observations.EXAMPLES)
-    return examples.select(np.sort(np.argsort(examples.ids, kind="stable")[:count]))
 
 
 def flatten(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from emokd.errors import InputError, excerpt, nearest
 from emokd.phase import Recipe, Tree, path_string
+from emokd.training import averaging
 from emokd.training.sharding import replicated
 from emokd.training.state import State, create_state
 
@@ -54,6 +55,7 @@ def create_placement(recipe: Recipe, config: ml_collections.ConfigDict, mesh: Me
     state = dataclasses.replace(
         jax.tree.map(lambda _: everywhere, abstract),
         params=params,
+        average=averaging.restart(abstract.average, params, jax.tree.map(lambda _: everywhere, abstract.stats)),
         optimizer=place_optimizer(abstract.optimizer, abstract.params, params, everywhere),
     )
     return Placement(mesh, state, place_tree(recipe.constants, config.sharding, "teachers", mesh))

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jaxtyping import Array
 
 from emokd.phase import Recipe, Tree, label_parameters
+from emokd.training import averaging
 from emokd.training.optimizer import create_optimizer
 
 
@@ -19,9 +21,13 @@ class State:
     """Checkpointed whole; what a step may change of it is donated to the step.
 
     Attributes:
-      step: global step, int32.
+      step: steps of the whole run so far, int32.
+      phase: index of the phase that takes the next step, int32; the number of phases at the run's end.
+      phase_step: steps of that phase so far, int32. A phase may end early, so this does not follow from `step`.
       params: parameters that learn in at least one phase.
       stats: BatchNorm statistics and other running values.
+      average: the student's moving average over the present phase, `params` and `stats` with the student's entries of
+        those; empty where `config.ema.decay` is 0.
       optimizer: the optimiser's state; the same tree in every phase.
       weighting: the teacher-weighting chain's state.
       tally: sums over the present phase of the weights each teacher received, by class: `weights`
@@ -30,8 +36,11 @@ class State:
     """
 
     step: Array
+    phase: Array
+    phase_step: Array
     params: Tree
     stats: Tree
+    average: Tree
     optimizer: Any
     weighting: Tree
     tally: Tree
@@ -64,8 +73,11 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
     optimizer = create_optimizer(config.optimizer, recipe.phases[0], labels, recipe.groups)
     return State(
         step=jnp.zeros((), jnp.int32),
+        phase=jnp.zeros((), jnp.int32),
+        phase_step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
+        average=averaging.create(recipe, config.ema.decay, params, stats),
         optimizer=optimizer.init(params),
         weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else {},
         tally=empty_tally(classes, len(recipe.teachers)) if recipe.weighting else {},
@@ -73,8 +85,31 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
     )
 
 
+def weights_for_use(state: State) -> tuple[Tree, Tree]:
+    """Parameters and statistics for all that is no training: scoring, observing, the student's folder.
+
+    The student's are its average where there is one; all else is as the last step left it.
+    """
+    if not state.average:
+        return state.params, state.stats
+    return {**state.params, **state.average["params"]}, {**state.stats, **state.average["stats"]}
+
+
+def enter(state: State, phase: int) -> State:
+    """The state before the first step of a phase, on its own shardings; the phase before it is over.
+
+    Args:
+      state: a state, not traced.
+      phase: the phase's index; the number of phases where the run is over.
+    """
+    index, none = (jax.device_put(np.int32(n), x.sharding) for n, x in ((phase, state.phase), (0, state.phase_step)))
+    return dataclasses.replace(state, phase=index, phase_step=none)
+
+
 def which_move(state: State, labels: Tree, learns: Collection[str]) -> State:
-    """For each leaf of the state, whether a step of a phase may change it: all but the key and the resting groups.
+    """For each leaf of the state, whether a step of a phase may change it.
+
+    All may but the key, the phase's index and the resting groups.
 
     Args:
       state: the state.
@@ -82,11 +117,17 @@ def which_move(state: State, labels: Tree, learns: Collection[str]) -> State:
       learns: the groups that learn.
     """
     moments = state.optimizer.inner_states
+    learning = jax.tree.map(lambda label: label in learns, labels)
+    average = jax.tree.map(lambda _: True, state.average)
+    if average:
+        average["params"] = {name: learning[name] for name in average["params"]}
     return dataclasses.replace(
         jax.tree.map(lambda _: True, state),
-        params=jax.tree.map(lambda label: label in learns, labels),
+        params=learning,
+        average=average,
         optimizer=state.optimizer._replace(
             inner_states={g: jax.tree.map(lambda _, g=g: g in learns, moments[g]) for g in moments}
         ),
+        phase=False,
         key=False,
     )

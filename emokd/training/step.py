@@ -10,8 +10,10 @@ import ml_collections
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from emokd.labels import class_ids, has_class
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
+from emokd.training import averaging
 from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
@@ -102,9 +104,10 @@ def update_tally(
     """Adds a batch's teacher weights to the sums by class."""
     count = tally["rows"].shape[0]
     unlabelled = jnp.full(rows.shape, count - 1, jnp.int32)
-    if labels is not None and labels.ndim == 2:  # votes: the majority's class
-        labels = jnp.where(labels.sum(-1) > 0, labels.argmax(-1).astype(jnp.int32), -1)
-    classes = unlabelled if labels is None else jnp.where(labels >= 0, labels.astype(jnp.int32), unlabelled)
+    if labels is None:
+        classes = unlabelled
+    else:  # of votes the majority's class
+        classes = jnp.where(has_class(labels), class_ids(labels).astype(jnp.int32), unlabelled)
     one_hot = jax.nn.one_hot(classes, count, dtype=jnp.float32) * rows.astype(jnp.float32)[:, None]
     return {
         "weights": tally["weights"] + jnp.dot(one_hot.T, weights, precision="highest"),
@@ -143,12 +146,14 @@ def create_train_step(
 ) -> Callable[..., tuple[State, Metrics]]:
     """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`.
 
+    Beside losses and weights the metrics are `gradient_norm`, over all parameters that learn in the phase, before any
+    clipping, and `learning_rate`, before the groups' multipliers.
+
     Raises:
       InputError: `config.accumulate` does not fit the batch, or a phase's losses compare the examples of a batch.
     """
     check_accumulation(recipe, config)
     optimizers = [create_optimizer(config.optimizer, phase, labels, recipe.groups) for phase in recipe.phases]
-    starts = recipe.starts()
 
     def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
         grads, outcome, weights, weighting = gradients(
@@ -158,22 +163,29 @@ def create_train_step(
             # optax raises a float to the power of an int32 count, which strict promotion would refuse.
             with jax.numpy_dtype_promotion("standard"):
                 updates, optimizer = optimizers[phase].update(
-                    grads, state.optimizer, state.params, phase_step=state.step - starts[phase]
+                    grads, state.optimizer, state.params, phase_step=state.phase_step
                 )
+                rate = jnp.asarray(recipe.phases[phase].learning_rate(state.phase_step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
+            # Of resting groups not even zeros are asked for, or their backward pass might come back.
+            learning = split_parameters(grads, labels, set(recipe.phases[phase].learns))[0]
+            norm = optax.global_norm([gradient.astype(jnp.float32) for gradient in learning])
+        metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         tally = state.tally
         if weights is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
         state = dataclasses.replace(
             state,
             step=state.step + 1,
+            phase_step=state.phase_step + 1,
             params=params,
             stats=outcome.stats,
+            average=averaging.update(state.average, params, outcome.stats, state.phase_step + 1, config.ema.decay),
             optimizer=optimizer,
             weighting=weighting,
             tally=tally,
         )
-        return state, _summary(recipe, outcome, weights)
+        return state, metrics
 
     return train_step
 

@@ -1,24 +1,15 @@
 """Evidence for weighing teachers: which rows have labels, and how wrong each teacher is on them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError
-
-READ_LOGITS = ("correct_only", "ebkd", "where_unlabelled")
-"""Weightings for which a teacher's error alone is not enough."""
-
-Labels = Int[Array, " B"] | Float[Array, "B C"]
-
-
-def labelled_rows(labels: Labels) -> Bool[Array, " B"]:
-    """Which rows have a label: an id that is not negative, or a distribution that is not all zero."""
-    return labels >= 0 if labels.ndim == 1 else (labels != 0).any(-1)
+from emokd.labels import Labels, has_class
 
 
 def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Float[Array, "B K"]:
@@ -27,7 +18,7 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
     An id of C or more counts as C - 1; `Evidence.impossible` finds those.
     """
     log_p = jax.nn.log_softmax(teacher_logits.astype(jnp.float32))
-    labelled = labelled_rows(labels)[:, None]
+    labelled = has_class(labels)[:, None]
     if labels.ndim == 1:
         # Not mode="fill" with NaN: XLA's CPU compiler drops such a NaN where an exponential follows.
         ids = jnp.clip(labels, 0, teacher_logits.shape[-1] - 1)[:, None, None]
@@ -40,7 +31,7 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a weighting may look at; see `emokd.weighting.chain` for each part. Absent parts are None, save the mask."""
+    """What a weighting may look at, see `emokd.weighting.transform`. Absent parts are None, save the mask."""
 
     teacher_logits: Array | None
     labels: Array | None
@@ -60,7 +51,7 @@ class Evidence:
         """Rows that have a label and are not padding."""
         if self.given_errors is not None:
             return (~jnp.isnan(self.given_errors).any(-1) & self.mask)[:, None]
-        return (labelled_rows(self.labels) & self.mask)[:, None]
+        return (has_class(self.labels) & self.mask)[:, None]
 
     @property
     def impossible(self) -> Bool[Array, "B 1"]:
@@ -72,21 +63,21 @@ class Evidence:
 
 def checked(
     name: str,
-    needs: tuple[str, ...],
+    reads: Collection[str],
     weights: Float[Array, "B K"],
     given: Mapping[str, Any],
 ) -> Evidence:
     """The evidence among the keyword arguments `given`, once its shapes agree with the weights'.
 
     Raises:
-      InputError: a part that the weighting `name` needs is missing, or a shape or dtype is wrong.
+      InputError: a part that the weighting `name` reads is missing, or a shape or dtype is wrong.
     """
     errors = given.get("errors")
-    # Errors stand for the cross-entropy, not for what else a rule may read in the logits.
-    replaced = ("teacher_logits", "labels") if errors is not None and name not in READ_LOGITS else ()
-    for key in needs:
-        if given.get(key) is None and key not in replaced:
-            raise InputError(f"The weighting {name!r} needs {key!r}, which this recipe or this data does not give.")
+    for part in sorted(reads):
+        # Errors that are not given are the cross-entropy of these two.
+        for key in ("teacher_logits", "labels") if part == "errors" and errors is None else (part,):
+            if given.get(key) is None:
+                raise InputError(f"The weighting {name!r} needs {key!r}, which this recipe or this data does not give.")
     if weights.ndim != 2 or weights.dtype != jnp.float32:
         raise InputError(f"{name}: weights must be float32 [batch, teachers], not {weights.dtype} {weights.shape}.")
     batch, teachers = weights.shape

@@ -13,9 +13,10 @@ from PIL import Image
 from emokd.data import canvases, sources
 from emokd.data.canvases import BadImages
 from emokd.data.decode import DecodeError, to_canvas
-from emokd.data.examples import UNLABELLED, Examples, Rows
+from emokd.data.examples import Examples, Rows
 from emokd.data.pipeline import epoch_order, evaluation_batches, train_batches
 from emokd.errors import InputError
+from emokd.labels import UNLABELLED
 
 SIZE = 6
 

@@ -188,18 +188,28 @@ def folder_of_pictures(folder: pathlib.Path, levels: int) -> None:
         PIL.Image.fromarray(pixels).save(folder / "ab"[i % 2] / f"{i}.bmp")  # no two of one size
 
 
-def test_a_picture_replaced_by_one_of_the_same_size_is_named(tmp_path):
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_picture_replaced_by_one_of_the_same_size_is_named(tmp_path, compare):
+    """In the splits and among the extra pictures; however the search for copies goes."""
     folder_of_pictures(tmp_path, 20)
     config = paint(smkd.default_config(), steps=1)
     config.data.update({"source": "image_folder", "dir": str(tmp_path)})
-    config.data.options = {}
-    was = describe(datasets.load_splits(config), config)
-    assert differences(was, describe(datasets.load_splits(config), config)) == []
+    config.data.options, config.data.split.compare_copies = {}, compare
+    config.data.extra.update({"source": "image_folder", "dir": str(tmp_path)})
+    was = describe(*datasets_and_config(config))
+    assert differences(was, describe(*datasets_and_config(config))) == []
     size = (tmp_path / "a" / "4.bmp").stat().st_size
     PIL.Image.fromarray(np.random.default_rng(99).integers(0, 256, (20, 16, 3), np.uint8)).save(tmp_path / "a/4.bmp")
     assert (tmp_path / "a" / "4.bmp").stat().st_size == size
-    (change,) = differences(was, describe(datasets.load_splits(config), config))
-    assert change == "the content of 1 examples (a/4.bmp)"
+    assert differences(was, describe(*datasets_and_config(config))) == [
+        "the content of 1 examples (a/4.bmp)",
+        "the content of 1 unlabelled examples (data.extra) (a/4.bmp)",
+    ]
+
+
+def datasets_and_config(config):
+    splits, extra = datasets.load_data(config)
+    return splits, config, extra
 
 
 def test_targets_that_came_or_went_are_named():

@@ -127,7 +127,10 @@ def test_a_run_with_cached_teachers_is_that_with_live_ones(teachers, tmp_path):
         ({"teachers.two.size": 20}, r"teachers.two.preprocessing.size \(was 16, now 20\)"),
         ({"data.options.seed": 1}, r"examples.labelled.names \(was 44 \(\w+\), now 44 \(\w+\)\)"),
         ({"data.options.train": 25}, r"examples.labelled.names \(was 44 \(\w+\), now 45 \(\w+\)\)"),
-        ({"data.options.size": 32}, r"labelled.contents \(was \w+, now \w+\), examples.labelled.pixels \(was \w+, now"),
+        (
+            {"data.options.size": 32},
+            r"labelled.pixels \(was \w+, now \w+\), examples.labelled.pictures.\S+ \(was \w{8}, now \w{8}\), .* more",
+        ),
         ({"data.canvas": 20}, r"canvas \(was 16, now 20\)"),
         ({"data.fit": "pad"}, r"fit \(was crop, now pad\)"),
         ({"data.augment.flip": 0.1}, r"since it was made: augment.flip \(was 0.5, now 0.1\)\."),
@@ -153,11 +156,11 @@ def test_a_stale_cache_is_refused_naming_what_changed(written, tmp_path, changes
 
 
 def make_pictures(folder):
-    """Class folders of uncompressed pictures: files of one size."""
+    """Class folders of uncompressed pictures: no two files of one size."""
     for label, name in enumerate(EXPRESSIONS):
         (folder / name).mkdir(parents=True)
         for i in range(6):
-            paint_noise(folder / name / f"{i}.bmp", seed=label * 6 + i)
+            paint_noise(folder / name / f"{i}.bmp", seed=label * 6 + i, side=SIZE + label * 6 + i)
 
 
 def paint_noise(path, seed, side=SIZE):
@@ -170,23 +173,32 @@ def pack(folder):
             archive.write(path, path.relative_to(folder))
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_a_single_picture_that_is_replaced_makes_a_cache_stale(teachers, tmp_path, packed):
-    """One whose pixels the key does not hold, by a larger one and by one of the same size."""
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_picture_replaced_by_one_of_the_same_size_makes_a_cache_stale_and_is_named(teachers, tmp_path, compare):
+    """One whose pixels the key does not hold; in a folder and, of the same bytes, in an archive."""
     folder = tmp_path / "set"
     make_pictures(folder)
     pack(folder)
     config = make_config(smkd, teachers, **{"cache.dir": str(tmp_path / "cache")}).unlock()
-    config.data.source, config.data.options = "image_folder", {}
-    config.data.dir = f"{folder}.zip" if packed else str(folder)
+    config.data.source, config.data.options, config.data.dir = "image_folder", {}, str(folder)
+    config.data.split.compare_copies = compare
     write(config, tmp_path / "cache")
-    job.create_job(config, no_training)
+    packed = configuration.locked(config, {"data.dir": f"{folder}.zip"})
+    for same in (config, packed):
+        job.create_job(same, no_training)
     unseen = caching._pictures(datasets.load_splits(config).values()).keys[2]
-    for side in (SIZE + 4, SIZE):
-        paint_noise(folder / unseen, seed=100, side=side)
-        pack(folder)
-        with pytest.raises(InputError, match=r"since it was made: examples.labelled.contents \(was \w+, now \w+\)\. "):
-            job.create_job(config, no_training)
+    size = (folder / unseen).stat().st_size
+    paint_noise(folder / unseen, seed=100, side=Image.open(folder / unseen).width)
+    assert (folder / unseen).stat().st_size == size
+    pack(folder)
+    named = rf"since it was made: examples.labelled.pictures.{unseen} \(was \w+, now \w+\)\. Restore that, or make"
+    for changed in (config, packed):
+        with pytest.raises(InputError, match=named):
+            job.create_job(changed, no_training)
+    with pytest.raises(
+        InputError, match=rf"another key \(examples.labelled.pictures.{unseen} .*; restore that, or use"
+    ):
+        write(config, tmp_path / "cache")
 
 
 def test_a_cache_whose_key_holds_no_contents_is_stale(written, tmp_path):
@@ -195,9 +207,9 @@ def test_a_cache_whose_key_holds_no_contents_is_stale(written, tmp_path):
     shutil.copytree(folder, tmp_path / "old")
     path = tmp_path / "old" / "cache.json"
     description = json.loads(path.read_text())
-    del description["key"]["examples"]["labelled"]["contents"]
+    del description["key"]["examples"]["labelled"]["pictures"]
     path.write_text(json.dumps(description))
-    with pytest.raises(InputError, match=r"since it was made: examples.labelled.contents \(was absent, now \w+\)\."):
+    with pytest.raises(InputError, match=r"since it was made: examples.labelled.pictures \(was absent, now there\)\."):
         job.create_job(configuration.locked(config, {"cache.dir": str(tmp_path / "old")}), no_training)
 
 

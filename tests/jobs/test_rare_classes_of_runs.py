@@ -41,15 +41,18 @@ def test_a_run_says_what_its_student_never_answers_and_selects_by_balanced_accur
     assert json.loads((workdir / "scores.json").read_text())["remarks"] == remarks
     training = datasets.load_splits(config)["train"]
     counts = np.bincount(training.columns["expression"], minlength=8)
+    silent = 0  # which classes a student of few steps leaves out differs from machine to machine
     for split in ("validation", "test"):
         again = scoring.evaluate_student(workdir, split)
         found = never(again["expression"]["confusion"], again["expression"]["classes"])
         told = [text for text in remarks if text.startswith(split.capitalize()) and "gives none" in text]
-        assert len(told) == 1 and found
-        for c, (name, count) in enumerate((n, found.get(n)) for n in training.classes["expression"]):
+        assert len(told) == bool(found)
+        silent += len(found)
+        for c, (name, count) in enumerate((n, found.get(n)) for n in training.classes["expression"] if told):
             assert (f"{name} ({count} example" in told[0]) == (name in found)
             assert name not in found or f"{counts[c]} in training" in told[0]
         assert [text for text in remarks if text.startswith(split.capitalize())] == again["remarks"]
+    assert silent
     for text in remarks:
         assert sum(text in warning for warning in warnings) == 1
         assert text in (workdir / "report.html").read_text()

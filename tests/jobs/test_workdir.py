@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-import types
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from emokd.errors import InputError
 from emokd.jobs import began, caching, datasets, job, locks, scoring, workdir
 from emokd.recipes import supervised
 from emokd.reporting.report import write_report
-from emokd.training import loop
 from emokd.training.programs import Programs
+from emokd.training.teacher_weights import TeacherWeights
 from emokd.weights import model_folder
 
 
@@ -350,4 +349,4 @@ def test_a_cache_under_way_is_not_written_twice(tmp_path, monkeypatch):
 def test_damaged_weights_of_teachers_name_their_file_and_the_remedy(tmp_path, content):
     (tmp_path / "teacher_weights.json").write_text(content)
     with pytest.raises(InputError, match=r"teacher_weights.json cannot be read .*remove it"):
-        loop._Run.stored_weights(types.SimpleNamespace(workdir=tmp_path))
+        TeacherWeights(tmp_path, ("one",), ("joy",)).recall("distill")

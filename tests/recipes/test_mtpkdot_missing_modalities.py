@@ -1,6 +1,5 @@
 """MT-PKDOT without a modality: its inputs kept out by name or dropped in training, its token hallucinated."""
 
-import dataclasses
 import functools
 import itertools
 
@@ -60,9 +59,8 @@ def hallucinated(world):
         index = [phase.name for phase in recipe.phases].index("hallucinate")
         step = create_train_step(recipe, make_config(**changes), parameter_labels(recipe))
         steps[name] = functools.partial(step, constants={}, batch=world.batch, phase=index)
-    start = dataclasses.replace(world.state, step=jnp.asarray(world.recipe.starts()[2], jnp.int32))
     compute = jax.jit(lambda states: {name: step(states[name]) for name, step in steps.items()})
-    states, losses = dict.fromkeys(steps, start), []
+    states, losses = dict.fromkeys(steps, world.state), []
     for _ in range(6):
         found = compute(states)
         states = {name: state for name, (state, _) in found.items()}

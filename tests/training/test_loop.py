@@ -13,8 +13,10 @@ from emokd.errors import InputError
 from emokd.phase import Recipe
 from emokd.reporting.progress import Progress
 from emokd.training import loop
+from emokd.training.observing import few_examples
 from emokd.training.programs import Programs
-from emokd.training.state import create_state
+from emokd.training.selection import check_early_stopping
+from emokd.training.state import create_state, enter, weights_for_use
 from emokd.training.step import create_train_step, parameter_labels
 
 STARTS = (0, 4, 7, 10)
@@ -25,15 +27,15 @@ class Killed(Exception):
     """Stands for the power cut."""
 
 
-_programs: dict[bool, Programs] = {}
+_programs: dict[tuple, Programs] = {}
 
 
 def programs_of(recipe: Recipe, config) -> Programs:
     """Compiled once for all runs here: they differ in what is watched, stored and chosen."""
-    watched = recipe.observe is not None
-    if watched not in _programs:
-        _programs[watched] = Programs(recipe, config, CLASSES)
-    return _programs[watched]
+    key = recipe.observe is not None, config.ema.decay
+    if key not in _programs:
+        _programs[key] = Programs(recipe, config, CLASSES)
+    return _programs[key]
 
 
 def run(recipe: Recipe, config, splits, workdir):
@@ -135,6 +137,63 @@ def test_the_last_step_is_kept_on_request(recipe, config, splits, tmp_path):
     assert scores["selected_on"] is None
 
 
+@pytest.mark.parametrize("killed", [0, 6, 7])
+def test_a_phase_that_gets_no_better_ends_early_and_a_resumed_run_does_alike(
+    recipe, config, splits, tmp_path, monkeypatch, killed
+):
+    """Nothing beats an accuracy by more than 1: each scored phase, of 3 steps, ends after its second evaluation."""
+    config.early_stopping.update({"patience": 1, "min_delta": 1.0})
+    if killed:
+        with monkeypatch.context() as patch:
+            kill_at(patch, killed)
+            with pytest.raises(Killed):
+                run(recipe, config, splits, tmp_path / "run")
+    state, scores = run(recipe, config, splits, tmp_path / "run")
+    assert scores["stopped_early"] == {name: {"steps": 2, "of": 3} for name in ("classify", "finetune")}
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    taken = [(r["phase"], r["step"]) for r in rows if "loss" in r]
+    assert taken[-5:] == [("distill", 4), ("classify", 5), ("classify", 6), ("finetune", 7), ("finetune", 8)]
+    # The same steps one by one, without the loop: an early end changes no step before it, and no step after it but its
+    # number. The run keeps its best step, so the optimiser's state is what shows the last one.
+    steps = programs_of(recipe, config)
+    expected = steps.create(jax.random.key(config.seed))
+    constants = jax.device_put(recipe.constants, steps.placement.constants)
+    for phase, count in enumerate((4, 2, 2)):
+        stream = loop.Streams(config, steps.mesh, splits=splits).training(splits["train"], None, phase)
+        expected = enter(expected, phase)
+        for _ in range(count):
+            batch = next(stream)
+            step = steps.step(phase, expected, constants, batch)
+            expected = step.unflatten(step(step.flatten(expected), constants, batch)[0])
+    jax.tree.map(np.testing.assert_array_equal, state.optimizer, jax.device_get(expected.optimizer))
+
+
+def test_the_average_is_what_is_scored_kept_and_continued(recipe, config, splits, tmp_path, monkeypatch):
+    config.ema.decay = 0.5
+    config.select.which = "last"
+    state, scores = run(recipe, config, splits, tmp_path / "whole")
+    config.select.which = "best"
+    best, _ = run(recipe, config, splits, tmp_path / "best")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 9)
+        with pytest.raises(Killed):
+            run(recipe, config, splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, run(recipe, config, splits, tmp_path / "run")[0], best)
+    test = splits["test"]
+    (params, _), x = weights_for_use(state), np.stack([test.inputs["x"](i) for i in range(13)])
+    assert (params["backbone"]["w"] != state.params["backbone"]["w"]).all()
+    answers = (x @ params["backbone"]["w"] @ params["head"]["w"] + params["head"]["b"]).argmax(-1)
+    assert scores["student"]["expression"]["accuracy"] == pytest.approx((answers == test.columns["expression"]).mean())
+
+
+def test_early_stopping_where_no_phase_is_scored_is_refused(recipe, config):
+    config.early_stopping.patience = 2
+    check_early_stopping(recipe, config)
+    unscored = dataclasses.replace(recipe, phases=recipe.phases[:1])
+    with pytest.raises(InputError, match="patience is 2, but in no phase of this run .distill. is the student scored"):
+        check_early_stopping(unscored, config)
+
+
 def test_an_epoch_picked_on_the_test_split_is_marked(recipe, config, splits, tmp_path):
     config.data.split.validation_is_test = True
     _, scores = run(recipe, config, {**splits, "validation": splits["test"]}, tmp_path / "run")
@@ -197,7 +256,7 @@ def test_a_few_fixed_examples_are_observed(splits, whole, watched):
 
 
 def test_the_examples_observed_are_those_of_lowest_id(splits):
-    few = loop.few_examples(splits["train"], 5)
+    few = few_examples(splits["train"], 5)
     ids = splits["train"].ids
     assert sorted(few.ids.tolist()) == sorted(ids.tolist())[:5]
     assert [splits["train"].keys.index(key) for key in few.keys] == sorted(np.argsort(ids)[:5].tolist())

@@ -128,7 +128,7 @@ def compiled(recipe, config, batch):
 
 
 def test_parameters_moments_and_teachers_are_split_from_birth(compiled):
-    state, constants, _, after = compiled(SPLIT)
+    state, constants, _, after = compiled({**SPLIT, "ema.decay": 0.9})
     for now in (state, after):
         moments = {name: now.optimizer.inner_states[name].inner_state[1] for name in ("backbone", "head", "adapters")}
         for tree in (now.params, moments["backbone"].mu, moments["backbone"].nu):
@@ -137,6 +137,8 @@ def test_parameters_moments_and_teachers_are_split_from_birth(compiled):
             assert shard_shapes(tree["adapters"]["a"]) == shard_shapes(tree["adapters"]["b"]) == {(2, 4)}
         for tree in (now.params, moments["head"].mu):  # of 12 elements: too small
             assert shard_shapes(tree["head"]["w"]) == {(4, 3)}
+        average = now.average["params"]
+        assert shard_shapes(average["backbone"]["w"]) == {(3, 4)} and shard_shapes(average["head"]["w"]) == {(4, 3)}
         assert shard_shapes(now.stats["mean"]) == {(4,)}
     assert shard_shapes(constants["a"]["features"]) == {(3, 4)}
     assert shard_shapes(constants["a"]["logits"]) == {(4, 3)}

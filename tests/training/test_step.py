@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from emokd.errors import InputError
@@ -149,6 +150,20 @@ def test_a_measure_is_logged_as_the_mean_of_its_rows(recipe, config, batch):
             rows_of = put_batch({k: np.asarray(v) for k, v in batch.items()}, mesh)
             _, metrics = compiled_step(changed, config)(state, constants, rows_of, phase=0)
             np.testing.assert_allclose([metrics["some"], metrics["all"]], [wanted, x.mean()], rtol=1e-5)
+
+
+def test_the_gradients_norm_is_that_of_what_learns_before_clipping_and_the_rate_is_the_phases(recipe, config, batch):
+    config.optimizer.clip_norm = 1e-3
+    rate = optax.linear_schedule(0.5, 0.1, 4)
+    recipe = dataclasses.replace(recipe, phases=[dataclasses.replace(recipe.phases[0], learning_rate=rate)])
+    labels, step = parameter_labels(recipe), compiled_step(recipe, config)
+    state = create_state(recipe, config, 3, jax.random.key(config.seed))
+    for expected in (0.5, 0.4):
+        grads = gradients(recipe, recipe.phases[0], labels, state, recipe.constants, batch)[0]
+        squares = [np.square(np.asarray(g, np.float64)).sum() for g in jax.tree.leaves(grads)]  # the head's are zeros
+        state, metrics = step(state, recipe.constants, batch, phase=0)
+        assert metrics["gradient_norm"] == pytest.approx(np.sqrt(sum(squares)), rel=1e-4)
+        assert metrics["learning_rate"] == pytest.approx(expected)
 
 
 def test_parameter_in_no_group_and_in_two_groups_are_named():

@@ -9,7 +9,9 @@ from scipy import special
 
 from emokd.errors import InputError
 from emokd.weighting import chain as weighting
+from emokd.weighting import rules
 from emokd.weighting.evidence import cross_entropies
+from emokd.weighting.transform import initial
 
 LABELLED = {
     "relevance": {"temperature": 0.7},
@@ -21,7 +23,7 @@ LABELLED = {
 
 
 def weigh(transform, batch, teachers, **evidence):
-    weights = weighting.initial(batch, teachers)
+    weights = initial(batch, teachers)
     new, _ = jax.jit(transform.update)(weights, transform.init(weights), **evidence)
     assert new.dtype == jnp.float32 and new.shape == (batch, teachers)
     return np.asarray(new)
@@ -76,17 +78,17 @@ def random_case(seed=0, batch=32, teachers=3, classes=5):
 @pytest.mark.parametrize(
     ("transform", "errors", "expected"),
     [
-        (weighting.relevance(), [0.0, 1.0], [0.7310586, 0.2689414]),
-        (weighting.relevance(), [-np.log(0.9), -np.log(0.3)], [0.75, 0.25]),
-        (weighting.relevance(), [0.4, 0.4, 0.4], [1 / 3, 1 / 3, 1 / 3]),
-        (weighting.relevance(0.5), [0.0, 1.0], [0.8807971, 0.1192029]),
-        (weighting.true_probability(), [-np.log(0.9), -np.log(0.3)], [0.9, 0.3]),
-        (weighting.ca_mkd(), [0.0, 1.0, 2.0], [0.4549847, 0.3776358, 0.1673795]),
-        (weighting.ca_mkd(), [0.0, 1.0], [0.7310586, 0.2689414]),
-        (weighting.correct_only(), [0.1, 0.2, 2.0], [0.5, 0.5, 0.0]),
-        (weighting.correct_only(), [2.0, 3.0, 4.0], [1 / 3, 1 / 3, 1 / 3]),
-        (weighting.most_confident(), [0.5, 0.1, 2.0], [0.0, 1.0, 0.0]),
-        (weighting.most_confident("sample"), [0.5, 0.1, 2.0], [0.0, 1.0, 0.0]),
+        (rules.relevance(), [0.0, 1.0], [0.7310586, 0.2689414]),
+        (rules.relevance(), [-np.log(0.9), -np.log(0.3)], [0.75, 0.25]),
+        (rules.relevance(), [0.4, 0.4, 0.4], [1 / 3, 1 / 3, 1 / 3]),
+        (rules.relevance(0.5), [0.0, 1.0], [0.8807971, 0.1192029]),
+        (rules.true_probability(), [-np.log(0.9), -np.log(0.3)], [0.9, 0.3]),
+        (rules.ca_mkd(), [0.0, 1.0, 2.0], [0.4549847, 0.3776358, 0.1673795]),
+        (rules.ca_mkd(), [0.0, 1.0], [0.7310586, 0.2689414]),
+        (rules.correct_only(), [0.1, 0.2, 2.0], [0.5, 0.5, 0.0]),
+        (rules.correct_only(), [2.0, 3.0, 4.0], [1 / 3, 1 / 3, 1 / 3]),
+        (rules.most_confident(), [0.5, 0.1, 2.0], [0.0, 1.0, 0.0]),
+        (rules.most_confident("sample"), [0.5, 0.1, 2.0], [0.0, 1.0, 0.0]),
     ],
 )
 def test_known_answers(transform, errors, expected):
@@ -192,7 +194,7 @@ def test_extreme_logits_stay_finite():
                 labels=jnp.array([0, 2]),
             )
         ).all()
-    certain = weigh(weighting.ebkd(), 2, 2, teacher_logits=jnp.asarray(logits))
+    certain = weigh(rules.ebkd(), 2, 2, teacher_logits=jnp.asarray(logits))
     np.testing.assert_allclose(certain, 0.5)
 
 
@@ -229,7 +231,7 @@ def test_an_impossible_class_id_is_loud(name):
 def test_an_impossible_class_id_spoils_the_choice_for_a_batch():
     logits, labels, _ = random_case(batch=4)
     labels[2] = 5
-    assert np.isnan(weigh(weighting.most_confident(), 4, 3, teacher_logits=jnp.asarray(logits), labels=labels)).all()
+    assert np.isnan(weigh(rules.most_confident(), 4, 3, teacher_logits=jnp.asarray(logits), labels=labels)).all()
 
 
 # Choosing one teacher
@@ -239,7 +241,7 @@ def test_most_confident_per_batch_uses_the_mean_over_labelled_rows():
     errors = [[0.1, 0.5], [0.1, 0.5], [3.0, 0.5], [0.0, 9.0]]
     labels = jnp.array([0, 0, 0, -1])
     ours = weigh(
-        weighting.most_confident(),
+        rules.most_confident(),
         4,
         2,
         teacher_logits=logits_for(errors),
@@ -247,7 +249,7 @@ def test_most_confident_per_batch_uses_the_mean_over_labelled_rows():
     )
     np.testing.assert_array_equal(ours, [[0, 1]] * 4)
     each = weigh(
-        weighting.most_confident(per="sample"),
+        rules.most_confident(per="sample"),
         4,
         2,
         teacher_logits=logits_for(errors),
@@ -255,7 +257,7 @@ def test_most_confident_per_batch_uses_the_mean_over_labelled_rows():
     )
     np.testing.assert_array_equal(each, [[1, 0], [1, 0], [0, 1], [0.5, 0.5]])
     none = weigh(
-        weighting.most_confident(),
+        rules.most_confident(),
         4,
         2,
         teacher_logits=logits_for(errors),
@@ -265,8 +267,8 @@ def test_most_confident_per_batch_uses_the_mean_over_labelled_rows():
 
 
 def test_only_and_uniform():
-    np.testing.assert_array_equal(weigh(weighting.only(1), 2, 3), [[0, 1, 0]] * 2)
-    out, _ = weighting.uniform().update(jnp.zeros((2, 4)), optax.EmptyState())
+    np.testing.assert_array_equal(weigh(rules.only(1), 2, 3), [[0, 1, 0]] * 2)
+    out, _ = rules.uniform().update(jnp.zeros((2, 4)), optax.EmptyState())
     np.testing.assert_array_equal(out, np.full((2, 4), 0.25))
     with pytest.raises(InputError, match="there are 3 teachers"):
-        weigh(weighting.only(3), 2, 3)
+        weigh(rules.only(3), 2, 3)

@@ -6,14 +6,16 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from emokd.errors import InputError
 from emokd.weighting import chain as weighting
+from emokd.weighting import modifiers, rules
+from emokd.weighting.transform import initial
 
 
 def weigh(transform, batch, teachers, **evidence):
-    weights = weighting.initial(batch, teachers)
+    weights = initial(batch, teachers)
     new, _ = jax.jit(transform.update)(weights, transform.init(weights), **evidence)
     return np.asarray(new)
 
@@ -48,7 +50,7 @@ def test_padding_counts_for_nothing(spec):
     update = jax.jit(transform.update)
 
     def two_steps(rows, mask):
-        weights = weighting.initial(rows, 3)
+        weights = initial(rows, 3)
         state = transform.init(weights)
         for _ in range(2):
             evidence = {"teacher_logits": logits[:rows], "labels": labels[:rows], "gradients": gradients[:rows]}
@@ -97,8 +99,8 @@ def test_aekd_agrees_with_slsqp(scale):
 
 
 def weigh_aekd(gradients, bound):
-    transform = weighting.aekd(bound)
-    weights = weighting.initial(*gradients.shape[:2])
+    transform = rules.aekd(bound)
+    weights = initial(*gradients.shape[:2])
     return jax.jit(transform.update)(weights, transform.init(weights), gradients=gradients)[0]
 
 
@@ -141,11 +143,11 @@ def test_where_unlabelled_gives_each_part_its_own_rows():
 def test_statistics_inside_where_unlabelled_are_of_its_rows():
     logits = jnp.broadcast_to(jnp.float32([[[1.0, 0.0], [0.0, 1.0]]]), (3, 2, 2))
     labels = jnp.array([0, -1, 0])
-    transform = weighting.where_unlabelled(
-        optax.chain(weighting.relevance(), weighting.smooth(0.5)),
-        optax.chain(weighting.uniform(), weighting.smooth(0.5)),
+    transform = modifiers.where_unlabelled(
+        optax.chain(rules.relevance(), modifiers.smooth(0.5)),
+        optax.chain(rules.uniform(), modifiers.smooth(0.5)),
     )
-    weights = weighting.initial(3, 2)
+    weights = initial(3, 2)
     out, state = transform.update(weights, transform.init(weights), teacher_logits=logits, labels=labels)
     np.testing.assert_allclose(state.labelled[1].average, out[0], rtol=1e-6)
     np.testing.assert_allclose(state.unlabelled[1].average, [0.5, 0.5], rtol=1e-6)
@@ -154,8 +156,8 @@ def test_statistics_inside_where_unlabelled_are_of_its_rows():
 def test_smooth_is_a_corrected_moving_average():
     rng = np.random.default_rng(0)
     batches = rng.dirichlet(np.ones(3), (5, 4)).astype(np.float32)
-    transform = weighting.smooth(0.8)
-    state = transform.init(weighting.initial(4, 3))
+    transform = modifiers.smooth(0.8)
+    state = transform.init(initial(4, 3))
     raw, earlier = np.zeros(3), np.zeros(3)
     for step, batch in enumerate(batches, start=1):
         rows, state = transform.update(jnp.asarray(batch), state)
@@ -172,20 +174,20 @@ def test_smooth_is_a_corrected_moving_average():
 
 
 def test_floor_keeps_the_sum_and_lifts_the_least():
-    transform = weighting.floor(0.1)
+    transform = modifiers.floor(0.1)
     out, _ = transform.update(
         jnp.float32([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [2.0, 2.0, 2.0, 2.0]]),
         optax.EmptyState(),
     )
     np.testing.assert_allclose(out, [[0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1], [2, 2, 2, 2]], rtol=1e-6)
     with pytest.raises(InputError, match="cannot each have more"):
-        weigh(weighting.floor(0.3), 1, 4)
+        weigh(modifiers.floor(0.3), 1, 4)
 
 
 def test_anneal_goes_from_uniform_to_the_weights():
     for schedule in (2, lambda count: count.astype(jnp.float32) / 2):
         transform = weighting.create([{"name": "only", "teacher": 0}, {"name": "anneal", "schedule": schedule}])
-        weights = weighting.initial(1, 2)
+        weights = initial(1, 2)
         state, seen = transform.init(weights), []
         for _ in range(4):
             out, state = transform.update(weights, state)
@@ -199,7 +201,7 @@ def test_batch_statistics_are_those_of_the_global_batch(name):
     gradients = np.random.default_rng(1).normal(size=(16, 3, 4)).astype(np.float32)
     spec = [{"name": "relevance"}, {"name": "smooth", "decay": 0.5}] if name == "smooth" else name
     transform = weighting.create(spec)
-    weights = weighting.initial(16, 3)
+    weights = initial(16, 3)
     evidence = {"teacher_logits": logits, "labels": labels, "gradients": gradients}
     alone, alone_state = jax.jit(transform.update)(weights, transform.init(weights), **evidence)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -223,7 +225,7 @@ def test_one_compiled_step_with_a_steady_state_and_no_gradient():
             "where_unlabelled": {"labelled": "relevance", "unlabelled": "ebkd"},
         }.get(name, {})
         transform = weighting.create(name, **options)
-        weights = weighting.initial(32, 3)
+        weights = initial(32, 3)
         state = transform.init(weights)
         evidence = {
             "teacher_logits": jnp.asarray(logits),
@@ -242,7 +244,7 @@ def test_one_compiled_step_with_a_steady_state_and_no_gradient():
             assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
             state = new
         assert len(traces) == 1
-        wider = transform.init(weighting.initial(32, 5))
+        wider = transform.init(initial(32, 5))
         assert jax.tree.structure(wider) == jax.tree.structure(state)
 
         def total(logits, gradients, incoming, transform=transform, state=state):
@@ -256,6 +258,29 @@ def test_one_compiled_step_with_a_steady_state_and_no_gradient():
 
         slopes = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(jnp.asarray(logits), jnp.asarray(gradients), weights)
         assert all((np.asarray(slope) == 0).all() for slope in slopes)
+
+
+def test_a_random_teacher_is_each_as_often_and_drawn_again_by_a_run_that_continues():
+    transform = rules.random_teacher()
+    update = jax.jit(transform.update)
+    state = transform.init(initial(4, 3))
+    drawn = []
+    for batch in range(300):
+        weights, state = update(initial(4, 3), state, mask=jnp.arange(4) < 3)
+        np.testing.assert_array_equal(weights[:3], np.broadcast_to(np.eye(3)[int(weights[0].argmax())], (3, 3)))
+        np.testing.assert_array_equal(weights[3], 0)
+        drawn.append(int(weights[0].argmax()))
+        if batch == 149:
+            halfway = state
+    counts = np.bincount(drawn, minlength=3)
+    assert stats.chisquare(counts).pvalue > 1e-4, counts
+    again = []
+    for _ in range(150):
+        weights, halfway = update(initial(4, 3), halfway)
+        again.append(int(weights[0].argmax()))
+    assert again == drawn[150:]
+    each = weigh(rules.random_teacher("sample", seed=1), 300, 3).argmax(1)
+    assert stats.chisquare(np.bincount(each, minlength=3)).pvalue > 1e-4
 
 
 # Configuration and wrong input
@@ -286,9 +311,12 @@ def test_create_names_what_is_wrong():
 @pytest.mark.parametrize("make", [list, lambda spec: ml_collections.ConfigDict({"weighting": tuple(spec)}).weighting])
 def test_configuration_says_whether_gradients_are_needed(make):
     spec = make([{"name": "relevance"}, {"name": "smooth", "decay": 0.5}])
-    assert not weighting.needs_gradients(spec) and len(weighting.create(spec).init(weighting.initial(2, 2))) == 2
+    assert not weighting.needs_gradients(spec) and len(weighting.create(spec).init(initial(2, 2))) == 2
     nested = make([{"name": "where_unlabelled", "labelled": "relevance", "unlabelled": [{"name": "aekd"}]}])
     assert weighting.needs_gradients(nested)
+    assert weighting.needs_logits(spec) and weighting.needs_logits(nested)
+    for asks_nothing in ("uniform", "aekd", "random_teacher", {"name": "only", "teacher": 0}):
+        assert not weighting.needs_logits(make([asks_nothing, {"name": "floor", "minimum": 0.1}]))
     weights = weigh(
         weighting.create(nested),
         2,
@@ -332,6 +360,6 @@ def test_missing_or_misshapen_evidence_is_named():
         with pytest.raises(InputError, match=message):
             weigh(weighting.create(name), 4, 2, **evidence)
     with pytest.raises(InputError, match="must be float32"):
-        weighting.uniform().update(jnp.ones(4), optax.EmptyState())
+        rules.uniform().update(jnp.ones(4), optax.EmptyState())
     with pytest.raises(InputError, match="at least one example"):
-        weighting.initial(0, 2)
+        initial(0, 2)

@@ -59,7 +59,7 @@ class TeacherCache:
         if changed:
             raise InputError(
                 f"The teacher cache {folder} is stale; these changed since it was made: {excerpt(changed)}. "
-                f"Make it again with python -m emokd.cache_teachers --config=... in another folder."
+                f"Restore that, or make it again with python -m emokd.cache_teachers --config=... in another folder."
             )
         self._views = stored["key"]["views"]
         ends = np.cumsum(list(stored["widths"].values())).tolist()
@@ -146,4 +146,6 @@ def differences(
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "there"
     return "absent" if value is None else str(value)

@@ -106,7 +106,10 @@ def is_finished(folder: pathlib.Path, key: Key) -> bool:
         return False
     changed = differences(read_description(folder)["key"], key)
     if changed:
-        raise InputError(f"{folder} holds the teacher cache of another key ({excerpt(changed)}); use another folder.")
+        raise InputError(
+            f"{folder} holds the teacher cache of another key ({excerpt(changed)}); restore that, or use another "
+            "folder."
+        )
     return True
 
 
@@ -126,7 +129,8 @@ def begin(folder: pathlib.Path, plan: Plan) -> Plan:
         changed = differences(stored["key"], plan.key, less=False)
         if changed:
             raise InputError(
-                f"{folder} holds an unfinished teacher cache of another key ({excerpt(changed)}); use another folder."
+                f"{folder} holds an unfinished teacher cache of another key ({excerpt(changed)}); restore that, or use "
+                "another folder."
             )
         rows_per_part = stored.get("rows_per_part")
         if not isinstance(rows_per_part, int) or rows_per_part < 1:

@@ -9,8 +9,9 @@ from absl import logging
 
 from emokd.data.division.likeness import equal_by_chance, find_copies
 from emokd.data.division.neighbours import Ties
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.errors import excerpt
+from emokd.labels import class_ids, has_class, has_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +111,8 @@ def _conflict(examples: Examples, same: Sequence[int]) -> bool:
     for name, values in examples.columns.items():
         own = values[same]
         if name == "votes":
-            own = np.where(own.sum(axis=1) > 0, own.argmax(axis=1), UNLABELLED)
-        if own.dtype.kind == "f":
-            own = own[np.isfinite(own).all(axis=1)]
-        else:
-            own = own[own != UNLABELLED]
+            own = class_ids(own)
+        own = own[has_value(own).all(axis=1) if own.dtype.kind == "f" else has_class(own)]
         if len(own) and not np.all(own == own[0]):
             return True
     return False

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
+from emokd.labels import UNLABELLED, class_ids, has_value
 
 
 def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
@@ -10,17 +11,16 @@ def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
     columns = examples.columns
     labels = None
     if "expression" in columns:
-        labels = columns["expression"]
+        labels = class_ids(columns["expression"])
     elif "votes" in columns:
-        votes = columns["votes"]
-        labels = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), UNLABELLED)
+        labels = class_ids(columns["votes"])
     if labels is not None:
         names = [f"class {name!r}" for name in examples.classes["expression"]]
     elif "valence_arousal" in columns:
         valence = columns["valence_arousal"][:, 0]
-        known = valence[np.isfinite(valence)]
+        known = valence[has_value(valence)]
         thresholds = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else np.zeros(2)
-        labels = np.where(np.isfinite(valence), np.searchsorted(thresholds, valence), UNLABELLED)
+        labels = np.where(has_value(valence), np.searchsorted(thresholds, valence), UNLABELLED)
         names = [f"the {part} third of valence" for part in ("lower", "middle", "upper")]
     else:
         labels, names = np.zeros(len(examples), np.int64), ["the set"]

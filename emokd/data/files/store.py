@@ -62,9 +62,12 @@ class Files:
         """
         raise NotImplementedError
 
-    def seen(self, name: str) -> str:
-        """A hash of a file's bytes where they have been read, or "": nothing is read for it."""
-        return self._seen.get(name, "") if hasattr(self, "_seen") else ""
+    def checksum(self, name: str) -> str:
+        """The size and CRC-32 of a file's bytes, or "" where it cannot be read.
+
+        An archive holds it of each member. A file in a folder is read for it, unless it has been read before.
+        """
+        raise NotImplementedError
 
     def find(self, path: str) -> str | None:
         """The name of the file that a table calls `path`, or None.
@@ -143,7 +146,7 @@ class Folder(Files):
         self.where = str(path)
         listing = list_folder(self.where)
         self.names, self.directories = listing.names, listing.directories
-        self._seen: dict[str, str] = {}
+        self._checksums: dict[str, str] = {}
         _tell(self.where, listing)
 
     def read(self, name: str) -> bytes:
@@ -152,9 +155,17 @@ class Folder(Files):
             data = read_regular(path)
         except OSError as error:
             raise FileError(f"{path} cannot be read: {error.strerror or error}. Restore the file.") from error
-        if name not in self._seen:
-            self._seen[name] = hashlib.blake2b(data, digest_size=8).hexdigest()
+        if name not in self._checksums:
+            self._checksums[name] = f"{len(data):x}-{zlib.crc32(data):08x}"
         return data
+
+    def checksum(self, name: str) -> str:
+        if name not in self._checksums:
+            try:
+                self.read(name)
+            except FileError:
+                return ""
+        return self._checksums[name]
 
     def signature(self, name: str) -> str:
         path = os.path.join(self.where, name)
@@ -224,6 +235,9 @@ class Archive(Files):
     def signature(self, name: str) -> str:
         entry = self._entries[name]
         return f"{entry.file_size:x}-{entry.CRC:08x}"
+
+    def checksum(self, name: str) -> str:
+        return self.signature(name)
 
     def _check_readable(self) -> None:
         """Refuses an archive of which nothing can be read."""

@@ -11,13 +11,14 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
 from emokd.data.tables.text import read_text
 from emokd.data.video.frames import frame_numbers, read_frames
 from emokd.data.video.sound import HOP, RATE, WINDOW, log_mel, mel_filters, read_sound, sound_length
 from emokd.errors import InputError, excerpt
+from emokd.labels import UNLABELLED
 
 INPUTS = ("video", "audio")
 TRACKS = {

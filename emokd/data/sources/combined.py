@@ -8,10 +8,11 @@ from absl import logging
 
 from emokd.data import sources
 from emokd.data.division.splits import UNPRESCRIBED
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.data.pictures import check_options
 from emokd.data.tables.class_list import check_classes
 from emokd.errors import InputError, nearest
+from emokd.labels import UNLABELLED
 
 SECTION = ("source", "dir", "options", "name")
 
@@ -70,10 +71,9 @@ def load(directory: str | None, options: Mapping) -> Examples:
         part, own = place(i)
         return f"{names[part]}/{sets[part].content(own)}"  # such texts compare within a set alone
 
-    def seen(i: int) -> str:
+    def checksum(i: int) -> str:
         part, own = place(i)
-        ask = sets[part].seen
-        return "" if ask is None else ask(own)
+        return (sets[part].checksum or sets[part].content)(own)
 
     return Examples(
         name=" + ".join(part.name for part in parts.values()),
@@ -86,7 +86,7 @@ def load(directory: str | None, options: Mapping) -> Examples:
         groups=_groups(parts),
         face_crop=crops.pop() if len(crops := {part.face_crop for part in parts.values()}) == 1 else "",
         pixels=pixels,
-        seen=seen,
+        checksum=checksum,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, picture_examples
 from emokd.data.tables.classes import AFFECTNET, FERPLUS
@@ -17,6 +17,7 @@ from emokd.data.tables.pixel_table import find_pixel_table, pixel_examples, read
 from emokd.data.tables.table import Row, read_table
 from emokd.data.tables.targets import MOST_VOTES
 from emokd.errors import InputError, excerpt, nearest
+from emokd.labels import UNLABELLED
 
 TABLE = "fer2013new.csv"
 FOLDERS = {"Training": "FER2013Train", "PublicTest": "FER2013Valid", "PrivateTest": "FER2013Test"}

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, find_pictures, picture_examples
 from emokd.data.tables.classes import VALENCE_TERCILES
 from emokd.data.tables.table import Row, read_table
 from emokd.data.tables.targets import read_affect, read_labels
 from emokd.errors import InputError, nearest
+from emokd.labels import UNLABELLED
 
 TABLE = "labels.csv"
 TASKS = ("valence_arousal", "terciles")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from emokd.data.examples import Examples
+from emokd.labels import has_class
 
 
 def class_counts(examples: Examples, column: str = "expression") -> tuple[float, ...]:
@@ -14,7 +15,7 @@ def class_counts(examples: Examples, column: str = "expression") -> tuple[float,
     if column == "expression" and "votes" in examples.columns:
         return tuple(map(float, examples.columns["votes"].sum(0, dtype=np.float64)))
     labels = examples.columns.get(column, np.empty(0, np.int32))
-    return tuple(map(float, np.bincount(labels[labels >= 0], minlength=len(classes))))
+    return tuple(map(float, np.bincount(labels[has_class(labels)], minlength=len(classes))))
 
 
 def named_counts(examples: Examples) -> dict[str, dict[str, float]]:

@@ -7,10 +7,11 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
 
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.data.tables import classes as class_lists
 from emokd.data.tables.class_list import check_classes
 from emokd.errors import excerpt
+from emokd.labels import UNLABELLED
 from emokd.names import essence, look_alikes, number_essence
 
 _POSITIVE = """

@@ -9,10 +9,10 @@ from absl import logging
 from jaxtyping import Float, Int
 
 from emokd.data.division.splits import normalise_split
-from emokd.data.examples import UNLABELLED
 from emokd.data.tables.class_list import check_classes
 from emokd.data.tables.table import Row, check_optional, has_decimal_comma, is_missing, is_number
 from emokd.errors import InputError, excerpt, nearest
+from emokd.labels import UNLABELLED
 from emokd.names import essence
 
 NO_AFFECT = -2.0

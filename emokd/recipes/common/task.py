@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError, nearest
+from emokd.labels import has_class
 from emokd.phase import Batch, Measure
 
 Choice = TypeVar("Choice")
@@ -80,9 +81,8 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
 
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:
     """Targets of a classifying column (ids [B], or vote distributions [B, C]) and which rows have one."""
-    if column == "expression" and "votes" in batch:
-        return batch["votes"], batch["mask"] & (batch["votes"].sum(-1) > 0)
-    return batch[column], batch["mask"] & (batch[column] >= 0)
+    labels = batch["votes" if column == "expression" and "votes" in batch else column]
+    return labels, batch["mask"] & has_class(labels)
 
 
 def accuracy(logits: Float[Array, "B C"], labels: Array, rows: Bool[Array, " B"]) -> Measure:

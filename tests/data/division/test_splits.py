@@ -7,8 +7,9 @@ import pytest
 from emokd.data.division.duplicates import find_duplicates
 from emokd.data.division.folds import sort_groups
 from emokd.data.division.splits import normalise_split, split
-from emokd.data.examples import UNLABELLED, Examples
+from emokd.data.examples import Examples
 from emokd.errors import InputError
+from emokd.labels import UNLABELLED
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 

@@ -224,14 +224,17 @@ def test_missing_places_name_path_variable_and_option(tmp_path, monkeypatch):
     assert find_directory("fi", str(tmp_path)) == str(tmp_path)
 
 
-def test_the_bytes_of_files_that_have_been_read_are_told_apart(tmp_path):
-    (tmp_path / "a").write_bytes(b"1")
-    (tmp_path / "b").write_bytes(b"22")
-    files = Folder(str(tmp_path))
-    assert files.seen("b") == ""
-    files.read("b")
-    assert files.seen("a") == "" != files.seen("b")
-    (tmp_path / "b").write_bytes(b"33")
-    again = Folder(str(tmp_path))
-    again.read("b")
-    assert again.seen("b") != files.seen("b")
+def test_a_checksum_tells_files_of_one_size_apart_in_a_folder_and_in_an_archive_alike(tmp_path):
+    (tmp_path / "set").mkdir()
+    found = []
+    for data in (b"1", b"2"):
+        (tmp_path / "set" / "a").write_bytes(data)
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            archive.write(tmp_path / "set" / "a", "a")
+        folder = Folder(str(tmp_path / "set"))
+        assert folder.checksum("a") == Archive(str(tmp_path / "set.zip")).checksum("a")
+        found.append(folder.checksum("a"))
+    assert found[0] != found[1]
+    (tmp_path / "set" / "a").unlink()
+    assert folder.checksum("a") == found[1]  # it had been read
+    assert Folder(str(tmp_path)).checksum("gone") == ""

@@ -1,0 +1,67 @@
+"""The student's average over the steps of a phase: what is scored and kept where `config.ema.decay` asks for one.
+
+An exponential moving average of parameters and statistics, such as BatchNorm's, as in Mean Teacher (Tarvainen and
+Valpola, NeurIPS 2017). It follows training and changes nothing of it: steps, and the phases after, go on from the
+parameters themselves. It begins anew with each phase, because a phase may set the student to something else.
+
+With decay d the average after n steps is sum_i d^(n-i) x_i / sum_i d^(n-i): Adam's correction of the bias (Kingma and
+Ba, ICLR 2015), so that a short phase has the plain mean of its steps rather than mostly its beginning. [ours]
+"""
+
+import math
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from emokd.phase import Recipe, Tree
+
+
+def student_entries(recipe: Recipe, params: Tree, stats: Tree) -> tuple[Collection[str], Collection[str]]:
+    """The top-level names of parameters and of statistics under which `recipe.extract` finds the student."""
+
+    def names(tree: Tree) -> Tree:
+        return {name: jax.tree.map(lambda _, name=name: name, entry) for name, entry in tree.items()}
+
+    student_params, student_stats = recipe.extract(names(params), names(stats))
+    return set(jax.tree.leaves(student_params)), set(jax.tree.leaves(student_stats))
+
+
+def create(recipe: Recipe, decay: float, params: Tree, stats: Tree) -> Tree:
+    """The average before any step: the student's `params` and `stats` as they are; empty where `decay` is 0."""
+    if not decay:
+        return {}
+    ours, theirs = student_entries(recipe, params, stats)
+    return {
+        "params": {name: params[name] for name in sorted(ours)},
+        "stats": {name: stats[name] for name in sorted(theirs)},
+    }
+
+
+def restart(average: Tree, params: Tree, stats: Tree) -> Tree:
+    """The same entries of these parameters and statistics; nothing where nothing is averaged."""
+    trees = {"params": params, "stats": stats}
+    return {kind: {name: trees[kind][name] for name in entries} for kind, entries in average.items()}
+
+
+def update(average: Tree, params: Tree, stats: Tree, steps: Int[Array, ""], decay: float) -> Tree:
+    """The average with one more step in it.
+
+    Args:
+      average: as `create` made it.
+      params: after the step.
+      stats: after the step.
+      steps: of the phase so far, this one included.
+      decay: from 0 to 1, both excluded; not used where `average` is empty.
+    """
+    if not average:
+        return average
+    # 1 - d^n loses its digits where d is near 1; the first step must not overshoot.
+    share = jnp.minimum((1 - decay) / -jnp.expm1(steps.astype(jnp.float32) * math.log(decay)), 1.0)
+
+    def move(old: Array, new: Array) -> Array:
+        # As a move, so that what rests stays bit for bit. Counts are not averaged.
+        return old + share.astype(old.dtype) * (new - old) if jnp.issubdtype(old.dtype, jnp.floating) else new
+
+    return jax.tree.map(move, average, restart(average, params, stats))

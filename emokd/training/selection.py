@@ -1,0 +1,92 @@
+"""Which step is the best one, and whether a phase has stopped getting better."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from absl import logging
+
+from emokd.errors import InputError
+from emokd.phase import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best validation score so far, and what early stopping counts; a checkpoint holds it, so a resume does too.
+
+    Attributes:
+      step: the step that reached the best score; -1: none yet.
+      score: that score.
+      phase_score: the score of the present phase that the next ones have to beat.
+      waited: evaluations since then.
+      stopped: the steps after which phases were stopped early, by phase.
+    """
+
+    step: int = -1
+    score: float = float("-inf")
+    phase_score: float = float("-inf")
+    waited: int = 0
+    stopped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def improved(self, step: int, score: float, min_delta: float = 0.0) -> "Best":
+        """With a new score: the better of this and the new one, the later one at a tie; early stopping counts on.
+
+        Args:
+          step: the step that was scored.
+          score: its score; NaN is no improvement.
+          min_delta: by more than this must a score beat the phase's, or it counts as no improvement.
+        """
+        found = dataclasses.replace(self, step=step, score=score) if score >= self.score else self
+        if score > self.phase_score + min_delta:
+            return dataclasses.replace(found, phase_score=score, waited=0)
+        return dataclasses.replace(found, waited=self.waited + 1)
+
+    def begun(self) -> "Best":
+        """At the beginning of a phase: early stopping counts from nothing."""
+        return dataclasses.replace(self, phase_score=float("-inf"), waited=0)
+
+    def ended(self, phase: str, steps: int) -> "Best":
+        """With a phase that was stopped early, after so many of its steps."""
+        return dataclasses.replace(self, stopped={**self.stopped, phase: steps})
+
+    def to_json(self) -> dict[str, Any]:
+        """As an object for a JSON file."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> "Best":
+        """`to_json` undone.
+
+        Raises:
+          KeyError: something is missing, or of another kind.
+          TypeError: as well.
+          ValueError: as well.
+        """
+        return Best(
+            step=int(content["step"]),
+            score=float(content["score"]),
+            phase_score=float(content["phase_score"]),
+            waited=int(content["waited"]),
+            stopped={str(phase): int(steps) for phase, steps in content["stopped"].items()},
+        )
+
+
+def check_early_stopping(recipe: Recipe, config: ml_collections.ConfigDict) -> None:
+    """Says which phases early stopping leaves alone: those in which the student is not scored.
+
+    Their training loss is no sign of how well the student does, so they run to their end. [ours]
+
+    Raises:
+      InputError: no phase is scored, so that it would do nothing.
+    """
+    if not config.early_stopping.patience:
+        return
+    others = [phase.name for phase in recipe.phases if not phase.scored]
+    if len(others) == len(recipe.phases):
+        raise InputError(
+            f"config.early_stopping.patience is {config.early_stopping.patience}, but in no phase of this run "
+            f"({', '.join(others)}) is the student scored. Set it to 0."
+        )
+    if others:
+        logging.info("config.early_stopping leaves phases without scores alone: %s.", ", ".join(others))

@@ -1,0 +1,184 @@
+"""Rules: what each teacher's weight is. Every public function here is a weighting of a configuration, by its name.
+
+Each gives a `Weighting` that says what evidence it reads.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Int
+
+from emokd.errors import InputError, nearest
+from emokd.weighting.capped_simplex import capped_simplex_minimum
+from emokd.weighting.evidence import checked
+from emokd.weighting.transform import Weighting, by_label, finish, stateless
+
+
+def uniform() -> Weighting:
+    """1 / K for every teacher, whatever came in."""
+    return stateless("uniform", (), lambda weights, _: jnp.full_like(weights, 1 / weights.shape[1]))
+
+
+def only(teacher: int) -> Weighting:
+    """1 for the teacher at this index, 0 for the others: distillation from one of them."""
+    if not teacher >= 0:
+        raise InputError(f"only(teacher={teacher}): teachers are counted from 0.")
+
+    def rule(weights, _):
+        if teacher >= weights.shape[1]:
+            raise InputError(f"only(teacher={teacher}): there are {weights.shape[1]} teachers, counted from 0.")
+        return jnp.zeros_like(weights).at[:, teacher].set(1.0)
+
+    return stateless("only", (), rule)
+
+
+def relevance(temperature: float = 1.0) -> Weighting:
+    """SMKD's default: softmax over teachers of -CE_ik / temperature. At 1 it is p_ik / sum_j p_ij. [ours, smkd.md]"""
+    if not temperature > 0:
+        raise InputError(f"relevance(temperature={temperature}): the temperature must be positive.")
+    return by_label("relevance", ("errors",), lambda evidence: jax.nn.softmax(-evidence.errors / temperature))
+
+
+def true_probability() -> Weighting:
+    """p_ik = exp(-CE_ik), the probability that the teacher gives to the label; not normalised."""
+    return by_label("true_probability", ("errors",), lambda evidence: jnp.exp(-evidence.errors))
+
+
+def correct_only() -> Weighting:
+    """Uniform over the teachers that are right; over all of them where none is.
+
+    A teacher is right where the class that it ranks first is the label, or one of the most voted classes.
+    """
+
+    def rule(evidence):
+        logits, labels = evidence.teacher_logits, evidence.labels
+        guess = logits.argmax(-1)
+        if labels.ndim == 1:
+            right = guess == labels[:, None].astype(guess.dtype)
+        else:
+            right = jnp.take_along_axis(labels, guess, axis=1) == labels.max(-1, keepdims=True)
+        right = right.astype(jnp.float32)
+        count = right.sum(-1, keepdims=True)
+        return jnp.where(count == 0, 1 / logits.shape[1], right / jnp.where(count == 0, 1.0, count))
+
+    return by_label("correct_only", ("teacher_logits", "labels"), rule)
+
+
+def ca_mkd() -> Weighting:
+    """CA-MKD (Zhang et al., ICASSP 2022): (1 - softmax over teachers of CE_ik) / (K - 1); a single teacher gets 1."""
+
+    def rule(evidence):
+        teachers = evidence.errors.shape[1]
+        if teachers == 1:
+            return jnp.ones_like(evidence.errors)
+        return (1 - jax.nn.softmax(evidence.errors)) / (teachers - 1)
+
+    return by_label("ca_mkd", ("errors",), rule)
+
+
+def ebkd() -> Weighting:
+    """EBKD (Kwon et al., 2020): 1 - H_ik / sum_j H_ij, H a teacher's entropy; label-free, rows sum to K - 1.
+
+    Where every entropy is 0 the shares count as equal. A single teacher gets 1, not the formula's 0, with
+    which it would teach nothing. [ours]
+    """
+
+    def rule(weights, evidence):
+        teachers = weights.shape[1]
+        if teachers == 1:
+            return jnp.ones_like(weights)
+        log_p = jax.nn.log_softmax(evidence.teacher_logits.astype(jnp.float32))
+        p = jnp.exp(log_p)
+        entropy = -jnp.where(p == 0, 0.0, p * log_p).sum(-1)
+        total = entropy.sum(-1, keepdims=True)
+        return 1 - jnp.where(total == 0, 1 / teachers, entropy / jnp.where(total == 0, 1.0, total))
+
+    return stateless("ebkd", ("teacher_logits",), rule)
+
+
+def most_confident(per: str = "batch") -> Weighting:
+    """MT-PKDOT's choice: 1 for the teacher of least cross-entropy, 0 for the others; ties go to the first.
+
+    Args:
+      per: "batch" (the paper's): one teacher for all rows, by the mean over the rows that have a label;
+        where none has, the weights stay as they came in. "sample": one teacher for each row. [ours]
+    """
+    _check_per("most_confident", per)
+
+    def one_hot(errors):
+        return jax.nn.one_hot(errors.argmin(-1), errors.shape[-1], dtype=jnp.float32)
+
+    def batch_rule(weights, evidence):
+        total = jnp.where(evidence.scored, evidence.errors, 0.0).sum(0, keepdims=True)
+        chosen = jnp.where(evidence.scored.any(), jnp.broadcast_to(one_hot(total), weights.shape), weights)
+        return jnp.where(evidence.impossible.any(), jnp.nan, chosen)
+
+    if per == "batch":
+        return stateless("most_confident", ("errors",), batch_rule)
+    return by_label("most_confident", ("errors",), lambda evidence: one_hot(evidence.errors))
+
+
+def aekd(bound: float = 0.6) -> Weighting:
+    """AEKD (Du et al., NeurIPS 2020): one weight vector for the batch, the least-norm mixture of gradients.
+
+    min over a of 1/2 |sum_m a_m g_m|^2 with sum a = 1 and 0 <= a_m <= bound, g_m teacher m's gradients over
+    all rows of the batch. Solved exactly inside the step, for at most 8 teachers. Where several mixtures
+    are equally short (equal or vanishing gradients) the one nearest to uniform is taken. [ours]
+    """
+    if not bound > 0:
+        raise InputError(f"aekd(bound={bound}): the largest weight must be positive.")
+
+    def rule(weights, evidence):
+        gradients = jnp.where(evidence.mask[:, None, None], evidence.gradients.astype(jnp.float32), 0.0)
+        largest = jnp.abs(gradients).max()
+        gradients = gradients / jnp.where(largest == 0, 1.0, largest)
+        # Centred by way of the first teacher, so that equal gradients leave exactly nothing to choose between.
+        offsets = gradients - gradients[:, :1]
+        centred = offsets - offsets.mean(1, keepdims=True)
+        mean = gradients[:, 0] + offsets.mean(1)
+        exact = lax.Precision.HIGHEST
+        quadratic = jnp.einsum("bkd,bld->kl", centred, centred, precision=exact)
+        linear = jnp.einsum("bkd,bd->k", centred, mean, precision=exact)
+        return jnp.broadcast_to(capped_simplex_minimum(quadratic, linear, bound=bound)[None], weights.shape)
+
+    return stateless("aekd", ("gradients",), rule)
+
+
+class DrawState(NamedTuple):
+    """How many batches were weighed: with the seed it says what is drawn next."""
+
+    batches: Int[Array, ""]
+
+
+def random_teacher(per: str = "batch", seed: int = 0) -> Weighting:
+    """1 for a teacher drawn at random, each as likely, 0 for the others (Fukuda et al., Interspeech 2017, per batch).
+
+    What is drawn depends on `seed` and the number of the batch alone, so a run that continues draws what it would have.
+
+    Args:
+      per: "batch": one teacher for all rows; "sample": one for each row. [ours]
+      seed: another one draws otherwise.
+
+    Raises:
+      InputError: `per` is neither.
+    """
+    _check_per("random_teacher", per)
+
+    def update(updates, state, params=None, **evidence):
+        del params
+        mask = checked("random_teacher", (), updates, evidence).mask
+        rows, teachers = updates.shape
+        key = jax.random.fold_in(jax.random.key(seed), state.batches)
+        drawn = jax.random.randint(key, (1 if per == "batch" else rows,), 0, teachers)
+        weights = jnp.broadcast_to(jax.nn.one_hot(drawn, teachers, dtype=jnp.float32), updates.shape)
+        return finish(weights, mask), DrawState(optax.safe_increment(state.batches))
+
+    return Weighting(lambda params: DrawState(jnp.zeros((), jnp.int32)), update)
+
+
+def _check_per(name: str, per: str) -> None:
+    if per not in ("batch", "sample"):
+        raise InputError(f"{name}(per={per!r}): say 'batch' or 'sample'.{nearest(str(per), ('batch', 'sample'))}")
