@@ -177,8 +177,7 @@ def _decode_any(data: bytes, name: str, min_side: int) -> np.ndarray:
                 )
             _refuse_preview(image, name)
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _in_strips(image, name)
+            return to_rgb(image, name)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -209,17 +208,25 @@ def _refuse_preview(image: Image.Image, name: str) -> None:
         )
 
 
-def _in_strips(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture as RGB, converted some rows at a time: the copies that conversion takes are of these alone."""
+def to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """A PIL image as upright RGB, see `decode`.
+
+    It is converted some rows at a time: the copies that conversion takes are of these alone.
+
+    Raises:
+      DecodeError: it holds 32-bit or floating-point grey; `name` says which picture.
+    """
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         below = min(top + rows, image.height)
-        pixels[top:below] = _to_rgb(image.crop((0, top, image.width, below)), name)
+        pixels[top:below] = _strip_to_rgb(image.crop((0, top, image.width, below)), name)
     return pixels
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def _strip_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_grey(np.asarray(image), image.mode, name)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:

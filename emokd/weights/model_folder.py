@@ -25,7 +25,7 @@ import safetensors.numpy
 import emokd
 from emokd.errors import InputError
 from emokd.models.multimodal import MultimodalSpec
-from emokd.models.network import TrainedModel, Tree, functional
+from emokd.models.network import NetworkSpec, TrainedModel, Tree, functional
 from emokd.weights.description import (
     DESCRIPTION,
     FORMAT,
@@ -141,8 +141,15 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     model = require_pictures(load_trained(folder), str(folder))
     place = str(pathlib.Path(folder) / DESCRIPTION)
     found = seen_as(model.spec, provenance(folder), place)
-    side = model.spec.preprocessing.size
-    image = jax.ShapeDtypeStruct((1, side, side, model.spec.preprocessing.channels), jnp.float32)
+    if isinstance(model.spec, NetworkSpec):
+        _check_pictures(model, place)
+    return model, found
+
+
+def _check_pictures(model: TrainedModel, place: str) -> None:
+    """Traces the network on a picture of the size that `place` says it is shown; nothing is computed."""
+    seen = model.spec.preprocessing
+    image = jax.ShapeDtypeStruct((1, seen.size, seen.size, seen.channels), jnp.float32)
     try:
         jax.eval_shape(functional(model.spec), model.params, model.stats, image)
     except Exception as error:  # each architecture has conditions of its own
@@ -150,7 +157,6 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
         raise InputError(
             f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
         ) from error
-    return model, found
 
 
 def provenance(folder: str | pathlib.Path) -> dict[str, Any]:
