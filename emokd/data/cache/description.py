@@ -116,7 +116,7 @@ class Blocks:
         for begin, end in zip((first // self._size).tolist(), (last // self._size).tolist(), strict=True):
             for block in range(begin, end + 1):
                 if self._unseen[block]:
-                    if zlib.crc32(self._bytes[block * self._size : (block + 1) * self._size]) != self._sums[block]:
+                    if zlib.crc32(self._bytes[block * self._size : (block + 1) * self._size].data) != self._sums[block]:
                         raise damaged(
                             self._path.parent,
                             f"{self._path.name} is not what was written, about byte {block * self._size:,}",
