@@ -93,8 +93,8 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
     step = steps[-1]
     if damage := checksums.damage(path / str(step)):
         raise InputError(
-            f"config.start_from: checkpoint {path / str(step)}, the last of that run, is damaged: {damage}. Restore it, "
-            "or train that run anew."
+            f"config.start_from: checkpoint {path / str(step)}, the last of that run, is damaged: {damage}. Restore "
+            "it, or train that run anew."
         )
     state = abstract_like(abstract, places)
     wanted = {"params": state.params, "stats": state.stats}

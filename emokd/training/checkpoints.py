@@ -180,7 +180,8 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
       InputError: there are checkpoints, but no whole one; none is renamed then.
     """
     wrong: dict[int, str] = {}
-    for step in reversed(steps_in(folder)):
+    steps = steps_in(folder)
+    for step in reversed(steps):
         if not (found := damage(folder / str(step))):
             break
         wrong[step] = found
@@ -191,7 +192,7 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
                 f"Every checkpoint in {folder} is damaged ({', '.join(map(str, wrong))}). Of {step}, the newest: "
                 f"{found}. Restore the folder from a copy, or remove it to train anew."
             )
-    newest = max(set(steps_in(folder)) - set(wrong), default=-1)
+    newest = max(set(steps) - set(wrong), default=-1)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.isdecimal() and int(path.name) > newest:
             place = next(p for n in itertools.count(1) if not (p := path.with_name(_aside(path.name, n))).exists())

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -117,6 +118,23 @@ def test_a_run_that_is_told_to_stop_saves_and_continues_bit_for_bit(
     config.evaluation.every_steps = 1
     state, _ = run(recipe, config, splits, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, state, whole[1][0])
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(recipe, config, splits, whole, tmp_path):
+    """Nothing of it is read: the run goes on from the one before, and saves the step again."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    newest = max(steps_in(tmp_path / "run" / "checkpoints"))
+    stored = max(
+        (tmp_path / "run" / "checkpoints" / str(newest) / "state").rglob("d/*"), key=lambda p: p.stat().st_size
+    )
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 10] ^= 16
+    stored.write_bytes(content)
+    (tmp_path / "run" / "checkpoints" / "99").mkdir()
+    state, scores = run(recipe, config, splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, state, whole[1][0])
+    assert scores == whole[1][1]
+    assert max(steps_in(tmp_path / "run" / "checkpoints")) == newest
 
 
 def test_a_finished_run_is_not_run_again(recipe, config, splits, tmp_path, monkeypatch):
