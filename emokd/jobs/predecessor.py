@@ -105,9 +105,9 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
             f"config.start_from: the networks of {folder} are not those of this run: {excerpt(differences)}. "
             "Give both the same modalities, teachers, widths and classes."
         )
-    found = read_weights(path, step, wanted)
+    weights = read_weights(path, step, wanted)
     logging.info("Beginning with what has been learnt in %s.", folder)
-    return found["params"], found["stats"]
+    return weights["params"], weights["stats"]
 
 
 def references(folder: pathlib.Path) -> dict[str, Reference]:

@@ -16,7 +16,7 @@ read evidence replace what came in; `smooth`, `floor` and `anneal` modify it and
 Weights are float32, and no gradient flows through them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class Weighting(optax.GradientTransformationExtraArgs):
 
     reads: frozenset[str]
 
-    def __new__(cls, init: Callable[[Any], Any], update: Callable[..., Any], reads: Sequence[str] = ()) -> "Weighting":
+    def __new__(cls, init: Callable[[Any], Any], update: Callable[..., Any], reads: Iterable[str] = ()) -> "Weighting":
         self = super().__new__(cls, init, update)
         self.reads = frozenset(reads)
         return self
@@ -58,7 +58,8 @@ def initial(batch: int, teachers: int) -> Weights:
 
 def chain(*transforms: optax.GradientTransformation) -> Weighting:
     """`optax.chain`, which reads what any of its transforms reads."""
-    return Weighting(*optax.chain(*transforms), reads=frozenset().union(*map(reads_of, transforms)))
+    init, update = optax.chain(*transforms)
+    return Weighting(init, update, {name for transform in transforms for name in reads_of(transform)})
 
 
 def reads_of(transform: optax.GradientTransformation) -> frozenset[str]:
