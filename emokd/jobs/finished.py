@@ -12,7 +12,7 @@ from emokd.files import write_whole
 from emokd.jobs import began
 from emokd.jobs.workdir import claim, read_config, read_json
 from emokd.reporting.report import write_report
-from emokd.reporting.scoreboard import accepted_texts
+from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, scoreboard
 from emokd.weights import model_folder
 
 LoadData = Callable[[ml_collections.ConfigDict], tuple[dict[str, Examples], Examples | None]]
@@ -97,6 +97,10 @@ def read_scores(workdir: pathlib.Path) -> dict:
             raise InputError(f"{workdir / 'scores.json'}: {name!r} holds no scores. {remedy}")
     if not scores.get("student") or not _are_texts(scores.get("remarks", [])):
         raise InputError(f"{workdir / 'scores.json'} holds no scores of a student, or remarks that are none. {remedy}")
+    try:
+        scoreboard(scores)
+    except MISSHAPEN as error:
+        raise InputError(f"{workdir / 'scores.json'} holds something else than scores: {error}. {remedy}") from error
     return scores
 
 
