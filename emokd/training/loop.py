@@ -30,6 +30,7 @@ from emokd.training.scores import Scorer, flatten
 from emokd.training.selection import Best
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State, enter, weights_for_use
+from emokd.training.stopping import Stopped, StopRequest
 from emokd.training.streams import Attach, Streams
 from emokd.training.teacher_weights import TeacherWeights
 from emokd.training.waiting import STEPS_AHEAD, DataWait
@@ -66,6 +67,7 @@ def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
 
     Raises:
       InputError: the batch does not fit the data or the devices, or a loss is no longer finite.
+      Stopped: SIGTERM or Ctrl-C came; the last step is saved.
     """
     run = _Run(job, workdir)
     try:
@@ -148,7 +150,7 @@ class _Run:
         self.progress.begin(phase.name, taken)
         in_flight: collections.deque = collections.deque()
         over = False
-        with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait:
+        with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait, StopRequest() as stop:
             while not over:
                 leaves, metrics = take(leaves, self.constants, batch)
                 step, taken = step + 1, taken + 1
@@ -166,6 +168,11 @@ class _Run:
                     self.state = take.unflatten(leaves)
                     with self.progress.pause():
                         over = self.evaluate_and_save(phase, index, stream, over)
+                if stop.signal is not None:
+                    # After an evaluation the state may be the next phase's already.
+                    self.state = self.state if due else take.unflatten(leaves)
+                    self.checkpoints.save(self.state, stream, self.best)
+                    raise Stopped(stop.signal, step)
                 if not over:
                     batch = wait.next(stream)
         self.progress.end()

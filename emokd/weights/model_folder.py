@@ -143,16 +143,21 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     place = str(pathlib.Path(folder) / DESCRIPTION)
     found = seen_as(model.spec, provenance(folder), place)
     if isinstance(model.spec, NetworkSpec):
-        side = model.spec.preprocessing.size
-        image = jax.ShapeDtypeStruct((1, side, side, model.spec.preprocessing.channels), jnp.float32)
-        try:
-            jax.eval_shape(functional(model.spec), model.params, model.stats, image)
-        except Exception as error:  # each architecture has conditions of its own
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
-            ) from error
+        _check_pictures(model, place)
     return model, found
+
+
+def _check_pictures(model: TrainedModel, place: str) -> None:
+    """Traces the network on a picture of the size that `place` says it is shown; nothing is computed."""
+    seen = model.spec.preprocessing
+    image = jax.ShapeDtypeStruct((1, seen.size, seen.size, seen.channels), jnp.float32)
+    try:
+        jax.eval_shape(functional(model.spec), model.params, model.stats, image)
+    except Exception as error:  # each architecture has conditions of its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
+        ) from error
 
 
 def provenance(folder: str | pathlib.Path) -> dict[str, Any]:

@@ -183,7 +183,9 @@ def test_a_damaged_configuration_names_its_file_and_the_remedy(finished, content
     job.train(config, run)
 
 
-@pytest.mark.parametrize("content", ['{"student": {', "", "[]"])
+@pytest.mark.parametrize(
+    "content", ['{"student": {', "", "[]", "{}", '{"student": 3}', '{"student": {"a": 1}, "teachers": {"x": 1}}']
+)
 def test_damaged_scores_name_their_file_and_the_remedy(finished, content):
     config, run, _ = finished
     (run / "scores.json").write_text(content)

@@ -339,7 +339,7 @@ def stored(value, **kwargs):
         ("exp", stored(np.arange(3)), r"9_exp\.npy holds 3 values, not one"),
         ("exp", stored(np.array([{}], object), allow_pickle=True), r"9_exp\.npy cannot be read .*pickle"),
         ("exp", b"PK\x03\x04 broken", r"9_exp\.npy cannot be read"),
-        ("exp", archive(), r"9_exp\.npy cannot be read .*something else"),
+        ("exp", archive(), r"9_exp\.npy cannot be read .*magic string"),
         ("exp", stored(np.array(1j)), r"9_exp\.npy cannot be read .*something else"),
         ("exp", stored("1")[:-2], r"9_exp\.npy cannot be read"),
         ("val", stored("1.5"), r"9_val\.npy: valence is 1\.5, outside \[-1, 1\]"),
