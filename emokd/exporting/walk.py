@@ -138,7 +138,9 @@ class Walk:
         """The tensor of a value, as it is held."""
         return value.name or self.graph.constant(value.array)
 
-    def emit(self, op: str, inputs: Sequence[Value | str], shape: Any, dtype: Any, held: Any = None, **attributes):
+    def emit(
+        self, op: str, inputs: Sequence[Value | str], shape: Any, dtype: Any, held: Any = None, **attributes
+    ) -> Value:
         """Adds an operator, and gives its output.
 
         Args:
