@@ -162,7 +162,7 @@ def _decode_any(data: bytes, name: str, min_side: int) -> np.ndarray:
                 raise _too_large(name, image.width, image.height, str(image.format))
             _refuse_preview(image, name)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            return to_rgb(image, name)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -193,7 +193,13 @@ def _refuse_preview(image: Image.Image, name: str) -> None:
         )
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """A PIL image as upright RGB, see `decode`.
+
+    Raises:
+      DecodeError: it holds 32-bit or floating-point grey; `name` says which picture.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_grey(np.asarray(image), image.mode, name)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:

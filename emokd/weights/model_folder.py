@@ -25,7 +25,7 @@ import safetensors.numpy
 import emokd
 from emokd.errors import InputError
 from emokd.models.multimodal import MultimodalSpec
-from emokd.models.network import TrainedModel, Tree, functional
+from emokd.models.network import NetworkSpec, TrainedModel, Tree, functional
 from emokd.weights.description import (
     DESCRIPTION,
     FORMAT,
@@ -60,7 +60,8 @@ def save_model(
         be written.
     """
     folder = pathlib.Path(folder)
-    leaves = {path: np.ascontiguousarray(leaf) for path, leaf in flatten({"params": params, "stats": stats}).items()}
+    # Not `ascontiguousarray`, which makes a scalar an array of one.
+    leaves = {path: np.asarray(leaf, order="C") for path, leaf in flatten({"params": params, "stats": stats}).items()}
     abstract = _abstract(spec, f"The specification for {folder}")
     _check(leaves, abstract, str(folder))
     weights = safetensors.numpy.save(
@@ -126,7 +127,7 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
     """
     if isinstance(model.spec, MultimodalSpec):
         inputs = ", ".join(modality.input for modality in model.spec.modalities.values())
-        raise InputError(f"{source} takes {inputs}, not a picture alone; use emokd.evaluate on its workdir.")
+        raise InputError(f"{source} takes {inputs}, not a picture alone. Name a network of pictures.")
     return model
 
 
@@ -138,18 +139,19 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     Raises:
       InputError: as `load_model`; or the network cannot look at pictures of the size that its description says.
     """
-    model = require_pictures(load_trained(folder), str(folder))
+    model = load_trained(folder)
     place = str(pathlib.Path(folder) / DESCRIPTION)
     found = seen_as(model.spec, provenance(folder), place)
-    side = model.spec.preprocessing.size
-    image = jax.ShapeDtypeStruct((1, side, side, model.spec.preprocessing.channels), jnp.float32)
-    try:
-        jax.eval_shape(functional(model.spec), model.params, model.stats, image)
-    except Exception as error:  # each architecture has conditions of its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
-        ) from error
+    if isinstance(model.spec, NetworkSpec):
+        side = model.spec.preprocessing.size
+        image = jax.ShapeDtypeStruct((1, side, side, model.spec.preprocessing.channels), jnp.float32)
+        try:
+            jax.eval_shape(functional(model.spec), model.params, model.stats, image)
+        except Exception as error:  # each architecture has conditions of its own
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
+            ) from error
     return model, found
 
 

@@ -21,9 +21,11 @@ class Stream:
 
 
 def state_at(step: int) -> State:
+    none = jnp.zeros((), jnp.int32)
     return State(
-        step=jnp.int32(step), params={"w": jnp.full((300,), float(step))}, stats={}, optimizer={}, weighting={},
-        tally={}, key=jnp.zeros((2,), jnp.uint32),
+        step=jnp.int32(step), phase=none, phase_step=none, params={"w": jnp.full((300,), float(step))}, stats={},
+        average={}, optimizer={}, weighting={}, tally={}, failed=jnp.zeros((3,), jnp.int32),
+        key=jnp.zeros((2,), jnp.uint32),
     )  # fmt: skip
 
 
