@@ -61,8 +61,8 @@ def export(
       timed: measure how long a batch of 1 and of 32 takes.
 
     Raises:
-      InputError: the format is unknown, a README.md of something else lies there, a package is missing, the folder holds
-        no model, the network holds what cannot be exported, or the file does not say what the network says.
+      InputError: the format is unknown, a README.md of something else lies there, a package is missing, the folder
+        holds no model, the network holds what cannot be exported, or the file does not say what the network says.
     """
     if format not in FORMATS:
         raise InputError(f"There is no format {format!r}.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
