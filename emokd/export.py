@@ -33,7 +33,10 @@ def main(argv: list[str]) -> None:
     print(f"compared on {check['examples']} examples: {check['source']}")
     for name, difference in check["largest_difference"].items():
         same = check["same_first_class"].get(name)
-        print(f"{name}: largest difference {difference:.1e}" + (f", same first class {same:.1%}" if same else ""))
+        print(
+            f"{name}: largest difference {difference:.1e}"
+            + (f", same first class {same:.1%}" if same is not None else "")
+        )
     for size, times in check["milliseconds"].items():
         ratio = times["onnxruntime"] / times["jax"]
         print(

@@ -77,7 +77,7 @@ def _input(student: Student, name: str) -> dict[str, Any]:
             "shape": ["batch", *seen.shape],
             "missing": "NaN; an example without this modality has NaN throughout",
         }
-    found = {"reads": seen.reads, "kind": "picture" if seen.is_picture else "video", "colours": "RGB"}
+    found: dict[str, Any] = {"reads": seen.reads, "kind": "picture" if seen.is_picture else "video", "colours": "RGB"}
     if student.preprocess:
         return found | {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "normalised": "by the graph"}
     if wanted.channels == 1:
@@ -131,7 +131,7 @@ def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[s
     """Each teacher's file and hash, where it came from a file."""
     record = workdir / RECORD if workdir else None
     files = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
-    found = {}
+    found: dict[str, Any] = {}
     for kind in ("teachers", "modalities"):  # of a recipe with modalities, each has a teacher of its own
         for name, section in (config.get(kind) or {}).items():
             keys = [key for key in files if key.startswith(f"{kind}.{name}.")]

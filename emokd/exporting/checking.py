@@ -93,11 +93,10 @@ def check(
     Raises:
       InputError: an output differs by more than `BOUND`, or is not finite where the network's is.
     """
-    session, trained = Session(model), student.model
-    forward = create_forward(trained.spec, mirror=student.seen_as.mirror)
-    compute = jax.jit(lambda arrays: answers(trained.spec, forward(trained.params, trained.stats, arrays)))
-    wanted, found = jax.device_get(compute(dict(batch))), session(feeds(student, batch))
-    differences, same = {}, {}
+    session = Session(model)
+    wanted, found = jax.device_get(compiled(student)(dict(batch))), session(feeds(student, batch))
+    differences: dict[str, float] = {}
+    same: dict[str, float] = {}
     for name, expected in wanted.items():
         largest = float(np.abs(expected).max()) or 1.0
         differences[name] = float(np.abs(found[name] - expected).max()) / largest
@@ -111,6 +110,13 @@ def check(
             )
     times = {size: _time(student, session, batch, size, rounds) for size in sizes}
     return Check(len(next(iter(batch.values()))), source, differences, same, times)
+
+
+def compiled(student: Student) -> Callable[[Any], Any]:
+    """What the network says of a batch, in float32, from its canvases and arrays on."""
+    model = student.model
+    forward = create_forward(model.spec, mirror=student.seen_as.mirror)
+    return jax.jit(lambda arrays: answers(model.spec, forward(model.params, model.stats, arrays)))
 
 
 def feeds(student: Student, batch: Arrays) -> Batch:
@@ -138,15 +144,13 @@ def _time(student: Student, session: Session, batch: Arrays, size: int, rounds: 
     rows = np.arange(size) % len(next(iter(batch.values())))
     chosen = {name: values[rows] for name, values in batch.items()}
     fed = feeds(student, chosen)
-    function = create_function(student)
+    run: Callable[[Any], Any]
+    arrays: Any
     if student.preprocess:
-        forward, trained = create_forward(student.model.spec, mirror=student.seen_as.mirror), student.model
-        run = jax.jit(lambda arrays: answers(trained.spec, forward(trained.params, trained.stats, arrays)))
-        arrays = jax.device_put(chosen)
+        run, arrays = compiled(student), jax.device_put(chosen)
     else:
-        run = jax.jit(function)
         seen = see(student.model.spec, chosen, centre_views(size))
-        arrays = seen if isinstance(seen, dict) else {IMAGE: seen}
+        run, arrays = jax.jit(create_function(student)), seen if isinstance(seen, dict) else {IMAGE: seen}
     return in_turns({"jax": lambda: jax.block_until_ready(run(arrays)), "onnxruntime": lambda: session(fed)}, rounds)
 
 

@@ -61,14 +61,19 @@ def export(
       timed: measure how long a batch of 1 and of 32 takes.
 
     Raises:
-      InputError: the format is unknown, a package is missing, the folder holds no model, the network holds what cannot
-        be exported, or the file does not say what the network says.
+      InputError: the format is unknown, a README.md of something else lies there, a package is missing, the folder
+        holds no model, the network holds what cannot be exported, or the file does not say what the network says.
     """
     if format not in FORMATS:
         raise InputError(f"There is no format {format!r}.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
     folder, output = pathlib.Path(folder), pathlib.Path(output)
     if output.is_dir():
         raise InputError(f"--output={output} is a folder. Name a file, such as {output / 'model.onnx'}.")
+    if output.with_name(CARD).exists() and not output.with_name(DESCRIPTION).exists():
+        raise InputError(
+            f"{output.with_name(CARD)} is there and no export's: the model card would take its place. Let --output "
+            "name a file in a folder of its own."
+        )
     student = read_student(folder, preprocess=preprocess)
     if student.seen_as.precision != "float32":
         logging.warning("The model was trained in %s; the export computes in float32.", student.seen_as.precision)

@@ -106,7 +106,9 @@ class Graph:
 
     def sort(self) -> None:
         """Orders the nodes so that each follows what it reads; what no output needs is removed."""
-        producers, ordered, state = self.producers(), [], dict[int, bool]()
+        producers = self.producers()
+        ordered: list[Node] = []
+        state: dict[int, bool] = {}  # by identity: whether the node is placed, or only begun
         stack = [producers[name] for name in reversed(self.outputs.values()) if name in producers]
         while stack:
             node = stack[-1]

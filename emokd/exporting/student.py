@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from emokd.data.reference import Reference
 from emokd.errors import InputError
 from emokd.exporting.graph import Graph
-from emokd.exporting.preparation import counted, pixels
+from emokd.exporting.preparation import Preparation, counted, pixels
 from emokd.exporting.tracing import to_graph
 from emokd.inference.forward import IMAGE, answers
 from emokd.models.multimodal import MultimodalSpec
@@ -109,7 +109,8 @@ def create_graph(student: Student) -> Graph:
       InputError: the network holds an operation that cannot be exported, or `preprocess` is asked of one that takes no
         pictures, or videos.
     """
-    prepared, shapes = {}, {}
+    prepared: dict[str, Preparation] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, seen in student.inputs.items():
         shapes[name] = seen.shape
         if student.preprocess and seen.preprocessing is not None:

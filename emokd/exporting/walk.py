@@ -64,8 +64,8 @@ class Walk:
     def __init__(self, handlers: Mapping[str, Handler], graph: Graph, batch: Any):
         self.graph, self.batch = graph, batch
         self._handlers = handlers
-        self._place = ""
         self._rows = ""
+        self._walked: list[core.JaxprEqn] = []  # for messages: not every equation knows where it is from
 
     def run(self, jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:
         """Adds what `jaxpr` computes, and gives its outputs.
@@ -85,6 +85,7 @@ class Walk:
 
     def _equation(self, equation: core.JaxprEqn, inputs: list[Value]) -> list[Value]:
         name = equation.primitive.name
+        self._walked.append(equation)
         if name in INLINE:
             inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
@@ -100,14 +101,10 @@ class Walk:
     def unknown(self, equation: core.JaxprEqn, why: str) -> InputError:
         """The error of an equation that cannot be written."""
         shapes = ", ".join(str(getattr(v.aval, "shape", ())) for v in equation.invars)
-        place = str(equation.source_info.name_stack) or "the network"
-        frame = equation.source_info.traceback
-        lines = [f for f in (frame.frames if frame else ()) if "/emokd/models/" in f.file_name]
-        if lines:
-            place = f"{lines[0].function_name} (line {lines[0].line_num} of {lines[0].file_name.rpartition('/')[2]})"
+        place = next(filter(None, map(_place, [equation, *reversed(self._walked)])), "the network")
         return InputError(
-            f"The operation {equation.primitive.name!r} on {shapes}, in {place}, {why}, so the network cannot be "
-            "exported. Write it with other operations of jax.numpy, or add it to emokd/exporting/primitives."
+            f"The operation {equation.primitive.name!r} on {shapes}, in or just after {place}, {why}, so the network "
+            "cannot be exported. Write it with other operations of jax.numpy, or add it to emokd/exporting/primitives."
         )
 
     def _compute(self, equation: core.JaxprEqn, inputs: list[Value]) -> list[Value] | None:
@@ -138,7 +135,9 @@ class Walk:
         """The tensor of a value, as it is held."""
         return value.name or self.graph.constant(value.array)
 
-    def emit(self, op: str, inputs: Sequence[Value | str], shape: Any, dtype: Any, held: Any = None, **attributes):
+    def emit(
+        self, op: str, inputs: Sequence[Value | str], shape: Any, dtype: Any, held: Any = None, **attributes
+    ) -> Value:
         """Adds an operator, and gives its output.
 
         Args:
@@ -188,6 +187,16 @@ class Walk:
         if value.shape == tuple(shape):
             return value
         return self.emit("Reshape", [value, self.integers(self.sizes(shape))], shape, value.dtype)
+
+
+def _place(equation: core.JaxprEqn) -> str:
+    """The function of emokd's models that an equation is from, where that is on record."""
+    trace = equation.source_info.traceback
+    for frame in trace.frames if trace else ():
+        folder, _, file = frame.file_name.rpartition("/")
+        if folder.endswith("emokd/models"):
+            return f"{frame.function_name} (line {frame.line_num} of {file})"
+    return ""
 
 
 def _symbolic(dimension: Any) -> bool:

@@ -173,6 +173,10 @@ def test_wrong_input_is_named(pictures, tmp_path):
         export(pictures, tmp_path / "m", format="onx")
     with pytest.raises(InputError, match="is a folder"):
         export(pictures, tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(InputError, match="README.md is there and no export's"):
+        export(pictures, tmp_path / "m")
+    (tmp_path / "README.md").unlink()
     with pytest.raises(InputError, match="holds no picture"):
         export(pictures, tmp_path / "m", pictures=str(pictures))
     (pictures / "weights.safetensors").unlink()

@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exporting_setup import export_and_run, operators
+from exporting_setup import export_and_run, operators, run
+from flax import nnx
 from jax import lax
 
 from emokd.errors import InputError
+from emokd.exporting.primitives import HANDLERS
 from emokd.exporting.tracing import to_graph
+from emokd.models.layers import SqueezeExcite
 
 VALUES = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
 MAPS = np.random.default_rng(0).normal(size=(2, 6, 8, 3)).astype(np.float32)
@@ -85,9 +88,14 @@ def test_what_is_unknown_is_named_with_its_place():
 
 
 def test_one_graph_serves_batches_of_any_size():
-    from exporting_setup import run
-
     graph = to_graph(lambda arrays: {"y": jnp.concatenate([arrays["x"], jnp.ones_like(arrays["x"])], 1)}, {"x": (2, 3)})
     for size in (1, 5):
         x = np.random.default_rng(size).normal(size=(size, 2, 3)).astype(np.float32)
         np.testing.assert_array_equal(run(graph, {"x": x})["y"], np.concatenate([x, np.ones_like(x)], 1))
+
+
+def test_what_is_unknown_in_a_layer_is_named_with_it(monkeypatch):
+    monkeypatch.delitem(HANDLERS, "logistic")
+    layer = SqueezeExcite(4, 2, rngs=nnx.Rngs(0))
+    with pytest.raises(InputError, match=r"'logistic' .* SqueezeExcite.__call__ \(line \d+ of layers.py\)"):
+        to_graph(lambda arrays: {"y": layer(arrays["x"])}, {"x": (2, 2, 4)})
