@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -83,7 +83,7 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
         return options[name]
     functions = all(map(inspect.isfunction, options.values()))
     if functions and imports.is_path(name):
-        return imports.load(name, key)
+        return cast(Choice, imports.load(name, key))
     own = ", or package.module:function of your own" if functions else ""
     raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}{own}.")
 
