@@ -16,13 +16,22 @@ from emokd.data.files.listing import read_regular
 from emokd.errors import InputError
 
 MAX_PIXELS = 64_000_000
-"""The most pixels of one decoded picture (192 MB as RGB). Larger baseline JPEGs are decoded at a reduced size."""
+"""The most pixels of one decoded picture (192 MB as RGB). Larger baseline JPEGs are decoded at a reduced size.
+
+The size that a file declares is compared with it before anything is decoded. While a picture of so many pixels is
+decoded, a reading thread takes up to 450 MB besides the
+file; so much was measured for PNG and TIFF with transparency."""
+MAX_PIXELS_OF = {"WEBP": 25_000_000, "AVIF": 25_000_000}
+"""The most pixels in formats whose decoders hold several copies of the picture."""
+MAX_SIDE = 65_535
+"""The longest side, that of JPEG: Pillow keeps as much for each row as for a few pixels."""
 
 FITS = ("crop", "squash", "pad")
 """How a picture fills a square canvas; see `to_canvas`."""
 
 # A closed list: some of Pillow's other formats start external programs.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+_STRIP = 1 << 20  # pixels
 _ORIENTATION = 0x0112
 _SUBFILE_TYPE = 0x00FE  # of TIFF; bit 0: this is a reduced version of another picture in the file
 _REDUCTIONS = (1, 2, 4, 8)
@@ -134,10 +143,10 @@ def _decode_jpeg(data: bytes, name: str, min_side: int) -> np.ndarray | None:
         return None
     if height * width > MAX_PIXELS and _progressive(data):
         # All coefficients of a progressive picture must be held at once, whatever the size asked for.
-        raise _too_large(name, width, height, "progressive JPEG")
+        raise _too_large(name, width, height, "progressive JPEG", MAX_PIXELS)
     reduction = next((r for r in _REDUCTIONS if height * width <= MAX_PIXELS * r * r), None)
     if reduction is None:
-        raise _too_large(name, width, height, "JPEG, even at an eighth of its size")
+        raise _too_large(name, width, height, "JPEG, even at an eighth of its size", MAX_PIXELS)
     floor_height, floor_width = (
         (math.ceil(height / reduction), math.ceil(width / reduction)) if reduction > 1 else (0, 0)
     )
@@ -158,11 +167,17 @@ def _decode_any(data: bytes, name: str, min_side: int) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.format in ("JPEG", "MPO") and min_side > 0 and image.width * image.height <= MAX_PIXELS:
                 image.draft(image.mode, (min_side, min_side))
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(name, image.width, image.height, str(image.format))
+            limit = MAX_PIXELS_OF.get(str(image.format), MAX_PIXELS)
+            if image.width * image.height > limit:
+                raise _too_large(name, image.width, image.height, str(image.format), limit)
+            if max(image.size) > MAX_SIDE:
+                raise DecodeError(
+                    f"{name} is {image.width} x {image.height} pixels; the longest side is limited to {MAX_SIDE:,}. "
+                    "Cut the picture up."
+                )
             _refuse_preview(image, name)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            return to_rgb(image, name)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -193,7 +208,25 @@ def _refuse_preview(image: Image.Image, name: str) -> None:
         )
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """A PIL image as upright RGB, see `decode`.
+
+    It is converted some rows at a time: the copies that conversion takes are of these alone.
+
+    Raises:
+      DecodeError: it holds 32-bit or floating-point grey; `name` says which picture.
+    """
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        below = min(top + rows, image.height)
+        pixels[top:below] = _strip_to_rgb(image.crop((0, top, image.width, below)), name)
+    return pixels
+
+
+def _strip_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_grey(np.asarray(image), image.mode, name)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
@@ -212,10 +245,10 @@ def _scale_grey(values: np.ndarray, mode: str, name: str) -> np.ndarray:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _too_large(name: str, width: int, height: int, kind: str) -> DecodeError:
+def _too_large(name: str, width: int, height: int, kind: str, limit: int) -> DecodeError:
     return DecodeError(
         f"{name} is {width} x {height} pixels ({kind}); the limit for pictures that cannot be decoded at a reduced "
-        f"size is {MAX_PIXELS:,} pixels. Shrink the picture, or save it as a baseline JPEG."
+        f"size is {limit:,} pixels. Shrink the picture, or save it as a baseline JPEG."
     )
 
 

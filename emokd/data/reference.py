@@ -83,11 +83,25 @@ def to_json(examples: Examples) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> dict[str, Reference]:
-    """Inverse of `to_json`."""
-    return {
-        name: Reference(np.array(each["centre"], np.float64), np.array(each["unit"], np.float64))
-        for name, each in values.items()
-    }
+    """Inverse of `to_json`.
+
+    Raises:
+      InputError: they are damaged.
+    """
+    try:
+        found = {
+            name: Reference(np.array(each["centre"], np.float64), np.array(each["unit"], np.float64))
+            for name, each in values.items()
+        }
+        for name, each in found.items():
+            finite = np.isfinite(each.centre).all() and np.isfinite(each.unit).all() and (each.unit >= 0).all()
+            if each.centre.shape != each.unit.shape or each.centre.ndim > 1 or not finite:
+                raise ValueError(f"those of {name!r} are no centres and units")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"The references of the model's arrays cannot be read ({error}). Restore model.json, or train it again."
+        ) from error
+    return found
 
 
 def _fit(array: np.ndarray, together: bool) -> Reference:

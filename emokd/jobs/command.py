@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import select
+import signal
 import sys
 import threading
 import types
@@ -19,7 +20,9 @@ from absl import app, flags, logging
 from emokd import imports
 from emokd.configuration import config as configuration
 from emokd.errors import InputError, nearest
+from emokd.reporting.provenance import command as command_line
 from emokd.training import distributed
+from emokd.training.stopping import Stopped
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on its own start; errors still show
 
@@ -41,8 +44,8 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
 
     What the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
     an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130, and a pipe that nobody
-    reads any more with 141 and no message. Anything else is a bug and keeps its traceback. With `--verbosity=1` every
-    error does.
+    reads any more with 141 and no message. SIGTERM exits with 0 where a run was under way, which has then saved its
+    last step. Anything else is a bug and keeps its traceback. With `--verbosity=1` every error does.
 
     Args:
       main: takes the arguments that are not flags, the program's name first.
@@ -98,6 +101,9 @@ def readable_errors(command: str) -> Iterator[None]:
         sys.stdout.flush()  # what is printed fails here, not when Python has ended
     except KeyboardInterrupt:
         _leave(f"{command}: interrupted", INTERRUPTED)
+    except Stopped as stopped:
+        code = INTERRUPTED if stopped.signal is signal.SIGINT else 0
+        _leave(f"{command}: {stopped} The same command goes on from there:\n  {command_line()}", code)
     except BrokenPipeError as error:
         if not drop_unread_output():
             raise

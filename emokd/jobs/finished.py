@@ -12,7 +12,7 @@ from emokd.files import write_whole
 from emokd.jobs import began
 from emokd.jobs.workdir import claim, read_config, read_json
 from emokd.reporting.report import write_report
-from emokd.reporting.scoreboard import accepted_texts
+from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, scoreboard
 from emokd.weights import model_folder
 
 LoadData = Callable[[ml_collections.ConfigDict], tuple[dict[str, Examples], Examples | None]]
@@ -89,7 +89,23 @@ def read_scores(workdir: pathlib.Path) -> dict:
     remedy = (
         "Restore it, or remove it: training with the run's configuration then scores it again from the checkpoints."
     )
-    return read_json(workdir / "scores.json", remedy)
+    scores = read_json(workdir / "scores.json", remedy)
+    for name in ("student", "teachers", "variants", "weights"):
+        networks = scores.get(name, {})
+        entries = networks.values() if isinstance(networks, dict) and name != "student" else [networks]
+        if not isinstance(networks, dict) or not all(isinstance(entry, dict) for entry in entries):
+            raise InputError(f"{workdir / 'scores.json'}: {name!r} holds no scores. {remedy}")
+    if not scores.get("student") or not _are_texts(scores.get("remarks", [])):
+        raise InputError(f"{workdir / 'scores.json'} holds no scores of a student, or remarks that are none. {remedy}")
+    try:
+        scoreboard(scores)
+    except MISSHAPEN as error:
+        raise InputError(f"{workdir / 'scores.json'} holds something else than scores: {error}. {remedy}") from error
+    return scores
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def remarks(workdir: pathlib.Path, load_data: LoadData, accept: bool) -> list[str]:

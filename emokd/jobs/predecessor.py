@@ -91,10 +91,10 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
     if not steps:
         raise InputError(f"config.start_from is {folder}, but its checkpoints are gone.")
     step = steps[-1]
-    if found := checksums.damage(path / str(step)):
+    if damage := checksums.damage(path / str(step)):
         raise InputError(
-            f"config.start_from: checkpoint {path / str(step)}, the last of that run, is damaged: {found}. Restore it, "
-            "or train that run anew."
+            f"config.start_from: checkpoint {path / str(step)}, the last of that run, is damaged: {damage}. Restore "
+            "it, or train that run anew."
         )
     state = abstract_like(abstract, places)
     wanted = {"params": state.params, "stats": state.stats}

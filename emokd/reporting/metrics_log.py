@@ -37,6 +37,7 @@ with _without_torch():
 
 FILE = "metrics.jsonl"
 RESERVED = ("step", "phase", "time")
+_LAST_STEP = 2**53
 
 Record = dict[str, Any]
 
@@ -144,10 +145,11 @@ def _records(path: pathlib.Path) -> list[tuple[str, Record]]:
 def _parse(line: str) -> Record | None:
     try:
         record = json.loads(line)
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int) or "phase" not in record:
+        known = isinstance(record, dict) and isinstance(record.get("phase"), str)
+        if not known or not isinstance(record.get("step"), int) or abs(record["step"]) > _LAST_STEP:
             return None
         return {name: value if name in RESERVED else float(value) for name, value in record.items()}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
 
 

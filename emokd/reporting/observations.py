@@ -13,7 +13,10 @@ and the targets among TARGETS that the data has; `classes` names the expressions
 
 import dataclasses
 import pathlib
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +35,12 @@ EXAMPLES = 128
 
 SIMILARITY = "similarity.png"
 REPRESENTATIONS = "representations.png"
+
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError),
+    *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged archive of arrays raises."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +106,7 @@ def read(workdir: pathlib.Path) -> list[Observation]:
             with path.open("rb") as file, np.load(file) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             found.append(Observation(phase, int(step), arrays, tuple(map(str, arrays.pop("classes")))))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise InputError(f"{path} is no observation of a run ({error}). Remove it.") from error
     return sorted(found, key=lambda observation: (observation.step, observation.phase))
 

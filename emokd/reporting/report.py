@@ -5,7 +5,7 @@ import html
 import json
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from emokd.files import write_whole
 from emokd.reporting import figures, observations
 from emokd.reporting.metrics_log import RESERVED, Record, read_metrics
 from emokd.reporting.provenance import provenance
-from emokd.reporting.scoreboard import accepted_texts, flatten_scores, headline, scoreboard_tables
+from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, flatten_scores, headline, scoreboard_tables
 from emokd.reporting.table import Table, count_text
 
 COMPILED = ("compile_seconds", "flops_per_step", "device_bytes")
@@ -67,13 +67,13 @@ def render_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> str:
     scores, scores_problem = _read(workdir / "scores.json")
     records = read_metrics(workdir)
     sections = [
-        ("Scores", _scores(scores, scores_problem)),
-        ("Teachers' weights", _weights(scores, scores_problem)),
-        ("Confusion", _confusion(scores, scores_problem, workdir)),
+        ("Scores", _drawn(lambda: _scores(scores, scores_problem))),
+        ("Teachers' weights", _drawn(lambda: _weights(scores, scores_problem))),
+        ("Confusion", _drawn(lambda: _confusion(scores, scores_problem, workdir))),
         *_pictures(workdir),
         ("Curves", _curves(records)),
         ("Speed", _speed(records)),
-        ("All scores", _all_scores(scores, scores_problem)),
+        ("All scores", _drawn(lambda: _all_scores(scores, scores_problem))),
         ("Configuration", _configuration(config, config_problem)),
         ("About this report", _about()),
     ]
@@ -92,11 +92,19 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], str]:
         return {}, f"There is no {path.name} yet."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         return {}, f"{path.name} cannot be read: {error}."
     if not isinstance(content, dict):
         return {}, f"{path.name} is not a JSON object."
     return content, ""
+
+
+def _drawn(section: Callable[[], str]) -> str:
+    """A section about the scores; where they are damaged, the page says so in its place."""
+    try:
+        return section()
+    except MISSHAPEN as error:
+        return _missing(f"scores.json is damaged, or of another version of emokd: {error}.")
 
 
 def _missing(text: str) -> str:
@@ -194,7 +202,9 @@ def _pictures(workdir: pathlib.Path) -> list[tuple[str, str]]:
 
 def _class_names(target: str, values: Mapping[str, Any], count: int, workdir: pathlib.Path) -> list[str]:
     model, _ = _read(workdir / "student" / "model.json")
-    stored = ((model.get("spec") or {}).get("classes") or {}).get(target)
+    spec = model.get("spec")
+    classes = spec.get("classes") if isinstance(spec, Mapping) else None
+    stored = classes.get(target) if isinstance(classes, Mapping) else None
     for names in (values.get("classes"), stored):
         if isinstance(names, list) and len(names) == count:
             return [str(name) for name in names]

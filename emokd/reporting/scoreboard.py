@@ -15,6 +15,9 @@ Balanced accuracy has one where classes are unequal, see `rare_classes.imbalance
 
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "ece", "nll", "brier", "loss", "error", "kl"})
 
+MISSHAPEN = (TypeError, ValueError, AttributeError, LookupError, OverflowError, ZeroDivisionError)
+"""What drawing raises where scores.json holds something else than scores."""
+
 COST = ("backbone", "parameters", "macs", "size")
 """What `emokd.models.cost.describe` adds to a network's scores."""
 

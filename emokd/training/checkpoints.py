@@ -14,6 +14,7 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN, PreservationPolicy
 
+from emokd.data.prefetch import DeviceIterator
 from emokd.errors import InputError
 from emokd.phase import Tree
 from emokd.training import checksums
@@ -62,7 +63,7 @@ class Checkpoints:
         """The last step saved, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: State, iterator: Any, best: Best) -> None:
+    def save(self, state: State, iterator: DeviceIterator, best: Best) -> None:
         """Saves in the background, unless this step is saved already.
 
         Args:
@@ -98,15 +99,13 @@ class Checkpoints:
             )
             return found["state"], Best.from_json(found["best"])
         except (ValueError, KeyError, TypeError, OSError) as error:
+            misfit = f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list"
             if checksums.are_known(folder):
-                raise InputError(
-                    f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list, or an "
-                    f"older emokd?). Use another --workdir. Details: {error}"
-                ) from error
+                raise InputError(f"{misfit}, or an older emokd?). Use another --workdir. Details: {error}") from error
             raise InputError(
-                f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list?), or it is "
-                "damaged, which cannot be told: it has no checksums. Use another --workdir, or remove this folder to "
-                f"go on from the checkpoint before it. Details: {error}"
+                f"{misfit}?), or it is of an older emokd, or damaged, which cannot be told: it has no checksums. Use "
+                "another --workdir, or remove this folder to go on from the checkpoint before it. Details: "
+                f"{error}"
             ) from error
 
     def restore_weights(self, step: int, state: State) -> State:
@@ -122,7 +121,7 @@ class Checkpoints:
         )
         return dataclasses.replace(state, **read_weights(self._folder, step, abstract))
 
-    def restore_iterator(self, step: int, iterator: Any) -> None:
+    def restore_iterator(self, step: int, iterator: DeviceIterator) -> None:
         """Puts a fresh data iterator where it was at `step`, however many processes there were.
 
         An iterator counts the batches of all processes, so that each of them stored the same; grain's own handler
@@ -182,7 +181,8 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
       InputError: there are checkpoints, but no whole one; none is renamed then.
     """
     wrong: dict[int, str] = {}
-    for step in reversed(steps_in(folder)):
+    steps = steps_in(folder)
+    for step in reversed(steps):
         if not (found := damage(folder / str(step))):
             break
         wrong[step] = found
@@ -193,7 +193,7 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
                 f"Every checkpoint in {folder} is damaged ({', '.join(map(str, wrong))}). Of {step}, the newest: "
                 f"{found}. Restore the folder from a copy, or remove it to train anew."
             )
-    newest = max(set(steps_in(folder)) - set(wrong), default=-1)
+    newest = max(set(steps) - set(wrong), default=-1)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.isdecimal() and int(path.name) > newest:
             place = next(p for n in itertools.count(1) if not (p := path.with_name(_aside(path.name, n))).exists())

@@ -98,7 +98,7 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     return dict(content)
 
 
-def seen_as(spec: NetworkSpec, provenance: Mapping[str, Any], source: str) -> SeenAs:
+def seen_as(spec: Spec, provenance: Mapping[str, Any], source: str) -> SeenAs:
     """How training made pictures into squares and computed on them, from a model's provenance.
 
     Imported weights are shown pictures cropped to the network's own size, and faces cut out around their landmarks.
@@ -109,7 +109,7 @@ def seen_as(spec: NetworkSpec, provenance: Mapping[str, Any], source: str) -> Se
     origin = Fields(provenance, source, "provenance", REMEDY)
     crop = origin.text("face_crop", CROPS) if provenance.get("face_crop") else CROPS[0]
     if not provenance.get("config"):
-        return SeenAs(spec.preprocessing.size, FITS[0], crop)
+        return SeenAs(_largest_side(spec), FITS[0], crop)
     try:
         values = json.loads(origin.text("config"))
     except (ValueError, RecursionError) as error:
@@ -123,6 +123,13 @@ def seen_as(spec: NetworkSpec, provenance: Mapping[str, Any], source: str) -> Se
         precision=config.text("precision", tuple(PRECISIONS)) if "precision" in values else "float32",
         mirror=config.flag("mirror") if "mirror" in values else False,
     )
+
+
+def _largest_side(spec: Spec) -> int:
+    """The side of the largest pictures that a network is shown; 1 where it is shown none."""
+    if isinstance(spec, NetworkSpec):
+        return spec.preprocessing.size
+    return max((m.preprocessing.size for m in spec.modalities.values() if m.preprocessing is not None), default=1)
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:

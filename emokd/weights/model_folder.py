@@ -25,7 +25,7 @@ import safetensors.numpy
 import emokd
 from emokd.errors import InputError
 from emokd.models.multimodal import MultimodalSpec
-from emokd.models.network import TrainedModel, Tree, functional
+from emokd.models.network import NetworkSpec, TrainedModel, Tree, functional
 from emokd.weights.description import (
     DESCRIPTION,
     FORMAT,
@@ -60,7 +60,8 @@ def save_model(
         be written.
     """
     folder = pathlib.Path(folder)
-    leaves = {path: np.ascontiguousarray(leaf) for path, leaf in flatten({"params": params, "stats": stats}).items()}
+    # Not `ascontiguousarray`, which makes a scalar an array of one.
+    leaves = {path: np.asarray(leaf, order="C") for path, leaf in flatten({"params": params, "stats": stats}).items()}
     abstract = _abstract(spec, f"The specification for {folder}")
     _check(leaves, abstract, str(folder))
     weights = safetensors.numpy.save(
@@ -126,7 +127,7 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
     """
     if isinstance(model.spec, MultimodalSpec):
         inputs = ", ".join(modality.input for modality in model.spec.modalities.values())
-        raise InputError(f"{source} takes {inputs}, not a picture alone; use emokd.evaluate on its workdir.")
+        raise InputError(f"{source} takes {inputs}, not a picture alone. Name a network of pictures.")
     return model
 
 
@@ -138,11 +139,18 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     Raises:
       InputError: as `load_model`; or the network cannot look at pictures of the size that its description says.
     """
-    model = require_pictures(load_trained(folder), str(folder))
+    model = load_trained(folder)
     place = str(pathlib.Path(folder) / DESCRIPTION)
     found = seen_as(model.spec, provenance(folder), place)
-    side = model.spec.preprocessing.size
-    image = jax.ShapeDtypeStruct((1, side, side, model.spec.preprocessing.channels), jnp.float32)
+    if isinstance(model.spec, NetworkSpec):
+        _check_pictures(model, place)
+    return model, found
+
+
+def _check_pictures(model: TrainedModel, place: str) -> None:
+    """Traces the network on a picture of the size that `place` says it is shown; nothing is computed."""
+    seen = model.spec.preprocessing
+    image = jax.ShapeDtypeStruct((1, seen.size, seen.size, seen.channels), jnp.float32)
     try:
         jax.eval_shape(functional(model.spec), model.params, model.stats, image)
     except Exception as error:  # each architecture has conditions of its own
@@ -150,7 +158,6 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
         raise InputError(
             f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
         ) from error
-    return model, found
 
 
 def provenance(folder: str | pathlib.Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 import io
+import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -262,3 +264,47 @@ def test_canvas_refusals():
         to_canvas(photo(4, 4), 4, "stretch")
     with pytest.raises(InputError, match="at least 1"):
         to_canvas(photo(4, 4), 0)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that declares a size, and has no pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "message"),
+    [
+        (1, 64_000_000, "longest side is limited to 65,535"),
+        (65_536, 1, "longest side is limited to 65,535"),
+        (8_001, 8_000, "limit for pictures that cannot be decoded at a reduced size is 64,000,000"),
+        (30_000, 30_000, "too many pixels to be decoded safely"),
+    ],
+)
+def test_a_picture_is_refused_by_the_size_that_it_declares(width, height, message):
+    with pytest.raises(DecodeError, match=message):
+        decode(png_of(width, height), "bomb.png")
+
+
+def test_webp_has_a_limit_of_its_own(monkeypatch):
+    data = encode(Image.fromarray(photo(12, 12)), "WEBP")
+    monkeypatch.setitem(decode_module.MAX_PIXELS_OF, "WEBP", 143)
+    with pytest.raises(DecodeError, match=r"12 x 12 pixels \(WEBP\); the limit .* is 143 pixels"):
+        decode(data, "x.webp")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L", "LA", "I;16", "CMYK", "1"])
+def test_strips_join_to_the_whole_picture(mode, monkeypatch):
+    rng = np.random.default_rng(3)
+    grey = rng.integers(0, 65536, (21, 13)).astype(np.uint16)
+    image = Image.fromarray(grey) if mode == "I;16" else Image.fromarray(
+        rng.integers(0, 256, (21, 13, 4), np.uint8), "RGBA"
+    ).convert("RGB" if mode in ("P", "CMYK") else "RGBA" if mode == "LA" else mode).convert(mode)  # fmt: skip
+    data = encode(image, "TIFF")
+    whole = decode(data, "x.tif")
+    monkeypatch.setattr(decode_module, "_STRIP", 50)  # three rows, or what is left
+    np.testing.assert_array_equal(decode(data, "x.tif"), whole)

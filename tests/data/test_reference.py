@@ -107,3 +107,16 @@ def test_nothing_else_is_touched():
     assert reference.fit(examples, {"other": False, "image": True}) == {}
     referred = reference.refer(examples, {"other": reference.fit(examples, {"x": False})["x"]})
     np.testing.assert_array_equal(referred.inputs["x"](3), table()[3].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(None, [], {"x": None}, {"x": {"centre": 1.0}}, {"x": {"centre": [1.0], "unit": [1.0, 2.0]}}),
+        *({"x": {"centre": "a", "unit": 1.0}}, {"x": {"centre": float("nan"), "unit": 1.0}}),
+        *({"x": {"centre": 0.0, "unit": -1.0}}, {"x": {"centre": [[0.0]], "unit": [[1.0]]}}),
+    ],
+)
+def test_damaged_references_are_one_message(values):
+    with pytest.raises(InputError, match="references of the model's arrays cannot be read"):
+        reference.from_json(values)

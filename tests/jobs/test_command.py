@@ -2,6 +2,7 @@ import errno
 import logging
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from absl import logging as absl_logging
 from emokd.configuration import config
 from emokd.errors import InputError
 from emokd.jobs import command
+from emokd.training.stopping import Stopped
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -22,6 +24,7 @@ import sys
 import jax
 from absl import flags, logging
 from emokd.jobs import command
+from emokd.training.stopping import Stopped
 from emokd.configuration import config
 
 CONFIG = config.define_config_flag()
@@ -206,6 +209,16 @@ def test_errors_that_the_user_can_mend(error, code, message, capsys):
         raise error
     assert left.value.code == code
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_run_that_was_told_to_stop_names_the_command_that_continues_it(by, code, capsys, monkeypatch):
+    monkeypatch.setattr(command, "command_line", lambda: "python -m emokd.train --workdir=here")
+    with pytest.raises(SystemExit) as left, command.readable_errors("train"):
+        raise Stopped(by, 12)
+    assert left.value.code == code
+    told = f"train: Stopped by {by.name} after step 12, which is saved. The same command goes on from there:\n"
+    assert capsys.readouterr().err == f"{told}  python -m emokd.train --workdir=here\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EIO, "Input/output error", "/a"), SystemExit(3)])

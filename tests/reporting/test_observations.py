@@ -1,5 +1,6 @@
 """Observations: stored and read back, sorted by label, projected as NumPy's eigenvectors say, drawn and reported."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_a_damaged_observation_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"teach-00000020.npz is no observation of a run.*Remove it"):
         observations.read(tmp_path)
+
+
+def test_any_damage_to_an_observation_is_one_message_or_none(tmp_path):
+    path = observations.write(tmp_path, "teach", 20, make_arrays(), CLASSES)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), 20):
+            content[place] = rng.integers(0, 256)
+        path.write_bytes(content)
+        with contextlib.suppress(InputError):
+            observations.read(tmp_path)
 
 
 def test_labels_are_classes_majorities_or_valence():

@@ -11,7 +11,7 @@ import pytest
 
 from emokd.errors import InputError
 from emokd.reporting import figures
-from emokd.reporting.metrics_log import MetricsLog
+from emokd.reporting.metrics_log import MetricsLog, read_metrics
 from emokd.reporting.report import phase_spans, write_report
 
 NASTY = '<script>alert("x")</script>&$\\frac{'
@@ -161,3 +161,34 @@ def test_curves_break_between_phases():
     svg = figures.curves({"loss": [(1, 1.0), (2, 2.0), (3, 9.0), (4, 8.0)]}, [("a", 0, 2), ("b", 2, 4)])
     lines = re.findall(r'<path d="(M[^"]*)" clip-path="[^"]*" style="fill: none; stroke: #1f5fa8', svg)
     assert [len(re.findall("[ML] ", line)) for line in lines] == [2, 2]
+
+
+def test_any_value_in_the_place_of_any_other_is_shown_or_said_to_be_damage(tmp_path):
+    write_run(tmp_path)
+    original = json.loads((tmp_path / "scores.json").read_text())
+    others = [None, -1, 10**400, float("nan"), "x", [], [[]], {}, {"a": 1}, True, [3]]
+    rng = np.random.default_rng(0)
+    for _ in range(15):
+        scores = json.loads(json.dumps(original))
+        places = list(places_in(scores))
+        parent, key = places[rng.integers(len(places))]
+        parent[key] = others[rng.integers(len(others))]
+        (tmp_path / "scores.json").write_text(json.dumps(scores))
+        Page(write_report(tmp_path).read_text())
+
+
+def places_in(value):
+    """Each value inside another, as (what it is in, its key)."""
+    for key in value if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from places_in(value[key])
+
+
+def test_lines_of_metrics_that_are_none_are_skipped(tmp_path, caplog):
+    write_run(tmp_path)
+    lines = ['{"step": 1, "phase": [1]}', json.dumps({"step": 10**30, "phase": "a"}), "[" * 100_000]
+    lines += [json.dumps({"step": 2, "phase": "a", "loss": 10**400}), '{"step": 3, "phase": "a", "loss": 1}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert [record["step"] for record in read_metrics(tmp_path)] == [3]
+    Page(write_report(tmp_path).read_text())

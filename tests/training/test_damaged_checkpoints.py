@@ -1,5 +1,6 @@
 """Checkpoints that something has damaged: noticed before they are used, and passed over for the newest whole one."""
 
+import dataclasses
 import logging
 import pathlib
 import shutil
@@ -9,7 +10,8 @@ import pytest
 
 from emokd.errors import InputError
 from emokd.training import checksums
-from emokd.training.checkpoints import Best, Checkpoints, set_aside_damaged
+from emokd.training.checkpoints import Checkpoints, set_aside_damaged
+from emokd.training.selection import Best
 from emokd.training.state import State
 
 
@@ -21,10 +23,8 @@ class Stream:
 
 
 def state_at(step: int) -> State:
-    return State(
-        step=jnp.int32(step), params={"w": jnp.full((300,), float(step))}, stats={}, optimizer={}, weighting={},
-        tally={}, key=jnp.zeros((2,), jnp.uint32),
-    )  # fmt: skip
+    empty: dict = {field.name: {} for field in dataclasses.fields(State)}
+    return State(**{**empty, "step": jnp.int32(step), "params": {"w": jnp.full((300,), float(step))}})
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,8 @@ def test_one_without_checksums_is_read_and_a_misfit_says_that_it_may_be_damaged(
     (folder / "3" / checksums.CHECKSUMS).unlink()
     checkpoints = Checkpoints(folder.parent, keep=3)
     assert float(checkpoints.restore(3, state_at(0))[0].params["w"][0]) == 3.0
-    other = State(**{**vars(state_at(0)), "params": {"v": jnp.zeros((2,))}})
-    with pytest.raises(InputError, match=r"does not fit .*or it is damaged, which cannot be told"):
+    other = dataclasses.replace(state_at(0), params={"v": jnp.zeros((2,))})
+    with pytest.raises(InputError, match=r"does not fit .*or damaged, which cannot be told"):
         checkpoints.restore(3, other)
     with pytest.raises(
         InputError, match=r"Checkpoint \S+2 does not fit this configuration .*Use another --workdir\. D"

@@ -3,6 +3,9 @@
 import dataclasses
 import itertools
 import json
+import os
+import shutil
+import signal
 
 import jax
 import numpy as np
@@ -12,12 +15,14 @@ from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.phase import Recipe
 from emokd.reporting.progress import Progress
-from emokd.training import loop
+from emokd.training import evaluation, loop
+from emokd.training.checkpoints import steps_in
 from emokd.training.observing import few_examples
 from emokd.training.programs import Programs
 from emokd.training.selection import check_early_stopping
 from emokd.training.state import create_state, enter, weights_for_use
 from emokd.training.step import create_train_step, parameter_labels
+from emokd.training.stopping import Stopped
 
 STARTS = (0, 4, 7, 10)
 CLASSES = 3
@@ -45,8 +50,8 @@ def run(recipe: Recipe, config, splits, workdir):
     return jax.device_get(dataclasses.replace(state, key=jax.random.key_data(state.key))), scores
 
 
-def kill_at(monkeypatch, step: int):
-    """Raises when the run has taken `step` steps, before anything is written about it."""
+def at_step(monkeypatch, step: int, action):
+    """Does something when the run has taken `step` steps, before anything is written about it."""
     taken = 0
     original = Progress.step
 
@@ -54,10 +59,19 @@ def kill_at(monkeypatch, step: int):
         nonlocal taken
         taken += 1
         if taken == step:
-            raise Killed
+            action()
         original(self, **options)
 
     monkeypatch.setattr(Progress, "step", counted)
+
+
+def kill_at(monkeypatch, step: int):
+    """Raises at that step."""
+
+    def kill():
+        raise Killed
+
+    at_step(monkeypatch, step, kill)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +98,43 @@ def test_a_killed_run_continues_bit_for_bit(recipe, config, splits, whole, tmp_p
     )
     pick = lambda rows: [(r["step"], r["loss"]) for r in rows if "loss" in r]  # noqa: E731
     assert pick(ours) == pick(theirs)
+
+
+# Inside a phase that is not scored, with its evaluations far apart; and at a phase's last step.
+@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_saves_and_continues_bit_for_bit(
+    recipe, config, splits, whole, tmp_path, monkeypatch, step, by
+):
+    config.evaluation.every_steps = 100
+    before = signal.getsignal(by)
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: os.kill(os.getpid(), by))
+        with pytest.raises(Stopped) as stopped:
+            run(recipe, config, splits, tmp_path / "run")
+    assert (stopped.value.signal, stopped.value.step) == (by, step)
+    assert signal.getsignal(by) is before
+    assert max(steps_in(tmp_path / "run" / "checkpoints")) == step
+    config.evaluation.every_steps = 1
+    state, _ = run(recipe, config, splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, state, whole[1][0])
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(recipe, config, splits, whole, tmp_path):
+    """Nothing of it is read: the run goes on from the one before, and saves the step again."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    newest = max(steps_in(tmp_path / "run" / "checkpoints"))
+    stored = max(
+        (tmp_path / "run" / "checkpoints" / str(newest) / "state").rglob("d/*"), key=lambda p: p.stat().st_size
+    )
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 10] ^= 16
+    stored.write_bytes(content)
+    (tmp_path / "run" / "checkpoints" / "99").mkdir()
+    state, scores = run(recipe, config, splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, state, whole[1][0])
+    assert scores == whole[1][1]
+    assert max(steps_in(tmp_path / "run" / "checkpoints")) == newest
 
 
 def test_a_finished_run_is_not_run_again(recipe, config, splits, tmp_path, monkeypatch):
@@ -119,7 +170,7 @@ def test_the_best_validation_score_is_kept(recipe, config, splits, tmp_path):
 def test_the_best_step_before_an_interruption_is_still_there_at_the_end(recipe, config, splits, tmp_path, monkeypatch):
     config.checkpoint.keep = 1
     given = itertools.chain([1.0], itertools.repeat(0.0))  # the first step that is scored is the best one
-    monkeypatch.setattr(loop.evaluation, "selection_score", lambda *_: next(given))
+    monkeypatch.setattr(evaluation, "selection_score", lambda *_: next(given))
     with monkeypatch.context() as patch:
         kill_at(patch, 8)
         with pytest.raises(Killed):
@@ -312,7 +363,7 @@ def test_an_epoch_between_evaluations_is_one_of_the_phases_own_data(recipe, conf
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(recipe, config, splits, tmp_path):
     x = splits["train"].inputs["x"]
     bad = dataclasses.replace(splits["train"], inputs={"x": lambda i: x(i) * np.float32("nan" if i == 3 else 1)})
-    with pytest.raises(InputError, match=r"Step \d+ of phase 'distill': .*loss.* is not finite. Lower config.phases"):
+    with pytest.raises(InputError, match=r"Step \d+ of phase 'distill': the loss.* is not finite.* Lower config"):
         run(recipe, config, {**splits, "train": bad}, tmp_path / "run")
     assert not (tmp_path / "run" / "scores.json").exists()
 

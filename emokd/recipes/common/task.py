@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from emokd import imports
 from emokd.errors import InputError, nearest
-from emokd.labels import has_class
+from emokd.labels import has_any_value, has_class
 from emokd.phase import Batch, Measure
 
 Choice = TypeVar("Choice")
@@ -89,7 +89,13 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
 
 
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:
-    """Targets of a classifying column (ids [B], or vote distributions [B, C]) and which rows have one."""
+    """The targets of a column, and which rows have one; padding has none.
+
+    Classes are ids [B], or vote distributions [B, C]. Valence and arousal are [B, 2], and a row has them where it has
+    either: the other one is NaN.
+    """
+    if column == "valence_arousal":
+        return batch[column], batch["mask"] & has_any_value(batch[column])
     labels = batch["votes" if column == "expression" and "votes" in batch else column]
     return labels, batch["mask"] & has_class(labels)
 
