@@ -26,11 +26,6 @@ from emokd.models.network import NetworkSpec, functional
 from emokd.recipes.common.networks import resized
 from emokd.reporting.table import Table
 
-NETWORKS = flags.DEFINE_list("networks", ["emonet", "mobilenet_v2", "efficientformer_l1"], "Networks; the first is 1.")
-BATCHES = flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.")
-
-OTHERS = flags.DEFINE_bool("others", True, "Also time PyTorch and ONNX Runtime.")
-
 EXPRESSIONS = 8
 ONNX = "ONNX Runtime"
 
@@ -125,7 +120,7 @@ def measure_batch(networks: Sequence[str], batch: int, settings: Settings) -> Ta
     sides = Comparison()
     for name in networks:
         sides.add(f"{name}, emokd", functools.partial(create_call, name, batch))
-        if not OTHERS.value:
+        if not flags.FLAGS.others:
             continue
         make = functools.partial(create_torch_call, name, batch)
         sides.attempt_variants(f"{name}, PyTorch", make, PICTURES, settings.compiled)
@@ -155,9 +150,9 @@ def row(time: Timing, batch: int, ours: Timing, first: Timing) -> list[str]:
 
 def measure(settings: Settings) -> Page:
     """All networks at all batch sizes."""
-    if not all(batch.isdigit() and int(batch) for batch in BATCHES.value):
-        raise InputError(f"--batches={','.join(BATCHES.value)}: give whole numbers above 0, such as 1,8,32.")
-    networks = ["mobilenet_v2"] if settings.small else NETWORKS.value
+    if not all(batch.isdigit() and int(batch) for batch in flags.FLAGS.batches):
+        raise InputError(f"--batches={','.join(flags.FLAGS.batches)}: give whole numbers above 0, such as 1,8,32.")
+    networks = ["mobilenet_v2"] if settings.small else flags.FLAGS.networks
     costs = [[name, describe(create_spec(name))] for name in networks]
     sizes = Table(
         ["network", "input", "parameters (M)", "MACs (G)"],
@@ -166,11 +161,14 @@ def measure(settings: Settings) -> Page:
             for name, c in costs
         ],
     )
-    batches = [1] if settings.small else [int(batch) for batch in BATCHES.value]
+    batches = [1] if settings.small else [int(batch) for batch in flags.FLAGS.batches]
     return Page(
         "Inference", [sizes, *(measure_batch(networks, b, settings) for b in batches)], {"precision": "float32"}
     )
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("networks", ["emonet", "mobilenet_v2", "efficientformer_l1"], "Networks; the first is 1.")
+    flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.")
+    flags.DEFINE_bool("others", True, "Also time PyTorch and ONNX Runtime.")
     launch(measure)

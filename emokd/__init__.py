@@ -1,3 +1,37 @@
-"""emokd: small, fast emotion-recognition models taught by several large ones, in JAX."""
+"""emokd: small, fast emotion-recognition models taught by several large ones, in JAX.
+
+import emokd
+
+student = emokd.load("runs/quickstart")
+answer = student("face.jpg")
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emokd.errors import InputError
+    from emokd.inference.answer import Answer
+    from emokd.inference.loading import load
+    from emokd.inference.student import Student
 
 __version__ = "0.1.0.dev0"
+__all__ = ["Answer", "InputError", "Student", "load"]
+
+# Found when they are asked for (PEP 562): JAX takes seconds to import, and not everybody needs it.
+_PLACES = {
+    "Answer": "emokd.inference.answer",
+    "InputError": "emokd.errors",
+    "Student": "emokd.inference.student",
+    "load": "emokd.inference.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'emokd' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

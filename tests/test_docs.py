@@ -99,6 +99,8 @@ def top_level_names(file: pathlib.Path) -> set[str]:
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             found |= {target.id for target in targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":  # what is imported when asked for
+            found |= {alias.name for each in node.body if isinstance(each, ast.ImportFrom) for alias in each.names}
     return found
 
 

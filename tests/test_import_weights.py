@@ -1,5 +1,6 @@
 """The command that imports weights, and the files that it must refuse."""
 
+import functools
 import hashlib
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from emokd.weights.mapping import TORCH, flatten
 from emokd.weights.model_folder import load_model
 
 
+@functools.cache
 def torchvision_state(classes, backbone="resnet18"):
     """Random arrays under torchvision's names, made from our shapes; parity is tested with the architecture."""
     spec = NetworkSpec(backbone, heads={"objects": classes} if classes else {})

@@ -46,6 +46,11 @@ def test_a_run_says_which_keys_are_overridden_and_stores_what_it_resolved(tmp_pa
         "phases.train.duration_steps: 4 -> (absent)",
         "seed: 0 -> 5",
     ]
+    (intention,) = re.findall(r"I (supervised on .+)", done.stderr)
+    assert intention == (
+        "supervised on painted_faces (synthetic) (train 24, validation 9, test 11): train 1 step; batches of 8 on "
+        "1 device. Everything is written to run."
+    )
     expected = json.loads(configuration.to_json(configuration.load(str(tmp_path / "experiment.py"))))
     expected["data"]["augment"]["crop_area"] = [0.5, 1.0]
     expected["optimizer"]["name"] = "sgd"

@@ -20,7 +20,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from emokd.configuration.places import absent, anchor, find, running
+from emokd import imports
+from emokd.configuration.own import define_list_flag
+from emokd.configuration.places import absent, anchor, find, parse, running
 from emokd.errors import InputError, excerpt, nearest
 
 UNITS: Mapping[str, type] = {"steps": int, "epochs": float, "examples": int, "percent": float}
@@ -31,15 +33,22 @@ NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
 """Keys whose value is a configuration file, with its argument if it has one."""
 
 
-def define_config_flag() -> flags.FlagHolder:
-    """Defines `--config=FILE[:ARGUMENT]` and its overrides; a second call returns the flag of the first."""
+def define_config_flag(required: bool = True) -> flags.FlagHolder:
+    """Defines `--config=FILE[:ARGUMENT]`, its overrides and `--list_configs`; a second call returns the first flag.
+
+    Args:
+      required: whether the command is refused without it.
+    """
     if "config" not in flags.FLAGS:
         config_flags.DEFINE_config_file(
-            "config", help_string="The experiment: a Python file with get_config().", flag_values=flags.FLAGS
+            "config",
+            help_string="The experiment: a Python file with get_config(), or emokd:NAME, one of emokd's own.",
+            flag_values=flags.FLAGS,
         )
         flag = flags.FLAGS["config"]
-        flag.parser = _ConfigParser()
+        flag.parser = _ConfigParser(required)
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists it
+        define_list_flag()
     return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])
 
 
@@ -48,8 +57,17 @@ def file_of(flag: flags.FlagHolder) -> str:
     return config_flags.get_config_filename(flags.FLAGS[flag.name])
 
 
+def is_missing() -> bool:
+    """Whether the command needs `--config`, once flags are parsed, and has none."""
+    flag = flags.FLAGS["config"] if "config" in flags.FLAGS else None
+    return flag is not None and flag.value is None and isinstance(flag.parser, _ConfigParser) and flag.parser.required
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Loads the file, and checks the overrides' keys before ml_collections meets them."""
+
+    def __init__(self, required: bool):
+        self.required = required
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
         config = load(path)
@@ -80,7 +98,7 @@ def anchored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _anchors(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """What `references.anchor` changes in the files that a configuration names."""
+    """What `places.anchor` changes in the files that a configuration names."""
     named = {key: value for key, value in leaves(config) if value and NAMES_A_FILE.fullmatch(key)}
     return {key: anchor(value) for key, value in named.items() if anchor(value) != value}
 
@@ -89,7 +107,7 @@ def load(reference: str) -> ml_collections.ConfigDict:
     """Runs a configuration file; the files that it names in turn are anchored.
 
     Args:
-      reference: a path as `references.find` takes it, or a path and an argument as in "configs/smkd/fi.py:small".
+      reference: a file and an argument, as `places.parse` takes them: "configs/smkd/fi.py:small", "emokd:smkd/fi".
 
     Returns:
       What its `get_config` gave, locked.
@@ -97,15 +115,16 @@ def load(reference: str) -> ml_collections.ConfigDict:
     Raises:
       InputError: there is no such file, it fails (file and line are named), or gives no ConfigDict.
     """
-    path, colon, argument = reference.partition(":")
+    path, argument = parse(reference)
     file = find(path)
     if file is None:
         raise InputError(absent(path))
     module = types.ModuleType(f"config {path}")
     module.__file__ = str(file)
     with running(file):
-        config = _run(module, path, [argument] if colon else [])
+        config = _run(module, path, [] if argument is None else [argument])
         config.update_from_flattened_dict(_anchors(config))  # in place: a copy's placeholders would have no type
+        imports.trust(config)  # the file is the user's own code already
         return config.lock()
 
 

@@ -1,6 +1,7 @@
 """Finding faces in photographs, and cutting them out as the pictures of the training were."""
 
 import dataclasses
+import threading
 from typing import Protocol
 
 import numpy as np
@@ -79,6 +80,7 @@ class YuNet:
             ) from error
         self._detector = YuNetDetector(score_threshold=_MIN_SCORE)
         self._second_look = second_look
+        self._lock = threading.Lock()  # the detector keeps the size of what it was last shown
 
     def detect(self, picture: UInt8[np.ndarray, "H W 3"]) -> list[Face]:
         """As `FaceDetector`."""
@@ -100,8 +102,10 @@ class YuNet:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         resized = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         bgr = np.ascontiguousarray(np.asarray(resized)[:, :, ::-1])
+        with self._lock:
+            rows = self._detector.detect(bgr, details=True)
         faces = []
-        for row in self._detector.detect(bgr, details=True):
+        for row in rows:
             left, top, across, down = (float(v) / scale for v in row[:4])
             # A box whose centre is outside the picture is no face that can be seen.
             inside = 0 <= left + across / 2 <= picture.shape[1] and 0 <= top + down / 2 <= picture.shape[0]

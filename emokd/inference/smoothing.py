@@ -1,6 +1,13 @@
 """Answers of a network for the frames of one video, made steady over time."""
 
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from emokd.errors import InputError
@@ -27,3 +34,51 @@ def smooth_over_time(frames: Float[Array, "T *N"], decay: float) -> Float[Array,
 
     _, smooth = jax.lax.scan(step, frames[0], frames)
     return smooth
+
+
+class Smoother:
+    """Exponential moving average over the frames that have an answer, batch after batch. [ours]
+
+    A frame keeps exp(-1 / (seconds x rate)) of the past. After a gap longer than the time constant it begins anew: the
+    next face may be somebody else's.
+    """
+
+    def __init__(self, seconds: float, rate: float, length: int):
+        """Sets the share of the past that a frame keeps.
+
+        Args:
+          seconds: the time constant.
+          rate: frames per second.
+          length: the most frames of one call.
+
+        Raises:
+          InputError: the time constant is not positive and finite.
+        """
+        if not (seconds > 0 and math.isfinite(seconds)):
+            raise InputError(f"The time constant of smoothing must be a positive number of seconds, not {seconds}.")
+        self._seconds, self._length = seconds, length
+        self._average = jax.jit(functools.partial(smooth_over_time, decay=math.exp(-1 / (seconds * rate))))
+        self._past: Float[np.ndarray, "1 N"] | None = None
+        self._time = -math.inf
+
+    def __call__(
+        self, outputs: Mapping[str, Float[np.ndarray, "T _"]], times: Sequence[float]
+    ) -> dict[str, Float[np.ndarray, "T _"]]:
+        """Smooths the outputs of successive frames, at `times` in seconds."""
+        values = np.concatenate(list(outputs.values()), axis=1)
+        gaps = np.diff([self._time, *times]) > self._seconds
+        edges = [0, *(np.flatnonzero(gaps[1:]) + 1), len(times)]
+        smooth = np.concatenate([self._run(values[a:b], bool(gaps[a])) for a, b in itertools.pairwise(edges)])
+        self._time = times[-1]
+        ends = np.cumsum([v.shape[1] for v in outputs.values()])[:-1]
+        return dict(zip(outputs, np.split(smooth, ends, axis=1), strict=True))
+
+    def _run(self, values: Float[np.ndarray, "T N"], begins: bool) -> Float[np.ndarray, "T N"]:
+        if begins or self._past is None:
+            self._past = values[:1]
+        # The past goes in front: an average that begins with it goes on from it. Behind, padding to one length.
+        padding = np.repeat(values[-1:], self._length - len(values), axis=0)
+        smooth = np.asarray(self._average(jnp.asarray(np.concatenate([self._past, values, padding]))))
+        smooth = smooth[1 : len(values) + 1]
+        self._past = smooth[-1:]
+        return smooth

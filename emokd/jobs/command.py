@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 import jax
 from absl import app, flags, logging
 
+from emokd import imports
+from emokd.configuration import config as configuration
 from emokd.errors import InputError, nearest
 from emokd.reporting.provenance import command as command_line
 from emokd.training import distributed
@@ -30,6 +32,11 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 READER_GONE = 141
 """Exit code when whoever reads the output has left, as in `... | head -1`: what shells have for SIGPIPE."""
+
+
+TRUST = flags.DEFINE_list(
+    "trust", [], "Import paths (package.module:function) that a run's or a model's folder may name."
+)
 
 
 def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -> None:
@@ -47,9 +54,12 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
     command = pathlib.Path(sys.argv[0]).stem
 
     def joined(argv: list[str]) -> None:
+        # What the user names may be imported: overrides of a configuration, and what --trust says.
+        imports.trust([TRUST.value, flags.FLAGS["config"].value if "config" in flags.FLAGS else None])
         join_processes(command, several_processes)
         main(argv)
 
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[TRUST.name])  # so that --help lists it
     configure_logging()
     configure_compilation_cache()
     with readable_errors(command):
@@ -172,8 +182,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         # ml_collections reports overrides that it cannot place with these.
         raise InputError(f"A --config override does not fit the configuration: {_one_line(str(error))}") from error
-    if "config" in flags.FLAGS and flags.FLAGS["config"].value is None:
-        raise InputError("--config is missing: give --config=FILE, such as --config=configs/smkd/quickstart.py.")
+    if configuration.is_missing():
+        raise InputError("--config is missing: give --config=FILE, or --config=emokd:NAME; --list_configs names them.")
     return rest
 
 

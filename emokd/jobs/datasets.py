@@ -7,6 +7,7 @@ import ml_collections
 
 from emokd.data import reference, sources
 from emokd.data.division import splits
+from emokd.data.division.duplicates import Duplicates
 from emokd.data.examples import Examples
 from emokd.jobs import predecessor
 
@@ -20,8 +21,22 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
     Raises:
       InputError: the source is unknown, its files are wrong, or a split would be too small.
     """
-    data = config.data
-    examples = load_examples(data, data.canvas)
+    return divide(load_examples(config.data, config.data.canvas), config.data)
+
+
+def divide(
+    examples: Examples, data: ml_collections.ConfigDict, duplicates: Duplicates | None = None
+) -> dict[str, Examples]:
+    """Splits a data set as `data.split` says, and lets its source add what it fits on the training split.
+
+    Args:
+      examples: the whole set of `data.source`.
+      data: the section `data` of a configuration.
+      duplicates: the set's copies where they are known already.
+
+    Raises:
+      InputError: a split would be too small.
+    """
     section = data.split
     parts = splits.split(
         examples,
@@ -35,6 +50,7 @@ def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
         keep_leaks=section.keep_leaks,
         compare_copies=section.compare_copies,
         validation_is_test=section.validation_is_test,
+        duplicates=duplicates,
     )
     return sources.finish(data.source, parts, data.options)
 

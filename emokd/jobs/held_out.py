@@ -65,7 +65,7 @@ def same_set(first: ml_collections.ConfigDict, second: ml_collections.ConfigDict
         return False
     if names & set(sources.COMPOSED):
         return first.options.to_dict() == second.options.to_dict()
-    if not names & set(sources.ANY):
+    if not any(map(sources.is_of_any_content, names)):
         return True
     places = [os.path.realpath(sources.place(section.source, section.dir)) for section in (first, second)]
     return places[0] == places[1]
@@ -83,7 +83,8 @@ def for_teacher(config: ml_collections.ConfigDict, run: ml_collections.ConfigDic
         data.source, data.dir = run.source, run.dir
         if run.source in sources.COMPOSED and "sources" in run.options:
             data.options = run.options
-    if not same_set(data, run) and {data.source, run.source} & {*sources.ANY, *sources.COMPOSED}:
+    both = {data.source, run.source}
+    if not same_set(data, run) and (any(map(sources.is_of_any_content, both)) or both & set(sources.COMPOSED)):
         return
     data.split = run.split
     for name in sources.split_options(run.source):

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from emokd import recipes
+from emokd import imports, recipes
 from emokd.configuration import config as configuration
 from emokd.configuration import ranges
 from emokd.data import reference
@@ -18,7 +18,7 @@ from emokd.data.pipeline import readable
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.files import write_whole
-from emokd.jobs import began, caching, finished, held_out, locks, predecessor
+from emokd.jobs import began, caching, finished, held_out, intention, locks, predecessor
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
@@ -68,6 +68,7 @@ def train(
         process runs there.
     """
     workdir, config = pathlib.Path(workdir), configuration.anchored(config)
+    imports.trust(config)
     with locks.held(workdir):
         in_first_process(lambda: check(workdir, config))
         if finished.is_finished(workdir):
@@ -108,6 +109,7 @@ def _train(
         began.begin(workdir, now, begun, changes)
 
     in_first_process(begin)
+    logging.info("%s", intention.in_words(job, workdir))
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         if name in job.recipe.networks:

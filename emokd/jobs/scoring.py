@@ -7,15 +7,13 @@ from absl import logging
 
 from emokd.configuration import config as configuration
 from emokd.data import reference
-from emokd.data.augment import centre_views
 from emokd.data.tables.class_counts import named_counts
 from emokd.errors import InputError
+from emokd.inference.forward import create_forward
 from emokd.jobs import began
 from emokd.jobs.datasets import load_data
 from emokd.jobs.workdir import read_config
-from emokd.models.network import functional
 from emokd.names import normal
-from emokd.recipes.common.views import average_affect, see
 from emokd.reporting import rare_classes
 from emokd.training import evaluation
 from emokd.training.sharding import create_mesh
@@ -72,17 +70,10 @@ def evaluate_student(
     for head, names in found.items():
         if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
             raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
-    network = functional(model.spec, precision=config.precision)
-
-    def look(params, stats, batch, mirrored):
-        view = centre_views(batch["id"].shape[0], mirrored)
-        return network(params, stats, see(model.spec, batch, view))[0]
+    forward = create_forward(model.spec, precision=config.precision, mirror=config.get("mirror", False))
 
     def predict(params, stats, constants, batch):
-        signals = look(params, stats, batch, False)
-        if config.get("mirror", False):
-            signals = average_affect(signals, look(params, stats, batch, True))
-        return {"student": signals}
+        return {"student": forward(params, stats, batch)}
 
     mesh = create_mesh(devices)
     rows = batch_size or config.batch_size

@@ -4,6 +4,7 @@ import importlib
 
 from flax import nnx
 
+from emokd import imports
 from emokd.errors import InputError, nearest
 
 BACKBONES = {
@@ -31,7 +32,7 @@ BACKBONES = {
 
 
 def create_backbone(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
-    """Makes the backbone `name`.
+    """Makes the backbone `name`, or the one that "package.module:factory" of somebody's own gives.
 
     A backbone is an `nnx.Module` with `feature_size: int` and `__call__(inputs normalised) -> Signals` holding features
     [B, feature_size]. One of pictures [B, H, W, C] or videos [B, T, H, W, C] has a `preprocessing: Preprocessing`, any
@@ -40,12 +41,16 @@ def create_backbone(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     Raises:
       InputError: there is no such backbone, or it does not take one of the options.
     """
-    if name not in BACKBONES:
+    if imports.is_path(name):
+        factory = imports.load(name, "The backbone")
+    elif name in BACKBONES:
+        module, attribute = BACKBONES[name].split(":")
+        factory = getattr(importlib.import_module(module), attribute)
+    else:
         raise InputError(
-            f"There is no model {name!r}.{nearest(name, BACKBONES)} Known: {', '.join(sorted(BACKBONES))}."
+            f"There is no model {name!r}.{nearest(name, BACKBONES)} Known: {', '.join(sorted(BACKBONES))}, or "
+            "package.module:factory of your own."
         )
-    module, attribute = BACKBONES[name].split(":")
-    factory = getattr(importlib.import_module(module), attribute)
     try:
         return factory(rngs=rngs, **options)
     except TypeError as error:

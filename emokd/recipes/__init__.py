@@ -3,16 +3,43 @@
 What several recipes need is in `common`, one idea a file.
 """
 
+import dataclasses
 import importlib
 import pkgutil
-from types import ModuleType
+from collections.abc import Callable
 
+import ml_collections
+
+from emokd import imports
+from emokd.configuration import defaults
 from emokd.errors import InputError, nearest
+from emokd.phase import Recipe
 
 
-def find(name: str) -> ModuleType:
-    """The recipe module called `name`, the one that `config.recipe` says."""
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a module of a recipe has.
+
+    Attributes:
+      build: makes the recipe of (configuration, `common.task.Task`, models read from files by name).
+      default_config: its configuration with every key at its default.
+    """
+
+    build: Callable[..., Recipe]
+    default_config: Callable[[], ml_collections.ConfigDict]
+
+
+def find(name: str) -> Method:
+    """The recipe called `name`, the one that `config.recipe` says, or "package.module:build" of somebody's own.
+
+    The latter's defaults are those of `default_config` in its module, where it has one, else those of every run.
+    """
+    if imports.is_path(name):
+        build = imports.load(name, "config.recipe")
+        module = importlib.import_module(name.partition(":")[0])
+        return Method(build, getattr(module, "default_config", lambda: defaults.run(name)))
     known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     if name not in known:
         raise InputError(f"config.recipe is {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
-    return importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return Method(module.build, module.default_config)

@@ -117,7 +117,8 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         if "valence_arousal" in heads:
             target = batch["valence_arousal"]
             labelled = rows & ~jnp.isnan(target).all(-1)
-            values = affect.AFFECT_LOSSES[config.affect_loss](signals.valence_arousal, target, mask=labelled)
+            affect_loss = choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
+            values = affect_loss(signals.valence_arousal, target, mask=labelled)
             terms[f"{name}/valence_arousal"] = Term(values, labelled, share)
         return terms
 

@@ -169,7 +169,7 @@ def create_train_step(
             params = optax.apply_updates(state.params, updates)
             # Of resting groups not even zeros are asked for, or their backward pass might come back.
             learning = split_parameters(grads, labels, set(recipe.phases[phase].learns))[0]
-            norm = optax.global_norm([gradient.astype(jnp.float32) for gradient in learning])
+            norm = optax.tree.norm([gradient.astype(jnp.float32) for gradient in learning])
         metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         tally = state.tally
         if weights is not None:

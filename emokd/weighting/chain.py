@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from emokd import imports
 from emokd.errors import InputError, nearest
 from emokd.weighting import modifiers, rules
 from emokd.weighting.transform import Weighting, chain
@@ -24,8 +25,8 @@ def create(spec: Spec, **options) -> Weighting:
     """Builds a weighting from configuration.
 
     Args:
-      spec: a name with its options as keyword arguments; a mapping with the key `name` and the options
-        beside it; or a list of either, chained in order. An option that is a weighting
+      spec: a name, or "package.module:function" of one's own, with its options as keyword arguments; a mapping with
+        the key `name` and the options beside it; or a list of either, chained in order. An option that is a weighting
         itself, as those of `where_unlabelled`, is such a spec too.
       **options: the options of a weighting given by name.
 
@@ -61,10 +62,17 @@ def needs_logits(spec: Spec) -> bool:
 
 
 def _create_one(name: str, options: Mapping[str, Any]) -> Weighting:
-    if name not in WEIGHTINGS:
+    if imports.is_path(name):
+        make = imports.load(name, "The weighting")
+    elif name in WEIGHTINGS:
+        make = WEIGHTINGS[name]
+    else:
         known = ", ".join(sorted(WEIGHTINGS))
-        raise InputError(f"There is no weighting {name!r}.{nearest(str(name), WEIGHTINGS)} Known: {known}.")
-    taken = inspect.signature(WEIGHTINGS[name]).parameters
+        raise InputError(
+            f"There is no weighting {name!r}.{nearest(str(name), WEIGHTINGS)} Known: {known}, or "
+            "package.module:function of your own."
+        )
+    taken = inspect.signature(make).parameters
     for option in options:
         if option not in taken:
             known = ", ".join(taken) or "none"
@@ -75,6 +83,6 @@ def _create_one(name: str, options: Mapping[str, Any]) -> Weighting:
     nested = {key for key, parameter in taken.items() if parameter.annotation is Weighting}
     options = {key: create(value) if key in nested else value for key, value in options.items()}
     try:
-        return WEIGHTINGS[name](**options)
+        return make(**options)
     except TypeError as error:
         raise InputError(f"Weighting {name!r} cannot be made with the options {dict(options)}: {error}") from error

@@ -60,7 +60,8 @@ def save_model(
         be written.
     """
     folder = pathlib.Path(folder)
-    leaves = {path: np.ascontiguousarray(leaf) for path, leaf in flatten({"params": params, "stats": stats}).items()}
+    # Not `ascontiguousarray`, which makes a scalar an array of one.
+    leaves = {path: np.asarray(leaf, order="C") for path, leaf in flatten({"params": params, "stats": stats}).items()}
     abstract = _abstract(spec, f"The specification for {folder}")
     _check(leaves, abstract, str(folder))
     weights = safetensors.numpy.save(
@@ -126,7 +127,7 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
     """
     if isinstance(model.spec, MultimodalSpec):
         inputs = ", ".join(modality.input for modality in model.spec.modalities.values())
-        raise InputError(f"{source} takes {inputs}, not a picture alone; use emokd.evaluate on its workdir.")
+        raise InputError(f"{source} takes {inputs}, not a picture alone. Name a network of pictures.")
     return model
 
 
@@ -138,7 +139,7 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
     Raises:
       InputError: as `load_model`; or the network cannot look at pictures of the size that its description says.
     """
-    model = require_pictures(load_trained(folder), str(folder))
+    model = load_trained(folder)
     place = str(pathlib.Path(folder) / DESCRIPTION)
     found = seen_as(model.spec, provenance(folder), place)
     if isinstance(model.spec, NetworkSpec):
@@ -178,6 +179,8 @@ def _abstract(spec: Spec, source: str) -> Tree:
     try:
         params, stats = functional(spec).abstract
     except Exception as error:  # each architecture has conditions of its own
+        if isinstance(error, InputError):
+            raise InputError(f"{source}: {error}") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{source} describes a network that cannot be built: {reason}. {REMEDY}") from error
     return {"params": params, "stats": stats}

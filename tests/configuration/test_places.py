@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from emokd.configuration import config as configuration
+from emokd.configuration import own as own_list
+from emokd.configuration import places
 from emokd.errors import InputError
 from emokd.jobs import job
 from emokd.studies.plan import create_study
@@ -26,6 +28,8 @@ def get_config(arg=""):
 
 STUDENT = """
 from emokd.configuration import config as configuration
+from emokd.configuration import own as own_list
+from emokd.configuration import places
 from emokd.configuration import defaults
 from emokd.recipes import bounded
 
@@ -129,3 +133,48 @@ def test_a_file_that_is_nowhere_is_named_with_who_names_it_and_what_to_do(own, e
     assert "path" in str(refused.value) or "Did you mean" in str(refused.value)
     with pytest.raises(InputError, match=r"'configs/smkd/f1.py'\. Did you mean 'configs/smkd/fi.py'"):
         configuration.load("configs/smkd/f1.py")
+
+
+@pytest.mark.parametrize("name", ["emokd:smkd/quickstart:small", "emokd:smkd/quickstart.py:small"])
+def test_emokds_own_configurations_have_names(name, elsewhere):
+    """Whatever the working directory has under the same path."""
+    (elsewhere / "configs/smkd").mkdir(parents=True)
+    (elsewhere / "configs/smkd/quickstart.py").write_text(TEACHER)
+    expected = configuration.load(f"{ROOT}/configs/smkd/quickstart.py:small")
+    assert configuration.load(name).to_dict() == expected.to_dict()
+    assert configuration.load("configs/smkd/quickstart.py").batch_size == 3
+
+
+def test_a_stored_name_of_emokds_own_is_the_checkouts_and_the_installations(own, elsewhere):
+    (own / "students/student.py").write_text(STUDENT.format(teacher="emokd:teachers/painter:small"))
+    stored = configuration.load(str(own / "students/student.py")).teachers.one.train
+    assert stored == "configs/teachers/painter.py:small"
+    assert places.anchor(stored) == stored
+    assert places.find("configs/teachers/painter.py") == ROOT / "configs/teachers/painter.py"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("emokd:smkd/quickstrat:small", "'emokd:smkd/quickstrat'. Did you mean 'emokd:smkd/quickstart'?"),
+        ("emokd:quickstart", "no configuration 'emokd:quickstart'. Did you mean 'emokd:"),
+        ("emokd:nothing of the kind", "There are emokd:bounded/affectnet, "),
+        ("emokd:../tests/conftest", "There are emokd:bounded/affectnet, "),
+        ("smkd/quickstart:small", "'smkd/quickstart'. Did you mean 'emokd:smkd/quickstart'?"),
+        ("nowhere/at/all.py", "--list_configs"),
+    ],
+)
+def test_a_name_that_is_unknown(given, message, elsewhere):
+    with pytest.raises(InputError) as refused:
+        configuration.load(given)
+    assert message in str(refused.value)
+
+
+def test_the_list_has_every_configuration_by_its_command():
+    trained, studied = own_list.list_configurations().split("For python -m emokd.study")
+    lines = {line.split()[0]: line for line in (trained + studied).splitlines() if line.startswith("  ")}
+    assert sorted(lines) == sorted(f"emokd:{file.removeprefix('configs/').removesuffix('.py')}" for file in FILES)
+    assert lines["emokd:smkd/folder"].endswith(
+        "  SMKD on your own pictures: a folder of class folders, teachers from files, a basic CNN."
+    )
+    assert "emokd:studies/smkd_fi " in studied and "emokd:studies/smkd_fi_job " in trained

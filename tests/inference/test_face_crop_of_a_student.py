@@ -9,10 +9,10 @@ from absl.testing import flagsaver
 from PIL import Image
 from small_jobs import SIZE, paint
 
+import emokd
 from emokd import predict
 from emokd.data.face_crop import crop_square
 from emokd.inference.faces import Face
-from emokd.inference.predictor import Predictor
 from emokd.jobs import job
 from emokd.recipes import supervised
 from emokd.weights import model_folder
@@ -65,14 +65,13 @@ def test_predict_cuts_faces_out_as_the_student_saw_them(student, tmp_path, monke
     picture = np.random.default_rng(1).integers(0, 255, (120, 100, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "photograph.png")
     Image.fromarray(crop_square(picture, *(square or (15, 30, 50)))).save(tmp_path / "crop.png")
-    monkeypatch.setattr(predict, "YuNet", OneFace)
+    monkeypatch.setattr("emokd.inference.student.YuNet", OneFace)
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(model=str(student), faces=True, face_crop=flag):
         predict.main(["predict", str(tmp_path / "photograph.png")])
     record = json.loads(capsys.readouterr().out)
     (face,) = record["faces"]
     assert face["box"] == list(OneFace.BOX)
-    model, seen_as = model_folder.load_with_canvas(student)
-    (wanted,) = Predictor(model, canvas=seen_as.canvas, fit=seen_as.fit, batch_size=1).predict([tmp_path / "crop.png"])
-    found, wanted = (np.array(list(r["expression_probabilities"].values())) for r in (face, wanted))
+    wanted = emokd.load(student, batch_size=1)(tmp_path / "crop.png")
+    found, wanted = (np.array(list(p.values())) for p in (face["expression_probabilities"], wanted.probabilities))
     assert (abs(found - wanted).max() < 1e-4) == (flag == "")

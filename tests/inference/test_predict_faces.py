@@ -17,11 +17,14 @@ from real_faces import hang, load_faces, overlap
 from emokd.data.decode import to_canvas
 from emokd.data.face_crop import crop_square, square_around
 from emokd.errors import InputError
+from emokd.inference import records
 from emokd.inference.faces import Face, FaceCropper, YuNet
-from emokd.inference.predictor import Predictor, find_pictures
+from emokd.inference.finding import find_pictures
+from emokd.inference.loading import create_student
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
+from emokd.weights.model_folder import SeenAs
 
 CLASSES = ("calm", "glad", "cross")
 SIZE = 16
@@ -42,8 +45,14 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def predictor(model):
-    return Predictor(model, canvas=SIZE, fit="crop", batch_size=3)
+def student(model):
+    return create_student(model, SeenAs(SIZE, "crop", "landmarks"), batch_size=3)
+
+
+def read_records(student, pictures, cropper=None):
+    """What the command prints."""
+    looks = records.look_at(student, pictures, cropper)
+    return [records.of_picture(found, look, faces=cropper is not None) for found, look in looks]
 
 
 class Marks:
@@ -68,7 +77,7 @@ def paint(boxes, size=(120, 90), seed=0):
 
 
 def expected(model, crops):
-    """What the network says of crops, without the predictor."""
+    """What the network says of crops, without the student."""
     canvases = np.stack([to_canvas(crop, SIZE) for crop in crops]).astype(np.float32) / 255
     signals, _ = jax.jit(functional(model.spec))(model.params, model.stats, model.spec.preprocessing(canvases))
     logits = np.asarray(signals.logits, np.float64)
@@ -95,14 +104,14 @@ def test_a_crop_beyond_the_border_is_a_square_all_the_same():
     assert crop.shape == (66, 66, 3)
 
 
-def test_a_face_that_is_too_large_is_an_error_of_its_picture(predictor, tmp_path, monkeypatch):
+def test_a_face_that_is_too_large_is_an_error_of_its_picture(student, tmp_path, monkeypatch):
     monkeypatch.setattr("emokd.data.face_crop.MAX_PIXELS", 50**2)
     for name, side in (("a", 60), ("b", 40)):
         Image.fromarray(paint([(5, 5, 5 + side, 5 + side)])).save(tmp_path / f"{name}.png")
-    records = list(predictor.predict([tmp_path / "a.png", tmp_path / "b.png"], FaceCropper(Marks(), "box")))
-    assert "too large" in records[0]["error"]
-    assert "faces" not in records[0]
-    assert "expression" in records[1]["faces"][0]
+    found = read_records(student, find_pictures([str(tmp_path)]), FaceCropper(Marks(), "box"))
+    assert "too large" in found[0]["error"]
+    assert "faces" not in found[0]
+    assert "expression" in found[1]["faces"][0]
 
 
 def test_an_unknown_crop_is_refused():
@@ -110,7 +119,7 @@ def test_an_unknown_crop_is_refused():
         FaceCropper(Marks(), "ears")
 
 
-def test_each_face_is_answered_and_no_face_is_said_so(model, predictor, tmp_path, caplog):
+def test_each_face_is_answered_and_no_face_is_said_so(model, student, tmp_path, caplog):
     boxes = {
         "a": [(5, 5, 25, 25), (50, 20, 90, 80), (30, 60, 45, 75), (100, 5, 115, 15)],
         "b": [],
@@ -122,14 +131,14 @@ def test_each_face_is_answered_and_no_face_is_said_so(model, predictor, tmp_path
     (tmp_path / "d.png").write_bytes(b"no picture")
     cropper = FaceCropper(Marks(), "box")
     with caplog.at_level(logging.WARNING):
-        records = list(predictor.predict(find_pictures([str(tmp_path)]), cropper))
-    assert [pathlib.Path(r["file"]).stem for r in records] == list("abcd")
-    assert records[1] == {"file": str(tmp_path / "b.png"), "size": [120, 90], "faces": []}
+        found = read_records(student, find_pictures([str(tmp_path)]), cropper)
+    assert [pathlib.Path(r["file"]).stem for r in found] == list("abcd")
+    assert found[1] == {"file": str(tmp_path / "b.png"), "size": [120, 90], "faces": []}
     assert [message for message in caplog.messages if "no face" in message] == [f"{tmp_path}/b.png: no face was found."]
-    assert "d.png" in records[3]["error"]
-    assert "faces" not in records[3]
-    assert [face["box"] for face in records[0]["faces"]] == [list(boxes["a"][i]) for i in (1, 0, 2, 3)]
-    for record, name in ((records[0], "a"), (records[2], "c")):
+    assert "d.png" in found[3]["error"]
+    assert "faces" not in found[3]
+    assert [face["box"] for face in found[0]["faces"]] == [list(boxes["a"][i]) for i in (1, 0, 2, 3)]
+    for record, name in ((found[0], "a"), (found[2], "c")):
         crops = [crop for _, crop in cropper.find(pictures[name])]
         probabilities, affect = expected(model, crops)
         assert len(record["faces"]) == len(crops)
@@ -141,9 +150,9 @@ def test_each_face_is_answered_and_no_face_is_said_so(model, predictor, tmp_path
             assert 250 / 256 <= face["score"] + 1e-4 <= 1
 
 
-def test_without_a_detector_the_record_is_the_pictures_own(model, predictor, tmp_path):
+def test_without_a_detector_the_record_is_the_pictures_own(model, student, tmp_path):
     Image.fromarray(paint([], size=(20, 20))).save(tmp_path / "a.png")
-    (record,) = predictor.predict([tmp_path / "a.png"])
+    (record,) = read_records(student, find_pictures([str(tmp_path / "a.png")]))
     probabilities, _ = expected(model, [paint([], size=(20, 20))])
     assert record.keys() == {"file", "expression", "expression_probabilities", "valence", "arousal"}
     np.testing.assert_allclose(list(record["expression_probabilities"].values()), probabilities[0], atol=2e-5)

@@ -21,11 +21,13 @@ from emokd.data.decode import to_canvas
 from emokd.errors import InputError
 from emokd.inference import video
 from emokd.inference.faces import Face, FaceCropper
-from emokd.inference.predictor import Predictor
-from emokd.inference.video import Smoother, predict_video
+from emokd.inference.loading import create_student
+from emokd.inference.smoothing import Smoother
+from emokd.inference.video import predict_video
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
+from emokd.weights.model_folder import SeenAs
 
 av = pytest.importorskip("av")
 
@@ -50,8 +52,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def predictor(model):
-    return Predictor(model, canvas=SIZE, fit="crop", batch_size=3)
+def student(model):
+    return create_student(model, SeenAs(SIZE, "crop", "landmarks"), batch_size=3)
 
 
 class RedMark:
@@ -117,10 +119,10 @@ def expected(model, pictures):
     return np.concatenate([probabilities, np.clip(signals.valence_arousal, -1, 1)], axis=1)
 
 
-def test_the_largest_face_of_every_frame(model, predictor, tmp_path):
+def test_the_largest_face_of_every_frame(model, student, tmp_path):
     frames = frames_with_marks()
     clip = write(tmp_path / "clip.mkv", frames)
-    said = predict_video(predictor, clip, tmp_path / "out" / "deep", cropper=CROPPER)
+    said = predict_video(student, clip, tmp_path / "out" / "deep", cropper=CROPPER)
     assert said == {
         "video": str(clip),
         "frames": 8,
@@ -158,9 +160,9 @@ def test_the_largest_face_of_every_frame(model, predictor, tmp_path):
     assert np.abs(drawn[3].astype(float).mean() - frames[3].mean()) < 3
 
 
-def test_without_a_detector_the_frame_is_the_picture(model, predictor, tmp_path):
+def test_without_a_detector_the_frame_is_the_picture(model, student, tmp_path):
     frames = frames_with_marks(count=4, size=(37, 25))
-    said = predict_video(predictor, write(tmp_path / "clip.mkv", frames), tmp_path)
+    said = predict_video(student, write(tmp_path / "clip.mkv", frames), tmp_path)
     rows = table(tmp_path / "clip.emotions.csv")
     assert said["frames_answered"] == 4
     assert all(row["left"] == row["score"] == "" for row in rows)
@@ -168,29 +170,38 @@ def test_without_a_detector_the_frame_is_the_picture(model, predictor, tmp_path)
     assert read(said["annotated"])[1].shape == (4, 26, 38, 3)  # MPEG's colour needs even sides
 
 
-def test_frames_have_their_own_times(predictor, tmp_path):
+def test_a_stream_gives_what_the_table_holds_as_it_is_read(student, tmp_path):
+    clip = write(tmp_path / "clip.mkv", frames_with_marks())
+    predict_video(student, clip, tmp_path, cropper=CROPPER)
+    frames = student.stream(clip, faces=CROPPER)
+    for frame, row in zip(frames, table(tmp_path / "clip.emotions.csv"), strict=True):
+        assert frame.time == pytest.approx(float(row["time"]))
+        assert (frame.answer.expression if frame.answer else "") == row["expression"]
+
+
+def test_frames_have_their_own_times(student, tmp_path):
     ticks = [3, 4, 9, 10, 40]
     clip = write(tmp_path / "clip.mkv", frames_with_marks(count=5), ticks=ticks)
-    said = predict_video(predictor, clip, tmp_path, cropper=CROPPER)
+    said = predict_video(student, clip, tmp_path, cropper=CROPPER)
     wanted = [(tick - 3) / 10 for tick in ticks]
     assert [float(row["time"]) for row in table(tmp_path / "clip.emotions.csv")] == wanted
     np.testing.assert_allclose(read(said["annotated"])[0], wanted, atol=1e-4)
 
 
-def test_a_telephones_video_is_upright(predictor, tmp_path):
+def test_a_telephones_video_is_upright(student, tmp_path):
     frames = np.zeros((3, 32, 64, 3), np.uint8)
     frames[:, :16, 44:60] = [255, 0, 0]  # towards the upper right: after a quarter clockwise, the lower right
     clip = write(tmp_path / "clip.mov", frames, codec="png", pix_fmt="rgb24", matrix=PORTRAIT)
-    said = predict_video(predictor, clip, tmp_path, cropper=CROPPER)
+    said = predict_video(student, clip, tmp_path, cropper=CROPPER)
     row = table(tmp_path / "clip.emotions.csv")[0]
     assert [float(row[name]) for name in ("left", "top", "right", "bottom")] == [16, 44, 32, 60]
     assert read(said["annotated"])[1].shape == (3, 64, 32, 3)
 
 
-def test_no_face_at_all_is_said_so(predictor, tmp_path, caplog):
+def test_no_face_at_all_is_said_so(student, tmp_path, caplog):
     clip = write(tmp_path / "clip.mkv", frames_with_marks(count=4, without=range(4)))
     with caplog.at_level(logging.WARNING):
-        said = predict_video(predictor, clip, tmp_path, cropper=CROPPER)
+        said = predict_video(student, clip, tmp_path, cropper=CROPPER)
     assert (said["frames"], said["frames_answered"]) == (4, 0)
     assert [m for m in caplog.messages if "no face" in m] == [f"{clip}: no face was found in any of its 4 frames."]
     assert np.isnan(numbers(table(tmp_path / "clip.emotions.csv"))).all()
@@ -218,10 +229,10 @@ def test_after_a_long_gap_smoothing_begins_anew():
     assert np.abs(smooth[[1, 2, 4]] - values[[1, 2, 4]]).min() > 1e-3
 
 
-def test_a_smoothed_table_is_the_smoothed_table(predictor, tmp_path):
+def test_a_smoothed_table_is_the_smoothed_table(student, tmp_path):
     clip = write(tmp_path / "clip.mkv", frames_with_marks())
-    predict_video(predictor, clip, tmp_path / "raw", cropper=CROPPER)
-    predict_video(predictor, clip, tmp_path / "smooth", cropper=CROPPER, smooth=0.5)
+    predict_video(student, clip, tmp_path / "raw", cropper=CROPPER)
+    predict_video(student, clip, tmp_path / "smooth", cropper=CROPPER, smooth=0.5)
     raw, smooth = (numbers(table(tmp_path / name / "clip.emotions.csv")) for name in ("raw", "smooth"))
     seen = ~np.isnan(raw[:, 0])
     decay = math.exp(-1 / 5)
@@ -237,7 +248,7 @@ def test_a_strange_time_constant_is_refused(seconds):
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
-def test_a_broken_video_names_its_frame_and_writes_nothing(predictor, tmp_path, damage):
+def test_a_broken_video_names_its_frame_and_writes_nothing(student, tmp_path, damage):
     noise = np.random.default_rng(0).integers(0, 255, (20, 48, 64, 3), dtype=np.uint8)
     clip = write(tmp_path / "clip.mp4", noise, "mpeg4", "yuv420p", options={"movflags": "faststart"})
     whole = clip.read_bytes()
@@ -247,34 +258,34 @@ def test_a_broken_video_names_its_frame_and_writes_nothing(predictor, tmp_path, 
     out.mkdir()
     (out / "clip.emotions.csv").write_text("of the last time")
     with pytest.raises(InputError, match=r"clip\.mp4: frame (\d+) cannot be read: ") as error:
-        predict_video(predictor, clip, out)
+        predict_video(student, clip, out)
     assert 0 < int(str(error.value).split(": frame ")[1].split()[0]) < 20
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("clip.emotions.csv", "of the last time")]
 
 
-def test_files_that_are_no_videos(predictor, tmp_path):
+def test_files_that_are_no_videos(student, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(InputError, match=r"text\.mp4 cannot be opened as a video"):
-        predict_video(predictor, tmp_path / "text.mp4", tmp_path)
+        predict_video(student, tmp_path / "text.mp4", tmp_path)
     with pytest.raises(InputError, match=r"missing\.mp4 cannot be opened as a video: No such file"):
-        predict_video(predictor, tmp_path / "missing.mp4", tmp_path)
+        predict_video(student, tmp_path / "missing.mp4", tmp_path)
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
     with pytest.raises(InputError, match=r"sound\.wav has no video in it"):
-        predict_video(predictor, tmp_path / "sound.wav", tmp_path)
+        predict_video(student, tmp_path / "sound.wav", tmp_path)
 
 
-def test_a_place_that_cannot_be_written_is_named(predictor, tmp_path):
+def test_a_place_that_cannot_be_written_is_named(student, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file cannot be written"):
-        predict_video(predictor, write(tmp_path / "clip.mkv", frames_with_marks(count=1)), tmp_path / "file")
+        predict_video(student, write(tmp_path / "clip.mkv", frames_with_marks(count=1)), tmp_path / "file")
 
 
-def test_a_missing_package_is_named(predictor, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(student, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"pip install emokd\[video\]"):
-        predict_video(predictor, tmp_path / "clip.mkv", tmp_path)
+        predict_video(student, tmp_path / "clip.mkv", tmp_path)
 
 
 def test_annotations_stay_in_the_picture():

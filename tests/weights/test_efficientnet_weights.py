@@ -307,6 +307,11 @@ def test_a_style_that_is_not_the_files_is_refused(tmp_path):
         functional(NetworkSpec("efficientnet_b0", {"style": "torch"}))
 
 
+@pytest.fixture(scope="module")
+def timms():
+    return Timm(*B0, nn.Linear(1280, 5)).state_dict()
+
+
 @pytest.mark.parametrize(
     ("file", "options", "expected"),
     [
@@ -316,8 +321,8 @@ def test_a_style_that_is_not_the_files_is_refused(tmp_path):
         ("model.pth", {"style": "pytorch"}, {"style": "pytorch"}),
     ],
 )
-def test_the_style_of_timms_names_is_guessed_and_said(tmp_path, caplog, file, options, expected):
-    torch.save(Timm(*B0, nn.Linear(1280, 5)).state_dict(), tmp_path / file)
+def test_the_style_of_timms_names_is_guessed_and_said(timms, tmp_path, caplog, file, options, expected):
+    torch.save(timms, tmp_path / file)
     with caplog.at_level("WARNING", "absl"):
         model = import_file("efficientnet_b0", tmp_path / file, options=options)
     assert model.spec.options == expected

@@ -21,28 +21,44 @@ def report_crossings(examples: Examples, parts: Mapping[str, np.ndarray], near: 
     """
     home = {int(i): name for name, part in parts.items() for i in part}
     if examples.groups is not None:
-        members: dict[str, list[int]] = defaultdict(list)
-        for i, group in enumerate(examples.groups):
-            members[str(group)].append(i)
+        members = groups_of(examples)
         _report(examples, home, members, "groups (subjects, or what else their column names)", len(members))
     _report(examples, home, {examples.keys[own[0]]: own for own in near}, "sets of near copies", len(near))
     _report_classes(examples, parts)
+
+
+def groups_of(examples: Examples) -> dict[str, list[int]]:
+    """The places of each group's examples."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(() if examples.groups is None else examples.groups):
+        members[str(group)].append(i)
+    return dict(members)
+
+
+def crossing(members: Mapping[str, Sequence[int]], home: Mapping[int, str]) -> dict[str, list[str]]:
+    """Which sets of examples have some in several splits, and in which.
+
+    Args:
+      members: the places of each set's examples.
+      home: the split of each place; an example that is in none is left out of it.
+    """
+    where = {name: sorted({home[i] for i in own if i in home}) for name, own in members.items()}
+    return {name: splits for name, splits in where.items() if len(splits) > 1}
 
 
 def _report(
     examples: Examples, home: Mapping[int, str], members: Mapping[str, Sequence[int]], what: str, total: int
 ) -> None:
     """Logs which sets of examples have some in several splits."""
-    where = {name: sorted({home[i] for i in own if i in home}) for name, own in members.items()}
-    crossing = {name: splits for name, splits in where.items() if len(splits) > 1}
-    if not crossing:
+    found = crossing(members, home)
+    if not found:
         return
-    counts = Counter(" and ".join(splits) for splits in crossing.values())
+    counts = Counter(" and ".join(splits) for splits in found.values())
     logging.warning(
         "%s: %d of %d %s are in several splits (%s): %s. Scores then also tell what was learned by heart.",
-        *(examples.name, len(crossing), total, what),
+        *(examples.name, len(found), total, what),
         ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())),
-        excerpt(crossing, 3),
+        excerpt(found, 3),
     )
 
 

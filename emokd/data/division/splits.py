@@ -49,6 +49,7 @@ def split(
     keep_leaks: bool = False,
     validation_is_test: bool = False,
     compare_copies: bool = True,
+    duplicates: Duplicates | None = None,
 ) -> dict[str, Examples]:
     """Divides examples among train, validation and test.
 
@@ -88,6 +89,7 @@ def split(
         Scores are then optimistic, and a warning says so.
       compare_copies: find equal and near copies in other bytes, for which every picture is decoded once; False: equal
         bytes alone.
+      duplicates: what `find_duplicates` has found in the whole set already; None to find it.
 
     Returns:
       The examples of each split, in their original order; disjoint (but for `validation_is_test`), and, but for
@@ -103,7 +105,8 @@ def split(
     check_folds(examples, folds, fold, leave_one_group_out, prescribed, grouped)
     if validation_is_test:
         shares = _without_validation(shares)
-    duplicates = find_duplicates(examples, compare_copies)
+    if duplicates is None:
+        duplicates = find_duplicates(examples, compare_copies)
     report_duplicates(examples, duplicates)
     pool = _Pool(examples, duplicates, grouped)
     everything = np.arange(len(examples))

@@ -3,17 +3,14 @@
 import numpy as np
 
 from emokd.data.examples import Examples
-from emokd.labels import UNLABELLED, class_ids, has_value
+from emokd.data.tables.expressions import expression_ids
+from emokd.labels import UNLABELLED, has_value
 
 
 def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
     """The stratum of each example, and what to call each stratum."""
     columns = examples.columns
-    labels = None
-    if "expression" in columns:
-        labels = class_ids(columns["expression"])
-    elif "votes" in columns:
-        labels = class_ids(columns["votes"])
+    labels = expression_ids(examples)
     if labels is not None:
         names = [f"class {name!r}" for name in examples.classes["expression"]]
     elif "valence_arousal" in columns:

@@ -1,6 +1,7 @@
 """Data sets by name. A new one is one file with `load(directory, options) -> Examples` and one line here.
 
-A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split.
+A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split. Two kinds
+of names need no line: "tfds:NAME", a set of TensorFlow Datasets, and "package.module:function", a `load` of your own.
 """
 
 import importlib
@@ -8,6 +9,7 @@ import os
 from collections.abc import Mapping
 from types import ModuleType
 
+from emokd import imports
 from emokd.data.examples import Examples
 from emokd.data.files.store import find_directory
 from emokd.data.tables import consistency
@@ -45,13 +47,16 @@ ANY = ("image_folder", "manifest", "feature_tables")
 COMPOSED = {"combined": "combined"}
 """Sets made of others, each of which lies in a place of its own."""
 
+TFDS = "tfds:"
+"""What the name of a set of TensorFlow Datasets begins with."""
+
 
 def load(source: str, directory: str | None, options: Mapping, min_side: int = 0) -> Examples:
     """Loads a data set by name.
 
     Args:
-      source: its name.
-      directory: where it lies; None or empty: `$EMOKD_DATA/<source>`.
+      source: its name, "tfds:NAME" or an import path.
+      directory: where it lies; None or empty: `$EMOKD_DATA/<source>`. One named by an import path gets it as it is.
       options: what the source takes, see its `load`.
       min_side: pictures from disk may be decoded at a reduced size, both sides still at least this; 0 for full
         size. Give the canvas's side: large photographs are then read several times faster.
@@ -60,17 +65,35 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
       InputError: there is no such source or place, two classes differ in letter case or spaces alone, or the source's
         own complaints.
     """
-    module = _module(source)
+    options = dict(options)
     if source in GENERATED:
-        return module.load(directory, options)
-    place = directory if source in COMPOSED else find_directory(source, directory)
-    examples = module.load(place, {**options, "min_side": min_side})
+        return _module(source).load(directory, options)
+    options["min_side"] = min_side
+    if source.startswith(TFDS):
+        examples = _module(TFDS).load(source.removeprefix(TFDS), directory, options)
+    elif imports.is_path(source):
+        examples = _own(source, directory, options)
+    else:
+        module = _module(source)
+        examples = module.load(directory if source in COMPOSED else find_directory(source, directory), options)
     consistency.check(examples)
+    return examples
+
+
+def _own(source: str, directory: str | None, options: Mapping) -> Examples:
+    """What a function of the user's own gives, checked."""
+    examples = imports.load(source, "config.data.source")(directory, options)
+    if not isinstance(examples, Examples):
+        raise InputError(
+            f"config.data.source: {source} gave {type(examples).__name__}; return emokd.data.examples.Examples."
+        )
     return examples
 
 
 def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:
     """Lets the source add the targets that it fits on the training split; most have none."""
+    if not _has_module(source):
+        return dict(splits)
     module = _module(source)
     return module.finish(splits, options) if hasattr(module, "finish") else dict(splits)
 
@@ -81,7 +104,14 @@ def family(source: str) -> str:
     Raises:
       InputError: there is no such source.
     """
-    return _module(source).__name__
+    if source.startswith(TFDS):
+        return TFDS + source.removeprefix(TFDS).split(":")[0]  # of any version
+    return _module(source).__name__ if _has_module(source) else source
+
+
+def is_of_any_content(source: str) -> bool:
+    """Whether its directory decides which set it is."""
+    return source in ANY or (imports.is_path(source) and not source.startswith(TFDS))
 
 
 def place(source: str, directory: str | None) -> str:
@@ -93,11 +123,16 @@ def place(source: str, directory: str | None) -> str:
 
 def split_options(source: str) -> tuple[str, ...]:
     """The source's options that decide its prescribed splits; most have none."""
-    return getattr(_module(source), "SPLIT_OPTIONS", ())
+    return getattr(_module(source), "SPLIT_OPTIONS", ()) if _has_module(source) else ()
+
+
+def _has_module(source: str) -> bool:
+    """Whether a module here reads it and may have more than `load`."""
+    return not source.startswith(TFDS) and not imports.is_path(source)
 
 
 def _module(source: str) -> ModuleType:
-    known = {**ON_DISK, **GENERATED, **COMPOSED}
+    known = {**ON_DISK, **GENERATED, **COMPOSED, TFDS: "tfds"}
     if source not in known:
         raise InputError(
             f"config.data.source: there is no data set {source!r}.{nearest(source, known)} "

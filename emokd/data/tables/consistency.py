@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from emokd.data.examples import Examples
 from emokd.data.tables import classes as class_lists
 from emokd.data.tables.class_list import check_classes
+from emokd.data.tables.expressions import expression_ids
 from emokd.errors import excerpt
-from emokd.labels import UNLABELLED
 from emokd.names import essence, look_alikes, number_essence
 
 _POSITIVE = """
@@ -66,7 +66,7 @@ def check(examples: Examples) -> None:
     for column, names in examples.classes.items():
         check_classes(names, what=f"{examples.name}, {column}")
     _count_unlabelled(examples)
-    if (labels := _labels(examples)) is not None:
+    if (labels := expression_ids(examples)) is not None:
         names = examples.classes["expression"]
         warn_of_unused(examples.name, labels, names)
         if "valence_arousal" in examples.columns:
@@ -108,13 +108,27 @@ def warn_of_unused(name: str, labels: Int[np.ndarray, " N"], classes: Sequence[s
 def warn_of_contradictions(
     name: str, labels: Int[np.ndarray, " N"], affect: Float[np.ndarray, "N 2"], classes: Sequence[str]
 ) -> list[str]:
-    """Warns of classes whose mean valence (or arousal) contradicts their name, with the likely cause. [ours]
+    """Warns of classes whose mean valence (or arousal) contradicts their name, see `find_contradictions`.
+
+    Returns:
+      The classes.
+    """
+    wrong, told = find_contradictions(labels, affect, classes)
+    if wrong:
+        logging.warning("%s: %s", name, told)
+    return wrong
+
+
+def find_contradictions(
+    labels: Int[np.ndarray, " N"], affect: Float[np.ndarray, "N 2"], classes: Sequence[str]
+) -> tuple[list[str], str]:
+    """Classes whose mean valence (or arousal) contradicts their name. [ours]
 
     A class counts when it has `LEAST` examples with a value, its mean lies beyond the margin on the wrong side of 0,
     and so does the mean plus two standard errors lie on that side of 0.
 
     Returns:
-      The classes.
+      The classes, and what to say of them with the likely cause.
     """
     wrong, told = [], []
     means = np.full((len(classes), 2), np.nan)
@@ -128,15 +142,10 @@ def warn_of_contradictions(
             if _contradicts(label, side, means[i, side], 2 * values.std() / len(values) ** 0.5):
                 wrong.append(label)
                 told.append(f"{label!r} has a mean {word} of {means[i, side]:+.2f} ({len(values)} examples)")
-    if told:
-        logging.warning(
-            "%s: classes contradict their valence or arousal: %s. Are the codes shifted, permuted or in another "
-            "order%s? Check the class list against the set's own description.",
-            name,
-            "; ".join(told),
-            _likely_cause(classes, means),
-        )
-    return list(dict.fromkeys(wrong))
+    return list(dict.fromkeys(wrong)), (
+        f"classes contradict their valence or arousal: {'; '.join(told)}. Are the codes shifted, permuted or in "
+        f"another order{_likely_cause(classes, means)}? Check the class list against the set's own description."
+    )
 
 
 def report_losses(
@@ -200,15 +209,6 @@ def _likely_cause(classes: Sequence[str], means: Float[np.ndarray, "C 2"]) -> st
         if list(names) != list(classes) and not any(_contradicts(label, 0, mean, 0.0) for label, mean in pairs):
             return f" ({cause}: {', '.join(names)} would fit)"
     return ""
-
-
-def _labels(examples: Examples) -> np.ndarray | None:
-    columns = examples.columns
-    if "expression" in columns:
-        return columns["expression"]
-    if "votes" in columns:
-        return np.where(columns["votes"].sum(axis=1) > 0, columns["votes"].argmax(axis=1), UNLABELLED)
-    return None
 
 
 def _count_unlabelled(examples: Examples) -> None:

@@ -83,7 +83,7 @@ def imitate(
                 [structure.centroid_distance(own, theirs, mask=r) for theirs, r in zip(answers, rows, strict=True)], 1
             )
         if weights.features:
-            distance = DISTANCES[config.distance]
+            distance = choose(DISTANCES, config.distance, "config.distance")
             apart = [jnp.where(r, distance(own, theirs), 0.0) for theirs, r in zip(answers, rows, strict=True)]
             total += weights.features * jnp.stack(apart, 1)
         return total, measured

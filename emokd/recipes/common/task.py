@@ -1,12 +1,14 @@
 """The task at hand: what the data offers to a recipe, its labels, and how often an answer is right."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from emokd import imports
 from emokd.errors import InputError, nearest
 from emokd.labels import has_class
 from emokd.phase import Batch, Measure
@@ -73,10 +75,17 @@ def joint_heads(task: Task) -> dict[str, int]:
 
 
 def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
-    """The option called `name`; the error names `key` and the nearest option."""
-    if name not in options:
-        raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}.")
-    return options[name]
+    """The option called `name`; the error names `key` and the nearest option.
+
+    Where all options are functions, as losses are, it may also be somebody's own: "package.module:function".
+    """
+    if name in options:
+        return options[name]
+    functions = all(map(inspect.isfunction, options.values()))
+    if functions and imports.is_path(name):
+        return imports.load(name, key)
+    own = ", or package.module:function of your own" if functions else ""
+    raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}{own}.")
 
 
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import socket
 import stat
 import zipfile
@@ -14,7 +15,7 @@ from emokd.data import sources
 from emokd.data.decode import DecodeError, read_file
 from emokd.data.files.listing import PICTURE_SUFFIXES, by_suffix, is_hidden, is_picture, list_folder, read_regular
 from emokd.data.files.store import Archive, Folder
-from emokd.inference.predictor import find_pictures
+from emokd.inference.finding import find_pictures
 
 SHOWN = ("a/1.PNG", "a/2.Jfif", "a/deep/3.pgm", "b/4.aVif", "b/notes.txt", "b/5.heic")
 HIDDEN = ("a/._1.PNG", ".DS_Store", "a/Thumbs.db", "__MACOSX/a/1.PNG", "b/DESKTOP.INI", "@eaDir/x.png", ".git/y.png")
@@ -45,20 +46,25 @@ def test_folder_archive_and_predict_see_the_same_pictures(folder, tmp_path):
     for found in (files, archive):
         assert list(found.names) == sorted(SHOWN)
         assert found.pictures() == PICTURES
-    assert find_pictures([str(folder)]) == [folder / name for name in PICTURES]
+    assert [each.name for each in find_pictures([str(folder)])] == [str(folder / name) for name in PICTURES]
 
 
 def test_every_suffix_of_training_is_one_of_predict_in_any_letter_case(tmp_path):
     names = [f"{i:02d}{suffix if i % 2 else suffix.upper()}" for i, suffix in enumerate(sorted(PICTURE_SUFFIXES))]
     for name in names:
         (tmp_path / name).touch()
-    assert [path.name for path in find_pictures([str(tmp_path)])] == names == Folder(str(tmp_path)).pictures()
+    assert (
+        [pathlib.Path(each.name).name for each in find_pictures([str(tmp_path)])]
+        == names
+        == Folder(str(tmp_path)).pictures()
+    )
     assert {".jpg", ".jpeg", ".png", ".webp", ".avif", ".jfif", ".pgm", ".ppm", ".gif", ".tiff"} <= PICTURE_SUFFIXES
 
 
 def test_a_folder_inside_a_hidden_one_can_be_named(folder):
-    assert find_pictures([str(folder / ".git")]) == [folder / ".git" / "y.png"]
-    assert find_pictures([str(folder / "a" / "._1.PNG")]) == [folder / "a" / "._1.PNG"]
+    assert [each.name for each in find_pictures([str(folder / ".git")])] == [str(folder / ".git" / "y.png")]
+    hidden = str(folder / "a" / "._1.PNG")
+    assert [each.name for each in find_pictures([hidden])] == [hidden]
 
 
 @pytest.mark.parametrize("name", ["._x.png", ".x", "__MACOSX", "__macosx", "THUMBS.DB", "Desktop.ini", "$RECYCLE.BIN"])

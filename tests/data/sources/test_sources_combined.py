@@ -179,22 +179,3 @@ def test_sets_that_cannot_be_combined(faces, scenes, affect, tmp_path):
     assert load(faces, section).columns["valence_arousal"][3:, 0].tolist() == [-1, 0, 1]
     with pytest.raises(InputError, match=r"\(oasis\): with these options its targets are fitted on the training split"):
         load(faces, {**section, "options": {"task": "terciles"}})
-
-
-def test_ferplus_and_diffusionfer(data_directory):
-    parts = (
-        {"source": "ferplus", "dir": str(data_directory / "ferplus"), "options": {"order": "affectnet"}},
-        {"source": "diffusionfer", "dir": str(data_directory / "diffusionfer")},
-    )
-    examples = load(*parts, min_side=48)
-    alone = [sources.load(part["source"], part["dir"], part.get("options", {}), 48) for part in parts]
-    assert len(examples) == sum(map(len, alone))
-    assert examples.face_crop == "box"
-    assert len(examples.classes["expression"]) == 8
-    names = np.array(examples.classes["expression"])[examples.columns["expression"]]
-    own = [np.array(part.classes["expression"])[part.columns["expression"]] for part in alone]
-    np.testing.assert_array_equal(names, np.concatenate(own))
-    assert np.isnan(examples.columns["valence_arousal"][: len(alone[0])]).all()
-    found = split(examples, FRACTIONS, 0)
-    assert sum(key.startswith("ferplus/") for key in found["test"].keys) == 3153
-    assert sum(key.startswith("diffusionfer/") for key in found["test"].keys) == pytest.approx(1285 / 5, abs=4)

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from emokd.data import sources
 from emokd.data.decode import to_canvas
 from emokd.data.division.splits import split
 from emokd.data.sources import diffusionfer, ferplus, fi, oasis
@@ -34,8 +35,14 @@ def check_pictures(examples, shape=None):
         assert to_canvas(image, 64).shape == (64, 64, 3)
 
 
-def test_ferplus():
-    examples = ferplus.load(place("ferplus"), {})
+@pytest.fixture(scope="module")
+def faces():
+    """FER+, read once; `order` changes the numbers of its classes and nothing else."""
+    return ferplus.load(place("ferplus"), {"order": "affectnet"})
+
+
+def test_ferplus(faces):
+    examples = faces
     # The faces that the authors' own reader keeps, counted independently, less three rows that repeat another.
     assert Counter(examples.splits.tolist()) == {"Training": 25060 - 3, "PublicTest": 3199, "PrivateTest": 3153}
     assert set(examples.columns["expression"].tolist()) == set(range(8))
@@ -47,6 +54,25 @@ def test_ferplus():
     assert len(set.union(*contents)) == sum(map(len, contents))
     kept = split(examples, FRACTIONS, 0, keep_leaks=True)
     assert {name: len(part) for name, part in kept.items()} == {"train": 25057, "validation": 3199, "test": 3153}
+
+
+def test_ferplus_and_diffusionfer_as_one_set(faces):
+    parts = (
+        {"source": "ferplus", "dir": place("ferplus"), "options": {"order": "affectnet"}},
+        {"source": "diffusionfer", "dir": place("diffusionfer")},
+    )
+    examples = sources.load("combined", "", {"sources": parts}, 48)
+    alone = [faces, sources.load("diffusionfer", parts[1]["dir"], {}, 48)]
+    assert len(examples) == sum(map(len, alone))
+    assert examples.face_crop == "box"
+    assert len(examples.classes["expression"]) == 8
+    names = np.array(examples.classes["expression"])[examples.columns["expression"]]
+    own = [np.array(part.classes["expression"])[part.columns["expression"]] for part in alone]
+    np.testing.assert_array_equal(names, np.concatenate(own))
+    assert np.isnan(examples.columns["valence_arousal"][: len(faces)]).all()
+    found = split(examples, {"train": 0.6, "validation": 0.2, "test": 0.2}, 0)
+    assert sum(key.startswith("ferplus/") for key in found["test"].keys) == 3153
+    assert sum(key.startswith("diffusionfer/") for key in found["test"].keys) == pytest.approx(1285 / 5, abs=4)
 
 
 def test_fi_subset():

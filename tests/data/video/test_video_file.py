@@ -9,7 +9,7 @@ import pytest
 
 from emokd.data.video.file import read_file_frames
 from emokd.errors import InputError
-from emokd.inference.video import VideoReader
+from emokd.inference.video_reader import VideoReader
 
 av = pytest.importorskip("av")
 

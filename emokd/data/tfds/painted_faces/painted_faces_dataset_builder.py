@@ -8,17 +8,16 @@ Only `file_format="array_record"` and `as_data_source` work without TensorFlow; 
 """
 
 import dataclasses
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from emokd.data.painter import paint as painter
 from emokd.data.painter.state import EXPRESSIONS, IDENTITIES, SCENES
 from emokd.data.sources import painter as source
+from emokd.data.tfds.png import png
 
 _DESCRIPTION = """
 SYNTHETIC pictures of faces, painted by a program: no person is depicted. Each shows one of eight expressions with a
@@ -80,16 +79,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 examples.keys[i],
                 {
                     "id": examples.keys[i],
-                    "image": _png(examples.inputs["image"](i)),
+                    "image": png(examples.inputs["image"](i)),
                     "valence_arousal": columns["valence_arousal"],
                     **labels,
                 },
             )
-
-
-def _png(image: np.ndarray) -> io.BytesIO:
-    """The picture as a PNG file: given an array, TFDS would encode it with TensorFlow."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG")
-    file.seek(0)
-    return file

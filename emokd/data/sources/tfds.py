@@ -1,0 +1,249 @@
+"""Any set of TensorFlow Datasets that is prepared as array_record, read without TensorFlow."""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from emokd.data.decode import decode
+from emokd.data.division.splits import normalise_split
+from emokd.data.examples import Examples
+from emokd.data.pictures import check_options
+from emokd.errors import InputError, excerpt, nearest
+
+OPTIONS = (
+    "image", "label", "tasks", "valence", "arousal", "valence_arousal", "affect_range", "group", "id", "splits",
+)  # fmt: skip
+OURS = "emokd.data.tfds"
+"""The package of the builders that come with emokd."""
+
+
+def load(name: str, directory: str | None, options: Mapping) -> Examples:
+    """Loads a prepared set: column `expression`, and `valence_arousal` and further tasks where options name them.
+
+    Labels are read at once, and with them every record; pictures are decoded when they are needed. Keys are
+    `SPLIT/NUMBER`, the record's place in its split, or what the feature `id` says. Where the set has several splits,
+    they are prescribed.
+
+    Args:
+      name: "NAME", "NAME/CONFIG", "NAME:VERSION" or "NAME/CONFIG:VERSION"; the newest version where none is given.
+      directory: the folder of all prepared sets, TFDS's `data_dir`. Empty: `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
+      options: `image` and `label`: names of features, a.b for b in a (default: the only picture, the only class
+        label); `label` may be "" where the set has none; `tasks`: further class labels, each a column of its name;
+        `valence` and `arousal`, or `valence_arousal`, a pair: features of numbers; `affect_range`: their scale's ends
+        (default -1, 1), which become -1 and 1; `group`: the subject's feature; `id`: the feature of a unique name;
+        `splits`: which of the set's splits to read (default: all); `min_side` (see `picture_examples`).
+
+    Raises:
+      InputError: the set is not prepared as array_record (the message has the command), a feature is not there or of
+        another kind, a split has an unknown name, or a value is out of range.
+    """
+    source = f"tfds:{name}"
+    check_options(source, options, OPTIONS)
+    folder = _find(name, directory)
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise InputError(
+            f"{folder} is prepared as {builder.info.file_format.value}, which only TensorFlow reads. {_remedy(name)}"
+        )
+    kinds = _flat(builder.info.features)
+    image = _choose(source, kinds, options, "image", tfds.features.Image)
+    label = _choose(source, kinds, options, "label", tfds.features.ClassLabel)
+    tasks = [_feature(source, kinds, task, tfds.features.ClassLabel) for task in options.get("tasks") or ()]
+    parts = _splits(source, builder, options)
+    read = {split: builder.as_data_source(split=split, decoders=_undecoded(builder.info.features)) for split in parts}
+    places = [(split, i) for split in parts for i in range(len(read[split]))]
+    rows, digests = [], []
+    logging.info("%s: reading the labels of %d records.", source, len(places))
+    wanted = [
+        label,
+        *tasks,
+        *(options.get(key, "") for key in ("valence", "arousal", "valence_arousal", "group", "id")),
+    ]
+    wanted = [feature for feature in wanted if feature]
+    for feature in wanted:
+        _feature(source, kinds, feature)
+    for split, i in places:
+        record = read[split][i]
+        rows.append({feature: _value(record, feature) for feature in wanted})
+        digests.append(hashlib.blake2b(_value(record, image), digest_size=16).hexdigest())
+    columns = {"expression": _ids(rows, label)} if label else {}
+    columns |= {task: _ids(rows, task) for task in tasks}
+    affect = _affect(source, rows, options)
+    columns |= {} if affect is None else {"valence_arousal": affect}
+    if not columns:
+        raise InputError(
+            f"{source}: no feature of labels is named. Set config.data.options.label, or valence and arousal, to "
+            f"features of the set: {', '.join(kinds)}."
+        )
+    min_side = int(options.get("min_side", 0) or 0)
+
+    def pixels(i: int, side: int) -> np.ndarray:
+        split, number = places[i]
+        return decode(_value(read[split][number], image), f"{source}, {split}, record {number}", side)
+
+    return Examples(
+        name=source,
+        keys=_keys(source, places, rows, options.get("id", "")),
+        columns=columns,
+        classes={column: tuple(kinds[feature].names) for column, feature in _labels(label, tasks).items()},
+        inputs={"image": lambda i: pixels(i, min_side)},
+        content=digests.__getitem__,
+        pixels=pixels,
+        seen=digests.__getitem__,
+        splits=np.array([normalise_split(split) for split, _ in places]) if len(parts) > 1 else None,
+        groups=np.array([_text(row[options["group"]]) for row in rows]) if options.get("group") else None,
+    )
+
+
+def _find(name: str, directory: str | None) -> str:
+    """The folder of the newest version, or of the one that is asked for."""
+    path, _, version = name.partition(":")
+    root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    place = root / path
+    found = sorted(
+        (folder for folder in place.glob("*") if (folder / "dataset_info.json").is_file() and _version(folder.name)),
+        key=lambda folder: _version(folder.name),
+    )
+    found = [folder for folder in found if version in ("", folder.name)]
+    if found:
+        return str(found[-1])
+    configs = (
+        sorted(folder.parent.parent.name for folder in place.glob("*/*/dataset_info.json")) if place.is_dir() else []
+    )
+    if configs:
+        raise InputError(
+            f"tfds:{name} is prepared in {place} with the configurations {excerpt(dict.fromkeys(configs))}: name one, "
+            f"as in config.data.source='tfds:{path}/{configs[0]}'."
+        )
+    raise InputError(f"tfds:{name} is not prepared in {root}. {_remedy(name)}")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+\.\d+\.\d+", text) else ()
+
+
+def _remedy(name: str) -> str:
+    """The command that prepares a set."""
+    path = name.partition(":")[0]
+    own = path.split("/")[0]
+    ours = (pathlib.Path(__file__).parents[1] / "tfds" / own).is_dir()
+    register = f"import {OURS}.{own}; " if ours else ""
+    return (
+        f'Prepare it: python -c "import tensorflow_datasets as tfds; {register}tfds.builder({path!r}, data_dir=FOLDER, '
+        "file_format='array_record').download_and_prepare()\" (most builders but ours need TensorFlow for it), "
+        "and give the FOLDER as config.data.dir."
+    )
+
+
+def _flat(features: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Features by dotted name."""
+    found: dict[str, Any] = {}
+    for name, feature in features.items():
+        nested = isinstance(feature, tfds.features.FeaturesDict)
+        found |= _flat(feature, f"{prefix}{name}.") if nested else {prefix + name: feature}
+    return found
+
+
+def _feature(source: str, kinds: Mapping[str, Any], name: str, kind: type | None = None) -> str:
+    """The name of a feature that is there and of that kind."""
+    if name not in kinds:
+        raise InputError(f"{source} has no feature {name!r}.{nearest(name, kinds)} It has {', '.join(kinds)}.")
+    if kind is not None and not isinstance(kinds[name], kind):
+        raise InputError(f"{source}: the feature {name!r} is a {type(kinds[name]).__name__}, no {kind.__name__}.")
+    return name
+
+
+def _choose(source: str, kinds: Mapping[str, Any], options: Mapping, option: str, kind: type) -> str:
+    """The feature that the option names, or the only one of that kind; an option "" names none."""
+    if options.get(option) is not None and (options[option] or kind is tfds.features.ClassLabel):
+        return _feature(source, kinds, options[option], kind) if options[option] else ""
+    found = [name for name, feature in kinds.items() if isinstance(feature, kind)]
+    if len(found) == 1 or (not found and kind is tfds.features.ClassLabel):
+        return found[0] if found else ""
+    raise InputError(
+        f"{source} has {len(found)} features of the kind {kind.__name__} ({', '.join(found or kinds)}): "
+        f"name one as config.data.options.{option}."
+    )
+
+
+def _splits(source: str, builder: Any, options: Mapping) -> list[str]:
+    known = list(builder.info.splits)
+    chosen = options.get("splits") or known
+    for split in chosen:
+        if split not in known:
+            raise InputError(f"{source} has no split {split!r}.{nearest(split, known)} It has {', '.join(known)}.")
+    if len(chosen) > 1:
+        names = [normalise_split(split) for split in chosen]
+        if None in names or len(set(names)) < len(names):
+            raise InputError(
+                f"{source} has the splits {', '.join(chosen)}, of which not each is one of train, validation and test. "
+                "Name those to read as config.data.options.splits; a single one is divided by config.data.split."
+            )
+    return list(chosen)
+
+
+def _undecoded(features: Any) -> Any:
+    """Decoders that leave pictures as the bytes that they are stored as."""
+    return {
+        name: _undecoded(feature) if isinstance(feature, tfds.features.FeaturesDict) else tfds.decode.SkipDecoding()
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.FeaturesDict | tfds.features.Image)
+    }
+
+
+def _value(record: Any, feature: str) -> Any:
+    for part in feature.split("."):
+        record = record[part]
+    return record
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _labels(label: str, tasks: Sequence[str]) -> dict[str, str]:
+    """The feature of each classifying column."""
+    return {**({"expression": label} if label else {}), **{task: task for task in tasks}}
+
+
+def _ids(rows: Sequence[Mapping[str, Any]], feature: str) -> np.ndarray:
+    return np.array([row[feature] for row in rows], np.int32)
+
+
+def _affect(source: str, rows: Sequence[Mapping[str, Any]], options: Mapping) -> np.ndarray | None:
+    """Valence and arousal, from the ends of their scale to -1 and 1."""
+    one, two = options.get("valence_arousal"), (options.get("valence"), options.get("arousal"))
+    if not one and not any(two):
+        return None
+    if (one and any(two)) or (not one and not all(two)):
+        raise InputError(f"{source}: name config.data.options.valence and arousal both, or valence_arousal, a pair.")
+    low, high = map(float, options.get("affect_range") or (-1.0, 1.0))
+    values = np.array([row[one] if one else [row[name] for name in two] for row in rows], np.float64)
+    if values.ndim != 2 or values.shape[1] != 2 or not low < high:
+        raise InputError(
+            f"{source}: valence and arousal are of the shape {values.shape[1:]} with affect_range {low:g} to {high:g}; "
+            "they must be two numbers on a scale that rises."
+        )
+    wrong = np.flatnonzero(((values < low) | (values > high)).any(axis=1))  # NaN is unlabelled
+    if len(wrong):
+        raise InputError(
+            f"{source}: valence or arousal of {len(wrong)} records lies outside {low:g} to {high:g}, first of record "
+            f"{wrong[0]}: {values[wrong[0]].tolist()}. Set config.data.options.affect_range to the scale's ends."
+        )
+    return ((values - low) / (high - low) * 2 - 1).astype(np.float32)
+
+
+def _keys(source: str, places: Sequence[tuple[str, int]], rows: Sequence[Mapping[str, Any]], feature: str) -> list[str]:
+    keys = [
+        _text(row[feature]) if feature else f"{split}/{i:07d}" for (split, i), row in zip(places, rows, strict=True)
+    ]
+    if len(set(keys)) < len(keys):
+        raise InputError(f"{source}: the feature {feature!r} is not unique. Leave config.data.options.id out.")
+    return keys

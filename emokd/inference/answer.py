@@ -1,0 +1,102 @@
+"""What a model says of one example, by the names of its classes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from emokd.inference.faces import Face
+from emokd.inference.forward import COMMON, Spec
+
+_DIGITS = 6  # of numbers that are written; float32 has no more
+
+
+@dataclasses.dataclass(frozen=True)
+class Classified:
+    """The answer of one classifying head.
+
+    Attributes:
+      label: the most probable class.
+      probabilities: of every class, by its name, in the order of the head's outputs.
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model says of one picture, face or row. What it has no head for is None.
+
+    Attributes:
+      expression: the most probable expression.
+      probabilities: of every expression, by its name.
+      valence: in [-1, 1].
+      arousal: in [-1, 1].
+      heads: further classifying heads, by name.
+      face: where in the picture it is, if faces were looked for.
+    """
+
+    expression: str | None = None
+    probabilities: Mapping[str, float] | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    heads: Mapping[str, Classified] = dataclasses.field(default_factory=dict)
+    face: Face | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as JSON values, without the face; what is None is left out.
+
+        A head NAME gives `NAME`, its class, and `NAME_probabilities`.
+        """
+        record: dict[str, Any] = {}
+        classified = dict(self.heads)
+        if self.expression is not None and self.probabilities is not None:
+            classified = {"expression": Classified(self.expression, self.probabilities), **classified}
+        for name, head in classified.items():
+            record[name] = head.label
+            record[f"{name}_probabilities"] = {c: round(p, _DIGITS) for c, p in head.probabilities.items()}
+        if self.valence is not None and self.arousal is not None:
+            record["valence"], record["arousal"] = round(self.valence, _DIGITS), round(self.arousal, _DIGITS)
+        return record
+
+    def to_cells(self) -> dict[str, Any]:
+        """As `to_json`, flat: the probability of fear in the column `expression_fear`."""
+        cells: dict[str, Any] = {}
+        for name, value in self.to_json().items():
+            if isinstance(value, Mapping):
+                cells |= {f"{name.removesuffix('_probabilities')}_{c}": p for c, p in value.items()}
+            else:
+                cells[name] = value
+        return cells
+
+
+def read_answers(spec: Spec, outputs: Mapping[str, Float[np.ndarray, "B _"]]) -> list[Answer]:
+    """The answers of B examples.
+
+    Args:
+      spec: the model, which knows the names of the classes; where it does not, they are "0", "1" and so on.
+      outputs: by head, as `forward.answers` gives them.
+    """
+    rows = len(next(iter(outputs.values()))) if outputs else 0
+    return [_read(spec, {name: values[row] for name, values in outputs.items()}) for row in range(rows)]
+
+
+def _read(spec: Spec, outputs: Mapping[str, np.ndarray]) -> Answer:
+    heads = {name: _classify(spec, name, values) for name, values in outputs.items() if name != "valence_arousal"}
+    expression = heads.get("expression")
+    affect = outputs.get("valence_arousal")
+    return Answer(
+        expression=None if expression is None else expression.label,
+        probabilities=None if expression is None else expression.probabilities,
+        valence=None if affect is None else float(affect[0]),
+        arousal=None if affect is None else float(affect[1]),
+        heads={name: head for name, head in heads.items() if name not in COMMON},
+    )
+
+
+def _classify(spec: Spec, name: str, values: Float[np.ndarray, " C"]) -> Classified:
+    classes = spec.classes.get(name) or [str(i) for i in range(len(values))]
+    return Classified(classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True)))

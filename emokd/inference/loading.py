@@ -1,0 +1,127 @@
+"""From a place on disk to a model in use."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Collection, Mapping
+
+from emokd.data import reference
+from emokd.data.reference import Reference
+from emokd.errors import InputError, nearest
+from emokd.inference.engine import JaxEngine
+from emokd.inference.modalities import Modalities
+from emokd.inference.student import Student
+from emokd.models.multimodal import MultimodalSpec
+from emokd.models.network import TrainedModel
+from emokd.weights import model_folder
+from emokd.weights.model_folder import SeenAs
+
+ENGINES = ("jax",)
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    engine: str = "jax",
+    batch_size: int = 32,
+    canvas: int = 0,
+    fit: str = "",
+    face_crop: str = "",
+    precision: str = "",
+) -> Student:
+    """A trained model, ready for use.
+
+        student = emokd.load("runs/quickstart")
+        answer = student("face.jpg")
+        print(answer.expression, answer.probabilities, answer.valence, answer.arousal)
+
+    What is empty or 0 is as it was in the model's training, where its folder knows that, and else as
+    `weights.model_folder.load_with_canvas` says.
+
+    Args:
+      path: a model folder, such as a run's `student`, or a finished run's folder.
+      engine: what computes it, one of `ENGINES`.
+      batch_size: the most examples that are computed at once.
+      canvas: side of the square that pictures are made into, pixels.
+      fit: how they become squares: "crop", "squash" or "pad".
+      face_crop: how faces are cut out: "landmarks" or "box".
+      precision: a name in `models.network.PRECISIONS`.
+
+    Raises:
+      InputError: there is no model at that place, it is damaged, or an option is unknown.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"There is no engine {engine!r}.{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}.")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give 1 or more.")
+    folder = find_model(path)
+    model, seen_as = model_folder.load_with_canvas(folder)
+    seen_as = dataclasses.replace(
+        seen_as,
+        canvas=canvas or seen_as.canvas,
+        fit=fit or seen_as.fit,
+        face_crop=face_crop or seen_as.face_crop,
+        precision=precision or seen_as.precision,
+    )
+    provenance = model_folder.provenance(folder)
+    return create_student(
+        model,
+        seen_as,
+        batch_size=batch_size,
+        references=reference.from_json(provenance.get("references", {})),
+        privileged=_privileged(provenance),
+    )
+
+
+def create_student(
+    model: TrainedModel,
+    seen_as: SeenAs,
+    *,
+    batch_size: int = 32,
+    references: Mapping[str, Reference] | None = None,
+    privileged: Collection[str] = (),
+) -> Student:
+    """A model in JAX, ready for use.
+
+    Args:
+      model: the network and its weights.
+      seen_as: how pictures become squares, and what it computes in.
+      batch_size: the most examples that are computed at once.
+      references: what arrays are counted from, by input.
+      privileged: names of modalities, and of their inputs, that were there in training only.
+    """
+    modalities = None
+    if isinstance(model.spec, MultimodalSpec):
+        modalities = Modalities(model.spec.modalities, references or {}, privileged)
+    computing = JaxEngine(model, batch_size=batch_size, precision=seen_as.precision, mirror=seen_as.mirror)
+    return Student(model.spec, computing, seen_as, batch_size=batch_size, modalities=modalities)
+
+
+def find_model(path: str | os.PathLike) -> pathlib.Path:
+    """The model folder at a place: the place itself, or the student of the run there.
+
+    Raises:
+      InputError: it is a run without a student, or neither.
+    """
+    folder = pathlib.Path(path)
+    if (folder / model_folder.DESCRIPTION).is_file():
+        return folder
+    if (folder / "student" / model_folder.DESCRIPTION).is_file():
+        return folder / "student"
+    if (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} is a run that has no student yet: it is still under way, or was stopped. python -m emokd.train "
+            f"with its configuration and --workdir={folder} takes it to its end, and then the student is there."
+        )
+    return folder  # the reading says what is there in its place
+
+
+def _privileged(provenance: Mapping) -> set[str]:
+    """The modalities that the model's training had and the model itself does not see, and their inputs."""
+    config = json.loads(provenance.get("config") or "{}")
+    found = set()
+    for name, section in config.get("modalities", {}).items():
+        if section.get("privileged"):
+            found |= {name, section["input"]}
+    return found

@@ -1,0 +1,178 @@
+"""What a model of several modalities is given, checked and made into the arrays of its evaluation."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+from jaxtyping import Shaped
+
+from emokd.data.arrays import as_features
+from emokd.data.reference import Reference
+from emokd.errors import InputError, excerpt, nearest
+from emokd.inference.forward import IMAGE
+from emokd.inference.pictures import is_several
+from emokd.models.multimodal import ModalitySpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Modalities that somebody gave.
+
+    Attributes:
+      arrays: by the modality's name, all with as many rows: floating [B, ...]; NaN throughout where it is absent.
+      pictures: lists of pictures by the modality's name, likewise.
+      rows: B.
+      single: whether it was one example, without an axis of rows.
+    """
+
+    arrays: Mapping[str, Shaped[np.ndarray, "B ..."]]
+    pictures: Mapping[str, list]
+    rows: int
+    single: bool
+
+
+class Modalities:
+    """The modalities of a model, and those that it knows of, but does not see."""
+
+    def __init__(
+        self, specs: Mapping[str, ModalitySpec], references: Mapping[str, Reference], privileged: Collection[str] = ()
+    ):
+        """Keeps what the model takes.
+
+        Args:
+          specs: by name.
+          references: what the values of an input are counted from, where its training counted them from something.
+          privileged: names of modalities that were there in training only, and of their inputs.
+        """
+        self.specs, self._references = specs, references
+        self._privileged = frozenset(privileged)
+        self._told: set[str] = set()
+
+    def describe(self) -> str:
+        """The names and the shapes of one example, in words."""
+        return ", ".join(f"{name} {self._shape(spec)}" for name, spec in self.specs.items())
+
+    def resolve(self, names: Collection[str]) -> dict[str, str]:
+        """The modality that each name means, by the name; privileged ones are left out, and said so once.
+
+        Args:
+          names: of modalities ("eye") or of their inputs ("features/eye").
+
+        Raises:
+          InputError: a name is neither a modality's that the model sees nor a privileged one's, or two mean the same.
+        """
+        known = {**{spec.input: name for name, spec in self.specs.items()}, **{name: name for name in self.specs}}
+        found: dict[str, str] = {}
+        for name in names:
+            if name in known and known[name] in found.values():
+                raise InputError(f"The modality {known[name]} is given twice. Give it under one name.")
+            if name in known:
+                found[name] = known[name]
+            elif name not in self._privileged:
+                raise InputError(
+                    f"The model has no modality {name!r}.{nearest(name, known)} It takes {self.describe()}."
+                )
+        ignored = set(names) - set(found) - self._told
+        if ignored:
+            logging.warning("Not looked at: %s, which the model saw in training only.", excerpt(sorted(ignored)))
+            self._told |= ignored
+        return found
+
+    def take(self, given: Mapping[str, Any]) -> Given:
+        """Checks what is given, and fills up what is not there.
+
+        Args:
+          given: values by name: of one example in the modality's own shape, or with an axis of examples before it. A
+            modality is absent where its values are all NaN, or None, or where its name is not there.
+
+        Raises:
+          InputError: a name is unknown, a shape or a type is wrong, the numbers of examples differ, an example has no
+            modality at all, or values lie too far from the training's for float32.
+        """
+        values = {name: given[key] for key, name in self.resolve(given).items() if given[key] is not None}
+        if not values:
+            raise InputError(f"No modality is given that the model sees. It takes {self.describe()}.")
+        pictures = {name: v for name, v in values.items() if self.specs[name].input == IMAGE}
+        lists = {name: v if is_several(v) else [v] for name, v in pictures.items()}
+        arrays = {name: self._read(name, v) for name, v in values.items() if name not in pictures}
+        single = {name: not is_several(v) for name, v in pictures.items()}
+        single |= {name: array.ndim == len(self.specs[name].shape) for name, array in arrays.items()}
+        arrays = {name: array[None] if single[name] else array for name, array in arrays.items()}
+        counts = {name: len(v) for name, v in {**lists, **arrays}.items()}
+        if len(set(counts.values())) > 1 or len(set(single.values())) > 1:
+            told = ", ".join(f"{name} {'one' if single[name] else counts[name]}" for name in counts)
+            raise InputError(f"The modalities have different numbers of examples: {told}. Give the same rows of each.")
+        rows = next(iter(counts.values()))
+        if not rows:
+            raise InputError("There is no example to answer. Give at least one row.")
+        return Given(self._complete(arrays, lists, rows), lists, rows, next(iter(single.values())))
+
+    def _complete(
+        self, arrays: Mapping[str, np.ndarray], pictures: Collection[str], rows: int
+    ) -> dict[str, np.ndarray]:
+        """All modalities that are no pictures, in the model's order, counted as in training; absent ones as NaN."""
+        found = {}
+        for name, spec in self.specs.items():
+            if name in arrays:
+                found[name] = self._count(name, arrays[name])
+            elif spec.preprocessing is None:
+                found[name] = np.full((rows, *spec.shape), np.nan, np.float32)
+            elif name not in pictures:
+                raise InputError(
+                    f"{name} is missing, and is no array, which could be absent. The model takes {self.describe()}."
+                )
+        if all(spec.preprocessing is None for spec in self.specs.values()):
+            empty = np.all([np.isnan(v).reshape(rows, -1).all(1) for v in found.values()], axis=0)
+            if empty.any():
+                raise InputError(
+                    f"{empty.sum()} examples have no value in any modality that the model sees (rows from 0: "
+                    f"{excerpt(np.flatnonzero(empty).tolist())}). Leave them out. It takes {self.describe()}."
+                )
+        return found
+
+    def _read(self, name: str, value: Any) -> np.ndarray:
+        spec = self.specs[name]
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise InputError(f"{name} is no array: {error}. Give {self._shape(spec)}.") from error
+        shape = spec.shape
+        if spec.preprocessing is None:
+            wrong = array.shape not in (shape, (*array.shape[:1], *shape))
+        else:  # a video: frames are squares of any side, which the network renders at its own size
+            frames = array.shape[-4:]
+            wrong = array.ndim not in (4, 5) or frames[0] != shape[0] or frames[1] != frames[2] or frames[3] != 3
+        if wrong:
+            raise InputError(
+                f"{name} has the shape {list(array.shape)}. Give {self._shape(spec)} for one example, or with an axis "
+                "of examples before it."
+            )
+        if spec.preprocessing is not None:
+            if array.dtype != np.uint8:
+                raise InputError(f"{name} is of type {array.dtype}. Give frames of uint8, red, green and blue.")
+            return array
+        return as_features(array.reshape(-1, *shape), name).reshape(array.shape)
+
+    def _count(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Arrays as float32, counted from what the training counted them from."""
+        spec = self.specs[name]
+        if spec.preprocessing is not None:
+            return array
+        reference = self._references.get(spec.input)
+        values = array.astype(np.float32) if reference is None else reference(array)
+        beyond = np.flatnonzero(np.isinf(values).reshape(len(values), -1).any(1)).tolist()
+        if beyond:
+            raise InputError(
+                f"The values of {name} in {len(beyond)} examples lie too far from the training's for float32 (rows "
+                f"from 0: {excerpt(beyond)}). Correct them, or make them NaN."
+            )
+        return values
+
+    def _shape(self, spec: ModalitySpec) -> str:
+        if spec.input == IMAGE:
+            return "a picture"
+        if spec.preprocessing is not None:
+            return f"[{spec.shape[0]} frames, side, side, 3] of uint8"
+        return str(list(spec.shape))

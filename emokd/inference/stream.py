@@ -1,0 +1,73 @@
+"""Answers for the frames of a video while it is read."""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import UInt8
+
+from emokd.inference.answer import Answer, read_answers
+from emokd.inference.faces import Face, FaceCropper
+from emokd.inference.forward import IMAGE
+from emokd.inference.smoothing import Smoother
+from emokd.inference.student import Student
+from emokd.inference.video_reader import VideoReader
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of a video.
+
+    Attributes:
+      time: seconds after the first frame.
+      picture: upright RGB.
+      answer: for its largest face, or for the whole frame where no faces are looked for; None where there is no face.
+    """
+
+    time: float
+    picture: UInt8[np.ndarray, "H W 3"]
+    answer: Answer | None
+
+
+def answer_video(
+    student: Student, video: str | os.PathLike, *, cropper: FaceCropper | None = None, smooth: float = 0.0
+) -> Iterator[Frame]:
+    """Every frame of a video file with the model's answer, as it is read; the file is closed at its end.
+
+    Args:
+      student: the model.
+      video: the file.
+      cropper: finds faces; of each frame the largest counts. None: the whole frame is the picture, as for crops.
+      smooth: time constant in seconds of an exponential moving average of probabilities, valence and arousal; 0: none.
+
+    Raises:
+      InputError: the video cannot be read to its end, or the package PyAV is missing.
+    """
+    with contextlib.closing(VideoReader(pathlib.Path(video))) as reader:
+        yield from answer_frames(student, reader, cropper=cropper, smooth=smooth)
+
+
+def answer_frames(
+    student: Student, reader: VideoReader, *, cropper: FaceCropper | None = None, smooth: float = 0.0
+) -> Iterator[Frame]:
+    """As `answer_video`, for a file that is open: `student.batch_size` frames are read and answered at a time."""
+    smoother = Smoother(smooth, reader.rate, student.batch_size) if smooth else None
+    frames = iter(reader)
+    while batch := list(itertools.islice(frames, student.batch_size)):
+        found: list[tuple[Face | None, np.ndarray] | None] = []
+        for _, picture in batch:
+            found.append((None, picture) if cropper is None else next(iter(cropper.find(picture, limit=1)), None))
+        seen = [i for i, each in enumerate(found) if each is not None]
+        answers: dict[int, Answer] = {}
+        if seen:
+            outputs = student.outputs({IMAGE: np.stack([student.to_canvas(found[i][1]) for i in seen])})
+            if smoother is not None:
+                outputs = smoother(outputs, [batch[i][0] for i in seen])
+            for i, answer in zip(seen, read_answers(student.spec, outputs), strict=True):
+                answers[i] = dataclasses.replace(answer, face=found[i][0])
+        for i, (time, picture) in enumerate(batch):
+            yield Frame(time, picture, answers.get(i))

