@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -129,6 +129,13 @@ class Objective(Protocol):
         """The losses of each example of a batch, and the statistics after it."""
 
 
+class Prepare(Protocol):
+    """What a phase does once, when it begins; for statistics that need the whole training set."""
+
+    def __call__(self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], /) -> tuple[Tree, Tree]:
+        """The parameters and statistics that the phase begins with; `batches` are the set's evaluation view."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
     """One stretch of training with a fixed objective and a fixed set of learning parameters.
@@ -137,13 +144,12 @@ class Phase:
       name: unique within the recipe.
       objective: what is minimised.
       learns: learning-rate multiplier of each group that learns; the others rest.
-      steps: length in optimiser steps.
+      steps: length in optimiser steps; a run may stop it early.
       learning_rate: schedule over the phase's own steps, from 0.
       scored: whether the student can be scored on the emotion task during this phase, so that its
         checkpoints compete for "best".
       data: which stream it reads: "labelled", or "all" for the labelled and the extra examples.
-      prepare: (params, stats, constants, batches) -> (params, stats), run once when the phase begins, over
-        the training set's evaluation view; for statistics that need the whole set.
+      prepare: run once when the phase begins; None where there is nothing to prepare.
       remark: logged metrics -> what a person should know of them, or nothing; said once per phase, and beside the
         error where a loss is no longer finite.
       relational: what in it compares the examples of a batch, in words, so that microbatches would make it another
@@ -157,12 +163,22 @@ class Phase:
     learning_rate: optax.Schedule
     scored: bool = False
     data: str = "labelled"
-    prepare: Callable[..., tuple[Tree, Tree]] | None = None
+    prepare: Prepare | None = None
     remark: Callable[[Mapping[str, float]], str] | None = None
     relational: str = ""
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]
+
+
+class FrozenFeatures(Protocol):
+    """What a teacher cache stores."""
+
+    def __call__(self, constants: Tree, batch: Batch, centre: bool) -> Mapping[str, Array]:
+        """Features of every teacher that never learns, by name, each [B, D].
+
+        They are those of the batch's own views or, where `centre` (static) is set, of the evaluation view.
+        """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,8 +196,7 @@ class Recipe:
       weighting: the [B, K] chain, or None for recipes without teachers.
       extract: (params, stats) -> (params, stats) of the student alone.
       student_spec: what `weights.model_folder` needs to store the student.
-      frozen_features: (constants, batch, centre) -> features of every teacher that never learns, for the batch's
-        views or, where `centre` (static) is set, for the evaluation view; what a teacher cache stores.
+      frozen_features: the features that a teacher cache stores; None where no teacher is frozen.
       observe: (params, stats, constants, batch) -> arrays by name, a row for each example, that
         `reporting.observations` can draw; asked now and then about a few fixed examples, or never where it is None.
       variants: names among the predictions that are neither the student nor a teacher, such as either of them
@@ -199,7 +214,7 @@ class Recipe:
     extract: Callable[[Tree, Tree], tuple[Tree, Tree]]
     student_spec: Any
     networks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    frozen_features: Callable[..., Mapping[str, Array]] | None = None
+    frozen_features: FrozenFeatures | None = None
     observe: Callable[[Tree, Tree, Tree, Batch], Mapping[str, Array]] | None = None
     variants: Sequence[str] = ()
 

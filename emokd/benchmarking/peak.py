@@ -8,6 +8,12 @@ import jax.numpy as jnp
 
 from emokd.benchmarking.timing import Clock, Rule, interleave
 
+SIDE, CPU_SIDE = 8192, 2048
+"""Sides of the square matrices: large enough that launching the product takes no part of its time worth counting."""
+
+BYTES, CPU_BYTES = 2**30, 2**28
+"""Sizes of the array that is copied: more than caches hold."""
+
 
 def measure_peak(
     rule: Rule, dtype: str, *, side: int = 0, size_bytes: int = 0, clock: Clock = time.perf_counter
@@ -19,8 +25,8 @@ def measure_peak(
     Args:
       rule: warm-up and rounds.
       dtype: of the matrices, by name: what the networks compute in.
-      side: of the square matrices; 0 for 2048 on CPU and 8192 elsewhere.
-      size_bytes: of the array that is copied; 0 for 256 MiB on CPU and 1 GiB elsewhere, more than caches hold.
+      side: of the square matrices; 0 for `SIDE`, on CPU `CPU_SIDE`.
+      size_bytes: of the array that is copied; 0 for `BYTES`, on CPU `CPU_BYTES`.
       clock: gives seconds.
 
     Returns:
@@ -29,8 +35,8 @@ def measure_peak(
     """
     device = jax.local_devices()[0]
     on_cpu = device.platform == "cpu"
-    side = side or (2048 if on_cpu else 8192)
-    count = (size_bytes or (2**28 if on_cpu else 2**30)) // 4
+    side = side or (CPU_SIDE if on_cpu else SIDE)
+    count = (size_bytes or (CPU_BYTES if on_cpu else BYTES)) // 4
     with jax.default_device(device):
         a, b = jax.random.normal(jax.random.key(0), (2, side, side), jnp.dtype(dtype))
         x = jnp.zeros(count, jnp.float32)

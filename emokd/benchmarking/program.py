@@ -1,16 +1,13 @@
-"""What a compiled program holds: work, memory, collectives; and the multiply-accumulates of what it was traced from."""
+"""What a compiled program holds: work, memory, collectives."""
 
 import collections
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend import core
 from jax.interpreters import partial_eval
-
-from emokd.models.macs import count_macs_of
 
 COLLECTIVES = (
     "all-reduce",
@@ -87,11 +84,3 @@ def shape_bytes(shape: str) -> int:
 def live(jaxpr: core.Jaxpr) -> core.Jaxpr:
     """What is traced without that whose result nobody uses; the arguments stay."""
     return partial_eval.dce_jaxpr(jaxpr, True, instantiate=True)[0]
-
-
-def count_live_macs(function: Callable, *args) -> int:
-    """Multiply-accumulates of `function(*args)` over all devices, without those whose result nobody uses.
-
-    XLA leaves such work out: the heads of a teacher whose features alone are imitated, for instance.
-    """
-    return count_macs_of(live(jax.make_jaxpr(function)(*args).jaxpr))

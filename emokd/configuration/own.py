@@ -43,5 +43,5 @@ def define_list_flag() -> None:
     if "list_configs" in flags.FLAGS:
         return
     flag = _ListFlag()
-    flags.DEFINE_flag(flag)
+    flags.DEFINE_flag(flag, flags.FLAGS)
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

@@ -13,6 +13,8 @@ ERASE_AREA = (0.02, 0.33)
 ERASE_ASPECT = (0.3, 3.3)
 ERASE_COLOUR = (0.485, 0.456, 0.406)  # ImageNet's mean: zero once normalised, as random erasing is usually done.
 LUMA = (0.2989, 0.587, 0.114)
+"""Weights of RGB in grey as torchvision's colour jitter rounds ITU-R BT.601; a network's own grey is
+`preprocessing.LUMA`."""
 _DRAWS = 16  # Uniform numbers drawn for each view. Changing it, or the order of their use, changes every view.
 
 

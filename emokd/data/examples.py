@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -148,14 +147,6 @@ class Examples:
             splits=None if self.splits is None else self.splits[indices],
             groups=None if self.groups is None else self.groups[indices],
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of the keys, targets and class lists: changes when the data set does."""
-        digest = hashlib.sha256(json.dumps([list(self.keys), {k: list(v) for k, v in self.classes.items()}]).encode())
-        for name in sorted(self.columns):
-            digest.update(name.encode() + np.ascontiguousarray(self.columns[name]).tobytes())
-        return digest.hexdigest()[:16]
 
 
 def stable_hash(text: str, salt: Any = "") -> int:

@@ -153,6 +153,8 @@ class Modalities:
             if array.dtype != np.uint8:
                 raise InputError(f"{name} is of type {array.dtype}. Give frames of uint8, red, green and blue.")
             return array
+        if not array.size:
+            raise InputError(f"{name} has the shape {list(array.shape)}: there is no example to answer. Give one row.")
         return as_features(array.reshape(-1, *shape), name).reshape(array.shape)
 
     def _count(self, name: str, array: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from emokd.data.examples import Examples
 from emokd.errors import InputError, excerpt
 from emokd.files import write_whole
 from emokd.jobs import predecessor
+from emokd.jobs.models import of_fold
 from emokd.jobs.workdir import RECORD, read_json
 from emokd.reporting.provenance import command, versions
 from emokd.training.sharding import create_mesh
@@ -138,7 +139,7 @@ def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
         if key.split(".")[0] in _READING and isinstance(value, str) and value and last not in ("backbone", "train"):
             # What is gone is no other file: whoever needs it says so.
             with contextlib.suppress(InputError):
-                path, _ = split_key(value.replace("{fold}", str(config.data.split.fold)))
+                path, _ = split_key(of_fold(value, config))
                 found[f"config.{key}"] = find_file(path, f"config.{key}")
     return found
 

@@ -22,7 +22,7 @@ from emokd.jobs import began, caching, finished, held_out, intention, locks, pre
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
-from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results
+from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results, kept
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel
 from emokd.recipes.common import classification
@@ -149,6 +149,9 @@ def teacher_trainer(
             raise InputError(f"config.teachers.{name}.train: {error}") from error
         with config.unlocked():
             held_out.for_teacher(config, data)
+        accepted = accept_changed_data or began.accepted(workdir)
+        if accepted and has_results(workdir) and has_results(folder):
+            config = kept(folder, config)  # the run's record has said and accepted what changed
         train(config, folder, accept_changed_data=accept_changed_data, runs=runs)
         return folder / "student"
 

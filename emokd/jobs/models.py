@@ -29,17 +29,17 @@ def load_models(
 
     A teacher that has learned from what the `runs` are scored on is warned of, as far as its folder says so.
 
-    "{fold}" in a teacher's checkpoint stands for `config.data.split.fold`, for teachers trained fold by fold.
+    "{fold}" in a path stands for `config.data.split.fold`, for networks trained fold by fold.
 
     Raises:
       InputError: a file is missing or does not fit its architecture, or its classes are not the data's.
     """
     models = {}
     if "student" in config and config.student.init:
-        models["student"] = load_model(config.student.init, config.student, "config.student.init")
+        models["student"] = load_model(of_fold(config.student.init, config), config.student, "config.student.init")
     for name in sorted(config.get("teachers", {})):
         section = config.teachers[name]
-        path = section.checkpoint.replace("{fold}", str(config.data.split.fold))
+        path = of_fold(section.checkpoint, config)
         if not path and section.train:
             path = str(train_teacher(section.train, pathlib.Path(name), runs))
         if path:
@@ -50,8 +50,13 @@ def load_models(
     for name in sorted(config.get("modalities", {})):
         section = config.modalities[name]
         if section.init:
-            models[name] = load_model(section.init, section, f"config.modalities.{name}.init")
+            models[name] = load_model(of_fold(section.init, config), section, f"config.modalities.{name}.init")
     return models
+
+
+def of_fold(path: str, config: ml_collections.ConfigDict) -> str:
+    """A path of the configuration for the run's fold: "{fold}" in it is `config.data.split.fold`."""
+    return path.replace("{fold}", str(config.data.split.fold))
 
 
 def load_answers(config: ml_collections.ConfigDict, sets: Sequence[Examples]) -> dict[str, AnswersFile]:
@@ -72,7 +77,7 @@ def load_answers(config: ml_collections.ConfigDict, sets: Sequence[Examples]) ->
         both = [other for other in ("checkpoint", "train", "task") if section[other]]
         if both:
             raise InputError(f"{key} is given beside .{both[0]}; a teacher comes from one of them. Leave one empty.")
-        files[name] = AnswersFile(find_file(section.answers.replace("{fold}", str(config.data.split.fold)), key))
+        files[name] = AnswersFile(find_file(of_fold(section.answers, config), key))
         logging.info("Teacher %s: answers of %s; whose weights gave them is not known.", name, files[name].origin)
         files[name].check(name, sets, config.data)
     return files

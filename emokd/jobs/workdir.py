@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 import ml_collections
+from absl import logging
 
 from emokd import recipes
 from emokd.configuration import config as configuration
@@ -58,15 +59,48 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             raise InputError(f"{path} is a {'file' if is_folder else 'folder'}. Remove it, or use another --workdir.")
     if not has_results(workdir):
         return
-    stored = _stored_config(workdir)
-    differing = [
-        key for key in configuration.differing_keys(with_defaults(config), stored) if not key.startswith(OPERATIONAL)
-    ]
+    differing = differing_keys(config, _stored_config(workdir))
     if differing:
         raise InputError(
             f"{workdir} holds a run of another configuration; these keys differ: {excerpt(differing)}. "
             f"Use another --workdir, or the configuration in {workdir / 'config.json'}."
         )
+
+
+def differing_keys(config: ml_collections.ConfigDict, stored: ml_collections.ConfigDict) -> list[str]:
+    """The keys that decide what a run computes and in which two configurations differ.
+
+    The place of the run to start from may differ, as from another working directory: which run it is is compared by
+    its content (`emokd.jobs.began`).
+    """
+    placed = ("start_from",) if config.get("start_from") and stored.get("start_from") else ()
+    return [
+        key
+        for key in configuration.differing_keys(with_defaults(config), stored)
+        if not key.startswith(OPERATIONAL) and key not in placed
+    ]
+
+
+def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration of the run in `workdir` where `config` differs from it, with a warning; else `config`.
+
+    Operational keys are those of `config`.
+
+    Raises:
+      InputError: its configuration cannot be read.
+    """
+    stored = _stored_config(workdir)
+    differing = differing_keys(config, stored)
+    if not differing:
+        return config
+    logging.warning(
+        "%s stays what it was trained as, though its configuration changed since: %s. Remove that folder and the run "
+        "that learns from it to train both anew.",
+        *(workdir, excerpt(differing)),
+    )
+    now = dict(configuration.leaves(config))
+    working = {key: now[key] for key, _ in configuration.leaves(stored) if key.startswith(OPERATIONAL) and key in now}
+    return configuration.locked(stored, working)
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

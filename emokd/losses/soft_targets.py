@@ -26,21 +26,3 @@ def kl_divergence(
     log_t = jax.nn.log_softmax(teacher / temperature)
     p_t = jnp.exp(log_t)
     return temperature**2 * (p_t * jnp.where(p_t > 0, log_t - log_s, 0.0)).sum(-1)
-
-
-def soft_cross_entropy(
-    student_logits: Float[Array, "B C"], targets: Float[Array, "B C"], *, temperature: float = 1.0
-) -> Float[Array, " B"]:
-    """-T^2 sum over classes of q log softmax(z_s / T), for any distribution q: a mixture of teachers, or votes.
-
-    With q = softmax(z_t / T) it differs from `kl_divergence` by T^2 times the entropy of q, which has no
-    gradient. A row of zeros gives 0. No gradient to the targets.
-
-    Raises:
-      InputError: the shapes differ, or the temperature is not positive.
-    """
-    check_same_shape(2, student_logits=student_logits, targets=targets)
-    check_range("temperature", temperature, 0, above=True)
-    student, targets = as_floats(student_logits, lax.stop_gradient(targets))
-    log_s = jax.nn.log_softmax(student / temperature)
-    return -(temperature**2) * (targets * jnp.where(targets == 0, 0.0, log_s)).sum(-1)

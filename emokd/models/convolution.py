@@ -24,16 +24,21 @@ _STEM_CHANNELS = 4
 
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """Within this context every convolution is traced as `lax.conv_general_dilated`, on CPU too.
+    """Within this context convolutions are traced as `lax.conv_general_dilated`, and `max_pool` as `lax.reduce_window`.
 
-    For exporting to formats that have a convolution of their own. It acts while a function is traced: one that
-    `jax.jit` has traced before keeps the form it had.
+    On CPU too. For exporting to formats that have operations of their own for these. It acts while a function is
+    traced: one that `jax.jit` has traced before keeps the form it had.
     """
     token = _PLAIN.set(True)
     try:
         yield
     finally:
         _PLAIN.reset(token)
+
+
+def traced_plainly() -> bool:
+    """Whether this is within `plain_convolutions`."""
+    return _PLAIN.get()
 
 
 def widen(x: Array) -> Array:

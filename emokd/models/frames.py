@@ -28,6 +28,8 @@ class FrameEncoder(nnx.Module):
       InputError: the backbone is unknown or takes no pictures, or `pooling` is unknown.
     """
 
+    takes_videos = True
+
     def __init__(
         self, backbone: str, options: Mapping[str, Any] | None = None, pooling: str = "mean", *, rngs: nnx.Rngs
     ):
@@ -36,7 +38,7 @@ class FrameEncoder(nnx.Module):
                 f"There is no pooling {pooling!r} of frames.{nearest(pooling, POOLINGS)} Known: {', '.join(POOLINGS)}."
             )
         self.encoder = create_backbone(backbone, rngs=rngs, **(options or {}))
-        if backbone in ("frames", "r3d18") or not hasattr(self.encoder, "preprocessing"):
+        if getattr(self.encoder, "takes_videos", False) or not hasattr(self.encoder, "preprocessing"):
             raise InputError(
                 f"The frames of a video cannot go through {backbone!r}, which does not take pictures. "
                 "Choose a backbone for pictures, such as resnet18."

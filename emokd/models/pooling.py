@@ -8,7 +8,10 @@ import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
+
+from emokd.models.convolution import traced_plainly
 
 
 def max_pool(
@@ -25,6 +28,8 @@ def max_pool(
       stride: step from one window to the next.
       padding: rows before and after, columns before and after, which never are the maximum.
     """
+    if traced_plainly():
+        return nnx.max_pool(maps, (size, size), (stride, stride), padding)
     if any(side for sides in padding for side in sides):
         maps = jnp.pad(maps, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     for axis in (1, 2):

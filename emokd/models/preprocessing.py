@@ -8,6 +8,9 @@ from jaxtyping import Array, Float
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of RGB in grey: ITU-R BT.601, as Pillow, OpenCV and Keras have them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -17,7 +20,7 @@ class Preprocessing:
       size: side of the square input, pixels.
       mean: per-channel mean subtracted from pixels in [0, 1].
       std: per-channel deviation divided by.
-      channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
+      channels: 3 for RGB, 1 for grey (`LUMA`).
     """
 
     size: int = 224
@@ -28,7 +31,7 @@ class Preprocessing:
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W C"]:
         """Normalises RGB pixels in [0, 1]; the spatial size is the caller's business."""
         if self.channels == 1:
-            luma = jnp.asarray([0.299, 0.587, 0.114], pixels.dtype)
+            luma = jnp.asarray(LUMA, pixels.dtype)
             pixels = (pixels * luma[None, None, None]).sum(-1, keepdims=True)
         mean = jnp.asarray(self.mean, pixels.dtype)[None, None, None]
         std = jnp.asarray(self.std, pixels.dtype)[None, None, None]

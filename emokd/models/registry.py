@@ -36,7 +36,7 @@ def create_backbone(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
 
     A backbone is an `nnx.Module` with `feature_size: int` and `__call__(inputs normalised) -> Signals` holding features
     [B, feature_size]. One of pictures [B, H, W, C] or videos [B, T, H, W, C] has a `preprocessing: Preprocessing`, any
-    other an option `shape`, that of one example.
+    other an option `shape`, that of one example; one of videos says `takes_videos = True`.
 
     Raises:
       InputError: there is no such backbone, or it does not take one of the options.

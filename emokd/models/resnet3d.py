@@ -54,6 +54,8 @@ class R3D18(nnx.Module):
       InputError: `width` is below 1.
     """
 
+    takes_videos = True
+
     def __init__(self, width: int = 64, *, rngs: nnx.Rngs):
         if width < 1:
             raise InputError(f"r3d18 needs width >= 1, not {width}.")

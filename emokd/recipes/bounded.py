@@ -13,7 +13,7 @@ With several teachers the terms that have a teacher in them are weighted per exa
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +21,73 @@ import ml_collections
 from jaxtyping import Array, Bool, Float
 
 from emokd.configuration import defaults
-from emokd.data.augment import centre_views
+from emokd.data.augment import View, centre_views
 from emokd.errors import InputError, excerpt
+from emokd.labels import has_value
 from emokd.losses import affect, bounded, soft_targets
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
 from emokd.names import essence, normal
-from emokd.phase import Measure, Outcome, Recipe, TeacherTerm, Term
+from emokd.phase import Batch, Context, Measure, Outcome, Recipe, TeacherTerm, Term, Tree
 from emokd.recipes.common import classification, views
-from emokd.recipes.common.networks import adopt_backbone, create_network, create_spec
 from emokd.recipes.common.phases import correlations, create_phase
+from emokd.recipes.common.student import GROUPS, Student, create_student, extract_student
 from emokd.recipes.common.task import Task, accuracy, choose, joint_heads, targets
-from emokd.recipes.common.teachers import Teacher, create_teachers, features_of_frozen, networks_of
+from emokd.recipes.common.teachers import (
+    Teacher,
+    create_teachers,
+    features_of_frozen,
+    frozen_weights,
+    networks_of,
+)
 from emokd.signals import Signals
 from emokd.weighting import chain as weighting
 
 REGRESSIONS = (*affect.AFFECT_LOSSES, "emonet")
+
+
+def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
+    """The recipe for a configuration, a task and the models read from files ("student" and teachers, by name).
+
+    Raises:
+      InputError: the data has neither expressions nor valence and arousal, a teacher does not know one of the data's
+        classes, nothing is left for a teacher to teach, or an option is unknown or outside its range.
+    """
+    heads = joint_heads(task)
+    _check_options(config)
+    student = create_student(config, heads, task, models)
+    teachers = create_teachers(config, task, models)
+    method = Bounded(
+        config=config,
+        heads=heads,
+        student=student,
+        teachers=teachers,
+        lessons={teacher.name: _create_lesson(teacher, config, task, heads) for teacher in teachers},
+        draw_views=views.create_sampler(config.data),
+        cross_entropy=classification.create_cross_entropy(config, task),
+    )
+    chain = weighting.create(config.weighting) if teachers else None
+    if teachers and weighting.needs_gradients(config.weighting):
+        raise InputError("config.weighting: aekd compares features, but this recipe's teachers teach outputs.")
+    relational = [correlations(config.affect_loss, heads)]
+    both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    phases = [
+        create_phase("head", config, task, method.head, {"student_head": 1.0}, scored=True, relational=relational),
+        create_phase("distill", config, task, method.distill, both, scored=True, relational=relational),
+    ]
+    return Recipe(
+        groups=GROUPS,
+        phases=[phase for phase in phases if phase is not None],
+        init=method.init,
+        constants=frozen_weights(teachers),
+        predict=method.predict,
+        teachers=[teacher.name for teacher in teachers],
+        weighting=chain,
+        extract=extract_student,
+        student_spec=student.spec,
+        networks={"student": student.spec, **networks_of(teachers)},
+        frozen_features=method.frozen_features if teachers else None,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,157 +105,151 @@ class Lesson:
     bound: bool
 
 
-def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
-    """The recipe for a configuration, a task and the models read from files ("student" and teachers, by name).
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bounded:
+    """The method with all that a configuration decides.
 
-    Raises:
-      InputError: the data has neither expressions nor valence and arousal, a teacher does not know one of the data's
-        classes, nothing is left for a teacher to teach, or an option is unknown or outside its range.
+    Attributes:
+      config: the run's configuration.
+      heads: the size of each head that the data has a target for.
+      student: the network that learns.
+      teachers: all of them frozen.
+      lessons: what each teacher teaches, by name.
+      draw_views: a batch's augmented views.
+      cross_entropy: the loss of expressions.
     """
-    heads = joint_heads(task)
-    _check_options(config)
-    spec = create_spec(config.student, heads, task)
-    student = create_network(spec, config, "student")
-    teachers = create_teachers(config, task, models)
-    lessons = {teacher.name: _create_lesson(teacher, config, task, heads) for teacher in teachers}
-    soft, bound = config.soft_targets, config.bound
-    augmentation = views.create_augmentation(config.data.augment)
-    cross_entropy = classification.create_cross_entropy(config, task)
-    chain = weighting.create(config.weighting) if teachers else None
-    if teachers and weighting.needs_gradients(config.weighting):
-        raise InputError("config.weighting: aekd compares features, but this recipe's teachers teach outputs.")
-    label_share = 1.0 - soft.alpha if any(lesson.soft_targets for lesson in lessons.values()) else 1.0
 
-    def init(key):
-        params, stats = student.init(key)
-        if "student" in models:
-            params, stats = adopt_backbone(params, stats, models["student"], spec)
+    config: ml_collections.ConfigDict
+    heads: Mapping[str, int]
+    student: Student
+    teachers: Sequence[Teacher]
+    lessons: Mapping[str, Lesson]
+    draw_views: Callable[[Batch], View]
+    cross_entropy: classification.CrossEntropy
+
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """Fresh parameters and statistics."""
+        params, stats = self.student.init(key)
         return {"student": params}, {"student": stats}
 
-    constants = {t.name: {"params": t.model.params, "stats": t.model.stats} for t in teachers if t.model}
+    def frozen_features(self, constants: Tree, batch: Batch, centre: bool) -> dict[str, Array]:
+        """The teachers' features, for a cache."""
+        view = views.centre(batch) if centre else self.draw_views(batch)
+        return features_of_frozen(self.teachers, constants, batch, view)
 
-    def ask(teacher, constants, batch, view) -> Signals:
-        """The teacher's signals, with the logits of the data's classes in the data's order."""
-        weights, classes = constants[teacher.name], lessons[teacher.name].classes
-        signals, _ = teacher.signals(weights["params"], weights["stats"], batch, view)
-        return signals.replace(logits=None if classes is None else signals.logits[:, jnp.array(classes)])
+    def head(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: labels and teachers; the backbone and its statistics rest."""
+        return self._learn(params, stats, constants, batch, context.key, train=False)
 
-    def affect_rows(batch) -> Bool[Array, " B"]:
-        """Rows with valence, arousal or both: the two parts of the paper's L_reg are means over these."""
-        return batch["mask"] & ~jnp.isnan(batch["valence_arousal"]).all(-1)
+    def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: labels and teachers. A backbone that rests keeps its BatchNorm statistics."""
+        train = self.config.backbone_multiplier > 0
+        return self._learn(params, stats, constants, batch, context.key, train=train)
 
-    def label_terms(signals, batch, key) -> tuple[dict[str, Term], dict[str, Array | Measure]]:
-        """What the labels say; with nothing from teachers it is the paper's baseline."""
+    def _learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
+        view = self.draw_views(batch)
+        dropout_key, mixture_key = jax.random.split(key)
+        signals, moved = self.student.signals(
+            params["student"], stats["student"], batch, view, train=train, key=dropout_key
+        )
+        terms, metrics = self.label_terms(signals, batch, mixture_key)
+        stats = {**stats, "student": moved}
+        if not any(lesson.soft_targets or lesson.bound for lesson in self.lessons.values()):
+            return Outcome(terms, stats, metrics=metrics)
+        answers = {t.name: jax.lax.stop_gradient(self.ask(t, constants, batch, view)) for t in self.teachers}
+        losses = [self.imitation(name, signals, answer) for name, answer in answers.items()]
+        teacher_terms = {}
+        if any(lesson.bound for lesson in self.lessons.values()):
+            target, rows = targets(batch, "valence_arousal")
+            bounds = [self.bounding(name, signals, answer, target, rows) for name, answer in answers.items()]
+            teacher_terms["bound"] = TeacherTerm(jnp.stack(bounds, axis=1), rows)
+            metrics |= {
+                f"beaten/{name}": Measure(_beaten(signals, answers[name], target), rows)
+                for name, lesson in self.lessons.items()
+                if lesson.bound
+            }
+        evidence = {}
+        if "expression" in self.heads and all(lesson.classes for lesson in self.lessons.values()):
+            evidence["teacher_logits"] = jnp.stack([answer.logits for answer in answers.values()], axis=1)
+            evidence["labels"], _ = targets(batch)
+        evidence = jax.lax.stop_gradient(evidence)
+        return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], evidence, metrics, teacher_terms)
+
+    def label_terms(
+        self, signals: Signals, batch: Batch, key: Array
+    ) -> tuple[dict[str, Term], dict[str, Array | Measure]]:
+        """What the labels say; with nothing from teachers it is the paper's baseline.
+
+        Returns:
+          The terms, each the mean over the rows with its label (valence, arousal or both); and the metrics.
+        """
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
-        if "expression" in heads:
+        if "expression" in self.heads:
+            soft = any(lesson.soft_targets for lesson in self.lessons.values())
             labels, rows = targets(batch)
-            terms["expression"] = Term(cross_entropy(signals.logits, labels), rows, label_share)
+            share = 1.0 - self.config.soft_targets.alpha if soft else 1.0
+            terms["expression"] = Term(self.cross_entropy(signals.logits, labels), rows, share)
             metrics["accuracy"] = accuracy(signals.logits, labels, rows)
-        if "valence_arousal" in heads:
-            target = batch["valence_arousal"]
-            rows = affect_rows(batch)
-            if config.affect_loss == "emonet":
+        if "valence_arousal" in self.heads:
+            target, rows = targets(batch, "valence_arousal")
+            if self.config.affect_loss == "emonet":
                 values = affect.emonet_mixture(signals.valence_arousal, target, key, mask=rows)
             else:
-                values = affect.AFFECT_LOSSES[config.affect_loss](signals.valence_arousal, target, mask=rows)
+                values = affect.AFFECT_LOSSES[self.config.affect_loss](signals.valence_arousal, target, mask=rows)
             terms["valence_arousal"] = Term(values, rows)
         return terms, metrics
 
-    def imitation(lesson, signals, theirs, batch) -> Float[Array, " B"]:
+    def imitation(self, teacher: str, signals: Signals, answer: Signals) -> Float[Array, " B"]:
         """alpha T^2 KL of one teacher; 0 where it has no soft targets."""
-        if not lesson.soft_targets:
-            return jnp.zeros(batch["mask"].shape, jnp.float32)
-        return soft.alpha * soft_targets.kl_divergence(signals.logits, theirs.logits, temperature=soft.temperature)
+        soft = self.config.soft_targets
+        if not self.lessons[teacher].soft_targets:
+            return jnp.zeros(signals.features.shape[:1], jnp.float32)
+        return soft.alpha * soft_targets.kl_divergence(signals.logits, answer.logits, temperature=soft.temperature)
 
-    def bounding(lesson, signals, theirs, batch, rows) -> Float[Array, " B"]:
-        """nu L_b of one teacher; 0 where it has no bound."""
-        if not lesson.bound:
+    def bounding(
+        self,
+        teacher: str,
+        signals: Signals,
+        answer: Signals,
+        target: Float[Array, "B 2"],
+        rows: Bool[Array, " B"],
+    ) -> Float[Array, " B"]:
+        """nu L_b of one teacher on the labelled rows; 0 where it has no bound."""
+        bound = self.config.bound
+        if not self.lessons[teacher].bound:
             return jnp.zeros(rows.shape, jnp.float32)
         return bound.nu * bounded.teacher_bound(
             signals.valence_arousal,
-            theirs.valence_arousal,
-            batch["valence_arousal"],
+            answer.valence_arousal,
+            target,
             margin=bound.margin,
             joint=bound.joint,
             mask=rows,
         )
 
-    def learn(params, stats, constants, batch, key, train):
-        view = views.create_views(batch, augmentation, config.data.view_seed)
-        dropout_key, mixture_key = jax.random.split(key)
-        signals, moved = student(
-            params["student"], stats["student"], views.see(spec, batch, view), train=train, key=dropout_key
-        )
-        terms, metrics = label_terms(signals, batch, mixture_key)
-        stats = {**stats, "student": moved}
-        if not any(lesson.soft_targets or lesson.bound for lesson in lessons.values()):
-            return Outcome(terms, stats, metrics=metrics)
-        theirs = {t.name: jax.lax.stop_gradient(ask(t, constants, batch, view)) for t in teachers}
-        losses = [imitation(lessons[t.name], signals, theirs[t.name], batch) for t in teachers]
-        further = {}
-        if any(lesson.bound for lesson in lessons.values()):
-            rows = affect_rows(batch)
-            bounds = [bounding(lessons[t.name], signals, theirs[t.name], batch, rows) for t in teachers]
-            further["bound"] = TeacherTerm(jnp.stack(bounds, axis=1), rows)
-            metrics |= {
-                f"beaten/{name}": Measure(_beaten(signals, theirs[name], batch["valence_arousal"]), rows)
-                for name, lesson in lessons.items()
-                if lesson.bound
-            }
-        evidence = {}
-        if "expression" in heads and all(lesson.classes for lesson in lessons.values()):
-            evidence["teacher_logits"] = jnp.stack([theirs[t.name].logits for t in teachers], axis=1)
-            evidence["labels"], _ = targets(batch)
-        evidence = jax.lax.stop_gradient(evidence)
-        return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], evidence, metrics, further)
+    def ask(self, teacher: Teacher, constants: Tree, batch: Batch, view: View) -> Signals:
+        """The teacher's signals, with the logits of the data's classes in the data's order."""
+        weights, classes = constants[teacher.name], self.lessons[teacher.name].classes
+        signals, _ = teacher.signals(weights["params"], weights["stats"], batch, view)
+        return signals.replace(logits=None if classes is None else signals.logits[:, jnp.array(classes)])
 
-    def head(params, stats, constants, batch, context):
-        return learn(params, stats, constants, batch, context.key, train=False)
+    def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
+        """The student's and the teachers' signals for the evaluation view; affect with the mirrored one's on demand."""
 
-    def distill(params, stats, constants, batch, context):
-        # A backbone that rests keeps its BatchNorm statistics.
-        return learn(params, stats, constants, batch, context.key, train=config.backbone_multiplier > 0)
+        def look(batch: Batch, view: View) -> dict[str, Signals]:
+            own, _ = self.student.signals(params["student"], stats["student"], batch, view)
+            return {"student": own, **{t.name: self.ask(t, constants, batch, view) for t in self.teachers}}
 
-    def frozen_features(constants, batch, centre):
-        view = views.centre(batch) if centre else views.create_views(batch, augmentation, config.data.view_seed)
-        return features_of_frozen(teachers, constants, batch, view)
-
-    def predict(params, stats, constants, batch):
         rows = batch["id"].shape[0]
-
-        def look(view):
-            own = student(params["student"], stats["student"], views.see(spec, batch, view))[0]
-            return {"student": own, **{t.name: ask(t, constants, batch, view) for t in teachers}}
-
-        straight = look(centre_views(rows))
-        if not config.mirror:
+        straight = look(batch, centre_views(rows))
+        if not self.config.mirror:
             return straight
         # No cache holds the mirrored picture. Nor does a file of answers, which stand for it as they are.
-        cached = {f"features/{t.name}" for t in teachers if t.network}
-        batch = {name: values for name, values in batch.items() if name not in cached}
-        mirrored = look(centre_views(rows, mirrored=True))
+        cached = {f"features/{t.name}" for t in self.teachers if t.network}
+        live = {name: values for name, values in batch.items() if name not in cached}
+        mirrored = look(live, centre_views(rows, mirrored=True))
         return {name: views.average_affect(signals, mirrored[name]) for name, signals in straight.items()}
-
-    relational = correlations(config.affect_loss, heads)
-    both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
-    phases = [
-        create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational),
-        create_phase("distill", config.phases.distill, task, distill, both, scored=True, relational=relational),
-    ]
-    return Recipe(
-        groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},
-        phases=[phase for phase in phases if phase is not None],
-        init=init,
-        constants=constants,
-        predict=predict,
-        teachers=[teacher.name for teacher in teachers],
-        weighting=chain,
-        extract=lambda params, stats: (params["student"], stats["student"]),
-        student_spec=spec,
-        networks={"student": spec, **networks_of(teachers)},
-        frozen_features=frozen_features if teachers else None,
-    )
 
 
 def _check_options(config: ml_collections.ConfigDict) -> None:
@@ -253,7 +298,7 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
 
 def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
     """1 where the student's squared error of what is labelled is below the teacher's, else 0."""
-    labelled = ~jnp.isnan(target)
+    labelled = has_value(target)
     own, other = (jnp.where(labelled, s.valence_arousal - target, 0.0) ** 2 for s in (signals, theirs))
     return (own.sum(-1) < other.sum(-1)).astype(jnp.float32)
 

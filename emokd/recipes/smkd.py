@@ -13,28 +13,36 @@ distance, the adapters, the exact weights and all schedules are ours, and each i
     finetune   the whole student learns the emotions
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jaxtyping import Array, Float
 
 from emokd.configuration import defaults
+from emokd.data.augment import View
 from emokd.errors import InputError
-from emokd.losses import features
 from emokd.models.network import TrainedModel, attach_heads
-from emokd.phase import Batch, Outcome, Recipe, Term, Tree
+from emokd.phase import Batch, Context, Measure, Outcome, Recipe, Term, Tree
 from emokd.recipes.common import classification, standardize, views
+from emokd.recipes.common.distances import DISTANCES, Distance
 from emokd.recipes.common.linear import create_linear, linear
-from emokd.recipes.common.networks import adopt_backbone, create_network, create_spec
 from emokd.recipes.common.phases import create_phase, takes_part
+from emokd.recipes.common.student import GROUPS, Student, create_student, extract_student
 from emokd.recipes.common.task import Task, accuracy, choose, require_classes, targets
-from emokd.recipes.common.teachers import create_teachers, features_of_frozen, networks_of, teacher_gradients
+from emokd.recipes.common.teachers import (
+    Teacher,
+    create_teachers,
+    features_of_frozen,
+    frozen_weights,
+    networks_of,
+    teacher_gradients,
+)
 from emokd.signals import Signals
 from emokd.weighting import chain as weighting
-
-DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
 
 
 def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
@@ -43,209 +51,256 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
     Raises:
       InputError: no emotion labels in the data, a teacher without weights or task, or an unknown option.
     """
-    classes = require_classes(task, "expression")
+    classes = len(require_classes(task, "expression"))
     teachers = create_teachers(config, task, models)
-    spec = create_spec(config.student, {"expression": len(classes)}, task)
-    student = create_network(spec, config, "student")
-    augmentation = views.create_augmentation(config.data.augment)
-    distance = choose(DISTANCES, config.distance, "config.distance")
-    cross_entropy = classification.create_cross_entropy(config, task)
+    student = create_student(config, {"expression": classes}, task, models)
+    method = Smkd(
+        config=config,
+        classes=classes,
+        student=student,
+        teachers=teachers,
+        draw_views=views.create_sampler(config.data),
+        distance=choose(DISTANCES, config.distance, "config.distance"),
+        cross_entropy=classification.create_cross_entropy(config, task),
+    )
     chain = weighting.create(config.weighting)
-    probed = takes_part(config.phases.probe)
-    if takes_part(config.phases.distill) and not probed and weighting.needs_logits(config.weighting):
-        raise InputError(
-            "config.weighting asks how well the teachers predict emotions, which they learn in the probe: set "
-            "config.phases.probe.enabled and a duration, or a weighting that asks nothing, such as uniform."
-        )
-    untrained = [t.name for t in teachers if t.model is None]
-    asked = [name for name in ("probe", "distill") if takes_part(config.phases[name])]
-    if untrained and asked and not takes_part(config.phases.teach) and not config.start_from:
-        raise InputError(
-            f"The teachers {', '.join(untrained)} have no weights and learn in the phase teach, which is left out: set "
-            "config.phases.teach.enabled and a duration, or give config.teachers.NAME.checkpoint, or config.start_from."
-        )
+    _check_teachers_can_teach(config, teachers)
+    untaught = {f"teacher_{t.name}": 1.0 for t in teachers if t.model is None}
+    tuned = {f"teacher_{t.name}": 1.0 for t in teachers if config.teachers[t.name].tuning == "full"}
+    student_groups = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    prepare, again = method.standardize_teachers, None
+    if tuned or not method.probed:
+        # Teachers that rest have the statistics that the probe began with: no second pass over the training set.
+        again = functools.partial(method.standardize_teachers, log=not method.probed)
+    phases = [
+        create_phase("teach", config, task, method.teach, untaught),
+        create_phase("probe", config, task, method.probe, {"probes": 1.0, **tuned}, prepare=prepare),
+        create_phase(
+            "distill",
+            config,
+            task,
+            method.distill,
+            {"student_backbone": 1.0, "adapters": 1.0},
+            data="all",
+            prepare=again,
+        ),
+        create_phase("classify", config, task, method.classify, {"student_head": 1.0}, scored=True),
+        create_phase("finetune", config, task, method.finetune, student_groups, scored=True),
+    ]
+    return Recipe(
+        groups={
+            **GROUPS,
+            "adapters": r"adapters/.*",
+            "probes": r"probes/.*",
+            **{f"teacher_{t.name}": rf"teachers/{t.name}/.*" for t in teachers if t.learns},
+        },
+        phases=[phase for phase in phases if phase is not None],
+        init=method.init,
+        constants=frozen_weights(teachers),
+        predict=method.predict,
+        teachers=[teacher.name for teacher in teachers],
+        weighting=chain,
+        extract=extract_student,
+        student_spec=student.spec,
+        networks={"student": student.spec, **networks_of(teachers)},
+        frozen_features=method.frozen_features,
+    )
 
-    def init(key):
-        student_key, *keys = jax.random.split(key, 1 + 2 * len(teachers))
-        params, stats = student.init(student_key)
-        if "student" in models:
-            params, stats = adopt_backbone(params, stats, models["student"], spec)
-        params, stats = {"student": params}, {"student": stats}
-        for section in ("adapters", "probes", "teachers"):
-            params[section] = {}
-        stats["teachers"], stats["standardizer"] = {}, {}
-        for teacher, own, adapter in zip(teachers, keys[::2], keys[1::2], strict=True):
-            size = teacher.feature_size
-            params["adapters"][teacher.name] = create_linear(adapter, student.module.backbone.feature_size, size)
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Smkd:
+    """The method with all that a configuration decides.
+
+    Attributes:
+      config: the run's configuration.
+      classes: how many emotions there are.
+      student: the network that learns.
+      teachers: in the order of the weighting's columns.
+      draw_views: a batch's augmented views.
+      distance: d, of the student's adapted features from a teacher's.
+      cross_entropy: the loss of every classifying column.
+    """
+
+    config: ml_collections.ConfigDict
+    classes: int
+    student: Student
+    teachers: Sequence[Teacher]
+    draw_views: Callable[[Batch], View]
+    distance: Distance
+    cross_entropy: classification.CrossEntropy
+
+    @property
+    def probed(self) -> bool:
+        """Whether the teachers learn to predict emotions."""
+        return takes_part(self.config.phases.probe)
+
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """Fresh parameters and statistics; of the teachers those that learn."""
+        student_key, *keys = jax.random.split(key, 1 + 2 * len(self.teachers))
+        own, own_stats = self.student.init(student_key)
+        params: Tree = {"student": own, "adapters": {}, "probes": {}, "teachers": {}}
+        stats: Tree = {"student": own_stats, "teachers": {}, "standardizer": {}}
+        for teacher, teacher_key, adapter_key in zip(self.teachers, keys[::2], keys[1::2], strict=True):
+            name, size = teacher.name, teacher.feature_size
+            params["adapters"][name] = create_linear(adapter_key, self.student.feature_size, size)
             # A probe is convex: it starts from zero.
-            params["probes"][teacher.name] = jax.tree.map(jnp.zeros_like, create_linear(key, size, len(classes)))
-            stats["standardizer"][teacher.name] = {"mean": jnp.zeros((size,)), "std": jnp.ones((size,))}
+            params["probes"][name] = jax.tree.map(jnp.zeros_like, create_linear(key, size, self.classes))
+            stats["standardizer"][name] = {"mean": jnp.zeros((size,)), "std": jnp.ones((size,))}
             if teacher.learns:
-                weights = (teacher.model.params, teacher.model.stats) if teacher.model else teacher.network.init(own)
-                params["teachers"][teacher.name], stats["teachers"][teacher.name] = weights
+                model = teacher.model
+                weights = (model.params, model.stats) if model else teacher.network.init(teacher_key)
+                params["teachers"][name], stats["teachers"][name] = weights
         return params, stats
 
-    constants = {t.name: {"params": t.model.params, "stats": t.model.stats} for t in teachers if not t.learns}
+    def frozen_features(self, constants: Tree, batch: Batch, centre: bool) -> dict[str, Array]:
+        """The features of the teachers that never learn, for a cache."""
+        view = views.centre(batch) if centre else self.draw_views(batch)
+        return features_of_frozen(self.teachers, constants, batch, view)
 
-    def teacher_signals(teacher, params, stats, constants, batch, view, **options):
-        frozen = constants.get(teacher.name)
-        weights = (
-            (frozen["params"], frozen["stats"])
-            if frozen
-            else (
-                params["teachers"][teacher.name],
-                stats["teachers"][teacher.name],
-            )
-        )
-        return teacher.signals(*weights, batch, view, **options)
+    def teacher_signals(
+        self,
+        teacher: Teacher,
+        params: Tree,
+        stats: Tree,
+        constants: Tree,
+        batch: Batch,
+        view: View,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+    ) -> tuple[Signals, Tree]:
+        """A teacher's signals and statistics, wherever its weights are."""
+        if teacher.name in constants:
+            weights = constants[teacher.name]["params"], constants[teacher.name]["stats"]
+        else:
+            weights = params["teachers"][teacher.name], stats["teachers"][teacher.name]
+        return teacher.signals(*weights, batch, view, train=train, key=key)
 
-    def standardized(teacher, params, stats, constants, batch, view):
+    def standardized(
+        self, teacher: Teacher, params: Tree, stats: Tree, constants: Tree, batch: Batch, view: View
+    ) -> Float[Array, "B D"]:
         """z_k: the teacher's features, in evaluation mode, each dimension standardised over the training set."""
-        signals, _ = teacher_signals(teacher, params, stats, constants, batch, view)
+        signals, _ = self.teacher_signals(teacher, params, stats, constants, batch, view)
         return standardize.standardize(stats["standardizer"][teacher.name], signals.features)
 
+    def teach(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: every teacher without weights learns the column that is its task."""
+        view = self.draw_views(batch)
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Array | Measure] = {}
+        moved = dict(stats["teachers"])
+        for k, teacher in enumerate(t for t in self.teachers if t.model is None):
+            key = jax.random.fold_in(context.key, k)
+            signals, moved[teacher.name] = self.teacher_signals(
+                teacher, params, stats, constants, batch, view, train=True, key=key
+            )
+            column = self.config.teachers[teacher.name].task
+            logits = signals.logits if column == "expression" else signals.intermediates[column]
+            labels, rows = targets(batch, column)
+            terms[teacher.name] = Term(self.cross_entropy(logits, labels, column), rows)
+            metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
+        return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
+
     def standardize_teachers(
-        params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], *, log: bool = True
+        self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], *, log: bool = True
     ) -> tuple[Tree, Tree]:
         """Takes the statistics of every teacher's features; the probes go on answering as before."""
 
-        def raw(weights, batch):
-            params, stats, constants = weights
+        def raw(weights: tuple[Tree, Tree, Tree], batch: Batch) -> dict[str, Array]:
             view = views.centre(batch)
-            return {t.name: teacher_signals(t, params, stats, constants, batch, view)[0].features for t in teachers}
+            return {t.name: self.teacher_signals(t, *weights, batch, view)[0].features for t in self.teachers}
 
-        fitted = standardize.fit(raw, (params, stats, constants), batches, log=log) if teachers else {}
+        fitted = standardize.fit(raw, (params, stats, constants), batches, log=log) if self.teachers else {}
         probes = {
             name: standardize.restandardize(params["probes"][name], stats["standardizer"][name], new)
             for name, new in fitted.items()
         }
         return {**params, "probes": probes}, {**stats, "standardizer": fitted}
 
-    def teach(params, stats, constants, batch, context):
-        view = views.create_views(batch, augmentation, config.data.view_seed)
-        terms, metrics, moved = {}, {}, dict(stats["teachers"])
-        for k, teacher in enumerate(t for t in teachers if t.model is None):
-            signals, moved[teacher.name] = teacher_signals(
-                teacher, params, stats, constants, batch, view, train=True, key=jax.random.fold_in(context.key, k)
-            )
-            column = config.teachers[teacher.name].task
-            logits = signals.logits if column == "expression" else signals.intermediates[column]
-            labels, rows = targets(batch, column)
-            terms[teacher.name] = Term(cross_entropy(logits, labels, column), rows)
-            metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
-        return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
-
-    def probe(params, stats, constants, batch, context):
-        view = views.create_views(batch, augmentation, config.data.view_seed)
+    def probe(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: h_k on z_k learns the emotions, and with it the teachers that are tuned."""
+        view = self.draw_views(batch)
         labels, rows = targets(batch)
-        terms, metrics, moved = {}, {}, dict(stats["teachers"])
-        for k, teacher in enumerate(teachers):
-            tuned = config.teachers[teacher.name].tuning == "full"
-            signals, after = teacher_signals(
-                teacher, params, stats, constants, batch, view, train=tuned, key=jax.random.fold_in(context.key, k)
-            )
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Array | Measure] = {}
+        moved = dict(stats["teachers"])
+        for k, teacher in enumerate(self.teachers):
+            tuned = self.config.teachers[teacher.name].tuning == "full"
+            key = jax.random.fold_in(context.key, k)
+            signals, after = self.teacher_signals(teacher, params, stats, constants, batch, view, train=tuned, key=key)
             if tuned:
                 moved[teacher.name] = after
             z = standardize.standardize(stats["standardizer"][teacher.name], signals.features)
             logits = linear(params["probes"][teacher.name], z)
-            terms[teacher.name] = Term(cross_entropy(logits, labels), rows)
+            terms[teacher.name] = Term(self.cross_entropy(logits, labels), rows)
             metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
-    def distill(params, stats, constants, batch, context):
-        view = views.create_views(batch, augmentation, config.data.view_seed)
+    def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: the student's features, through adapters, are near the teachers'; nobody needs a label."""
+        view = self.draw_views(batch)
         labels, _ = targets(batch)
-        z = [jax.lax.stop_gradient(standardized(t, params, stats, constants, batch, view)) for t in teachers]
-        logits = [linear(params["probes"][t.name], z_k) for t, z_k in zip(teachers, z, strict=True)]
-        signals, moved = student(
-            params["student"], stats["student"], views.see(spec, batch, view), train=True, key=context.key
+        z = [jax.lax.stop_gradient(self.standardized(t, params, stats, constants, batch, view)) for t in self.teachers]
+        logits = [linear(params["probes"][t.name], z_k) for t, z_k in zip(self.teachers, z, strict=True)]
+        signals, moved = self.student.signals(
+            params["student"], stats["student"], batch, view, train=True, key=context.key
         )
 
-        def imitation(student_features):
-            """d(A_k f_S(x_i), z_k(x_i)), [B, K]."""
-            maps = (linear(params["adapters"][t.name], student_features) for t in teachers)
-            return jnp.stack([distance(a, z_k) for a, z_k in zip(maps, z, strict=True)], axis=1)
+        def imitation(student_features: Float[Array, "B D"]) -> Float[Array, "B K"]:
+            """d(A_k f_S(x_i), z_k(x_i))."""
+            maps = (linear(params["adapters"][t.name], student_features) for t in self.teachers)
+            return jnp.stack([self.distance(a, z_k) for a, z_k in zip(maps, z, strict=True)], axis=1)
 
         evidence = {"teacher_logits": jnp.stack(logits, axis=1), "labels": labels}
-        if weighting.needs_gradients(config.weighting):
-            evidence["gradients"] = teacher_gradients(imitation, signals.features, len(teachers))
+        if weighting.needs_gradients(self.config.weighting):
+            evidence["gradients"] = teacher_gradients(imitation, signals.features, len(self.teachers))
         return Outcome(
             {}, {**stats, "student": moved}, imitation(signals.features), batch["mask"], jax.lax.stop_gradient(evidence)
         )
 
-    def emotion(params, stats, batch, view, train, key):
-        signals, moved = student(
-            params["student"], stats["student"], views.see(spec, batch, view), train=train, key=key
+    def classify(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: the emotions; the backbone and its statistics rest."""
+        return self._emotion(params, stats, batch, context.key, train=False)
+
+    def finetune(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: the emotions. A backbone that rests keeps its BatchNorm statistics."""
+        return self._emotion(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
+
+    def _emotion(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
+        signals, moved = self.student.signals(
+            params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
         )
         labels, rows = targets(batch)
-        loss = cross_entropy(signals.logits, labels)
+        loss = self.cross_entropy(signals.logits, labels)
         metrics = {"accuracy": accuracy(signals.logits, labels, rows)}
         return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
 
-    def classify(params, stats, constants, batch, context):
-        return emotion(
-            params, stats, batch, views.create_views(batch, augmentation, config.data.view_seed), False, context.key
-        )
-
-    def finetune(params, stats, constants, batch, context):
-        view = views.create_views(batch, augmentation, config.data.view_seed)
-        # A backbone that rests keeps its BatchNorm statistics.
-        return emotion(params, stats, batch, view, config.backbone_multiplier > 0, context.key)
-
-    def frozen_features(constants, batch, centre):
-        view = views.centre(batch) if centre else views.create_views(batch, augmentation, config.data.view_seed)
-        return features_of_frozen(teachers, constants, batch, view)
-
-    def predict(params, stats, constants, batch):
+    def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
+        """The student's signals for the evaluation view, and z_k with h_k's answer of every teacher."""
         view = views.centre(batch)
-        signals = {"student": student(params["student"], stats["student"], views.see(spec, batch, view))[0]}
-        for teacher in teachers:
-            z = standardized(teacher, params, stats, constants, batch, view)
+        found = {"student": self.student.signals(params["student"], stats["student"], batch, view)[0]}
+        for teacher in self.teachers:
+            z = self.standardized(teacher, params, stats, constants, batch, view)
             # Without the probe a teacher has no answer to emotions.
-            answers = {"expression": linear(params["probes"][teacher.name], z)} if probed else {}
-            signals[teacher.name] = attach_heads(Signals(features=z), answers)
-        return signals
+            answers = {"expression": linear(params["probes"][teacher.name], z)} if self.probed else {}
+            found[teacher.name] = attach_heads(Signals(features=z), answers)
+        return found
 
-    groups = {
-        "student_backbone": r"student/backbone/.*",
-        "student_head": r"student/heads/.*",
-        "adapters": r"adapters/.*",
-        "probes": r"probes/.*",
-        **{f"teacher_{t.name}": rf"teachers/{t.name}/.*" for t in teachers if t.learns},
-    }
-    untaught = {f"teacher_{t.name}": 1.0 for t in teachers if t.model is None}
-    tuned = {f"teacher_{t.name}": 1.0 for t in teachers if config.teachers[t.name].tuning == "full"}
-    student_groups = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
-    # Teachers that rest have the statistics that the probe began with: no second pass over the training set.
-    moved = tuned or not probed
-    phases = [
-        create_phase("teach", config.phases.teach, task, teach, untaught),
-        create_phase("probe", config.phases.probe, task, probe, {"probes": 1.0, **tuned}, prepare=standardize_teachers),
-        create_phase(
-            "distill",
-            config.phases.distill,
-            task,
-            distill,
-            {"student_backbone": 1.0, "adapters": 1.0},
-            data="all",
-            prepare=functools.partial(standardize_teachers, log=not probed) if moved else None,
-        ),
-        create_phase("classify", config.phases.classify, task, classify, {"student_head": 1.0}, scored=True),
-        create_phase("finetune", config.phases.finetune, task, finetune, student_groups, scored=True),
-    ]
-    return Recipe(
-        groups=groups,
-        phases=[phase for phase in phases if phase is not None],
-        init=init,
-        constants=constants,
-        predict=predict,
-        teachers=[teacher.name for teacher in teachers],
-        weighting=chain,
-        extract=lambda params, stats: (params["student"], stats["student"]),
-        student_spec=spec,
-        networks={"student": spec, **networks_of(teachers)},
-        frozen_features=frozen_features,
-    )
+
+def _check_teachers_can_teach(config: ml_collections.ConfigDict, teachers: Sequence[Teacher]) -> None:
+    """Checks that the phases teach the teachers what later phases ask of them."""
+    taught, probed, distilled = (takes_part(config.phases[name]) for name in ("teach", "probe", "distill"))
+    if distilled and not probed and weighting.needs_logits(config.weighting):
+        raise InputError(
+            "config.weighting asks how well the teachers predict emotions, which they learn in the probe: set "
+            "config.phases.probe.enabled and a duration, or a weighting that asks nothing, such as uniform."
+        )
+    untrained = [t.name for t in teachers if t.model is None]
+    if untrained and (probed or distilled) and not taught and not config.start_from:
+        raise InputError(
+            f"The teachers {', '.join(untrained)} have no weights and learn in the phase teach, which is left out: set "
+            "config.phases.teach.enabled and a duration, or give config.teachers.NAME.checkpoint, or config.start_from."
+        )
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -4,20 +4,23 @@ head       the new heads learn on the resting backbone    (for imported weights;
 train      the whole network learns
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 
-import jax.numpy as jnp
 import ml_collections
+from jaxtyping import Array, Float
 
 from emokd.configuration import defaults
+from emokd.data.augment import View
 from emokd.errors import InputError, nearest
 from emokd.losses import affect
 from emokd.models.network import TrainedModel
-from emokd.phase import Outcome, Recipe, Term
+from emokd.phase import Batch, Context, Measure, Outcome, Recipe, Term, Tree
 from emokd.recipes.common import classification, views
-from emokd.recipes.common.networks import adopt_backbone, create_network, create_spec
 from emokd.recipes.common.phases import correlations, create_phase
+from emokd.recipes.common.student import GROUPS, Student, create_student, extract_student
 from emokd.recipes.common.task import Task, accuracy, choose, require_classes, targets
+from emokd.signals import Signals
 
 
 def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> Recipe:
@@ -27,64 +30,83 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
       InputError: a target that the data does not have, or an unknown option.
     """
     heads = {target: _head_size(target, task) for target in config.targets}
-    spec = create_spec(config.student, heads, task)
-    student = create_network(spec, config, "student")
-    augmentation = views.create_augmentation(config.data.augment)
-    cross_entropy = classification.create_cross_entropy(config, task)
-    affect_loss = choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss")
-
-    def init(key):
-        params, stats = student.init(key)
-        if "student" in models:
-            params, stats = adopt_backbone(params, stats, models["student"], spec)
-        return {"student": params}, {"student": stats}
-
-    def learn(params, stats, batch, key, train):
-        view = views.create_views(batch, augmentation, config.data.view_seed)
-        signals, moved = student(
-            params["student"], stats["student"], views.see(spec, batch, view), train=train, key=key
-        )
-        terms, metrics = {}, {}
-        for target in config.targets:
-            if target == "valence_arousal":
-                rows = batch["mask"] & ~jnp.isnan(batch[target]).all(-1)
-                terms[target] = Term(affect_loss(signals.valence_arousal, batch[target], mask=rows), rows)
-            else:
-                logits = signals.logits if target == "expression" else signals.intermediates[target]
-                labels, rows = targets(batch, target)
-                terms[target] = Term(cross_entropy(logits, labels, target), rows)
-                metrics[f"accuracy/{target}"] = accuracy(logits, labels, rows)
-        return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
-
-    def head(params, stats, constants, batch, context):
-        return learn(params, stats, batch, context.key, train=False)
-
-    def train(params, stats, constants, batch, context):
-        # A backbone that rests keeps its BatchNorm statistics.
-        return learn(params, stats, batch, context.key, train=config.backbone_multiplier > 0)
-
-    def predict(params, stats, constants, batch):
-        view = views.centre(batch)
-        return {"student": student(params["student"], stats["student"], views.see(spec, batch, view))[0]}
-
-    relational = correlations(config.affect_loss, config.targets)
+    method = Supervised(
+        config=config,
+        student=create_student(config, heads, task, models),
+        draw_views=views.create_sampler(config.data),
+        cross_entropy=classification.create_cross_entropy(config, task),
+        affect_loss=choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss"),
+    )
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    relational = [correlations(config.affect_loss, config.targets)]
     phases = [
-        create_phase("head", config.phases.head, task, head, {"student_head": 1.0}, scored=True, relational=relational),
-        create_phase("train", config.phases.train, task, train, both, scored=True, relational=relational),
+        create_phase("head", config, task, method.head, {"student_head": 1.0}, scored=True, relational=relational),
+        create_phase("train", config, task, method.train, both, scored=True, relational=relational),
     ]
     return Recipe(
-        groups={"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"},
+        groups=GROUPS,
         phases=[phase for phase in phases if phase is not None],
-        init=init,
+        init=method.init,
         constants={},
-        predict=predict,
+        predict=method.predict,
         teachers=[],
         weighting=None,
-        extract=lambda params, stats: (params["student"], stats["student"]),
-        student_spec=spec,
-        networks={"student": spec},
+        extract=extract_student,
+        student_spec=method.student.spec,
+        networks={"student": method.student.spec},
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Supervised:
+    """The method with all that a configuration decides.
+
+    Attributes:
+      config: the run's configuration.
+      student: the network.
+      draw_views: a batch's augmented views.
+      cross_entropy: the loss of classes.
+      affect_loss: the loss of valence and arousal.
+    """
+
+    config: ml_collections.ConfigDict
+    student: Student
+    draw_views: Callable[[Batch], View]
+    cross_entropy: classification.CrossEntropy
+    affect_loss: Callable[..., Float[Array, " B"]]
+
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """Fresh parameters and statistics."""
+        params, stats = self.student.init(key)
+        return {"student": params}, {"student": stats}
+
+    def head(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: the labels; the backbone and its statistics rest."""
+        return self._learn(params, stats, batch, context.key, train=False)
+
+    def train(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
+        """Objective: the labels. A backbone that rests keeps its BatchNorm statistics."""
+        return self._learn(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
+
+    def _learn(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
+        signals, moved = self.student.signals(
+            params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
+        )
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Array | Measure] = {}
+        for column in self.config.targets:
+            labels, rows = targets(batch, column)
+            if column == "valence_arousal":
+                terms[column] = Term(self.affect_loss(signals.valence_arousal, labels, mask=rows), rows)
+            else:
+                logits = signals.logits if column == "expression" else signals.intermediates[column]
+                terms[column] = Term(self.cross_entropy(logits, labels, column), rows)
+                metrics[f"accuracy/{column}"] = accuracy(logits, labels, rows)
+        return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
+
+    def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
+        """The student's signals for the evaluation view."""
+        return {"student": self.student.signals(params["student"], stats["student"], batch, views.centre(batch))[0]}
 
 
 def _head_size(target: str, task: Task) -> int:

@@ -65,7 +65,9 @@ def run_study(
         for change in _compare_data(folder_of(workdir, planned), known, accept_changed_data)
     ]
     waiting = [r for r in _chosen(study, only) if not (folder_of(workdir, r) / "scores.json").exists()]
-    table = write_results(study, workdir, collect(study, workdir), changes)
+    done, table = collect(study, workdir), ""
+    if done:  # a study whose first run is refused leaves no table behind
+        table = write_results(study, workdir, done, changes)
     while waiting:
         planned = waiting.pop(0)
         _one_run(planned, workdir, train, clock)

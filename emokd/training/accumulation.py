@@ -22,8 +22,12 @@ from jaxtyping import Array
 from emokd.errors import InputError
 from emokd.phase import Batch, Outcome, Recipe, Tree
 
-Losses = Callable[[Any, Batch, Array], tuple[Any, Outcome]]
-Judged = tuple[Any, Array | None, Tree]
+RowLosses = tuple[dict[str, Array], Array | None, dict[str, Array]]
+"""Of the terms, of the teachers and of the teacher terms, row by row; their cotangents have the same tree."""
+Losses = Callable[[list[Array], Batch, Array], tuple[RowLosses, Outcome]]
+"""(parameters that learn, batch, key) -> (losses, outcome)."""
+Judged = tuple[RowLosses, Array | None, Tree]
+"""(cotangents of the losses, teacher weights [B, K] or None, new weighting state)."""
 
 
 def check_accumulation(recipe: Recipe, config: ml_collections.ConfigDict) -> None:

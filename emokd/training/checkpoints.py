@@ -14,6 +14,7 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN, PreservationPolicy
 
+from emokd.data.prefetch import DeviceIterator
 from emokd.errors import InputError
 from emokd.phase import Tree
 from emokd.training import checksums
@@ -62,7 +63,7 @@ class Checkpoints:
         """The last step saved, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: State, iterator: Any, best: Best) -> None:
+    def save(self, state: State, iterator: DeviceIterator, best: Best) -> None:
         """Saves in the background, unless this step is saved already.
 
         Args:
@@ -120,7 +121,7 @@ class Checkpoints:
         )
         return dataclasses.replace(state, **read_weights(self._folder, step, abstract))
 
-    def restore_iterator(self, step: int, iterator: Any) -> None:
+    def restore_iterator(self, step: int, iterator: DeviceIterator) -> None:
         """Puts a fresh data iterator where it was at `step`, however many processes there were.
 
         An iterator counts the batches of all processes, so that each of them stored the same; grain's own handler

@@ -13,11 +13,11 @@ from emokd.phase import Batch, Predict, Tree
 from emokd.training.sharding import replicated
 
 Predictions = dict[str, dict[str, np.ndarray]]
+Predictor = Callable[[Tree, Tree, Tree, Batch], dict[str, dict[str, jax.Array]]]
+"""(params, stats, constants, batch) -> answers by network and target."""
 
 
-def create_predict(
-    predict: Predict, heads: Sequence[str], mesh: Mesh
-) -> Callable[..., dict[str, dict[str, jax.Array]]]:
+def create_predict(predict: Predict, heads: Sequence[str], mesh: Mesh) -> Predictor:
     """Compiles a recipe's `predict` down to what is scored: logits, and valence and arousal, of each network.
 
     Args:
@@ -41,7 +41,7 @@ def create_predict(
 
 
 def collect(
-    predict: Callable[..., Any],
+    predict: Predictor,
     params: Tree,
     stats: Tree,
     constants: Tree,

@@ -17,17 +17,16 @@ from absl import logging
 
 from emokd.configuration.config import duration
 from emokd.data.examples import Examples
-from emokd.data.tables.class_counts import named_counts
-from emokd.errors import InputError
+from emokd.data.prefetch import DeviceIterator
 from emokd.phase import Phase, Recipe, Tree
-from emokd.reporting import rare_classes
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
-from emokd.training import averaging, evaluation
+from emokd.training import averaging, divergence
 from emokd.training.checkpoints import Checkpoints, abstract_like
 from emokd.training.distributed import agreed
 from emokd.training.observing import Observer
 from emokd.training.programs import PhaseStep, Programs
+from emokd.training.scores import Scorer, flatten
 from emokd.training.selection import Best
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State, enter, weights_for_use
@@ -82,8 +81,8 @@ class _Run:
 
     def __init__(self, job: Job, workdir: pathlib.Path):
         config = job.config
-        self.classes = job.splits["train"].classes
-        self.programs = job.programs or Programs(job.recipe, config, len(self.classes.get("expression", ())))
+        expressions = job.splits["train"].classes.get("expression", ())
+        self.programs = job.programs or Programs(job.recipe, config, len(expressions))
         recipe, self.mesh, self.placement = self.programs.recipe, self.programs.mesh, self.programs.placement
         self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
         check_batch_size(config.batch_size, self.mesh, config.accumulate)
@@ -94,9 +93,9 @@ class _Run:
         self.saved = float("-inf")
         self.best = Best()
         weighed = recipe.teachers if recipe.weighting is not None else ()
-        self.weights = TeacherWeights(workdir, weighed, self.classes.get("expression", ()))
+        self.weights = TeacherWeights(workdir, weighed, expressions)
         self.remarked: set[str] = set()
-        self.validation: dict[int, dict] = {}  # scores on validation, of the best step and of the latest one
+        self.scorer = Scorer(config, self.programs, self.streams, job.splits, self.constants)
         self.state = self.initial_state()
         self.log = MetricsLog(workdir, resume_step=int(self.state.step))
         self.progress = Progress(
@@ -131,7 +130,7 @@ class _Run:
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
             self.state = self.checkpoints.restore_weights(self.best.step, self.state)
-        return self.state, self.scores("test")
+        return self.state, self.scorer.final("test", self.state, self.best, self.weights.phases)
 
     def one_phase(self, phase: Phase, index: int) -> None:
         """Runs a phase from wherever the state stands in it to its end."""
@@ -164,7 +163,7 @@ class _Run:
                 due = over or taken % every == 0
                 if due or taken % self.config.log.every_steps == 0:
                     # Waits for the steps under way, so that they count as training time.
-                    self.write_metrics(phase, step, jax.device_get(metrics))
+                    self.write_metrics(phase, step, *jax.device_get((metrics, take.failed(leaves))))
                 if due:
                     self.state = take.unflatten(leaves)
                     with self.progress.pause():
@@ -213,16 +212,12 @@ class _Run:
         logging.info("Compiled phase %s in %.1f s.", phase.name, seconds)
         return step
 
-    def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any]) -> None:
+    def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> None:
+        """Writes and shows a step's metrics, unless the run has diverged."""
         metrics = {name: float(value) for name, value in values.items()}
-        bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+        watched, saved = self.programs.watched, self.checkpoints.latest()
+        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
         remark = phase.remark(metrics) if phase.remark else ""
-        if bad:
-            raise InputError(
-                f"Step {step} of phase {phase.name!r}: {', '.join(bad)} is not finite. {remark}{' ' if remark else ''}"
-                f"Lower config.phases.{phase.name}.learning_rate or set config.optimizer.clip_norm; the last good "
-                f"checkpoint in {self.workdir / 'checkpoints'} is intact."
-            )
         if remark and phase.name not in self.remarked:
             self.remarked.add(phase.name)
             logging.warning("Step %d of phase %s: %s", step, phase.name, remark)
@@ -230,7 +225,7 @@ class _Run:
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
 
-    def evaluate_and_save(self, phase: Phase, index: int, stream: Any, over: bool) -> bool:
+    def evaluate_and_save(self, phase: Phase, index: int, stream: DeviceIterator, over: bool) -> bool:
         """Scores the student where the phase lets it, and saves; at the phase's end the state goes on to the next.
 
         Returns:
@@ -240,13 +235,8 @@ class _Run:
         if over or phase.scored:
             self.observe(phase, step)
         if phase.scored:
-            scores = self.split_scores("validation")
-            score = evaluation.selection_score(scores["student"], self.config.select.metric)
-            self.best = self.best.improved(step, score, self.config.early_stopping.min_delta)
-            self.validation = {
-                s: v for s, v in {**self.validation, step: scores}.items() if s in (step, self.best.step)
-            }
-            self.log.write(step, phase.name, flatten(scores["student"], "validation"))
+            scores, score, self.best = self.scorer.validate(self.state, self.best)
+            self.log.write(step, phase.name, flatten(scores, "validation"))
             self.progress.note(f"validation {self.config.select.metric} {score:.4f} (best {self.best.score:.4f})")
             over = over or self.stops_early(phase)
         if over:
@@ -275,65 +265,6 @@ class _Run:
     def observe(self, phase: Phase, step: int) -> None:
         self.observer.observe(weights_for_use(self.state), self.constants, phase.name, step)
 
-    def split_scores(self, split: str) -> dict:
-        with jax.transfer_guard("allow"):
-            predictions, columns = evaluation.collect(
-                self.programs.predict,
-                *weights_for_use(self.state),
-                self.constants,
-                self.streams.evaluation(self.job.splits[split]),
-            )
-        return evaluation.score(predictions, columns, self.classes)
-
-    def scores(self, split: str) -> dict:
-        """What scores.json holds: student, every teacher, and the weights each teacher received."""
-        found = self.split_scores(split)
-        remarks = self.remarks({split: found})
-        variants = {name: found.pop(name) for name in self.recipe.variants}
-        return {
-            "split": split,
-            "examples": len(self.job.splits[split]),
-            "selected_step": int(self.state.step),
-            "validation": {
-                "metric": self.config.select.metric,
-                "best": self.best.score if self.best.step >= 0 else None,
-            },
-            "selected_on": self.selected_on(),
-            "stopped_early": {
-                phase.name: {"steps": self.best.stopped[phase.name], "of": phase.steps}
-                for phase in self.recipe.phases
-                if phase.name in self.best.stopped
-            },
-            "student": found.pop("student"),
-            "teachers": found,
-            "variants": variants,
-            "weights": self.weights.phases,
-            "remarks": remarks,
-        }
-
-    def remarks(self, scored: dict[str, dict]) -> list[str]:
-        """What is to be said of rare classes, on these splits and on validation; each is logged as well."""
-        if "validation" in self.job.splits and not self.config.data.split.validation_is_test:
-            step = int(self.state.step)  # scored already, but for a run that continued after its best step
-            scored = {"validation": self.validation.get(step) or self.split_scores("validation"), **scored}
-        training = named_counts(self.job.splits["train"])
-        found = [
-            remark
-            for split, scores in scored.items()
-            for remark in rare_classes.remarks(
-                {name: own for name, own in scores.items() if name not in self.recipe.variants}, split, training
-            )
-        ]
-        for remark in found:
-            logging.warning("%s See docs/data.md, Rare classes.", remark)
-        return found
-
-    def selected_on(self) -> str | None:
-        """The split that picked the step whose scores these are; None for the last step."""
-        if self.config.select.which != "best" or self.best.step < 0:
-            return None
-        return "test" if self.config.data.split.validation_is_test else "validation"
-
 
 def evaluation_interval(job: Job, phase: Phase) -> int:
     """Steps between evaluations; an epoch is one of the phase's own data, extra examples included, as in its length."""
@@ -348,17 +279,6 @@ def evaluation_interval(job: Job, phase: Phase) -> int:
         total_steps=phase.steps,
         section="config.evaluation.",
     )
-
-
-def flatten(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Nested scores as "prefix/target/name"; only scalars."""
-    flat: dict[str, float] = {}
-    for name, value in scores.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}/{name}")
-        elif isinstance(value, int | float):
-            flat[f"{prefix}/{name}"] = float(value)
-    return flat
 
 
 def host_peak_bytes() -> int:

@@ -11,7 +11,7 @@ import ml_collections
 from jaxtyping import Array
 
 from emokd.phase import Batch, Recipe, Tree
-from emokd.training import evaluation
+from emokd.training import divergence, evaluation
 from emokd.training.placement import create_placement, gathering
 from emokd.training.sharding import batch_sharding, create_mesh, replicated
 from emokd.training.state import State, create_state, which_move
@@ -49,9 +49,10 @@ class PhaseStep:
       compiled: the program, (moving, resting, constants, batch) -> (moving, metrics).
     """
 
-    def __init__(self, compiled: jax.stages.Compiled, structure: Any, moves: Sequence[bool]):
+    def __init__(self, compiled: jax.stages.Compiled, structure: jax.tree_util.PyTreeDef, moves: Sequence[bool]):
         self.compiled = compiled
         self._structure, self._moves = structure, moves
+        self._failed = jax.tree.unflatten(structure, range(len(moves))).failed
 
     def __call__(self, leaves: Leaves, constants: Tree, batch: Batch) -> tuple[Leaves, dict[str, Array]]:
         moving, metrics = self.compiled(*leaves, constants, batch)
@@ -60,6 +61,10 @@ class PhaseStep:
     def flatten(self, state: State) -> Leaves:
         """The leaves of a state, which the first step takes over."""
         return sort_leaves(jax.tree.leaves(state), self._moves)
+
+    def failed(self, leaves: Leaves) -> Array:
+        """`State.failed` among the leaves, without putting the state together."""
+        return leaves.moving[sum(self._moves[: self._failed])]
 
     def unflatten(self, leaves: Leaves) -> State:
         """The state with these leaves."""
@@ -86,6 +91,7 @@ class Programs:
       mesh: the devices.
       placement: where state and constants live.
       labels: the group of each parameter.
+      watched: what `State.failed` is of.
       create: key -> the state at step 0, born where it belongs.
       predict: (params, stats, constants, batch) -> what is scored.
       observe: (params, stats, constants, batch) -> what the report draws, or None.
@@ -109,8 +115,10 @@ class Programs:
         self.predict = evaluation.create_predict(recipe.predict, heads, self.mesh)
         self.observe = jax.jit(recipe.observe, out_shardings=everywhere) if recipe.observe else None
         self.labels = parameter_labels(recipe)
+        _, stats = jax.eval_shape(recipe.init, jax.random.key(0))
+        self.watched = divergence.watched(recipe.groups, stats)
         self._train_step = create_train_step(recipe, config, self.labels)
-        self._steps: dict[Any, PhaseStep] = {}
+        self._steps: dict[tuple, PhaseStep] = {}
 
     @functools.cached_property
     def abstract(self) -> State:

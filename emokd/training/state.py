@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from emokd.phase import Recipe, Tree, label_parameters
-from emokd.training import averaging
+from emokd.training import averaging, divergence
 from emokd.training.optimizer import create_optimizer
 
 
@@ -32,6 +32,7 @@ class State:
       weighting: the teacher-weighting chain's state.
       tally: sums over the present phase of the weights each teacher received, by class: `weights`
         [C + 1, K] and `rows` [C + 1]; the last row is for examples without a label. Empty without teachers.
+      failed: the first step after which each of `divergence.watched` was not finite, 0 where it always was; int32 [P].
       key: root of all randomness inside the step; step n uses fold_in(key, n).
     """
 
@@ -44,6 +45,7 @@ class State:
     optimizer: Any
     weighting: Tree
     tally: Tree
+    failed: Array
     key: Array
 
 
@@ -81,6 +83,7 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
         optimizer=optimizer.init(params),
         weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else {},
         tally=empty_tally(classes, len(recipe.teachers)) if recipe.weighting else {},
+        failed=jnp.zeros(len(divergence.watched(recipe.groups, stats)), jnp.int32),
         key=step_key,
     )
 

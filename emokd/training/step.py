@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,19 @@ from jaxtyping import Array, Bool, Float, Int
 from emokd.labels import class_ids, has_class
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
-from emokd.training import averaging
+from emokd.training import averaging, divergence
 from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
 
 Metrics = dict[str, Array]
+
+
+class TrainStep(Protocol):
+    """A step of any phase, to be jitted with static `phase`."""
+
+    def __call__(self, state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
+        """The state after a step of this phase, and what is logged of it."""
 
 
 def split_parameters(
@@ -34,6 +42,15 @@ def split_parameters(
         return jax.tree.unflatten(treedef, merged)
 
     return [leaf for moves, leaf in zip(learns, leaves, strict=True) if moves], merge
+
+
+def by_group(tree: Tree, labels: Tree, groups: Collection[str]) -> dict[str, list[Array]]:
+    """The leaves of a tree like the parameters by their group, of these groups alone."""
+    found: dict[str, list[Array]] = {}
+    for leaf, label in zip(jax.tree.leaves(tree), jax.tree.leaves(labels), strict=True):
+        if label in groups:
+            found.setdefault(label, []).append(leaf)
+    return found
 
 
 def gradients(
@@ -141,9 +158,7 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
     return metrics
 
 
-def create_train_step(
-    recipe: Recipe, config: ml_collections.ConfigDict, labels: Tree
-) -> Callable[..., tuple[State, Metrics]]:
+def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels: Tree) -> TrainStep:
     """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`.
 
     Beside losses and weights the metrics are `gradient_norm`, over all parameters that learn in the phase, before any
@@ -156,6 +171,8 @@ def create_train_step(
     optimizers = [create_optimizer(config.optimizer, phase, labels, recipe.groups) for phase in recipe.phases]
 
     def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
+        # Of resting groups nothing is asked, or their backward pass might come back.
+        grouped = functools.partial(by_group, labels=labels, groups=recipe.phases[phase].learns)
         grads, outcome, weights, weighting = gradients(
             recipe, recipe.phases[phase], labels, state, constants, batch, config.accumulate
         )
@@ -167,10 +184,17 @@ def create_train_step(
                 )
                 rate = jnp.asarray(recipe.phases[phase].learning_rate(state.phase_step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
-            # Of resting groups not even zeros are asked for, or their backward pass might come back.
-            learning = split_parameters(grads, labels, set(recipe.phases[phase].learns))[0]
-            norm = optax.tree.norm([gradient.astype(jnp.float32) for gradient in learning])
+            squares = {
+                group: sum((jnp.square(x.astype(jnp.float32)).sum() for x in own), jnp.zeros(()))
+                for group, own in grouped(grads).items()
+            }
+            learnt = {group: [*own, squares[group]] for group, own in grouped(params).items()}
+            norm = jnp.sqrt(sum(squares.values(), jnp.zeros(())))
         metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
+        watched = divergence.watched(recipe.groups, outcome.stats)
+        failed = divergence.first_failures(
+            state.failed, state.step + 1, metrics["loss"], learnt, outcome.stats, watched
+        )
         tally = state.tally
         if weights is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
@@ -184,6 +208,7 @@ def create_train_step(
             optimizer=optimizer,
             weighting=weighting,
             tally=tally,
+            failed=failed,
         )
         return state, metrics
 

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from live_macs import count_live_macs
 
 from emokd.benchmarking.compilations import count_compilations
-from emokd.benchmarking.program import count_live_macs, describe_program, find_collectives, shape_bytes
+from emokd.benchmarking.program import describe_program, find_collectives, shape_bytes
 from emokd.training.sharding import batch_sharding, create_mesh, replicated
 
 F32 = 4

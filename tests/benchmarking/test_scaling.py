@@ -15,8 +15,8 @@ from jax.extend import core
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "benchmarks"))
 
 import scaling  # noqa: E402
+from live_macs import count_live_macs  # noqa: E402
 
-from emokd.benchmarking.program import count_live_macs  # noqa: E402
 from emokd.errors import InputError  # noqa: E402
 from emokd.losses import mmd, transport  # noqa: E402
 from emokd.recipes import mtpkdot  # noqa: E402

@@ -160,7 +160,7 @@ def test_what_fails_leaves_the_older_file(command, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "found.jsonl").write_text("older")
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(records, "of_picture", interrupt)

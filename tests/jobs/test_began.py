@@ -13,7 +13,7 @@ from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.errors import InputError
-from emokd.jobs import began, datasets, finished, workdir
+from emokd.jobs import began, datasets, finished, job, models, workdir
 from emokd.recipes import bounded, mtpkdot, smkd
 from emokd.reporting.report import write_report
 
@@ -25,6 +25,12 @@ from small_jobs import paint
 def get_config(arg=""):
     # A remark changes nothing.
     return paint(supervised.default_config(), steps=2)
+"""
+
+
+CHANGED = """
+    config.log.every_steps = 7
+    return config
 """
 
 
@@ -124,6 +130,18 @@ def test_a_teacher_of_a_fold_is_the_folds(tmp_path):
     assert began.files_of(config) == {"config.teachers.one.checkpoint": tmp_path / "fold2.npz"}
 
 
+def test_every_network_of_a_fold_is_the_folds(monkeypatch):
+    asked = []
+    monkeypatch.setattr(models, "load_model", lambda path, section, key: asked.append((key, path)))
+    config = configuration.locked(smkd.default_config(), {"data.split.fold": 3, "student.init": "own/fold{fold}"})
+    models.load_models(config, None)
+    config = configuration.locked(mtpkdot.default_config(), {"data.split.fold": 3}).unlock()
+    config.modalities = {"eye": defaults.modality("features/eye", "mlp")}
+    config.modalities.eye.init = "eye{fold}"
+    models.load_models(config, None)
+    assert asked == [("config.student.init", "own/fold3"), ("config.modalities.eye.init", "eye3")]
+
+
 def test_the_configuration_of_a_teacher_to_train_is_compared_by_its_keys(tmp_path):
     (tmp_path / "teacher.py").write_text(TEACHER)
     config = bounded.default_config()
@@ -134,6 +152,23 @@ def test_the_configuration_of_a_teacher_to_train_is_compared_by_its_keys(tmp_pat
     (tmp_path / "teacher.py").write_text(TEACHER.replace("steps=2", "steps=9"))
     [change] = differences(was, describe(splits(), config))
     assert "teachers.one.train" in change and "phases.train.duration_steps" in change
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_a_teacher_whose_configuration_changed_stays_what_it_is_where_that_is_accepted(tmp_path, monkeypatch, accept):
+    """Not in the teacher's own folder is it refused a second time."""
+    file, run = tmp_path / "teacher.py", tmp_path / "run"
+    file.write_text(TEACHER)
+    workdir.claim(run / "teachers" / "one", configuration.load(str(file)))
+    for folder in (run, run / "teachers" / "one"):
+        (folder / "scores.json").write_text("{}")
+    file.write_text(TEACHER.replace("steps=2)", "steps=9)").replace("return paint(", "config = paint(") + CHANGED)
+    seen = []
+    monkeypatch.setattr(job, "train", lambda config, folder, **options: seen.append(config))
+    data = paint(smkd.default_config(), steps=1).data
+    job.teacher_trainer(run, data, accept)(str(file), pathlib.Path("one"), ())
+    assert seen[0].phases.train.duration_steps == (2 if accept else 9)
+    assert seen[0].log.every_steps == 7  # how it works may follow
 
 
 def test_the_number_of_devices_counts_where_a_loss_depends_on_it():

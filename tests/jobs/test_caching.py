@@ -188,7 +188,9 @@ def test_a_picture_replaced_by_one_of_the_same_size_makes_a_cache_stale_and_is_n
         job.create_job(same, no_training)
     unseen = caching._pictures(datasets.load_splits(config).values()).keys[2]
     size = (folder / unseen).stat().st_size
-    paint_noise(folder / unseen, seed=100, side=Image.open(folder / unseen).width)
+    with Image.open(folder / unseen) as picture:
+        side = picture.width
+    paint_noise(folder / unseen, seed=100, side=side)
     assert (folder / unseen).stat().st_size == size
     pack(folder)
     named = rf"since it was made: examples.labelled.pictures.{unseen} \(was \w+, now \w+\)\. Restore that, or make"

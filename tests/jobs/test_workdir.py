@@ -100,6 +100,16 @@ def test_a_refused_command_changes_nothing_in_a_folder_that_was_there(original, 
     assert text_of(tmp_path) == {"notes.txt": b"mine"}
 
 
+def test_the_run_to_start_from_may_be_named_from_another_working_directory(tmp_path):
+    """Which run it is is compared by its content; whether there is one is not the same."""
+    begun = make_config(tmp_path, start_from="runs/first")
+    workdir.claim(tmp_path / "run", begun)
+    (tmp_path / "run" / "scores.json").write_text("{}")
+    workdir.check(tmp_path / "run", make_config(tmp_path, start_from=str(tmp_path / "runs" / "first")))
+    with pytest.raises(InputError, match="these keys differ: start_from"):
+        workdir.check(tmp_path / "run", make_config(tmp_path))
+
+
 def test_a_run_that_ended_before_its_first_checkpoint_does_not_hold_the_folder(finished, tmp_path):
     config, _, pictures = finished
     folder = tmp_path / "begun"

@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 from emokd.errors import InputError
-from emokd.losses.soft_targets import kl_divergence, soft_cross_entropy
+from emokd.losses.soft_targets import kl_divergence
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_kl_divergence_agrees_with_pytorch(temperature):
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
     rng = np.random.default_rng(0)
     student, teacher = (rng.normal(size=(2, 6, 5)) * 3).astype(np.float32)
     weights = rng.normal(size=6).astype(np.float32)
@@ -29,30 +29,11 @@ def test_kl_divergence_agrees_with_pytorch(temperature):
     np.testing.assert_array_equal(to_teacher, 0)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_soft_cross_entropy_agrees_with_pytorch(temperature):
-    rng = np.random.default_rng(0)
-    student = (rng.normal(size=(6, 5)) * 3).astype(np.float32)
-    targets = rng.dirichlet(np.ones(5), 6).astype(np.float32)
-    parameter = torch.tensor(student, requires_grad=True)
-    expected = temperature**2 * F.cross_entropy(parameter / temperature, torch.tensor(targets), reduction="none")
-    expected.sum().backward()
-    values, backward = jax.vjp(
-        lambda s, t: soft_cross_entropy(s, t, temperature=temperature), jnp.asarray(student), jnp.asarray(targets)
-    )
-    to_student, to_targets = backward(jnp.ones(6))
-    np.testing.assert_allclose(values, expected.detach(), rtol=1e-5)
-    np.testing.assert_allclose(to_student, parameter.grad, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(to_targets, 0)
-
-
 def test_known_answers():
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
     other = jnp.log(jnp.array([[0.25, 0.5, 0.25]]))
     np.testing.assert_allclose(kl_divergence(other, logits, temperature=1.0), [0.25 * np.log(2)], rtol=1e-6)
     np.testing.assert_allclose(kl_divergence(logits, logits + 3, temperature=4.0), [0], atol=1e-6)
-    np.testing.assert_allclose(soft_cross_entropy(logits, jnp.zeros((1, 3))), [0])
-    np.testing.assert_allclose(soft_cross_entropy(logits, jnp.array([[0.0, 1, 0]])), [np.log(4)], rtol=1e-6)
 
 
 def test_kl_tends_to_the_squared_error_of_centred_logits_at_high_temperature():
@@ -79,5 +60,3 @@ def test_wrong_input_is_refused():
         kl_divergence(jnp.zeros((2, 3)), jnp.zeros((2, 3)), temperature=0.0)
     with pytest.raises(InputError, match=r"student_logits \[2, 3\], teacher_logits \[2, 4\]"):
         kl_divergence(jnp.zeros((2, 3)), jnp.zeros((2, 4)), temperature=1.0)
-    with pytest.raises(InputError, match="targets"):
-        soft_cross_entropy(jnp.zeros((2, 3)), jnp.zeros((2, 4)))

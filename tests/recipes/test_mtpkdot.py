@@ -22,7 +22,7 @@ from emokd.recipes import mtpkdot
 from emokd.recipes.common import imitation, modalities
 from emokd.recipes.common.task import Task
 from emokd.training.sharding import create_mesh, put_batch, replicated
-from emokd.training.state import create_state
+from emokd.training.state import create_state, enter
 from emokd.training.step import create_train_step, gradients, parameter_labels
 from emokd.weights import model_folder
 
@@ -103,6 +103,7 @@ def finished():
     state = random_state(recipe, config, 3)
     after = {"start": state}
     for index, phase in enumerate(recipe.phases):
+        state = enter(state, index)
         if phase.prepare is not None:
             params, stats = phase.prepare(state.params, state.stats, {}, whole(examples, config))
             state = dataclasses.replace(state, params=params, stats=stats)

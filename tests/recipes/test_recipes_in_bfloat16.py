@@ -14,7 +14,9 @@ from random_state import random_state
 from emokd.data import sources
 from emokd.data.pipeline import train_batches
 from emokd.errors import InputError
-from emokd.phase import Context
+from emokd.recipes.common import views
+from emokd.recipes.common.task import Task
+from emokd.recipes.common.teachers import create_teachers
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, gradients, parameter_labels
 
@@ -131,19 +133,17 @@ def test_a_step_keeps_the_state_in_float32_and_lets_rest_what_rests():
     assert not test_mtpkdot.same(after.params["student"]["heads"], state.params["student"]["heads"])
 
 
-def test_cached_teachers_say_what_live_ones_say():
-    config, recipe = smkd_of("bfloat16")
-    batch = face_batch(config)
-    state = random_state(recipe, config, 8)
-    objective = jax.jit(recipe.phases[1].objective)
-    features = jax.jit(recipe.frozen_features, static_argnames="centre")(recipe.constants, batch, centre=False)
-    assert {x.dtype for x in features.values()} == {SINGLE}
-    cached = {**batch, **{f"features/{name}": values for name, values in features.items()}}
-    live, read = (
-        objective(state.params, state.stats, recipe.constants, b, Context(jax.random.key(0))).teacher_losses
-        for b in (batch, cached)
-    )
-    np.testing.assert_allclose(read, live, rtol=1e-5)
+def test_a_cached_teacher_says_what_a_live_one_says():
+    config = recipes_setup.make_config()
+    config.precision = "bfloat16"
+    task = Task({"expression": ("no", "yes")}, ("expression",), {"labelled": 24}, config.batch_size)
+    (teacher, _), batch = create_teachers(config, task, recipes_setup.make_models()), face_batch(config)
+    weights = teacher.model.params, teacher.model.stats
+    live, _ = jax.jit(teacher.signals)(*weights, batch, views.centre(batch))
+    assert live.features.dtype == SINGLE
+    read, _ = teacher.signals(*weights, {**batch, "features/one": live.features}, views.centre(batch))
+    for answer in (lambda signals: signals.features, lambda signals: signals.intermediates["pretrained"]):
+        np.testing.assert_allclose(answer(read), answer(live), rtol=1e-5, atol=1e-6)
 
 
 def test_another_precision_is_refused_with_the_nearest():

@@ -1,26 +1,31 @@
-"""SMKD: what each phase moves and what it leaves alone, its loss, and its switches."""
+"""SMKD: what each phase moves and what it leaves alone, its losses, and its switches; all networks are linear."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import linear_networks
 import numpy as np
 import pytest
-from recipes_setup import build, make_config, make_models
+from linear_networks import LinearNetwork, cross_entropy, trained
+from recipes_setup import build, make_config
 
 from emokd.benchmarking.program import find_collectives
 from emokd.data import sources
-from emokd.data.augment import centre_views, render
 from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError
-from emokd.models.network import functional
 from emokd.phase import Context
-from emokd.recipes.common import standardize, views
+from emokd.recipes import smkd
+from emokd.recipes.common import views
 from emokd.training.sharding import create_mesh, put_batch, replicated
-from emokd.training.state import create_state
+from emokd.training.state import create_state, enter
 from emokd.training.step import create_train_step, gradients, parameter_labels
 
 CLASSES = 8
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+STUDENT = LinearNetwork("student", 4, {"expression": CLASSES})
+ONE = trained(LinearNetwork("one", 3, {"pretrained": 5}), 1)
+TWO = trained(LinearNetwork("two", 5, {"scene": 3}), 2)
 
 
 def batches_of(examples, config, count):
@@ -34,9 +39,18 @@ def same(a, b) -> bool:
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((np.asarray(x) == np.asarray(y)).all()), a, b)))
 
 
-def run_phases(config, models, examples):
-    """The state after each phase, by name, and the state before the first."""
-    recipe = build(config, models, examples)
+def linear_recipe(config, examples, teachers):
+    """The recipe as `build` makes it, but for its networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smkd, "create_student", lambda *_: STUDENT)
+        patch.setattr(smkd, "create_teachers", lambda *_: teachers)
+        patch.setattr(views, "create_sampler", lambda _: views.centre)
+        return build(config, {}, examples)
+
+
+def run_phases(config, teachers, examples):
+    """The recipe, and the state after each phase, by name, and before the first."""
+    recipe = linear_recipe(config, examples, teachers)
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
     state = create_state(recipe, config, CLASSES, jax.random.key(config.seed))
     after = {"start": jax.device_get(dataclasses.replace(state, key=jax.random.key_data(state.key)))}
@@ -47,6 +61,7 @@ def run_phases(config, models, examples):
         )
     ]
     for index, phase in enumerate(recipe.phases):
+        state = enter(state, index)
         if phase.prepare is not None:
             params, stats = phase.prepare(state.params, state.stats, recipe.constants, whole)
             state = dataclasses.replace(state, params=params, stats=stats)
@@ -58,14 +73,27 @@ def run_phases(config, models, examples):
 
 @pytest.fixture(scope="module")
 def finished():
-    config, models = make_config(), make_models()
+    """A run of two frozen teachers."""
+    config = make_config()
+    config.phases.teach.enabled = False
     examples = sources.load("painter", "", config.data.options)
-    return config, models, examples, *run_phases(config, models, examples)
+    return config, examples, *run_phases(config, [ONE, TWO], examples)
 
 
-def test_phases_are_the_papers(finished):
-    _, _, _, recipe, _ = finished
-    assert [phase.name for phase in recipe.phases] == ["probe", "distill", "classify", "finetune"]
+@pytest.fixture(scope="module")
+def tuned():
+    """A run whose teacher without weights is taught a task of its own; the probe tunes the other one."""
+    config = make_config()
+    config.teachers.one.tuning, config.teachers.two.task = "full", "scene"
+    examples = sources.load("painter", "", config.data.options)
+    two = LinearNetwork("two", 5, {"scene": 8}, learns=True)
+    return config, examples, *run_phases(config, [dataclasses.replace(ONE, learns=True), two], examples)
+
+
+def test_phases_are_the_papers(finished, tuned):
+    names = ["probe", "distill", "classify", "finetune"]
+    for run, expected in ((finished, names), (tuned, ["teach", *names])):
+        assert [phase.name for phase in run[2].phases] == expected
 
 
 def test_probe_moves_only_the_probes(finished):
@@ -84,10 +112,7 @@ def test_distill_moves_features_and_adapters_but_neither_head_nor_probes(finishe
     assert not same(before.stats["student"], now.stats["student"])
     assert not same(before.params["adapters"], now.params["adapters"])
     assert same(before.params["student"]["heads"], now.params["student"]["heads"])
-    for name in ("one", "two"):  # rewritten for the same statistics: equal up to rounding
-        np.testing.assert_allclose(
-            before.params["probes"][name]["kernel"], now.params["probes"][name]["kernel"], rtol=1e-6
-        )
+    assert same(before.params["probes"], now.params["probes"])  # their statistics have not moved
 
 
 def test_classify_leaves_the_features_bit_identical_statistics_included(finished):
@@ -103,54 +128,135 @@ def test_finetune_moves_the_whole_student_and_nothing_else(finished):
     before, now = after["classify"], after["finetune"]
     assert not same(before.params["student"]["backbone"], now.params["student"]["backbone"])
     assert not same(before.params["student"]["heads"], now.params["student"]["heads"])
+    assert not same(before.stats["student"], now.stats["student"])
     assert same(before.params["probes"], now.params["probes"])
     assert same(before.params["adapters"], now.params["adapters"])
     assert same(before.stats["standardizer"], now.stats["standardizer"])
 
 
+def test_teach_and_full_tuning_move_the_teachers_that_they_concern(tuned):
+    _, _, recipe, after = tuned
+    assert set(recipe.phases[0].learns) == {"teacher_two"}
+    assert set(recipe.phases[1].learns) == {"probes", "teacher_one"}
+    assert recipe.constants == {}
+    teachers = {name: (after[name].params["teachers"], after[name].stats["teachers"]) for name in after}
+    for before, now, moved in (("start", "teach", "two"), ("teach", "probe", "one")):
+        for old, new in zip(teachers[before], teachers[now], strict=True):
+            assert {name: same(old[name], new[name]) for name in old} == {n: n != moved for n in ("one", "two")}
+    for name in ("distill", "classify", "finetune"):
+        assert same(teachers[name], teachers["probe"])
+    one = after["start"].params["teachers"]["one"]
+    assert same(one, ONE.model.params)
+
+
 def test_standardizer_is_the_training_sets_mean_and_deviation(finished):
-    config, models, examples, _, after = finished
-    images = np.stack([examples.inputs["image"](i) for i in range(len(examples))])
-    for name, model in models.items():
-        pixels = render(jnp.asarray(images), centre_views(len(images)), model.spec.preprocessing.size)
-        signals, _ = functional(model.spec)(model.params, model.stats, model.spec.preprocessing(pixels))
-        features = np.asarray(signals.features, np.float64)
-        fitted = after["probe"].stats["standardizer"][name]
+    _, examples, _, after = finished
+    images = {"image": np.stack([examples.inputs["image"](i) for i in range(len(examples))])}
+    for teacher in (ONE, TWO):
+        features, _ = linear_networks.answers(teacher.model.params, teacher.model.stats, images)
+        fitted = after["probe"].stats["standardizer"][teacher.name]
         np.testing.assert_allclose(fitted["mean"], features.mean(0), rtol=1e-4, atol=1e-6)
-        alive = features.std(0) > 0
-        assert 0 < alive.sum() < len(alive)
-        np.testing.assert_allclose(fitted["std"][alive], features.std(0)[alive], rtol=1e-4)
-        assert (fitted["std"][~alive] == standardize.IGNORED).all()
+        np.testing.assert_allclose(fitted["std"], features.std(0), rtol=1e-4)
+        assert same(after["finetune"].stats["standardizer"][teacher.name], fitted)
 
 
-def test_distill_loss_is_the_formula(finished):
-    config, models, examples, recipe, after = finished
-    state = jax.tree.map(jnp.asarray, after["probe"])
-    batch = {**batches_of(examples, config, 1)[0]}
-    outcome = recipe.phases[1].objective(state.params, state.stats, recipe.constants, batch, Context(jax.random.key(0)))
-    # Recompute d(A_k f_S, z_k) in NumPy from the features, on the same view.
-    view = views.create_views(batch, views.create_augmentation(config.data.augment), config.data.view_seed)
-    spec = recipe.student_spec
-    signals, _ = functional(spec)(
-        state.params["student"], state.stats["student"], views.see(spec, batch, view), train=True
+# Objectives by themselves, in NumPy.
+
+
+def probed_answers(state, teacher, batch):
+    """(z_k, h_k(z_k)) of a frozen teacher."""
+    features, _ = linear_networks.answers(teacher.model.params, teacher.model.stats, batch)
+    scale, probe = state.stats["standardizer"][teacher.name], state.params["probes"][teacher.name]
+    z = (features - scale["mean"]) / scale["std"]
+    return z, z @ probe["kernel"] + probe["bias"]
+
+
+def ask(run, phase, state="probe", unlabelled=(0, 3)):
+    """(outcome of a phase's objective, the state it was asked in, the batch); some rows have no label."""
+    config, examples, recipe, after = run
+    (batch,) = batches_of(examples, config, 1)
+    batch["expression"] = batch["expression"].at[np.array(unlabelled)].set(-1)
+    (objective,) = [p.objective for p in recipe.phases if p.name == phase]
+    state = after[state]
+    params, stats = jax.tree.map(jnp.asarray, (state.params, state.stats))
+    outcome = objective(params, stats, recipe.constants, batch, Context(jax.random.key(0)))
+    return outcome, state, batch
+
+
+def test_a_teacher_is_taught_its_own_task(tuned):
+    outcome, state, batch = ask(tuned, "teach", "start")
+    own = (state.params["teachers"]["two"], state.stats["teachers"]["two"])
+    _, outputs = linear_networks.answers(*own, batch, train=True)
+    assert set(outcome.terms) == {"two"}
+    np.testing.assert_allclose(
+        outcome.terms["two"].values, cross_entropy(outputs["scene"], batch["scene"]), **TOLERANCE
     )
-    f = np.asarray(signals.features, np.float64)
-    for k, (name, model) in enumerate(models.items()):
-        teacher, _ = functional(model.spec)(model.params, model.stats, views.see(model.spec, batch, view))
-        fitted = after["probe"].stats["standardizer"][name]
-        z = (np.asarray(teacher.features, np.float64) - fitted["mean"]) / fitted["std"]
-        adapter = after["probe"].params["adapters"][name]
-        assert z.std() > 0.1
-        expected = ((f @ adapter["kernel"] + adapter["bias"] - z) ** 2).mean(-1)
-        np.testing.assert_allclose(outcome.teacher_losses[:, k], expected, rtol=1e-3)
+    np.testing.assert_array_equal(outcome.terms["two"].rows, np.asarray(batch["mask"]))
+
+
+def test_the_probes_learn_the_labelled_rows(finished):
+    outcome, state, batch = ask(finished, "probe")
+    labels = np.asarray(batch["expression"])
+    for teacher in (ONE, TWO):
+        term, (_, logits) = outcome.terms[teacher.name], probed_answers(state, teacher, batch)
+        np.testing.assert_array_equal(term.rows, labels >= 0)
+        np.testing.assert_allclose(term.values, cross_entropy(logits, labels), **TOLERANCE)
+        right = (logits.argmax(1) == labels)[labels >= 0].mean()
+        assert float(outcome.metrics[f"accuracy/{teacher.name}"].mean()) == pytest.approx(right)
+
+
+def test_distill_loss_is_the_formula_on_every_row_labelled_or_not(finished):
+    outcome, state, batch = ask(finished, "distill")
+    own, _ = linear_networks.answers(state.params["student"], state.stats["student"], batch, train=True)
+    assert not outcome.terms and np.asarray(outcome.rows).all()
+    for k, teacher in enumerate((ONE, TWO)):
+        z, logits = probed_answers(state, teacher, batch)
+        adapter = state.params["adapters"][teacher.name]
+        expected = ((own @ adapter["kernel"] + adapter["bias"] - z) ** 2).mean(-1)
+        np.testing.assert_allclose(outcome.teacher_losses[:, k], expected, **TOLERANCE)
+        np.testing.assert_allclose(outcome.evidence["teacher_logits"][:, k], logits, **TOLERANCE)
+    kept, colour = state.stats["student"]["backbone"]["mean"], linear_networks.colours(batch).mean(0)
+    np.testing.assert_allclose(outcome.stats["student"]["backbone"]["mean"], (kept + colour) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("phase", "train"), [("classify", False), ("finetune", True)])
+def test_the_emotions_are_learnt_on_labelled_rows(finished, phase, train):
+    outcome, state, batch = ask(finished, phase, "distill")
+    _, outputs = linear_networks.answers(state.params["student"], state.stats["student"], batch, train=train)
+    labels, term = np.asarray(batch["expression"]), outcome.terms["emotion"]
+    np.testing.assert_array_equal(term.rows, labels >= 0)
+    np.testing.assert_allclose(term.values, cross_entropy(outputs["expression"], labels), **TOLERANCE)
+    assert same(outcome.stats, state.stats) is not train
+
+
+def test_a_backbone_that_rests_keeps_its_statistics_in_finetune(finished):
+    config, examples, _, after = finished
+    config = config.copy_and_resolve_references()
+    config.backbone_multiplier = 0.0
+    recipe = linear_recipe(config, examples, [ONE, TWO])
+    assert recipe.phases[-1].learns == {"student_head": 1.0}
+    outcome, state, _ = ask((config, examples, recipe, after), "finetune", "distill")
+    assert same(outcome.stats, state.stats)
+
+
+def test_the_answers_are_z_and_the_probes_logits(finished):
+    config, examples, recipe, after = finished
+    state, (batch,) = after["distill"], batches_of(examples, config, 1)
+    found = recipe.predict(*jax.tree.map(jnp.asarray, (state.params, state.stats)), recipe.constants, batch)
+    for teacher in (ONE, TWO):
+        z, logits = probed_answers(state, teacher, batch)
+        np.testing.assert_allclose(found[teacher.name].features, z, **TOLERANCE)
+        np.testing.assert_allclose(found[teacher.name].logits, logits, **TOLERANCE)
+    _, outputs = linear_networks.answers(state.params["student"], state.stats["student"], batch)
+    np.testing.assert_allclose(found["student"].logits, outputs["expression"], **TOLERANCE)
 
 
 def test_teachers_are_constants_and_the_state_holds_none(finished):
-    _, models, _, recipe, after = finished
+    _, _, recipe, after = finished
     assert after["finetune"].params["teachers"] == {}
-    for name, model in models.items():
-        assert same(recipe.constants[name]["params"], model.params)
-        assert same(recipe.constants[name]["stats"], model.stats)
+    for teacher in (ONE, TWO):
+        assert same(recipe.constants[teacher.name]["params"], teacher.model.params)
+        assert same(recipe.constants[teacher.name]["stats"], teacher.model.stats)
 
 
 def test_extract_gives_the_student_alone(finished):
@@ -160,45 +266,25 @@ def test_extract_gives_the_student_alone(finished):
     assert set(stats) == {"backbone"}
 
 
-def flops(recipe, config, phase, batch):
-    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    state = create_state(recipe, config, CLASSES, jax.random.key(config.seed))
-    return step.lower(state, recipe.constants, batch, phase=phase).compile().cost_analysis()["flops"]
-
-
-def test_a_resting_part_costs_no_flops(config, models, examples):
-    config.student.options.width = 16  # wide enough for the network to outweigh the augmentation
-    recipe = build(config, models, examples)
-    (batch,) = batches_of(examples, config, 1)
-    classify, finetune = (flops(recipe, config, phase, batch) for phase in (2, 3))
-    spec = recipe.student_spec
-    augmentation = views.create_augmentation(config.data.augment)
-
-    def forward(params, stats, batch):
-        view = views.create_views(batch, augmentation, 0)
-        return functional(spec)(params, stats, views.see(spec, batch, view))[0].logits
-
-    params, stats = jax.eval_shape(recipe.init, jax.random.key(0))
-    compiled = jax.jit(forward).lower(params["student"], stats["student"], batch).compile()
-    # Classify is the student's forward pass and a linear head: no backward pass, no teachers.
-    assert classify < 1.1 * compiled.cost_analysis()["flops"]
-    assert classify < 0.5 * finetune
-
-
 def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
-    config, _, examples, recipe, _ = finished
+    config, examples, recipe, after = finished
     stream = train_batches(examples, batch_size=8, seed=0, canvas=16, fit="crop", num_threads=0)
     batch, results = next(stream), []
+    start = create_state(recipe, config, CLASSES, jax.random.key(config.seed))
+    start = dataclasses.replace(start, params=after["probe"].params, stats=after["probe"].stats)
     for devices in (1, 8):
         mesh = create_mesh(devices)
-        state = jax.device_put(create_state(recipe, config, CLASSES, jax.random.key(config.seed)), replicated(mesh))
+        state = jax.device_put(start, replicated(mesh))
         compute = jax.jit(lambda s, c, b: gradients(recipe, recipe.phases[1], parameter_labels(recipe), s, c, b)[:2])
         arguments = state, jax.device_put(recipe.constants, replicated(mesh)), put_batch(batch, mesh)
         compiled = compute.lower(*arguments).compile()
         grads, outcome = compiled(*arguments)
         results.append(jax.device_get((grads, outcome.teacher_losses, outcome.stats)))
-    assert set(find_collectives(compiled.as_text())) == {"all-reduce"}  # of gradients and of BatchNorm's statistics
+    assert set(find_collectives(compiled.as_text())) == {"all-reduce"}  # of gradients and of statistics
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), *results)
+
+
+# Switches.
 
 
 def test_phases_can_be_left_out(config, models, examples):
@@ -237,16 +323,6 @@ def test_a_teacher_with_a_task_learns_it_first(config, models, examples):
     assert set(recipe.constants) == {"one"}
 
 
-@pytest.mark.slow
-def test_full_tuning_trains_the_teacher_in_the_probe(config, models, examples):
-    config.teachers.one.tuning = "full"
-    recipe, after = run_phases(config, models, examples)
-    assert set(recipe.phases[0].learns) == {"probes", "teacher_one"}
-    assert not same(after["start"].params["teachers"], after["probe"].params["teachers"])
-    assert same(after["probe"].params["teachers"], after["finetune"].params["teachers"])
-    assert same(after["probe"].stats["teachers"], after["finetune"].stats["teachers"])
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -258,21 +334,3 @@ def test_misspelt_options_name_the_nearest(config, models, examples, key, value,
     config[key] = value
     with pytest.raises(InputError, match=message):
         build(config, models, examples)
-
-
-@pytest.mark.slow
-def test_unlabelled_rows_count_in_imitation_only(config, models, examples):
-    recipe = build(config, models, examples)
-    state = create_state(recipe, config, CLASSES, jax.random.key(config.seed))
-    (batch,) = batches_of(examples, config, 1)
-    batch = {**batch, "expression": batch["expression"].at[:4].set(-1)}
-    for index, name in enumerate(("probe", "distill", "classify")):
-        grads, outcome, weights, _ = gradients(
-            recipe, recipe.phases[index], parameter_labels(recipe), state, recipe.constants, batch
-        )
-        if name == "distill":
-            assert np.asarray(outcome.rows).all()
-            np.testing.assert_allclose(weights[:4], 0.5)  # nothing to judge by: uniform
-        else:
-            term = next(iter(outcome.terms.values()))
-            assert not np.asarray(term.rows)[:4].any() and np.asarray(term.rows)[4:].all()

@@ -5,14 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from linear_networks import LinearNetwork, trained
 from recipes_setup import build, make_config
 from scipy import optimize
-from smkd_jobs_setup import CLASSES, first_batch, make_teacher
+from smkd_jobs_setup import CLASSES, first_batch
 
 from emokd.configuration import defaults
-from emokd.data.augment import Augmentation
-from emokd.models.network import functional
-from emokd.recipes.common import views
+from emokd.recipes import smkd
 from emokd.training.state import create_state
 from emokd.training.step import create_train_step, parameter_labels
 
@@ -48,42 +47,40 @@ def random_state(recipe, config):
     return dataclasses.replace(abstract, key=jax.random.key(0), **parts)
 
 
-def test_aekd_weighs_teachers_by_the_shortest_mixture_of_their_gradients(examples):
+def test_aekd_weighs_teachers_by_the_shortest_mixture_of_their_gradients(examples, monkeypatch):
     config = make_config()
-    models = {name: make_teacher(seed, 2) for seed, name in enumerate(("one", "three", "two"))}
+    names = ("one", "three", "two")
+    teachers = [trained(LinearNetwork(name, 3, {}), seed) for seed, name in enumerate(names)]
+    student = LinearNetwork("student", 4, {"expression": CLASSES})
+    monkeypatch.setattr(smkd, "create_teachers", lambda *_: teachers)
+    monkeypatch.setattr(smkd, "create_student", lambda *_: student)
     config.teachers.three = defaults.teacher("basic_cnn", checkpoint="unused")
     config.weighting = ({"name": "aekd", "bound": 0.4},)
     config.optimizer.update({"name": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "clip_norm": 0.0})
     config.phases.probe.enabled = False
     config.phases.distill = defaults.phase(steps=1, learning_rate=1.0, warmup_percent=0.0, schedule="constant")
-    recipe = build(config, models, examples)
+    recipe = build(config, {}, examples)
     state = random_state(recipe, config)
     rows = np.arange(config.batch_size) != 2
     batch = {**first_batch(examples, config), "mask": jnp.asarray(rows)}
-    spec, counts = recipe.student_spec, jnp.asarray(rows / rows.sum(), jnp.float32)
+    counts = jnp.asarray(rows / rows.sum(), jnp.float32)
 
     def losses(features, adapters, targets):
         """Each teacher's, over the rows that count."""
-        maps = [features @ adapters[name]["kernel"] + adapters[name]["bias"][None] for name in sorted(models)]
+        maps = [features @ adapters[name]["kernel"] + adapters[name]["bias"][None] for name in names]
         return jnp.stack([(((m - z) ** 2).mean(-1) * counts).sum() for m, z in zip(maps, targets, strict=True)])
 
-    twins = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *[(models[n].params, models[n].stats) for n in sorted(models)]
-    )
-    seen, alike = models["one"].spec, functional(models["one"].spec)
-
-    def of_parameters(params, stats, twins, choice):
-        view = views.create_views(batch, Augmentation(**config.data.augment), config.data.view_seed)
-        pixels = views.see(seen, batch, view)
-        found = jax.vmap(lambda weights: alike(*weights, pixels)[0].features)(twins)
-        scales = [stats["standardizer"][name] for name in sorted(models)]
-        targets = [(z - s["mean"][None]) / s["std"][None] for z, s in zip(found, scales, strict=True)]
-        pixels = views.see(spec, batch, view)
-        features = functional(spec)(params["student"], stats["student"], pixels, train=True)[0].features
-        return (losses(features, params["adapters"], targets) * choice).sum(), (features, targets)
+    def of_parameters(params, stats, choice):
+        targets = []
+        for teacher in teachers:
+            signals, _ = teacher.signals(teacher.model.params, teacher.model.stats, batch, None)
+            scale = stats["standardizer"][teacher.name]
+            targets.append((signals.features - scale["mean"][None]) / scale["std"][None])
+        signals, _ = student.signals(params["student"], stats["student"], batch, None, train=True)
+        return (losses(signals.features, params["adapters"], targets) * choice).sum(), (signals.features, targets)
 
     gradient, choices = jax.jit(jax.grad(of_parameters, has_aux=True)), np.eye(3, dtype=np.float32)
-    found = [gradient(state.params, state.stats, twins, choice) for choice in choices]
+    found = [gradient(state.params, state.stats, choice) for choice in choices]
     by_parameters, ((features, targets), *_) = zip(*found, strict=True)
     by_features = [
         jax.grad(lambda f, choice: (losses(f, state.params["adapters"], targets) * choice).sum())(features, choice)
@@ -94,7 +91,7 @@ def test_aekd_weighs_teachers_by_the_shortest_mixture_of_their_gradients(example
 
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
     after, metrics = step(state, recipe.constants, batch, phase=0)
-    np.testing.assert_allclose([metrics[f"weight/{name}"] for name in sorted(models)], expected, atol=1e-4)
+    np.testing.assert_allclose([metrics[f"weight/{name}"] for name in names], expected, atol=1e-4)
     taken = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, after.params)
     mixed = jax.tree.map(lambda *g: np.tensordot(expected, np.stack(g), 1), *by_parameters)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), taken, mixed)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from live_macs import count_live_macs
 from small_jobs import SIZE
 from smkd_jobs_setup import CLASSES, first_batch, make_job_config, make_teacher, save_teachers
 
-from emokd.benchmarking.program import count_live_macs
 from emokd.data.augment import Augmentation, sample_views
 from emokd.jobs import job
 from emokd.models.network import Functional, functional

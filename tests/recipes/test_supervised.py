@@ -1,21 +1,26 @@
 """Supervised training: heads for each target, votes, valence and arousal, and what rests."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
+import linear_networks
 import numpy as np
 import pytest
+from linear_networks import LinearNetwork
 from recipes_setup import SIZE
 
 from emokd.configuration import defaults
 from emokd.data.pipeline import train_batches
 from emokd.errors import InputError
+from emokd.losses import affect
 from emokd.phase import Context
 from emokd.recipes import find, supervised
+from emokd.recipes.common import classification, views
 from emokd.recipes.common.task import Task
-from emokd.training.state import create_state
+from emokd.training.state import create_state, enter
 from emokd.training.step import create_train_step, parameter_labels
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+HEADS = {"expression": 8, "valence_arousal": 2, "scene": 8}
 
 
 def make_config(targets):
@@ -33,115 +38,138 @@ def build(config, examples):
     return supervised.build(config, task, {})
 
 
-def first_batch(examples, config):
-    stream = train_batches(examples, batch_size=config.batch_size, seed=0, canvas=SIZE, fit="crop", num_threads=0)
+def first_batch(examples):
+    stream = train_batches(examples, batch_size=8, seed=0, canvas=SIZE, fit="crop", num_threads=0)
     return jax.tree.map(jnp.asarray, next(stream))
 
 
-def test_one_head_per_target_and_each_learns(examples):
-    config = make_config(("expression", "valence_arousal", "scene"))
-    config.phases.head.enabled = False
-    recipe = build(config, examples)
-    assert recipe.student_spec.heads == {"expression": 8, "valence_arousal": 2, "scene": 8}
-    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    before = create_state(recipe, config, 8, jax.random.key(config.seed))
-    after, metrics = step(before, {}, first_batch(examples, config), phase=0)
-    assert {"loss/expression", "loss/valence_arousal", "loss/scene", "accuracy/scene"} <= set(metrics)
-    total = sum(metrics[f"loss/{t}"] for t in config.targets)
-    np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
-    for name in config.targets:
-        old, new = before.params["student"]["heads"][name], after.params["student"]["heads"][name]
-        assert (np.asarray(old["kernel"]) != np.asarray(new["kernel"])).any()
+def linear_method(targets, loss="ccc", **changes):
+    """The method with a linear student of these heads, and its parameters and statistics."""
+    config = make_config(targets)
+    config.affect_loss = loss
+    config.update(changes)
+    task = Task({"expression": tuple("abcdefgh"), "scene": tuple("abcdefgh")}, targets, {"labelled": 8}, 8)
+    method = supervised.Supervised(
+        config=config,
+        student=LinearNetwork("student", 4, {name: HEADS[name] for name in targets}),
+        draw_views=views.centre,
+        cross_entropy=classification.create_cross_entropy(config, task),
+        affect_loss=affect.AFFECT_LOSSES[loss],
+    )
+    params, stats = method.init(jax.random.key(0))
+    return method, params, jax.tree.map(lambda x: x + 0.3, stats)
 
 
-def test_the_head_phase_leaves_the_backbone_alone(examples):
-    config = make_config(("expression",))
+def ask(method, params, stats, batch, phase="train"):
+    return getattr(method, phase)(params, stats, {}, batch, Context(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(("phase", "train"), [("head", False), ("train", True)])
+def test_every_target_has_a_loss_on_the_rows_with_its_label(examples, phase, train):
+    method, params, stats = linear_method(tuple(HEADS), "mse")
+    batch = first_batch(examples)
+    batch["expression"] = batch["expression"].at[2].set(-1)
+    batch["valence_arousal"] = batch["valence_arousal"].at[4].set(jnp.nan)
+    batch["mask"] = batch["mask"].at[7].set(False)
+    outcome = ask(method, params, stats, batch, phase)
+    _, outputs = linear_networks.answers(params["student"], stats["student"], batch, train=train)
+    rows = np.arange(8) != 7
+    assert set(outcome.terms) == set(HEADS) and set(outcome.metrics) == {"accuracy/expression", "accuracy/scene"}
+    for name, labelled in (("expression", rows & (np.arange(8) != 2)), ("scene", rows)):
+        np.testing.assert_array_equal(outcome.terms[name].rows, labelled)
+        expected = linear_networks.cross_entropy(outputs[name], batch[name])
+        np.testing.assert_allclose(outcome.terms[name].values, expected, **TOLERANCE)
+    term, there = outcome.terms["valence_arousal"], rows & (np.arange(8) != 4)
+    np.testing.assert_array_equal(term.rows, there)
+    expected = ((outputs["valence_arousal"] - np.asarray(batch["valence_arousal"], np.float64)) ** 2).sum(1)
+    np.testing.assert_allclose(np.asarray(term.values)[there], expected[there], **TOLERANCE)
+    kept, own = stats["student"]["backbone"]["mean"], linear_networks.colours(batch).mean(0)
+    moved = outcome.stats["student"]["backbone"]["mean"]
+    np.testing.assert_allclose(moved, (kept + own) / 2 if train else kept, rtol=1e-5)
+
+
+def test_a_backbone_that_rests_keeps_its_statistics(examples):
+    method, params, stats = linear_method(("expression",), backbone_multiplier=0.0)
+    outcome = ask(method, params, stats, first_batch(examples))
+    jax.tree.map(np.testing.assert_array_equal, outcome.stats, stats)
+
+
+def test_a_step_moves_the_heads_alone_or_everything(examples, monkeypatch):
+    config = make_config(("expression", "scene"))
+    config.phases.head.enabled = True
+    monkeypatch.setattr(
+        supervised, "create_student", lambda *_: LinearNetwork("student", 4, {"expression": 8, "scene": 8})
+    )
     recipe = build(config, examples)
     step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    before = create_state(recipe, config, 8, jax.random.key(config.seed))
-    after, _ = step(before, {}, first_batch(examples, config), phase=0)
-    for old, new in zip(
-        jax.tree.leaves((before.params["student"]["backbone"], before.stats)),
-        jax.tree.leaves((after.params["student"]["backbone"], after.stats)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(old, new)
+    before, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(examples)
+    for phase, backbone in ((0, False), (1, True)):
+        after, metrics = step(enter(before, phase), {}, batch, phase=phase)
+        np.testing.assert_allclose(metrics["loss"], metrics["loss/expression"] + metrics["loss/scene"], rtol=1e-5)
+        moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), before.params, after.params)
+        assert all(jax.tree.leaves(moved["student"]["heads"]))
+        assert set(jax.tree.leaves(moved["student"]["backbone"])) == {backbone}
+        moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), before.stats, after.stats)
+        assert set(jax.tree.leaves(moved)) == {backbone}
+
+
+def test_heads_are_those_of_the_targets(examples):
+    recipe = build(make_config(tuple(HEADS)), examples)
+    assert recipe.student_spec.heads == HEADS
 
 
 def test_unlabelled_valence_and_votes_do_not_count(examples):
-    rng = np.random.default_rng(0)
-    votes = rng.dirichlet(np.ones(8), len(examples)).astype(np.float32)
+    method, params, stats = linear_method(("expression", "valence_arousal"))
+    votes = np.random.default_rng(0).dirichlet(np.ones(8), 8).astype(np.float32)
     votes[::2] = 0
-    affect = examples.columns["valence_arousal"].copy()
-    affect[1::2] = np.nan
-    columns = {"votes": votes, "valence_arousal": affect}
-    mixed = dataclasses.replace(examples, columns=columns, classes={"expression": examples.classes["expression"]})
-    config = make_config(("expression", "valence_arousal"))
-    recipe = build(config, mixed)
-    state = create_state(recipe, config, 8, jax.random.key(config.seed))
-    outcome = recipe.phases[1].objective(
-        state.params, state.stats, {}, first_batch(mixed, config), Context(jax.random.key(0))
-    )
-    expression, valence = outcome.terms["expression"], outcome.terms["valence_arousal"]
-    np.testing.assert_array_equal(np.asarray(expression.rows), ~np.asarray(valence.rows))
-    assert not np.isnan(np.asarray(expression.values)).any() and not np.isnan(np.asarray(valence.values)).any()
+    batch = first_batch(examples)
+    batch["votes"] = jnp.asarray(votes)
+    batch["valence_arousal"] = batch["valence_arousal"].at[1::2].set(jnp.nan)
+    terms = ask(method, params, stats, batch).terms
+    np.testing.assert_array_equal(terms["expression"].rows, np.arange(8) % 2 == 1)
+    np.testing.assert_array_equal(terms["valence_arousal"].rows, np.arange(8) % 2 == 0)
+    _, outputs = linear_networks.answers(params["student"], stats["student"], batch, train=True)
+    logits = outputs["expression"]
+    expected = -(votes * (logits - np.log(np.exp(logits).sum(1, keepdims=True)))).sum(1)
+    np.testing.assert_allclose(terms["expression"].values, expected, **TOLERANCE)
+    assert np.isfinite(terms["valence_arousal"].values).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "smooth_l1", "ccc", "pcc"])
 def test_a_face_without_arousal_still_teaches_valence(examples, loss):
     """Its row counts, its value is that of valence alone, and no NaN reaches the gradients."""
-    few = examples.select(np.arange(8))
-    affect = few.columns["valence_arousal"].copy()
-    affect[[1, 4], 1] = np.nan
-    affect[6] = np.nan
-    data = dataclasses.replace(few, columns={"valence_arousal": affect}, classes={})
-    config = make_config(("valence_arousal",))
-    config.affect_loss = loss
-    recipe = build(config, data)
-    state, batch = create_state(recipe, config, 0, jax.random.key(config.seed)), first_batch(data, config)
-    target = np.asarray(batch["valence_arousal"], np.float64)
+    method, params, stats = linear_method(("valence_arousal",), loss)
+    batch = first_batch(examples)
+    target = np.array(batch["valence_arousal"])
+    target[[1, 4], 1] = np.nan
+    target[6] = np.nan
+    batch["valence_arousal"] = jnp.asarray(target)
     given = ~np.isnan(target)
-    assert sorted(given.sum(-1)) == [0, 1, 1, 2, 2, 2, 2, 2]
 
-    def value(params, objective):
-        term = objective(params, state.stats, {}, batch, Context(jax.random.key(0))).terms["valence_arousal"]
+    def value(params, target):
+        term = ask(method, params, stats, {**batch, "valence_arousal": target}).terms["valence_arousal"]
         return (term.values * term.cotangent).sum(), term
 
-    objective = recipe.phases[0].objective
-    (total, term), gradient = jax.jit(jax.value_and_grad(value, has_aux=True), static_argnums=1)(
-        state.params, objective
-    )
+    compute = jax.jit(jax.value_and_grad(value, has_aux=True))
+    (total, term), gradient = compute(params, batch["valence_arousal"])
     np.testing.assert_array_equal(np.asarray(term.rows), given.any(-1))
     assert np.isfinite(total) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    without = {
-        **batch,
-        "valence_arousal": jnp.where(jnp.asarray(given.all(-1))[:, None], batch["valence_arousal"], jnp.nan),
-    }
-    fewer = objective(state.params, state.stats, {}, without, Context(jax.random.key(0))).terms["valence_arousal"]
-    half = given.sum(-1) == 1
+    (_, fewer), _ = compute(params, jnp.where(jnp.asarray(given.all(-1))[:, None], target, jnp.nan))
+    half, alike = given.sum(-1) == 1, given.all(-1)
     assert (np.asarray(term.values)[half] > 0).all() and (np.asarray(fewer.values)[half] == 0).all()
     if loss in ("mse", "smooth_l1"):
-        alike = given.all(-1)
         np.testing.assert_allclose(np.asarray(term.values)[alike], np.asarray(fewer.values)[alike], rtol=1e-5)
 
 
 def test_the_logged_accuracy_counts_labelled_rows_alone(examples):
-    config = make_config(("expression", "scene"))
-    few = examples.select(np.arange(8))
-    labels = few.columns["expression"].copy()
-    labels[[0, 3, 5]] = -1
-    data = dataclasses.replace(few, columns={**few.columns, "expression": labels})
-    config.phases.head.enabled = True
-    recipe = build(config, data)
-    step = jax.jit(create_train_step(recipe, config, parameter_labels(recipe)), static_argnames="phase")
-    state, batch = create_state(recipe, config, 8, jax.random.key(config.seed)), first_batch(data, config)
-    # Fresh heads with a large bias say class 2 of everything.
-    state.params["student"]["heads"]["expression"]["bias"] = 100.0 * jnp.eye(8)[2]
-    given = np.asarray(batch["expression"])
-    for labels, wanted in ((np.where(given >= 0, 2, -1), 1.0), (np.full(8, -1), 0.0), (np.arange(8) - 1, 1 / 7)):
-        _, metrics = step(state, {}, {**batch, "expression": jnp.asarray(labels, jnp.int32)}, phase=0)
-        assert metrics["accuracy/expression"] == pytest.approx(wanted)
-        assert np.isfinite([float(value) for value in metrics.values()]).all()
+    method, params, stats = linear_method(("expression", "scene"))
+    batch = first_batch(examples)
+    params["student"]["heads"]["expression"]["bias"] = 100.0 * jnp.eye(8)[2]  # class 2 of everything
+    given = np.where(np.isin(np.arange(8), [0, 3, 5]), -1, 2)
+    for labels, wanted in ((given, 1.0), (np.full(8, -1), 0.0), (np.arange(8) - 1, 1 / 7)):
+        outcome = ask(method, params, stats, {**batch, "expression": jnp.asarray(labels, jnp.int32)})
+        assert outcome.metrics["accuracy/expression"].mean() == pytest.approx(wanted)
+        assert np.isfinite(outcome.terms["expression"].values).all()
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,12 @@ def test_failure_names_the_run_and_keeps_the_rest(tmp_path, base):
     assert seconds["kd", 2] == 5.0
 
 
+def test_a_study_whose_first_run_is_refused_leaves_no_table(tmp_path, base):
+    with pytest.raises(InputError, match="There is no file x"):
+        run_study(make_study(base), tmp_path / "study", train=FakeTrain(failing=[("none", 0)]))
+    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == ["runs"]
+
+
 def test_a_run_of_another_configuration_stops_before_anything_runs(tmp_path, base):
     run_study(make_study(base, seeds=(0,)), tmp_path / "out", train=FakeTrain())
     changed = make_study(base, variants={"none": {"method": "none"}, "kd": {"method": "kd", "strength": 3.0}})

@@ -35,6 +35,9 @@ from emokd.names import normal, normal_path
 _SCALE = 2.0
 """A network may answer valence or arousal somewhat beyond 1; what is beyond this is on another scale. [ours]"""
 
+_COARSE = 0.1
+"""Answers that rounding to float32 moves by more than this share of their deviation are said. [ours]"""
+
 OUTPUTS = ("features", "logits", "valence_arousal")
 
 
@@ -70,6 +73,7 @@ class AnswersFile:
                 "emokd.answers.Writer."
             )
         values = {name: _answers(array, name, path, self._names, self.views) for name, array in found.items()}
+        rounded = [text for name, array in found.items() if (text := _rounding(array, values[name], name, path))]
         self.widths = {name: array.shape[-1] for name, array in values.items()}
         self.classes = _classes(arrays.get("classes"), self.widths.get("logits"), path)
         if self.widths.get("valence_arousal", 2) != 2:
@@ -81,7 +85,7 @@ class AnswersFile:
         ids = _ids(list(self._places))
         order = np.argsort(ids)
         self._index, self._row_of = ids[order], np.array(list(self._places.values()))[order]
-        self._doubts = _doubts(values)
+        self._doubts = [*_doubts(values), *rounded]
         self.origin = f"{path.name} (sha256 {_file_hash(path)[:16]})"
 
     def check(self, teacher: str, sets: Iterable[Examples], data: ml_collections.ConfigDict) -> None:
@@ -215,6 +219,27 @@ def _doubts(values: Mapping[str, Float[np.ndarray, "N V D"]]) -> list[str]:
             f"its valence or arousal reaches {np.abs(affect).max():.3g}, but the data's are from -1 to 1. Rescale them."
         )
     return found
+
+
+def _rounding(array: np.ndarray, values: Float[np.ndarray, "N V D"], name: str, path: pathlib.Path) -> str:
+    """Which columns float32 rounds by more than `_COARSE` of their deviation, in words; empty where none.
+
+    Raises:
+      InputError: most columns that vary at all are.
+    """
+    given = array.astype(np.float64).reshape(-1, array.shape[-1])
+    varied = given.max(0) > given.min(0)
+    moved = np.sqrt(((values.reshape(given.shape) - given) ** 2).mean(0))
+    lost = np.flatnonzero(varied & (moved > _COARSE * given.std(0))).tolist()
+    if not lost:
+        return ""
+    text = (
+        f"{len(lost)} of {len(varied)} columns of {name!r} vary so little beside their size that float32, in which "
+        f"they are read, moves them by more than {_COARSE:g} of their deviation: {excerpt(lost)} (from 0)."
+    )
+    if len(lost) > varied.sum() / 2:
+        raise InputError(f"{path}: {text} Subtract each column's mean before you save them.")
+    return f"{text} Saved without their columns' means they keep it."
 
 
 def _settings(array: np.ndarray, path: pathlib.Path) -> str:

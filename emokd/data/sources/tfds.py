@@ -96,7 +96,6 @@ def load(name: str, directory: str | None, options: Mapping) -> Examples:
         inputs={"image": lambda i: pixels(i, min_side)},
         content=digests.__getitem__,
         pixels=pixels,
-        seen=digests.__getitem__,
         splits=np.array([normalise_split(split) for split, _ in places]) if len(parts) > 1 else None,
         groups=np.array([_text(row[options["group"]]) for row in rows]) if options.get("group") else None,
     )

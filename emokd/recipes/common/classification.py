@@ -1,7 +1,8 @@
 """The cross-entropy of a run: one for all recipes, with its label smoothing and its weights of classes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import ml_collections
 from jaxtyping import Array, Float
@@ -13,8 +14,12 @@ from emokd.recipes.common.task import Task, choose
 
 CLASS_WEIGHTS = ("none", "balanced")
 
-CrossEntropy = Callable[..., Float[Array, " B"]]
-"""(logits [B, C], ids [B] or votes [B, C], column="expression") -> the loss of each example; 0 where unlabelled."""
+
+class CrossEntropy(Protocol):
+    """What a network pays for its answers to a classifying column."""
+
+    def __call__(self, logits: Float[Array, "B C"], labels: Array, column: str = "expression") -> Float[Array, " B"]:
+        """The loss of each example, for labels that are ids [B] or votes [B, C]; 0 where unlabelled."""
 
 
 def create_cross_entropy(config: ml_collections.ConfigDict, task: Task) -> CrossEntropy:

@@ -10,13 +10,13 @@ import ml_collections
 from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError
-from emokd.losses import features, structure, transport
+from emokd.losses import structure, transport
 from emokd.losses.shapes import check_range
 from emokd.parts import part
 from emokd.recipes.common import relations
+from emokd.recipes.common.distances import DISTANCES
 from emokd.recipes.common.task import choose
 
-DISTANCES = {"mse": features.mean_squared, "cosine": features.cosine}
 ANCHORS = ("least", "most", "all")
 STUDENT = "student"
 
@@ -47,6 +47,16 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
             f"config.structure.k is {k}, but a batch of {rows}{where} has {rows - 1} other examples "
             "to anchor each one to: lower config.structure.k or raise config.batch_size."
         )
+
+
+def imitates(config: ml_collections.ConfigDict) -> bool:
+    """Whether anything in `config.objective` has a teacher in it."""
+    return any(config.objective[name] for name in ("transport", "centroid", "features"))
+
+
+def relational(config: ml_collections.ConfigDict) -> list[str]:
+    """What in `config.objective` compares the examples of a batch, for `create_phase`."""
+    return [f"config.objective.{name}" for name in ("transport", "centroid") if config.objective[name]]
 
 
 def imitate(

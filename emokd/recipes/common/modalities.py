@@ -55,6 +55,18 @@ def _create_spec(name: str, section: ml_collections.ConfigDict, task: Task) -> M
     return ModalitySpec(section.input, shape, section.backbone, options, preprocessing, section.standardize)
 
 
+def visible(config: ml_collections.ConfigDict, specs: Specs) -> dict[str, ModalitySpec]:
+    """The modalities that the student is given.
+
+    Raises:
+      InputError: there are none.
+    """
+    found = {name: spec for name, spec in specs.items() if not config.modalities[name].privileged}
+    if not found:
+        raise InputError("Every modality is privileged, so the student would see nothing: set one's privileged=False.")
+    return found
+
+
 def create_network_spec(
     config: ml_collections.ConfigDict,
     specs: Specs,
@@ -98,7 +110,7 @@ def adopt_encoders(params: Tree, stats: Tree, models: Mapping[str, TrainedModel]
 
 
 def take_encoders(own: Tree, other: Tree, names: Sequence[str]) -> Tree:
-    """Statistics `own` with the encoders `names` of `other`."""
+    """A network's parameters, or statistics, with these encoders taken from another's."""
     for name in names:
         if name in other.get("encoders", {}):
             own = _replace_encoder(own, name, other["encoders"][name])
@@ -133,7 +145,8 @@ def fit_standardizers(
         return {}
     keys = {"mask", *(spec.input for spec in arrays.values())}
 
-    def select(batch):
+    def select(weights: Tree, batch: Batch) -> standardize.Measured:
+        del weights  # an array is measured as it is
         found = {}
         for name, spec in arrays.items():
             values = batch[spec.input].astype(jnp.float32)
@@ -141,7 +154,8 @@ def fit_standardizers(
             found[name] = (values, ~jnp.isnan(values) & jnp.broadcast_to(rows, values.shape))
         return found
 
-    found, everywhere = standardize.measure(select, ({key: batch[key] for key in keys} for batch in batches))
+    selected = ({key: batch[key] for key in keys} for batch in batches)
+    found, everywhere = standardize.measure(select, {}, selected)
     if not found:
         raise InputError("There is no training example to take statistics of the modalities from.")
     fitted = {}

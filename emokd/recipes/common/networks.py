@@ -5,11 +5,9 @@ from collections.abc import Mapping
 
 import ml_collections
 
-from emokd.errors import InputError
 from emokd.models.multimodal import MultimodalSpec
-from emokd.models.network import PRECISIONS, Functional, NetworkSpec, TrainedModel, functional
+from emokd.models.network import PRECISIONS, Functional, NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
-from emokd.phase import Tree
 from emokd.recipes.common.task import Task, choose
 
 
@@ -42,18 +40,3 @@ def create_network(spec: NetworkSpec | MultimodalSpec, config: ml_collections.Co
     """
     choose(PRECISIONS, config.precision, "config.precision")
     return functional(spec, precision=config.precision, remat=config.remat, name=name)
-
-
-def adopt_backbone(params: Tree, stats: Tree, model: TrainedModel, spec: NetworkSpec) -> tuple[Tree, Tree]:
-    """Fresh parameters with the backbone replaced by a trained model's; the heads stay fresh.
-
-    Raises:
-      InputError: the model is of another architecture or width.
-    """
-    if (model.spec.backbone, dict(model.spec.options)) != (spec.backbone, dict(spec.options)):
-        raise InputError(
-            f"config.student.init is a {model.spec.backbone} with options {dict(model.spec.options)} ({model.origin}), "
-            f"but config.student asks for a {spec.backbone} with options {dict(spec.options)}."
-        )
-    adopted_stats = {**stats, "backbone": model.stats["backbone"]} if "backbone" in stats else stats
-    return {**params, "backbone": model.params["backbone"]}, adopted_stats

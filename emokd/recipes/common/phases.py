@@ -1,7 +1,7 @@
 """Phases from their sections of `config.phases`."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import ml_collections
 from absl import logging
@@ -11,7 +11,7 @@ from emokd.configuration.schedules import learning_rate_schedule
 from emokd.errors import InputError
 from emokd.losses.affect import CORRELATIONS
 from emokd.losses.shapes import check_range
-from emokd.phase import Objective, Phase
+from emokd.phase import Objective, Phase, Prepare
 from emokd.recipes.common.task import Task
 
 
@@ -22,22 +22,38 @@ def takes_part(section: ml_collections.ConfigDict) -> bool:
 
 def create_phase(
     name: str,
-    section: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
     task: Task,
     objective: Objective,
     learns: Mapping[str, float],
     *,
     data: str = "labelled",
-    **options,
+    scored: bool = False,
+    prepare: Prepare | None = None,
+    remark: Callable[[Mapping[str, float]], str] | None = None,
+    relational: Iterable[str] = (),
 ) -> Phase | None:
     """A phase from its section of `config.phases`, or None where it is left out.
 
     A group whose multiplier is 0 rests: it is not differentiated at all. A warm-up that is shorter than the phase stays
     so when it is rounded: a phase of 1 step has none.
 
+    Args:
+      name: of the phase, and of its section.
+      config: the run's configuration.
+      task: the training split's size.
+      objective: what is minimised.
+      learns: the multiplier of each group's learning rate.
+      data: the stream that it reads.
+      scored: whether the student can be scored on the emotion task during the phase.
+      prepare: run once when the phase begins.
+      remark: says what a person should know of its metrics.
+      relational: what compares the examples of a batch, in words; empty ones are left out.
+
     Raises:
       InputError: a duration or the learning rate is not one, or the warm-up is as long as the phase.
     """
+    section = config.phases[name]
     learns = {group: multiplier for group, multiplier in learns.items() if multiplier}
     if not takes_part(section) or not learns:
         return None
@@ -62,7 +78,10 @@ def create_phase(
         steps=steps,
         learning_rate=learning_rate_schedule(section.learning_rate, steps, warmup, section.schedule),
         data=data,
-        **options,
+        scored=scored,
+        prepare=prepare,
+        remark=remark,
+        relational=", ".join(filter(None, relational)),
     )
 
 

@@ -6,16 +6,18 @@ gathered once, and each device works out the whole batch: the work is not divide
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-Compare = Callable[..., Any]
-"""(own, others) to arrays of rows; each of the three may be a tree of them, and own's alone have gradients."""
+Own = TypeVar("Own")
+Others = TypeVar("Others")
+Found = TypeVar("Found")
+# What is compared, with what, and the answers: arrays of rows or trees of them. Own's alone have gradients.
 
 
-def of_the_batch(compare: Compare) -> Compare:
+def of_the_batch(compare: Callable[[Own, Others], Found]) -> Callable[[Own, Others], Found]:
     """`compare` of the global batch; each device keeps the answers for its own rows.
 
     On several devices it costs two gathers, one of all `own` and one of all `others`, and the reduction of own's
@@ -24,19 +26,19 @@ def of_the_batch(compare: Compare) -> Compare:
     return _by_device(compare, gathered=True)
 
 
-def of_each_device(compare: Compare) -> Compare:
+def of_each_device(compare: Callable[[Own, Others], Found]) -> Callable[[Own, Others], Found]:
     """`compare` of each device's rows by themselves: no gather, and another result on another number of devices."""
     return _by_device(compare, gathered=False)
 
 
-def _by_device(compare: Compare, gathered: bool) -> Compare:
+def _by_device(compare: Callable[[Own, Others], Found], gathered: bool) -> Callable[[Own, Others], Found]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:  # each device has the whole batch
         return compare
     axes = mesh.axis_names
     rows = jax.sharding.PartitionSpec(axes)
 
-    def of_whole(own: Any, others: Any) -> Any:
+    def of_whole(own: Own, others: Others) -> Found:
         count = jax.tree.leaves(own)[0].shape[0]
         found = compare(_gather_together(own, axes), _gather_together(others, axes))
         start = jax.lax.axis_index(axes) * count

@@ -8,7 +8,7 @@ and LeVeque (1983). No column has a part in what becomes of another.
 import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,9 @@ IGNORED = float(np.finfo(np.float32).max)
 """The deviation of a dead column: whatever its values are later, they become 0."""
 
 _UNDER_WAY = 4  # summaries that the device may still be at work on
+
+Weights = TypeVar("Weights")
+"""A tree of arrays."""
 
 Measured = Mapping[str, tuple[Float[Array, "*B C"], Bool[Array, "*B C"]]]
 """Values by name, and which of them count."""
@@ -160,14 +163,14 @@ class Moments:
 
 
 def measure(
-    select: Callable[..., Measured], batches: Iterable[Batch], *weights: Any
+    select: Callable[[Weights, Batch], Measured], weights: Weights, batches: Iterable[Batch]
 ) -> tuple[dict[str, Moments], NamedSharding | None]:
     """The moments of named values over a data set, in one pass.
 
     Args:
-      select: (*weights, batch) -> values and which count, by name.
+      select: weights and a batch to values and which count, by name.
+      weights: arguments of the compiled program, not constants in it.
       batches: the data set.
-      weights: trees; arguments of the compiled program, not constants in it.
 
     Returns:
       Moments by name, none if there is no batch; and the sharding by which every device of the batches holds a whole
@@ -177,20 +180,20 @@ def measure(
     found: dict[str, Moments] = {}
     under_way: collections.deque = collections.deque()
 
-    def take():
+    def take() -> None:
         for name, summary in jax.device_get(under_way.popleft()).items():
             moments = Moments.of(summary)
             found[name] = found[name].merge(moments) if name in found else moments
 
-    def summaries(batch, *weights):
-        return {name: summarize(*values) for name, values in select(*weights, batch).items()}
+    def summaries(batch: Batch, weights: Weights) -> dict[str, dict[str, Array]]:
+        return {name: summarize(*values) for name, values in select(weights, batch).items()}
 
     for batch in batches:
         if compiled is None:
             own = getattr(batch["mask"], "sharding", None)
             everywhere = NamedSharding(own.mesh, PartitionSpec()) if isinstance(own, NamedSharding) else None
             compiled = jax.jit(summaries, out_shardings=everywhere)
-        under_way.append(compiled(batch, *weights))
+        under_way.append(compiled(batch, weights))
         if len(under_way) > _UNDER_WAY:
             take()
     while under_way:
@@ -199,8 +202,8 @@ def measure(
 
 
 def fit(
-    features: Callable[[Any, Batch], Mapping[str, Float[Array, "B D"]]],
-    weights: Any,
+    features: Callable[[Weights, Batch], Mapping[str, Float[Array, "B D"]]],
+    weights: Weights,
     batches: Iterable[Batch],
     *,
     log: bool = True,
@@ -220,11 +223,11 @@ def fit(
       InputError: there is no example, or features are not finite.
     """
 
-    def select(weights, batch):
+    def select(weights: Weights, batch: Batch) -> Measured:
         found = features(weights, batch)
         return {name: (x, jnp.broadcast_to(batch["mask"][:, None], x.shape)) for name, x in found.items()}
 
-    found, everywhere = measure(select, batches, weights)
+    found, everywhere = measure(select, weights, batches)
     if not found:
         raise InputError("There is no training example to take feature statistics from.")
     for name, moments in found.items():

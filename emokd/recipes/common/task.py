@@ -3,14 +3,14 @@
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from emokd import imports
 from emokd.errors import InputError, nearest
-from emokd.labels import has_class
+from emokd.labels import has_any_value, has_class
 from emokd.phase import Batch, Measure
 
 Choice = TypeVar("Choice")
@@ -83,13 +83,19 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
         return options[name]
     functions = all(map(inspect.isfunction, options.values()))
     if functions and imports.is_path(name):
-        return imports.load(name, key)
+        return cast(Choice, imports.load(name, key))
     own = ", or package.module:function of your own" if functions else ""
     raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}{own}.")
 
 
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:
-    """Targets of a classifying column (ids [B], or vote distributions [B, C]) and which rows have one."""
+    """The targets of a column, and which rows have one; padding has none.
+
+    Classes are ids [B], or vote distributions [B, C]. Valence and arousal are [B, 2], and a row has them where it has
+    either: the other one is NaN.
+    """
+    if column == "valence_arousal":
+        return batch[column], batch["mask"] & has_any_value(batch[column])
     labels = batch["votes" if column == "expression" and "votes" in batch else column]
     return labels, batch["mask"] & has_class(labels)
 

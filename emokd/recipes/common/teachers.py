@@ -96,6 +96,11 @@ def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mappi
     return teachers
 
 
+def frozen_weights(teachers: Sequence[Teacher]) -> Tree:
+    """The parameters and statistics of every teacher that never learns, by name, for `Recipe.constants`."""
+    return {t.name: {"params": t.model.params, "stats": t.model.stats} for t in teachers if not t.learns}
+
+
 def networks_of(teachers: Sequence[Teacher]) -> dict[str, NetworkSpec]:
     """The architecture of each teacher that has one here; those known by a file of answers are left out."""
     return {teacher.name: teacher.spec for teacher in teachers if isinstance(teacher.spec, NetworkSpec)}

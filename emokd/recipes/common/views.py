@@ -1,5 +1,7 @@
 """Views of a batch, and a batch as each network takes it."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,9 +17,14 @@ from emokd.phase import Batch
 from emokd.signals import Signals
 
 
-def create_augmentation(config: ml_collections.ConfigDict) -> Augmentation:
-    """The configuration's `augment` section, checked."""
-    return Augmentation(**config.to_dict())
+def create_sampler(section: ml_collections.ConfigDict) -> Callable[[Batch], View]:
+    """The function that draws a batch's augmented views as `config.data` says.
+
+    Raises:
+      InputError: an augmentation is outside its range.
+    """
+    augmentation = Augmentation(**section.augment.to_dict())
+    return functools.partial(create_views, augmentation=augmentation, seed=section.view_seed)
 
 
 def create_views(batch: Batch, augmentation: Augmentation, seed: int) -> View:

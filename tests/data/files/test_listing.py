@@ -138,6 +138,6 @@ def test_what_class_folders_leave_out_is_said_by_suffix(tmp_path, caplog):
         examples = sources.load("image_folder", str(tmp_path), {}, min_side=4)
         found = find_pictures([str(tmp_path)])
     assert list(examples.keys) == ["a/1.png", "b/2.PNG"]
-    assert [str(path.relative_to(tmp_path)) for path in found] == list(examples.keys)
+    assert [os.path.relpath(each.name, tmp_path) for each in found] == list(examples.keys)
     said = [message for message in caplog.messages if "2 .heic, 1 .txt" in message]
     assert len(said) == 2 and all("convert" in message for message in said)

@@ -1,5 +1,6 @@
 """Phases of 1 step and of none, in every unit, and of every recipe."""
 
+import ml_collections
 import mtpkdot_setup
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ ONE = [("steps", 1), ("epochs", 1 / 3), ("epochs", 0.001), ("examples", 1), ("ex
 
 def phase(warmup: float = 5.0, rate: float = 0.3, schedule: str = "cosine", **length):
     section = defaults.phase(learning_rate=rate, warmup_percent=warmup, schedule=schedule, **length)
-    return create_phase("only", section, TASK, lambda *_: None, {"all": 1.0})
+    config = ml_collections.ConfigDict({"phases": {"only": section}})
+    return create_phase("only", config, TASK, lambda *_: None, {"all": 1.0})
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])

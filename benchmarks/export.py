@@ -1,0 +1,80 @@
+"""What an export is worth: our ONNX in ONNX Runtime over JAX, and what PyTorch exports beside it, in turn.
+
+    python benchmarks/export.py [--networks=mobilenet_v2,resnet18] [--batches=1,32] [--steps=20] [--page=FILE]
+
+Aims at a batch of 1, ONNX Runtime over JAX: MobileNetV2 and EfficientNet-B0 at most .6, ResNet-18 .5, EmoNet and
+EfficientFormer-L1 .85. Weights are random, which changes no time, and every network has its usual input size. Needs
+onnx and onnxruntime; PyTorch's exporter also needs torch and onnxscript, and is named as not measured without them.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import flags
+from inference import BATCHES, OTHERS, create_call, create_onnx_call, create_spec
+from side_by_side import Comparison, Page, Settings, launch
+
+from emokd.benchmarking.timing import ratio
+from emokd.exporting.checking import Session
+from emokd.exporting.student import Student, create_graph
+from emokd.exporting.writing import to_model
+from emokd.models.network import TrainedModel, functional
+from emokd.reporting.table import Table
+from emokd.weights.model_folder import SeenAs
+
+AIMS = {"mobilenet_v2": 0.6, "efficientnet_b0": 0.6, "resnet18": 0.5, "emonet": 0.85, "efficientformer_l1": 0.85}
+"""The largest ratio to JAX at a batch of 1 that we want."""
+
+SIDES = ("JAX", "our export", "PyTorch's export")
+
+
+@functools.cache
+def exported(name: str) -> bytes:
+    """The file of a network with random weights."""
+    spec = create_spec(name)
+    params, stats = jax.device_get(jax.jit(functional(spec).init)(jax.random.key(0)))
+    model = TrainedModel(spec, params, stats, origin="random")
+    graph = create_graph(Student(model, SeenAs(spec.preprocessing.size, "crop", "landmarks")))
+    return to_model(graph, "benchmark").SerializeToString()
+
+
+def create_exported_call(name: str, batch: int) -> Callable:
+    """ONNX Runtime's forward pass of what we export."""
+    session, size = Session(exported(name)), create_spec(name).preprocessing.size
+    pictures = np.random.default_rng(0).normal(size=(batch, 3, size, size)).astype(np.float32)
+    return functools.partial(session, {"image": pictures})
+
+
+def measure_batch(networks: list[str], batch: int, settings: Settings) -> Table:
+    """All sides of all networks at one batch size."""
+    sides = Comparison()
+    for name in networks:
+        sides.add(f"{name}, JAX", functools.partial(create_call, name, batch))
+        sides.add(f"{name}, our export", functools.partial(create_exported_call, name, batch))
+        if OTHERS.value:
+            sides.attempt(f"{name}, PyTorch's export", functools.partial(create_onnx_call, name, batch))
+    times = sides.measure(settings)
+    rows = []
+    for name in networks:
+        found = {side: times.get(f"{name}, {side}") for side in SIDES}
+        over = [f"{ratio(found[side], found['JAX']):.2f}" if found[side] else "not measured" for side in SIDES[1:]]
+        aim = f"{AIMS[name]:.2f}" if batch == 1 and name in AIMS else "-"
+        rows.append([name, *(f"{1e3 * found[side].median:.3g}" for side in SIDES[:2]), *over, aim])
+    columns = ["network", "JAX (ms)", "our export (ms)", "ours over JAX", "PyTorch's export over JAX", "aim"]
+    return Table(columns, rows, title=f"Batch of {batch}")
+
+
+def measure(settings: Settings) -> Page:
+    """All networks at all batch sizes."""
+    networks = ["mobilenet_v2@64"] if settings.small else flags.FLAGS.networks
+    batches = [1] if settings.small else [int(batch) for batch in BATCHES.value]
+    tables = [measure_batch(networks, batch, settings) for batch in batches]
+    return Page("Export", tables, {"precision": "float32"})
+
+
+if __name__ == "__main__":
+    flags.FLAGS.set_default("batches", ["1", "32"])
+    flags.FLAGS.set_default("networks", list(AIMS))
+    launch(measure)

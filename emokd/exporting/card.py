@@ -1,0 +1,206 @@
+"""What an export says of itself: `student.json` for programs, `README.md` for people, in Hugging Face's layout."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import emokd
+from emokd.exporting.checking import Check
+from emokd.exporting.examples import workdir_of
+from emokd.exporting.student import Student
+from emokd.jobs.workdir import RECORD
+from emokd.weights import model_folder
+
+FORMAT = 1
+UNKNOWN_LICENCE = "not recorded"
+INTENDED_USE = (
+    "Estimates which expression a face, a picture or a recording shows to the people who labelled the training data. "
+    "It does not know what anybody feels. It is not made for decisions about people, nor for watching them without "
+    "their consent; in the European Union inferring emotions at work and in schools is prohibited, with few "
+    "exceptions (Regulation 2024/1689, article 5)."
+)
+
+
+def describe(student: Student, folder: pathlib.Path, check: Check, size: int, digest: str) -> dict[str, Any]:
+    """All that a user of the exported file needs to know, as JSON values.
+
+    Args:
+      student: what was exported.
+      folder: the model folder that it came from.
+      check: its comparison with the network.
+      size: of the file, bytes.
+      digest: its SHA-256.
+    """
+    provenance = model_folder.provenance(folder)
+    config = json.loads(provenance.get("config") or "{}")
+    workdir = workdir_of(folder)
+    return {
+        "format": FORMAT,
+        "emokd": emokd.__version__,
+        "bytes": size,
+        "sha256": digest,
+        "model_sha256": model_folder.model_hash(folder),
+        "inputs": {name: _input(student, name) for name in student.inputs},
+        "outputs": {name: _output(student, name) for name in check.differences},
+        "canvas": {
+            "size": student.seen_as.canvas,
+            "fit": student.seen_as.fit,
+            "face_crop": student.seen_as.face_crop,
+            "mirrored_too": student.seen_as.mirror,
+        },
+        "precision": {"trained": student.seen_as.precision, "exported": "float32"},
+        "training": _training(provenance, config),
+        "scores": _scores(workdir),
+        "teachers": _teachers(config, workdir),
+        "licence": UNKNOWN_LICENCE,
+        "check": {
+            "examples": check.examples,
+            "source": check.source,
+            "largest_difference": dict(check.differences),
+            "same_first_class": dict(check.same_class),
+            "milliseconds": {str(size): dict(times) for size, times in check.milliseconds.items()},
+        },
+        "intended_use": INTENDED_USE,
+    }
+
+
+def _input(student: Student, name: str) -> dict[str, Any]:
+    seen = student.inputs[name]
+    wanted = seen.preprocessing
+    if wanted is None:
+        counted = seen.reads in student.references
+        return {
+            "reads": seen.reads,
+            "kind": "array",
+            "dtype": "float64" if counted else "float32",
+            "shape": ["batch", *seen.shape],
+            "missing": "NaN; an example without this modality has NaN throughout",
+        }
+    found: dict[str, Any] = {"reads": seen.reads, "kind": "picture" if seen.is_picture else "video", "colours": "RGB"}
+    if student.preprocess:
+        return found | {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "normalised": "by the graph"}
+    if wanted.channels == 1:
+        found["colours"] = "grey (0.299 R + 0.587 G + 0.114 B)"
+    shape = [seen.shape[-1], *seen.shape[:-1]] if seen.is_picture else list(seen.shape)
+    return found | {
+        "dtype": "float32",
+        "shape": ["batch", *shape],
+        "normalised": "(pixel / 255 - mean) / std",
+        "mean": list(wanted.mean),
+        "std": list(wanted.std),
+    }
+
+
+def _output(student: Student, name: str) -> dict[str, Any]:
+    spec = student.model.spec
+    if name == "valence_arousal":
+        return {"kind": "valence and arousal in [-1, 1], in this order"}
+    classes = spec.classes.get(name)
+    return {"kind": "probabilities", "classes": list(classes) if classes else list(map(str, range(spec.heads[name])))}
+
+
+def _training(provenance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    if not config:  # imported weights
+        return {key: value for key, value in provenance.items() if isinstance(value, str | int | float)}
+    data = config["data"]
+    return {
+        "recipe": config.get("recipe"),
+        "data": data["source"],
+        "step": provenance.get("step"),
+        "seed": config["seed"],
+        "split": {key: data["split"][key] for key in ("seed", "fold", "folds")},
+    }
+
+
+def _scores(workdir: pathlib.Path | None) -> dict[str, Any]:
+    """The student's scores on its test split; tables of classes are left to the run's own file."""
+    path = workdir / "scores.json" if workdir else None
+    if path is None or not path.is_file():
+        return {}
+    scores = json.loads(path.read_text())
+    numbers = {
+        head: {key: value for key, value in values.items() if isinstance(value, int | float)}
+        for head, values in scores["student"].items()
+        if isinstance(values, dict)
+    }
+    return {"split": scores["split"], "examples": scores["examples"], **numbers}
+
+
+def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[str, Any]:
+    """Each teacher's file and hash, where it came from a file."""
+    record = workdir / RECORD if workdir else None
+    files = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
+    found: dict[str, Any] = {}
+    for kind in ("teachers", "modalities"):  # of a recipe with modalities, each has a teacher of its own
+        for name, section in (config.get(kind) or {}).items():
+            keys = [key for key in files if key.startswith(f"{kind}.{name}.")]
+            file = next((section[key] for key in ("checkpoint", "answers") if section.get(key)), "")
+            found[name] = {
+                "backbone": section.get("backbone", ""),
+                "file": pathlib.PurePath(file).name if file else "trained by the run",
+                "sha256": files[keys[0]] if keys else "",
+                "licence": UNKNOWN_LICENCE,
+            }
+    return found
+
+
+def readme(description: Mapping[str, Any], file: str) -> str:
+    """The model card of a description.
+
+    Args:
+      description: what `describe` gives.
+      file: the exported file's name.
+    """
+    lines = ["---", "library_name: onnx", "tags: [emotion-recognition, knowledge-distillation, emokd]", "---", ""]
+    lines += [f"# {file}", "", f"An emotion-recognition model, exported by emokd {description['emokd']}.", ""]
+    lines += ["## Intended use", "", description["intended_use"], "", "## Inputs", ""]
+    for name, values in description["inputs"].items():
+        shape = " x ".join(map(str, values["shape"]))
+        lines.append(f"- `{name}`: {values['kind']}, {values['dtype']}, {shape}." + _colours(values))
+    lines += ["", "## Outputs", ""]
+    for name, values in description["outputs"].items():
+        classes = f": {', '.join(values['classes'])}" if "classes" in values else ""
+        lines.append(f"- `{name}`: {values['kind']}{classes}.")
+    lines += ["", "## Scores", ""]
+    scores = description["scores"]
+    if scores:
+        training = description["training"]
+        lines += [
+            f"On {scores['examples']} examples of the {scores['split']} split of `{training['data']}` (seed "
+            f"{training['seed']}, split seed {training['split']['seed']}, step {training['step']}).",
+            "",
+            "| output | score | value |",
+            "|---|---|---|",
+        ]
+        for head, numbers in scores.items():
+            if isinstance(numbers, dict):
+                lines += [f"| {head} | {key} | {value:.4g} |" for key, value in numbers.items()]
+    else:
+        lines.append("Not known: the model folder lies in no finished run.")
+    lines += ["", "## Teachers", ""]
+    for name, values in description["teachers"].items():
+        hashed = f", sha256 {values['sha256'][:16]}" if values["sha256"] else ""
+        lines.append(f"- {name}: {values['backbone']} ({values['file']}{hashed}); licence {values['licence']}.")
+    if not description["teachers"]:
+        lines.append("None on record.")
+    check = description["check"]
+    largest = max(check["largest_difference"].values())
+    lines += [
+        "",
+        "## Check",
+        "",
+        f"Compared in ONNX Runtime with the JAX network on {check['examples']} examples ({check['source']}): the "
+        f"largest difference is {largest:.1e} of the output's largest value.",
+        "",
+        f"Licence: {description['licence']}. Whoever publishes this file states one that the training data and the "
+        "teachers allow.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _colours(values: Mapping[str, Any]) -> str:
+    if "colours" not in values:
+        return f" {values['missing'][0].upper()}{values['missing'][1:]}."
+    return f" {values['colours']}; normalised: {values['normalised']}."

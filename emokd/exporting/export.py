@@ -1,0 +1,89 @@
+"""From a model folder to an exported file, checked before it is written."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from absl import logging
+
+import emokd
+from emokd.data import reference
+from emokd.errors import InputError, nearest
+from emokd.exporting import card, examples
+from emokd.exporting.checking import check
+from emokd.exporting.student import Student, create_graph
+from emokd.exporting.writing import to_model
+from emokd.files import write_whole
+from emokd.models.multimodal import MultimodalSpec
+from emokd.weights import model_folder
+from emokd.weights.model_folder import SeenAs
+
+FORMATS = ("onnx",)
+DESCRIPTION, CARD = "student.json", "README.md"
+
+
+def read_student(folder: pathlib.Path, *, preprocess: bool = False) -> Student:
+    """A model folder as a student to export.
+
+    Raises:
+      InputError: it is no model folder, or is damaged.
+    """
+    model, provenance = model_folder.load_trained(folder), model_folder.provenance(folder)
+    if isinstance(model.spec, MultimodalSpec):
+        data = json.loads(provenance.get("config") or "{}").get("data", {})
+        seen_as = SeenAs(data.get("canvas", 0), data.get("fit", "crop"), provenance.get("face_crop") or "landmarks")
+    else:
+        _, seen_as = model_folder.load_with_canvas(folder)
+    references = reference.from_json(provenance.get("references", {}))
+    return Student(model, seen_as, references, preprocess)
+
+
+def export(
+    folder: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    format: str = "onnx",
+    preprocess: bool = False,
+    pictures: str = "",
+    timed: bool = True,
+) -> dict[str, Any]:
+    """Exports a model, with `student.json` and `README.md` beside it; gives what student.json holds.
+
+    The file is run in ONNX Runtime and compared with the network before anything is written.
+
+    Args:
+      folder: a model folder, such as a run's `student`.
+      output: the file to write; its folder is made.
+      format: one of `FORMATS`.
+      preprocess: let the graph take pictures as they are, uint8 [B, H, W, 3] of any size.
+      pictures: a folder of pictures to compare on; empty: the run's validation split, or random ones.
+      timed: measure how long a batch of 1 and of 32 takes.
+
+    Raises:
+      InputError: the format is unknown, a README.md of something else lies there, a package is missing, the folder
+        holds no model, the network holds what cannot be exported, or the file does not say what the network says.
+    """
+    if format not in FORMATS:
+        raise InputError(f"There is no format {format!r}.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
+    folder, output = pathlib.Path(folder), pathlib.Path(output)
+    if output.is_dir():
+        raise InputError(f"--output={output} is a folder. Name a file, such as {output / 'model.onnx'}.")
+    if output.with_name(CARD).exists() and not output.with_name(DESCRIPTION).exists():
+        raise InputError(
+            f"{output.with_name(CARD)} is there and no export's: the model card would take its place. Let --output "
+            "name a file in a folder of its own."
+        )
+    student = read_student(folder, preprocess=preprocess)
+    if student.seen_as.precision != "float32":
+        logging.warning("The model was trained in %s; the export computes in float32.", student.seen_as.precision)
+    model = to_model(create_graph(student), emokd.__version__).SerializeToString()
+    batch, source = examples.choose(student, folder, pictures)
+    found = check(student, model, batch, source, sizes=(1, 32) if timed else ())
+    description = card.describe(student, folder, found, len(model), hashlib.sha256(model).hexdigest())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # The model comes last: where it is, it is described.
+    write_whole(output.with_name(DESCRIPTION), json.dumps(description, indent=2) + "\n")
+    write_whole(output.with_name(CARD), card.readme(description, output.name))
+    write_whole(output, model)
+    return description

@@ -1,0 +1,17 @@
+"""What each primitive of JAX is in ONNX: one file per family, each with a table of handlers."""
+
+from collections.abc import Mapping
+
+from emokd.exporting.primitives import elementwise, indexing, products, reductions, shapes, spectral, windows
+from emokd.exporting.walk import Handler
+
+HANDLERS: Mapping[str, Handler] = {
+    **elementwise.HANDLERS,
+    **indexing.HANDLERS,
+    **products.HANDLERS,
+    **reductions.HANDLERS,
+    **shapes.HANDLERS,
+    **spectral.HANDLERS,
+    **windows.HANDLERS,
+}
+"""By the name of the primitive."""

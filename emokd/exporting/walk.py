@@ -1,0 +1,213 @@
+"""From a traced function to a graph: one equation of its jaxpr after the other, constants computed at once.
+
+The batch is a symbol of JAX's, so that one trace serves every size. Arrays that are only broadcast stay small until an
+operator needs them whole, because ONNX's elementwise operators broadcast by themselves. [ours]
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jax.extend import core
+
+from emokd.errors import InputError
+from emokd.exporting.graph import BATCH, Graph, Shape
+
+INLINE = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2", "remat")
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A tensor of the graph, or an array known now.
+
+    Attributes:
+      shape: as JAX has it; may hold the symbol of the batch.
+      held: of the tensor itself: 1 where it is still to be broadcast.
+      dtype: of its entries.
+      name: the tensor, empty for a constant.
+      array: the constant, None for a tensor.
+    """
+
+    shape: tuple[Any, ...]
+    held: tuple[Any, ...]
+    dtype: np.dtype
+    name: str = ""
+    array: np.ndarray | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is known now."""
+        return self.array is not None
+
+
+Handler = Callable[["Walk", core.JaxprEqn, list[Value]], Value | list[Value]]
+
+
+def constant(array: Any, shape: Sequence[Any] | None = None) -> Value:
+    """An array as a value; `shape` where it is to be broadcast."""
+    array = np.asarray(array)
+    return Value(array.shape if shape is None else tuple(shape), array.shape, array.dtype, array=array)
+
+
+class Walk:
+    """The walk through a jaxpr, and what handlers of primitives need of it.
+
+    Args:
+      handlers: by the name of the primitive.
+      graph: is filled.
+      batch: JAX's symbol of the batch.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], graph: Graph, batch: Any):
+        self.graph, self.batch = graph, batch
+        self._handlers = handlers
+        self._rows = ""
+        self._walked: list[core.JaxprEqn] = []  # for messages: not every equation knows where it is from
+
+    def run(self, jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:
+        """Adds what `jaxpr` computes, and gives its outputs.
+
+        Raises:
+          InputError: it holds a primitive that has no form in ONNX here.
+        """
+        known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(constant, consts), strict=True))
+        known |= zip(jaxpr.invars, arguments, strict=True)
+
+        def read(variable: Any) -> Value:
+            return constant(variable.val) if isinstance(variable, core.Literal) else known[variable]
+
+        for equation in jaxpr.eqns:
+            known |= zip(equation.outvars, self._equation(equation, [read(v) for v in equation.invars]), strict=True)
+        return [read(variable) for variable in jaxpr.outvars]
+
+    def _equation(self, equation: core.JaxprEqn, inputs: list[Value]) -> list[Value]:
+        name = equation.primitive.name
+        self._walked.append(equation)
+        if name in INLINE:
+            inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
+            return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
+        if all(value.is_constant for value in inputs):
+            found = self._compute(equation, inputs)
+            if found is not None:
+                return found
+        if name not in self._handlers:
+            raise self.unknown(equation, "is not known to the export")
+        found = self._handlers[name](self, equation, inputs)
+        return found if isinstance(found, list) else [found]
+
+    def unknown(self, equation: core.JaxprEqn, why: str) -> InputError:
+        """The error of an equation that cannot be written."""
+        shapes = ", ".join(str(getattr(v.aval, "shape", ())) for v in equation.invars)
+        place = next(filter(None, map(_place, [equation, *reversed(self._walked)])), "the network")
+        return InputError(
+            f"The operation {equation.primitive.name!r} on {shapes}, in or just after {place}, {why}, so the network "
+            "cannot be exported. Write it with other operations of jax.numpy, or add it to emokd/exporting/primitives."
+        )
+
+    def _compute(self, equation: core.JaxprEqn, inputs: list[Value]) -> list[Value] | None:
+        """An equation of constants, where it can be computed without knowing the batch."""
+        outputs = [variable.aval for variable in equation.outvars]
+        exact = all(value.held == value.shape for value in inputs)
+        if exact and not _has_symbol(equation.params):
+            return [constant(array) for array in _bind(equation, [value.array for value in inputs])]
+        if equation.primitive.name == "broadcast_in_dim" or _has_symbol(equation.params):
+            return None
+        # One row stands for all: what is computed of each example alone is computed of the one.
+        single = [np.broadcast_to(v.array, [1 if _symbolic(d) else d for d in v.shape]) for v in inputs]
+        arrays = _bind(equation, single)
+        single_shapes = [tuple(1 if _symbolic(d) else d for d in output.shape) for output in outputs]
+        if [array.shape for array in arrays] != single_shapes:
+            return None
+        return [constant(array, output.shape) for array, output in zip(arrays, outputs, strict=True)]
+
+    def size(self, dimension: Any) -> int:
+        """A size as the graph's shapes have it."""
+        return BATCH if _symbolic(dimension) else int(dimension)
+
+    def sizes(self, shape: Sequence[Any]) -> Shape:
+        """A shape as the graph has it."""
+        return tuple(map(self.size, shape))
+
+    def tensor(self, value: Value) -> str:
+        """The tensor of a value, as it is held."""
+        return value.name or self.graph.constant(value.array)
+
+    def emit(
+        self, op: str, inputs: Sequence[Value | str], shape: Any, dtype: Any, held: Any = None, **attributes
+    ) -> Value:
+        """Adds an operator, and gives its output.
+
+        Args:
+          op: ONNX's name.
+          inputs: values, as they are held, or names of tensors.
+          shape: of the output, as JAX has it.
+          dtype: of the output.
+          held: of the output as the operator makes it; None: `shape`.
+          **attributes: the operator's.
+        """
+        held = tuple(shape if held is None else held)
+        names = [value if isinstance(value, str) else self.tensor(value) for value in inputs]
+        name = self.graph.add(op, names, self.sizes(held), dtype, **attributes)
+        return Value(tuple(shape), held, np.dtype(dtype), name)
+
+    def whole(self, value: Value) -> Value:
+        """The value with nothing left to be broadcast."""
+        if value.held == value.shape:
+            return value
+        if value.is_constant and not any(map(_symbolic, value.shape)):
+            return constant(np.broadcast_to(value.array, value.shape))
+        pending = [s for h, s in zip(value.held, value.shape, strict=True) if h != s]
+        if not any(map(_symbolic, pending)):
+            # Expand leaves alone what is 1 in the target, here the batch.
+            target = [1 if _symbolic(size) else size for size in value.shape]
+            return self.emit("Expand", [value, self.integers(target)], value.shape, value.dtype)
+        parts = [self.rows(size) if _symbolic(size) else self.integers([size]) for size in value.shape]
+        target = self.graph.add("Concat", parts, (len(parts),), np.int64, axis=0)
+        return self.emit("Expand", [value, target], value.shape, value.dtype)
+
+    def rows(self, dimension: Any) -> str:
+        """A size that depends on the batch, as a tensor [1]."""
+        if not self._rows:
+            self._rows = self.graph.add("Shape", [self.graph.inputs[0]], (1,), np.int64, start=0, end=1)
+        times = int(dimension // self.batch)
+        return self._rows if times == 1 else self.graph.add("Mul", [self._rows, self.integers([times])], (1,), np.int64)
+
+    def integers(self, values: Sequence[int]) -> str:
+        """A constant list of int64."""
+        return self.graph.constant(np.asarray(values, np.int64))
+
+    def reshape(self, value: Value, shape: Sequence[Any]) -> Value:
+        """The value, whole, in another shape."""
+        value = self.whole(value)
+        if value.is_constant:
+            return constant(value.array.reshape(tuple(shape)))
+        if value.shape == tuple(shape):
+            return value
+        return self.emit("Reshape", [value, self.integers(self.sizes(shape))], shape, value.dtype)
+
+
+def _place(equation: core.JaxprEqn) -> str:
+    """The function of emokd's models that an equation is from, where that is on record."""
+    trace = equation.source_info.traceback
+    for frame in trace.frames if trace else ():
+        folder, _, file = frame.file_name.rpartition("/")
+        if folder.endswith("emokd/models"):
+            return f"{frame.function_name} (line {frame.line_num} of {file})"
+    return ""
+
+
+def _symbolic(dimension: Any) -> bool:
+    return not isinstance(dimension, int | np.integer)
+
+
+def _has_symbol(params: Mapping[str, Any]) -> bool:
+    sizes = (size for value in params.values() if isinstance(value, tuple) for size in value)
+    return any(export.is_symbolic_dim(size) for size in sizes)
+
+
+def _bind(equation: core.JaxprEqn, arrays: Sequence[Any]) -> list[np.ndarray]:
+    found = equation.primitive.bind(*[jnp.asarray(array) for array in arrays], **equation.params)
+    return [np.asarray(array) for array in (found if equation.primitive.multiple_results else [found])]

@@ -1,0 +1,80 @@
+"""The student of a recipe on pictures: one network, and the weights from which it starts."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import ml_collections
+from jaxtyping import Array
+
+from emokd.data.augment import View
+from emokd.errors import InputError
+from emokd.models.network import Functional, NetworkSpec, TrainedModel
+from emokd.phase import Batch, Tree
+from emokd.recipes.common.networks import create_network, create_spec
+from emokd.recipes.common.task import Task
+from emokd.recipes.common.views import see
+from emokd.signals import Signals
+
+GROUPS = {"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"}
+"""The student's parameter groups, for `Recipe.groups`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Student:
+    """The network that learns.
+
+    Attributes:
+      spec: architecture, heads, input size and normalisation.
+      network: the functional form of `spec`.
+      model: the trained model whose backbone it starts from, or None.
+    """
+
+    spec: NetworkSpec
+    network: Functional
+    model: TrainedModel | None
+
+    @property
+    def feature_size(self) -> int:
+        """Width of the student's features."""
+        return self.network.module.backbone.feature_size
+
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """Fresh parameters and statistics, the backbone's replaced by the trained model's; the heads stay fresh.
+
+        Raises:
+          InputError: the model is of another architecture or width.
+        """
+        params, stats = self.network.init(key)
+        if self.model is None:
+            return params, stats
+        found, wanted = self.model.spec, self.spec
+        if (found.backbone, dict(found.options)) != (wanted.backbone, dict(wanted.options)):
+            raise InputError(
+                f"config.student.init is a {found.backbone} with options {dict(found.options)} ({self.model.origin}), "
+                f"but config.student asks for a {wanted.backbone} with options {dict(wanted.options)}."
+            )
+        adopted_stats = {**stats, "backbone": self.model.stats["backbone"]} if "backbone" in stats else stats
+        return {**params, "backbone": self.model.params["backbone"]}, adopted_stats
+
+    def signals(
+        self, params: Tree, stats: Tree, batch: Batch, view: View, *, train: bool = False, key: Array | None = None
+    ) -> tuple[Signals, Tree]:
+        """The student's signals for a view of the batch, and its statistics after it."""
+        return self.network(params, stats, see(self.spec, batch, view), train=train, key=key)
+
+
+def create_student(
+    config: ml_collections.ConfigDict, heads: Mapping[str, int], task: Task, models: Mapping[str, TrainedModel]
+) -> Student:
+    """The student of `config.student` with these heads; it starts from the model "student", where there is one.
+
+    Raises:
+      InputError: an option is unknown.
+    """
+    spec = create_spec(config.student, heads, task)
+    return Student(spec, create_network(spec, config, "student"), models.get("student"))
+
+
+def extract_student(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
+    """The student's own parameters and statistics, for `Recipe.extract`."""
+    return params["student"], stats["student"]

@@ -1,0 +1,107 @@
+"""Whether what is learnt is finite, looked at inside every step: a finite loss proves nothing.
+
+A compiled network of NaN can give finite answers: XLA's maximum on the CPU drops NaN, so a ReLU turns it into zeros.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from emokd.errors import InputError
+from emokd.phase import Phase, Tree
+
+LOSS = "the loss"
+
+
+def watched(groups: Mapping[str, str], stats: Tree) -> list[str]:
+    """What is watched, in the order of `State.failed`: the loss, the parameters of each group, the statistics."""
+    return [LOSS, *(f"parameters {group}" for group in groups), *_statistics(stats)]
+
+
+def _statistics(stats: Tree) -> dict[str, Tree]:
+    """The parts of the statistics that have names: a network's, or, where several lie together, each one's."""
+    parts: dict[str, Tree] = {}
+    for name, entry in stats.items():
+        inside = {f"{name}/{part}": values for part, values in entry.items()} if isinstance(entry, Mapping) else {}
+        parts |= {f"statistics {part}": values for part, values in (inside or {name: entry}).items()}
+    return dict(sorted(parts.items()))  # objectives build their statistics in orders of their own
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether every floating number of a tree is finite; True where there is none."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.ones((), bool)
+
+
+def first_failures(
+    failed: Int[Array, " P"],
+    step: Int[Array, ""],
+    loss: Float[Array, ""],
+    learning: Mapping[str, Sequence[Array]],
+    stats: Tree,
+    names: Sequence[str],
+) -> Int[Array, " P"]:
+    """`State.failed` after a step: what is not finite and was so far is noted with the step.
+
+    Args:
+      failed: before the step.
+      step: the step's number, from 1.
+      loss: the total loss.
+      learning: of each group that learns its parameters after the step, and the squared norm of its gradients.
+      stats: after the step.
+      names: what is watched, in order.
+    """
+    fine = {LOSS: jnp.isfinite(loss)}
+    fine |= {f"parameters {group}": all_finite(values) for group, values in learning.items()}
+    fine |= {name: all_finite(entry) for name, entry in _statistics(stats).items()}
+    now = jnp.stack([fine.get(name, jnp.ones((), bool)) for name in names])
+    return jnp.where((failed == 0) & ~now, step, failed)
+
+
+def check(
+    failed: Int[np.ndarray, " P"],
+    names: Sequence[str],
+    metrics: Mapping[str, float],
+    phase: Phase,
+    step: int,
+    workdir: pathlib.Path,
+    saved: int | None,
+) -> None:
+    """Stops a run that has diverged; to be called before anything of it is scored, logged or saved.
+
+    Args:
+      failed: `State.failed`, on the host.
+      names: what is watched, in its order.
+      metrics: of the present step.
+      phase: the present phase.
+      step: the steps of the run so far.
+      workdir: the run's folder.
+      saved: the step of its last checkpoint, if there is one.
+
+    Raises:
+      InputError: something is not finite, or was not in a step before; it says what, since when, and what to do.
+    """
+    bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+    if not failed.any() and not bad:
+        return
+    first = int(failed[failed > 0].min()) if failed.any() else step
+    what = [name for name, at in zip(names, failed, strict=True) if at == first]
+    what += [f"{name} (from step {at})" for name, at in zip(names, failed, strict=True) if at > first]
+    what += [f"{name} (step {step})" for name in bad]
+    remark = phase.remark(metrics) if phase.remark else ""
+    kept = "There is no checkpoint yet, so the same folder may be used again."
+    if saved is not None:
+        kept = (
+            f"The last checkpoint, of step {saved}, was saved before that. Its folder goes on with the same settings "
+            f"alone: for others give another --workdir, or remove {workdir}."
+        )
+    raise InputError(
+        f"Step {first} of phase {phase.name!r}: {', '.join(what)} is not finite, so the run has diverged. "
+        f"{remark}{' ' if remark else ''}Lower config.phases.{phase.name}.learning_rate, or "
+        f"set config.optimizer.clip_norm where it is 0. {kept}"
+    )

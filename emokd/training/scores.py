@@ -1,0 +1,130 @@
+"""The scores of a run: on validation as it goes, and what scores.json holds at its end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+from absl import logging
+
+from emokd.data.examples import Examples
+from emokd.data.tables.class_counts import named_counts
+from emokd.phase import Tree
+from emokd.reporting import rare_classes
+from emokd.training import evaluation
+from emokd.training.programs import Programs
+from emokd.training.selection import Best
+from emokd.training.state import State, weights_for_use
+from emokd.training.streams import Streams
+
+
+class Scorer:
+    """Scores the networks of one run on its splits."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        programs: Programs,
+        streams: Streams,
+        splits: Mapping[str, Examples],
+        constants: Tree,
+    ):
+        """Keeps what all scores need.
+
+        Args:
+          config: the run's.
+          programs: its programs.
+          streams: of its batches.
+          splits: its examples by split.
+          constants: the recipe's, where they belong.
+        """
+        self._config, self._programs, self._streams = config, programs, streams
+        self._splits, self._constants = splits, constants
+        self._validation: dict[int, dict] = {}  # of the best step and of the latest one
+
+    def split(self, split: str, state: State) -> dict[str, dict]:
+        """The scores of every network on a split, by name."""
+        with jax.transfer_guard("allow"):
+            predictions, columns = evaluation.collect(
+                self._programs.predict,
+                *weights_for_use(state),
+                self._constants,
+                self._streams.evaluation(self._splits[split]),
+            )
+        return evaluation.score(predictions, columns, self._splits["train"].classes)
+
+    def validate(self, state: State, best: Best) -> tuple[dict, float, Best]:
+        """Scores a step on validation.
+
+        Returns:
+          (the student's scores, the one that picks the step, the best so far with this step counted)
+        """
+        step, scores = int(state.step), self.split("validation", state)
+        score = evaluation.selection_score(scores["student"], self._config.select.metric)
+        best = best.improved(step, score, self._config.early_stopping.min_delta)
+        known = {**self._validation, step: scores}
+        self._validation = {s: known[s] for s in (best.step, step) if s in known}
+        return scores["student"], score, best
+
+    def final(self, split: str, state: State, best: Best, weights: Mapping[str, dict]) -> dict[str, Any]:
+        """What scores.json holds: student, every teacher, and the weights each teacher received.
+
+        Args:
+          split: what is scored.
+          state: that of the step that is kept.
+          best: of the whole run.
+          weights: the teachers' in each phase.
+        """
+        config, recipe = self._config, self._programs.recipe
+        found = self.split(split, state)
+        remarks = self._remarks({split: found}, state)
+        variants = {name: found.pop(name) for name in recipe.variants}
+        scored = best.step >= 0
+        selected_on = None
+        if config.select.which == "best" and scored:
+            selected_on = "test" if config.data.split.validation_is_test else "validation"
+        return {
+            "split": split,
+            "examples": len(self._splits[split]),
+            "selected_step": int(state.step),
+            "validation": {"metric": config.select.metric, "best": best.score if scored else None},
+            "selected_on": selected_on,
+            "stopped_early": {
+                phase.name: {"steps": best.stopped[phase.name], "of": phase.steps}
+                for phase in recipe.phases
+                if phase.name in best.stopped
+            },
+            "student": found.pop("student"),
+            "teachers": found,
+            "variants": variants,
+            "weights": weights,
+            "remarks": remarks,
+        }
+
+    def _remarks(self, scored: dict[str, dict], state: State) -> list[str]:
+        """What is to be said of rare classes, on these splits and on validation; each is logged as well."""
+        if "validation" in self._splits and not self._config.data.split.validation_is_test:
+            step = int(state.step)  # scored already, but for a run that continued after its best step
+            scored = {"validation": self._validation.get(step) or self.split("validation", state), **scored}
+        training, variants = named_counts(self._splits["train"]), self._programs.recipe.variants
+        found = [
+            remark
+            for split, scores in scored.items()
+            for remark in rare_classes.remarks(
+                {name: own for name, own in scores.items() if name not in variants}, split, training
+            )
+        ]
+        for remark in found:
+            logging.warning("%s See docs/data.md, Rare classes.", remark)
+        return found
+
+
+def flatten(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Nested scores as "prefix/target/name"; only scalars."""
+    flat: dict[str, float] = {}
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}/{name}")
+        elif isinstance(value, int | float):
+            flat[f"{prefix}/{name}"] = float(value)
+    return flat

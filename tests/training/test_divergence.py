@@ -1,0 +1,101 @@
+"""A network of NaN is found in the step that makes it, whatever the loss says, and no checkpoint holds it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_loop import CLASSES
+
+from emokd.errors import InputError
+from emokd.phase import Phase
+from emokd.training import divergence, loop
+from emokd.training.checkpoints import Checkpoints, read_weights
+from emokd.training.programs import Programs
+
+
+def hides_nan(recipe, rates):
+    """The recipe's first phase, with a loss that is finite even where parameters are not."""
+    distill = recipe.phases[0]
+
+    def objective(params, stats, *rest):
+        outcome = distill.objective(jax.tree.map(jnp.nan_to_num, params), stats, *rest)
+        losses = jnp.clip(jnp.nan_to_num(outcome.teacher_losses), 0.0, 1e3)
+        return dataclasses.replace(outcome, teacher_losses=losses, stats=stats)
+
+    schedule = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], range(1, len(rates)))
+    return dataclasses.replace(
+        recipe, phases=[dataclasses.replace(distill, objective=objective, steps=6, learning_rate=schedule)]
+    )
+
+
+@pytest.fixture(scope="module")
+def hiding(fresh):
+    """The recipe whose third step makes its parameters infinite, and its programs."""
+    recipe, config, _ = fresh()
+    recipe = hides_nan(recipe, [0.05, 0.05, float("inf"), 0.05])
+    return recipe, Programs(recipe, config, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("every", "log", "saved"),
+    [
+        (1, 1000, 2),  # saved after each step, logged at the evaluations: the step before is the last one
+        (4, 1000, None),  # nothing was looked at between; the first look is late, and finds it
+        (4, 1, None),
+        (2, 1000, 2),
+    ],
+)
+def test_parameters_that_are_not_finite_stop_the_run_and_are_never_saved(
+    hiding, config, splits, tmp_path, every, log, saved
+):
+    recipe, programs = hiding
+    config.evaluation.every_steps, config.log.every_steps = every, log
+    with pytest.raises(InputError) as refused:
+        loop.train(loop.Job(config, recipe, splits, None, programs=programs), tmp_path)
+    text = str(refused.value)
+    assert text.startswith("Step 3 of phase 'distill': parameters backbone, parameters adapters")
+    assert "Lower config.phases.distill.learning_rate" in text and "the loss" not in text
+    if saved is None:
+        assert "no checkpoint yet, so the same folder may be used again" in text
+    else:
+        assert f"of step {saved}, was saved before that" in text and f"or remove {tmp_path}" in text
+    checkpoints = Checkpoints(tmp_path, 2)
+    assert checkpoints.latest() == saved
+    checkpoints.close()
+    for step in range(1, (saved or 0) + 1) if every == 1 else ():
+        params = read_weights((tmp_path / "checkpoints").absolute(), step, {"params": programs.abstract.params})
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_what_failed_is_noted_with_its_first_step_and_stays():
+    names = divergence.watched({"head": "", "body": ""}, {"teachers": {"two": 0, "one": 0}, "bn": 0})
+    statistics = ["statistics bn", "statistics teachers/one", "statistics teachers/two"]
+    assert names == ["the loss", "parameters head", "parameters body", *statistics]
+    failed = jnp.zeros(6, jnp.int32)
+    fine, bad, count = jnp.ones(2), jnp.asarray([1.0, jnp.nan]), jnp.asarray([3], jnp.int32)
+    rows = [(1.0, fine, fine), (1.0, bad, fine), (jnp.inf, fine, bad), (1.0, bad, bad)]
+    for step, (loss, body, stats) in enumerate(rows, 1):
+        failed = divergence.first_failures(
+            failed,
+            jnp.asarray(step, jnp.int32),
+            jnp.asarray(loss),
+            {"body": [fine, body, count]},
+            {"bn": fine, "teachers": {"one": stats, "two": fine}},
+            names,
+        )
+    assert failed.tolist() == [3, 0, 2, 0, 3, 0]  # the head rests
+
+
+def test_the_message_names_what_was_first_and_what_followed(tmp_path):
+    phase = Phase("teach", None, {}, 9, None, remark=lambda metrics: "The solver stopped.")
+    names = ["the loss", "parameters teacher_one", "statistics teachers"]
+    divergence.check(np.zeros(3, int), names, {"loss": 1.0}, phase, 7, tmp_path, None)
+    with pytest.raises(InputError) as refused:
+        divergence.check(np.asarray([0, 5, 6]), names, {"loss": 1.0, "accuracy": np.nan}, phase, 7, tmp_path, 4)
+    assert str(refused.value).startswith(
+        "Step 5 of phase 'teach': parameters teacher_one, statistics teachers (from step 6), accuracy (step 7) is not "
+        "finite, so the run has diverged. The solver stopped. Lower config.phases.teach.learning_rate, or"
+    )
