@@ -123,7 +123,8 @@ def feeds(student: Student, batch: Arrays) -> Batch:
     """A batch as the exported graph takes it."""
     spec, inputs = student.model.spec, student.inputs
     view = centre_views(len(next(iter(batch.values()))))
-    seen: Any = jax.device_get(see(spec, dict(batch), view))
+    arrays: Any = dict(batch)
+    seen: Any = jax.device_get(see(spec, arrays, view))
     seen = seen if isinstance(seen, dict) else {IMAGE: seen}
     found: Batch = {}
     for name, wanted in inputs.items():
@@ -142,7 +143,7 @@ def feeds(student: Student, batch: Arrays) -> Batch:
 def _time(student: Student, session: Session, batch: Arrays, size: int, rounds: int) -> dict[str, float]:
     """Milliseconds of JAX and ONNX Runtime, on the same arrays, in turns."""
     rows = np.arange(size) % len(next(iter(batch.values())))
-    chosen = {name: values[rows] for name, values in batch.items()}
+    chosen: Any = {name: values[rows] for name, values in batch.items()}
     fed = feeds(student, chosen)
     run: Callable[[Any], Any]
     arrays: Any

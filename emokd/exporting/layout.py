@@ -142,8 +142,8 @@ class _Layout:
                 self.nodes.append(node)
             return True
         if node.op == "Slice":
-            axes = graph.constants[node.inputs[3]]
-            node.inputs[3] = graph.constant(np.asarray([perm.index(int(axis)) for axis in axes], np.int64))
+            sliced = graph.constants[node.inputs[3]]
+            node.inputs[3] = graph.constant(np.asarray([perm.index(int(axis)) for axis in sliced], np.int64))
         elif node.op == "Pad" and node.inputs[1] in graph.constants:
             pads = graph.constants[node.inputs[1]].reshape(2, rank)
             node.inputs[1] = graph.constant(pads[:, list(perm)].reshape(-1))

@@ -91,7 +91,8 @@ def create_function(student: Student) -> Function:
             if student.preprocess and inputs[name].is_picture:
                 values = preprocessing(values / 255)
             seen[name] = jnp.flip(values, -2) if mirrored and preprocessing is not None else values
-        return network(model.params, model.stats, seen[IMAGE] if isinstance(model.spec, NetworkSpec) else seen)[0]
+        pictures: Any = seen[IMAGE] if isinstance(model.spec, NetworkSpec) else seen
+        return network(model.params, model.stats, pictures)[0]
 
     def function(arrays: Mapping[str, Array]) -> dict[str, Float[Array, "B _"]]:
         signals = look(arrays, False)

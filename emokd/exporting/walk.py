@@ -95,8 +95,8 @@ class Walk:
                 return found
         if name not in self._handlers:
             raise self.unknown(equation, "is not known to the export")
-        found = self._handlers[name](self, equation, inputs)
-        return found if isinstance(found, list) else [found]
+        outputs = self._handlers[name](self, equation, inputs)
+        return outputs if isinstance(outputs, list) else [outputs]
 
     def unknown(self, equation: core.JaxprEqn, why: str) -> InputError:
         """The error of an equation that cannot be written."""
@@ -162,8 +162,8 @@ class Walk:
         pending = [s for h, s in zip(value.held, value.shape, strict=True) if h != s]
         if not any(map(_symbolic, pending)):
             # Expand leaves alone what is 1 in the target, here the batch.
-            target = [1 if _symbolic(size) else size for size in value.shape]
-            return self.emit("Expand", [value, self.integers(target)], value.shape, value.dtype)
+            known = [1 if _symbolic(size) else size for size in value.shape]
+            return self.emit("Expand", [value, self.integers(known)], value.shape, value.dtype)
         parts = [self.rows(size) if _symbolic(size) else self.integers([size]) for size in value.shape]
         target = self.graph.add("Concat", parts, (len(parts),), np.int64, axis=0)
         return self.emit("Expand", [value, target], value.shape, value.dtype)

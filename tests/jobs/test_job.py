@@ -15,8 +15,9 @@ from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data import sources
 from emokd.errors import InputError
+from emokd.inference import records
 from emokd.inference.finding import find_pictures
-from emokd.inference.loading import create_student
+from emokd.inference.loading import load
 from emokd.jobs import datasets, job, scoring
 from emokd.jobs.workdir import check, claim
 from emokd.models.network import NetworkSpec, functional
@@ -265,7 +266,7 @@ def test_settings_of_operation_may_change(finished):
     assert job.train(configuration.locked(config, {"data.num_threads": 2, "log.every_steps": 7}), workdir) == scores
 
 
-def test_the_students_answers_are_the_networks(finished, tmp_path):
+def test_predict_agrees_with_the_network(finished, tmp_path):
     _, workdir, _ = finished
     examples = sources.load("painter", "", {"size": SIZE, "train": 3, "validation": 0, "test": 0, "seed": 5})
     images = [examples.inputs["image"](i) for i in range(3)]
@@ -273,19 +274,22 @@ def test_the_students_answers_are_the_networks(finished, tmp_path):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     model, seen_as = model_folder.load_with_canvas(workdir / "student")
-    assert (seen_as.canvas, seen_as.fit, seen_as.face_crop) == (SIZE, "crop", "landmarks")
-    student = create_student(model, seen_as, batch_size=2)
-    found = find_pictures([str(tmp_path)])
-    assert [pathlib.Path(each.name).name for each in found] == ["0.png", "1.png", "2.png", "broken.png"]
-    *looks, broken = student.looks(each.read for each in found)
-    assert "broken.png" in str(broken.error)
+    assert seen_as == model_folder.SeenAs(SIZE, "crop", "landmarks")
+    looks = records.look_at(load(workdir, batch_size=2), find_pictures([str(tmp_path)]))
+    found = [records.of_picture(each, look, faces=False) for each, look in looks]
+    assert [pathlib.Path(r["file"]).name for r in found] == ["0.png", "1.png", "2.png", "broken.png"]
+    assert "broken.png" in found[3]["error"]
     pixels = model.spec.preprocessing(np.stack(images).astype(np.float32) / 255)
     logits = np.asarray(functional(model.spec)(model.params, model.stats, pixels)[0].logits)
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    for look, expected in zip(looks, probabilities, strict=True):
-        (answer,) = look.answers
-        np.testing.assert_allclose(list(answer.probabilities.values()), expected, atol=2e-5)
-        assert answer.expression == model.spec.classes["expression"][expected.argmax()]
+    for record, expected in zip(found[:3], probabilities, strict=True):
+        np.testing.assert_allclose(list(record["expression_probabilities"].values()), expected, atol=2e-5)
+        assert record["expression"] == model.spec.classes["expression"][expected.argmax()]
+
+
+def test_a_path_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="There is no file or folder /nowhere/at/all"):
+        find_pictures(["/nowhere/at/all"])
 
 
 def test_a_folder_without_pictures_is_said_so(tmp_path):

@@ -49,7 +49,8 @@ def _transpose(walk: Walk, equation: core.JaxprEqn, inputs: list) -> list:
     move = shapes.HANDLERS["transpose"]
     if not isinstance(inputs[0], Spectrum):
         return [move(walk, equation, inputs)]
-    return [Spectrum(*(move(walk, equation, [part]) for part in (inputs[0].real, inputs[0].imag)))]
+    parts: list = [move(walk, equation, [part]) for part in (inputs[0].real, inputs[0].imag)]
+    return [Spectrum(*parts)]
 
 
 HANDLERS: Mapping[str, Handler] = {"fft": _fft, "real": _part, "imag": _part, "transpose": _transpose}
