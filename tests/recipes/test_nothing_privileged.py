@@ -10,15 +10,17 @@ import test_supervised
 from jax.interpreters import partial_eval
 
 from emokd.inference.forward import create_forward, inputs_of
+from emokd.recipes import bounded
+from emokd.recipes.common.task import Task
 
-FACES, TEACHER = recipes_setup.SIZE, "features/one"
+FACES = recipes_setup.SIZE
 
 
 def picture_batch(examples):
-    """A batch of pictures with all their targets, and a teacher's cached features."""
+    """A batch of pictures with all their targets."""
     batch = {name: np.asarray(values)[:8] for name, values in examples.columns.items()}
     batch |= {"image": np.zeros((8, FACES, FACES, 3), np.uint8), "id": np.arange(8, dtype=np.uint32)}
-    return batch | {"mask": np.ones(8, bool), TEACHER: np.zeros((8, 3), np.float32)}
+    return batch | {"mask": np.ones(8, bool)}
 
 
 def smkd(examples):
@@ -30,7 +32,9 @@ def mirrored(examples):
     teacher = test_bounded_recipe.make_teacher(examples.classes["expression"])
     config = test_bounded_recipe.make_config("one")
     config.mirror = True
-    return test_bounded_recipe.build(config, {"one": teacher}, examples)
+    # Not that file's `build`, whose student is a linear one of its own.
+    task = Task(examples.classes, tuple(examples.columns), {"labelled": len(examples)}, config.batch_size)
+    return bounded.build(config, task, {"one": teacher})
 
 
 def plain(examples):
