@@ -40,7 +40,7 @@ ALLOWED = {
         "models", "weights", "data", "recipes", "inference", "reporting", "training",
     ),
     "studies": ("errors", "files", "configuration", "jobs", "reporting"),
-    "inference": ("errors", "files", "signals", "phase", "names", "models", "weights", "data", "recipes.common"),
+    "inference": ("errors", "signals", "phase", "models", "weights", "data", "recipes.common"),
     "exporting": (
         "errors", "files", "signals", "data", "models", "weights", "recipes.common", "inference", "jobs",
     ),

@@ -12,10 +12,8 @@ def in_words(job: Job, workdir: pathlib.Path) -> str:
     """
     parts = ", ".join(f"{name} {len(examples)}" for name, examples in job.splits.items())
     extra = f", {len(job.extra)} unlabelled of {job.extra.name}" if job.extra else ""
-    phases = ", ".join(
-        f"{phase.name} {phase.steps} step{'s' if phase.steps > 1 else ''}" for phase in job.recipe.phases
-    )
-    devices = job.programs.mesh.size
+    phases = ", ".join(f"{phase.name} {_number(phase.steps, 'step')}" for phase in job.recipe.phases)
+    devices = _number(job.programs.mesh.size, "device")
     return (
         f"{job.config.recipe} on {job.splits['train'].name} ({parts}{extra}): {phases}; batches of "
         f"{job.config.batch_size} on {devices}. Everything is written to {workdir}."

@@ -151,7 +151,7 @@ def _network(spec: Fields) -> NetworkSpec:
     spec.require(["backbone", "options", "heads", "classes", "preprocessing", "dropout"])
     heads = _heads(spec)
     return NetworkSpec(
-        backbone=spec.text("backbone", tuple(BACKBONES)),
+        backbone=_backbone(spec),
         options=spec.options("options", LARGEST, LAYERS),
         heads=heads,
         classes=_classes(spec, heads),
@@ -182,11 +182,17 @@ def _modality(modality: Fields) -> ModalitySpec:
     return ModalitySpec(
         input=modality.text("input"),
         shape=modality.wholes("shape", 1, 100 * LARGEST),
-        backbone=modality.text("backbone", tuple(BACKBONES)),
+        backbone=_backbone(modality),
         options=modality.options("options", LARGEST, LAYERS),
         preprocessing=None if seen is None else _preprocessing(modality.inner("preprocessing")),
         standardize=modality.text("standardize", ("columns", "all")),
     )
+
+
+def _backbone(fields: Fields) -> str:
+    """A known name, or an import path, of which `create_backbone` says whether it is trusted."""
+    name = fields.text("backbone")
+    return name if ":" in name else fields.text("backbone", tuple(BACKBONES))
 
 
 def _heads(spec: Fields) -> dict[str, int]:

@@ -179,6 +179,8 @@ def _abstract(spec: Spec, source: str) -> Tree:
     try:
         params, stats = functional(spec).abstract
     except Exception as error:  # each architecture has conditions of its own
+        if isinstance(error, InputError):
+            raise InputError(f"{source}: {error}") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{source} describes a network that cannot be built: {reason}. {REMEDY}") from error
     return {"params": params, "stats": stats}

@@ -20,6 +20,7 @@ from real_faces import hang, load_faces, overlap
 from emokd.data.decode import to_canvas
 from emokd.errors import InputError
 from emokd.inference import video
+from emokd.inference.answer import Answer
 from emokd.inference.faces import Face, FaceCropper
 from emokd.inference.loading import create_student
 from emokd.inference.smoothing import Smoother
@@ -150,10 +151,15 @@ def test_the_largest_face_of_every_frame(model, student, tmp_path):
     times, drawn = read(tmp_path / "out" / "deep" / "clip.emotions.mp4")
     np.testing.assert_allclose(times, np.arange(8) / 10, atol=1e-4)
     assert drawn.shape == frames.shape
-    record = dict(zip(CLASSES, numbers(rows[:1])[0], strict=False))
-    record = {"expression": rows[0]["expression"], "expression_probabilities": record}
-    record |= {name: float(rows[0][name]) for name in ("valence", "arousal")}
-    annotated = video.annotate(frames[0], Face((5.0, 10.0, 25.0, 30.0), 0.75), record)
+    *probabilities, valence, arousal = numbers(rows[:1])[0].tolist()
+    answer = Answer(
+        rows[0]["expression"],
+        dict(zip(CLASSES, probabilities, strict=True)),
+        valence,
+        arousal,
+        face=Face((5.0, 10.0, 25.0, 30.0), 0.75),
+    )
+    annotated = video.annotate(frames[0], answer)
     far, near = (np.abs(drawn[0].astype(float) - other).mean() for other in (frames[0], annotated))
     assert near < far / 2
     # Frames without a face are as they were, but for the loss of the format.
@@ -289,15 +295,14 @@ def test_a_missing_package_is_named(student, tmp_path, monkeypatch):
 
 
 def test_annotations_stay_in_the_picture():
-    record = {"expression": "glad", "expression_probabilities": {"glad": 0.75}, "valence": 0.5, "arousal": -0.25}
     picture = np.full((120, 160, 3), 200, np.uint8)
     for face in (None, Face((-5.0, -5.0, 60.0, 60.0), 0.9), Face((100.0, 70.0, 170.0, 130.0), 0.9)):
-        drawn = video.annotate(picture, face, record)
+        drawn = video.annotate(picture, Answer("glad", {"glad": 0.75}, 0.5, -0.25, face=face))
         assert drawn.shape == picture.shape
         assert (drawn == 0).all(-1).sum() > 100  # the ground of the text
         assert ((drawn == [255, 255, 0]).all(-1).sum() > 20) == (face is not None)
         assert (picture == 200).all()
-    np.testing.assert_array_equal(video.annotate(picture, None, {}), picture)
+    np.testing.assert_array_equal(video.annotate(picture, None), picture)
 
 
 @pytest.fixture

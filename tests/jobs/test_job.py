@@ -15,7 +15,9 @@ from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data import sources
 from emokd.errors import InputError
-from emokd.inference.predictor import Predictor, find_pictures
+from emokd.inference import records
+from emokd.inference.finding import find_pictures
+from emokd.inference.loading import load
 from emokd.jobs import datasets, job, scoring
 from emokd.jobs.workdir import check, claim
 from emokd.models.network import NetworkSpec, functional
@@ -273,14 +275,14 @@ def test_predict_agrees_with_the_network(finished, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     model, seen_as = model_folder.load_with_canvas(workdir / "student")
     assert seen_as == model_folder.SeenAs(SIZE, "crop", "landmarks")
-    predictor = Predictor(model, canvas=seen_as.canvas, fit=seen_as.fit, batch_size=2)
-    records = list(predictor.predict(find_pictures([str(tmp_path)])))
-    assert [pathlib.Path(r["file"]).name for r in records] == ["0.png", "1.png", "2.png", "broken.png"]
-    assert "broken.png" in records[3]["error"]
+    looks = records.look_at(load(workdir, batch_size=2), find_pictures([str(tmp_path)]))
+    found = [records.of_picture(each, look, faces=False) for each, look in looks]
+    assert [pathlib.Path(r["file"]).name for r in found] == ["0.png", "1.png", "2.png", "broken.png"]
+    assert "broken.png" in found[3]["error"]
     pixels = model.spec.preprocessing(np.stack(images).astype(np.float32) / 255)
     logits = np.asarray(functional(model.spec)(model.params, model.stats, pixels)[0].logits)
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    for record, expected in zip(records[:3], probabilities, strict=True):
+    for record, expected in zip(found[:3], probabilities, strict=True):
         np.testing.assert_allclose(list(record["expression_probabilities"].values()), expected, atol=2e-5)
         assert record["expression"] == model.spec.classes["expression"][expected.argmax()]
 

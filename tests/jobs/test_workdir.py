@@ -189,7 +189,7 @@ def test_a_damaged_configuration_names_its_file_and_the_remedy(finished, content
 def test_damaged_scores_name_their_file_and_the_remedy(finished, content):
     config, run, _ = finished
     (run / "scores.json").write_text(content)
-    with pytest.raises(InputError, match=r"run/scores.json .*remove it"):
+    with pytest.raises(InputError, match=r"run/scores\.json.*remove it"):
         job.train(config, run)
 
 

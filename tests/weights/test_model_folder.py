@@ -166,7 +166,7 @@ WRONG_VALUES = [
     (spec_field("preprocessing"), [1], "spec.preprocessing is not a JSON object"),
     *((spec_field("backbone"), value, "spec.backbone") for value in (3, None, ["basic_cnn"], "basic_cn")),
     *((spec_field("options"), value, "options") for value in ([], "x", {"width": 10**9}, {"depth": 300})),
-    (spec_field("options"), {"width": 0, "size": 16}, "network that cannot be built"),
+    (spec_field("options"), {"width": 0, "size": 16}, "model.json: basic_cnn needs width"),
     *((spec_field("heads"), value, "spec.heads") for value in ("x", [3], {"expression": -1}, {"expression": "3"})),
     (spec_field("classes", "expression"), ["glad", "sad"], "classes.expression has 2 entries for 3 outputs"),
     (spec_field("classes", "expression"), ["glad", "sad", "sad"], "classes.expression is .* different texts"),
