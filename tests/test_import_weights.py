@@ -31,6 +31,8 @@ def torchvision_state(classes, backbone="resnet18"):
         for path, leaf in flatten(tree).items():
             module, _, name = path.rpartition("/")
             value = random.normal(size=leaf.shape).astype(np.float32)
+            if name == "var":
+                value = np.abs(value)
             if name == "kernel":
                 value = value.transpose({2: (1, 0), 4: (3, 2, 0, 1)}[value.ndim])
             foreign = importing.find_layouts(backbone)[0].foreign_module(module)

@@ -228,10 +228,12 @@ def _shift_hue(pixels: Float[Array, "B H W 3"], turns: Float[Array, " B"]) -> Fl
     value = pixels.max(-1)
     chroma = value - pixels.min(-1)
     divisor = jnp.where(chroma == 0, 1.0, chroma)
+    # Channels are compared with each other, not with their maximum: XLA may compute a channel twice, with other
+    # last digits, and would then find none equal to it. Where two are nearly equal, both branches give the same hue.
     sixths = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) / divisor,
-        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+        jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
     sixths = sixths + 6 * turns[:, None, None]
     # Each channel falls from the value by the chroma, in a trapezium around the opposite hue.

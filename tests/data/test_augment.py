@@ -207,7 +207,8 @@ def test_same_result_on_eight_devices():
     sharding = NamedSharding(mesh, P("data"))
     sharded = jax.jit(step)(*jax.device_put((images, ids, views), sharding))
     assert len(sharded.sharding.device_set) == 8
-    np.testing.assert_allclose(sharded, jax.jit(step)(images, ids, views), atol=1e-6)
+    # Two programs, whose last digits may differ; hue divides by the chroma, which makes more of them.
+    np.testing.assert_allclose(sharded, jax.jit(step)(images, ids, views), atol=1e-5)
     one = jax.tree.map(np.asarray, sample_views(ids, views, STRONG, 0))
     many = sample_views(*jax.device_put((ids, views), sharding), STRONG, 0)
     jax.tree.map(np.testing.assert_array_equal, one, jax.tree.map(np.asarray, many))
