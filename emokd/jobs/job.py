@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import jax
 import ml_collections
 from absl import logging
+from jax.sharding import Mesh
 
 from emokd import imports, recipes
 from emokd.configuration import config as configuration
@@ -163,6 +164,8 @@ def create_job(
     train_teacher: TrainTeacher,
     shared: dict[str, Programs] | None = None,
     runs: Sequence[HeldOut] = (),
+    data: Data | None = None,
+    mesh: Mesh | None = None,
 ) -> Job:
     """Everything that training needs, with teachers read from the cache where the configuration names one.
 
@@ -171,13 +174,16 @@ def create_job(
       train_teacher: trains a teacher that has no weights.
       shared: programs that may be used again; what is new is added.
       runs: what the runs are scored on that this one trains a teacher for.
+      data: splits and unlabelled examples; None to read those of the configuration.
+      mesh: the devices to compile for, which need not be here; None for those that the configuration says.
 
     Raises:
       InputError: data, models or options are wrong, a split is missing, or the batch is larger than the training
         split.
     """
     shared = {} if shared is None else shared
-    return _create_job(config, train_teacher, cached=bool(config.cache.dir), shared=shared, runs=runs)[0]
+    cached = bool(config.cache.dir)
+    return _create_job(config, train_teacher, cached, shared, data, runs, mesh)[0]
 
 
 def _create_job(
@@ -187,6 +193,7 @@ def _create_job(
     shared: dict[str, Programs],
     data: Data | None = None,
     runs: Sequence[HeldOut] = (),
+    mesh: Mesh | None = None,
 ) -> tuple[Job, dict[str, TrainedModel]]:
     ranges.check_numbers(config)
     parts, extra = load_data(config) if data is None else data
@@ -204,13 +211,15 @@ def _create_job(
             f"config.batch_size is {config.batch_size}, but the training split of {train_split.name} has only "
             f"{len(train_split)} examples; lower it."
         )
+    if mesh is None:
+        mesh = create_mesh(config.devices, **config.mesh)
     task = Task(
         classes=train_split.classes,
         columns=tuple(train_split.columns),
         sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
         batch_size=config.batch_size,
         counts={column: class_counts(train_split, column) for column in train_split.classes},
-        devices=create_mesh(config.devices, **config.mesh).size,
+        devices=mesh.size,
         inputs={name: readable(train_split, name).shape for name in train_split.inputs if name != "image"},
         names={n: read.names for n, read in train_split.inputs.items() if isinstance(read, Rows) and read.names},
     )
@@ -224,7 +233,7 @@ def _create_job(
         recipe = recipes.find(config.recipe).build(config, task, models)
         if start:
             recipe = predecessor.without(recipe, done, start)
-        shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
+        shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())), mesh)
     programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
     check_early_stopping(programs.recipe, config)
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
