@@ -3,8 +3,8 @@
 import dataclasses
 
 SOURCE = (
-    "cloud.google.com/tpu/docs (a page for each version: peak, memory, its bandwidth, interconnect); links of v2 and v3: "
-    "Jouppi et al., A Domain-Specific Supercomputer for Training Deep Neural Networks, CACM 2020"
+    "cloud.google.com/tpu/docs (a page for each version: peak, memory, its bandwidth, interconnect); links of v2 and "
+    "v3: Jouppi et al., A Domain-Specific Supercomputer for Training Deep Neural Networks, CACM 2020"
 )
 """Where `CHIPS` comes from. The clock is no published figure of all of them, see `Chip.clock`."""
 

@@ -20,11 +20,13 @@ REST = "rest"
 """The part of what has no name: losses, weighting, copies."""
 
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*\) -> .* )?\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>.*?) (?P<kind>[a-z][\w\-]*)\((?P<rest>.*)$")
+_INSTRUCTION = re.compile(
+    r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>.*?) (?P<kind>[a-z][\w\-]*)\((?P<rest>.*)$"
+)
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
-_FIRST_OPERAND = re.compile(r"%([\w.\-]+)")
+_OPERAND = re.compile(r"%([\w.\-]+)")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
@@ -34,8 +36,17 @@ _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One operation: its name, the shape of its result, its kind ("fusion", "while"), and the rest of its line."""
+    """One operation.
 
+    Attributes:
+      root: not empty where its result is that of its computation.
+      name: in the program.
+      shape: of its result.
+      kind: such as "fusion" or "while".
+      rest: of its line, from the operands on.
+    """
+
+    root: str | None
     name: str
     shape: str
     kind: str
@@ -192,13 +203,32 @@ def _add_loop(
     times: int,
     trips: int | None,
 ) -> None:
-    stated = _TRIPS.search(loop.rest)
-    count = int(stated[1]) if stated else trips or 1
+    passes = known_passes(loop, computations)
+    count = passes if passes is not None else trips or 1
     inside = (*loop.computations("body"), *loop.computations("condition"))
     once = sum(_cost(computations, called, trips) for called in inside)
-    profile.loops.append(Loop(_part(loop, computations), once, count, stated is not None))
+    profile.loops.append(Loop(_part(loop, computations), once, count, passes is not None))
     for called in inside:
         _add(profile, computations, called, times * count, trips)
+
+
+def known_passes(loop: Instruction, computations: Mapping[str, Sequence[Instruction]]) -> int | None:
+    """How often a loop runs each time that it is reached; None where that hangs on what it computes.
+
+    The program says it, or the condition is that a counter is below a constant: so JAX makes loops of a known length,
+    which count from 0 by ones. [ours]
+    """
+    if stated := _TRIPS.search(loop.rest):
+        return int(stated[1])
+    inside = {each.name: each for name in loop.computations("condition") for each in computations.get(name, ())}
+    root = next((each for each in inside.values() if each.root), None)
+    if root is None or root.kind != "compare" or "direction=LT" not in root.rest:
+        return None
+    counter, limit = (inside.get(name) for name in _OPERAND.findall(root.rest)[:2])
+    if counter is None or limit is None or (counter.kind, limit.kind) != ("get-tuple-element", "constant"):
+        return None
+    number = re.match(r"\d+", limit.rest)
+    return int(number[0]) if number else None
 
 
 def _cost(computations: Mapping[str, Sequence[Instruction]], name: str, trips: int | None) -> float:
@@ -225,7 +255,7 @@ def _collectives(
     shape = instruction.shape
     if kind != instruction.kind:  # the shape of the "-done" is the result alone
         for other in beside:
-            operand = _FIRST_OPERAND.search(other.rest)
+            operand = _OPERAND.search(other.rest)
             if other.kind == f"{kind}-done" and operand is not None and operand[1] == instruction.name:
                 shape = other.shape
     channel = _CHANNEL.search(instruction.rest)

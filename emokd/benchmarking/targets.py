@@ -48,8 +48,8 @@ def find_target(name: str) -> Target:
     kind, shape = _parse(name)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
-            f"--target={name} needs the TPU's compiler, which is not installed: pip install 'emokd[tpu_compile]', or in "
-            "a checkout pip install -e '.[tpu_compile]'."
+            f"--target={name} needs the TPU's compiler, which is not installed: pip install 'emokd[tpu_compile]', or, "
+            "in a checkout, pip install -e '.[tpu_compile]'."
         )
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)

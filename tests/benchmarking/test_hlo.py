@@ -21,12 +21,15 @@ HloModule jit_function, is_scheduled=true, num_partitions=4
 
 %inner_condition (p.2: (s32[], f32[8])) -> pred[] {
   %p.2 = (s32[]{:T(128)}, f32[8]{0:T(256)}) parameter(0)
-  ROOT %lt.1 = pred[]{:T(512)} fusion(%p.2), kind=kLoop, calls=%fused.lt, backend_config={"estimated_cycles":"10"}
+  %i.2 = s32[]{:T(128)} get-tuple-element(%p.2), index=0
+  %waste.2 = s32[]{:T(128)} fusion(%i.2), kind=kLoop, calls=%fused.lt, backend_config={"estimated_cycles":"10"}
+  %constant.2 = s32[]{:T(128)} constant(10)
+  ROOT %lt.1 = pred[]{:T(512)} compare(%i.2, %constant.2), direction=LT
 }
 
 %body (p.3: (s32[], f32[8])) -> (s32[], f32[8]) {
   %p.3 = (s32[]{:T(128)}, f32[8]{0:T(256)}) parameter(0)
-  %while.1 = (s32[]{:T(128)}, f32[8]{0:T(256)}) while(%p.3), condition=%inner_condition, body=%inner_body, metadata={op_name="jit(f)/part.transport/while/body/while"}, backend_config={"known_trip_count":{"n":"10"}}
+  %while.1 = (s32[]{:T(128)}, f32[8]{0:T(256)}) while(%p.3), condition=%inner_condition, body=%inner_body, metadata={op_name="jit(f)/part.transport/while/body/while"}
   ROOT %f.2 = (s32[]{:T(128)}, f32[8]{0:T(256)}) fusion(%while.1), kind=kLoop, calls=%fused.2, metadata={op_name="jit(f)/transpose(part.transport)/exp"}, backend_config={"estimated_cycles":"400"}
 }
 
@@ -82,6 +85,17 @@ def test_loops_of_unknown_length_run_as_often_as_is_said():
     assert often.cycles - once.cycles == 59 * inside
     assert once.loops == [Loop("transport", inside, 1, False), Loop("transport", 110, 10, True)]
     assert often.loops == [Loop("transport", inside, 60, False), Loop("transport", 110, 10, True)]
+
+
+def test_a_program_may_say_how_often_a_loop_runs():
+    loop = "while(%tuple.1), condition=%condition, body=%body"
+    stated = PROGRAM.replace(loop, loop + ', backend_config={"known_trip_count":{"n":"3"}}')
+    assert read_profile(stated, trips=60).loops[0] == Loop("transport", 1550, 3, True)
+
+
+def test_a_loop_that_counts_to_what_is_computed_has_no_known_length():
+    text = PROGRAM.replace("compare(%i.2, %constant.2), direction=LT", "compare(%i.2, %waste.2), direction=LT")
+    assert [loop.known for loop in read_profile(text).loops] == [False, False]
 
 
 def test_collectives_are_found_in_two_halves_and_in_fusions():

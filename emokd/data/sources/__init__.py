@@ -2,7 +2,8 @@
 
 A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split, and
 `describe(options, rows) -> Examples`, which gives as many made-up examples of the same names, shapes and types without
-a file: for compiling what would learn from the set where it is not at hand. Two kinds of names need no line: "tfds:NAME", a set of TensorFlow Datasets, and "package.module:function", a `load` of your own.
+a file: for compiling what would learn from the set where it is not at hand. Two kinds of names need no line:
+"tfds:NAME", a set of TensorFlow Datasets, and "package.module:function", a `load` of your own.
 """
 
 import importlib
