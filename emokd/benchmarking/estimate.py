@@ -24,7 +24,6 @@ from emokd.configuration import config as configuration
 from emokd.errors import InputError
 from emokd.jobs.job import create_job
 from emokd.models.macs import count_macs_of
-from emokd.phase import Tree
 from emokd.reporting.provenance import provenance
 from emokd.training.loop import Job
 from emokd.training.sharding import batch_sharding, check_batch_size, create_local_mesh, create_mesh
@@ -123,7 +122,7 @@ def _phases(job: Job, target: Target, mesh: Mesh, trips: int | None) -> list[dic
     return found
 
 
-def _placed(tree: Tree, places: Tree) -> Tree:
+def _placed(tree: Any, places: Any) -> Any:
     return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
 
 

@@ -147,7 +147,10 @@ def read_profile(text: str, trips: int | None = None) -> Profile:
     computations, entry = _read(text)
     profile = Profile()
     _add(profile, computations, entry, 1, trips)
-    profile.collectives = list({each.channel or -i: each for i, each in enumerate(profile.collectives)}.values())
+    once = {
+        (each.kind, -i if each.channel is None else each.channel): each for i, each in enumerate(profile.collectives)
+    }
+    profile.collectives = list(once.values())
     return profile
 
 
