@@ -33,7 +33,7 @@ class _ListFlag(flags.BooleanFlag):
         super().__init__("list_configs", False, "List emokd's own configurations, and stop.", allow_hide_cpp=True)
 
     def parse(self, argument: str | bool | None) -> None:
-        if self._parse(argument):
+        if argument is not None and self._parse(argument):
             print(list_configurations())
             sys.exit(0)
 

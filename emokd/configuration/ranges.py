@@ -89,7 +89,10 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _ends(interval: str) -> tuple[str, float, float, str]:
-    left, low, high, right = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", interval).groups()
+    match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", interval)
+    if match is None:
+        raise ValueError(f"{interval!r} is no interval, such as '[0, inf)'.")
+    left, low, high, right = match.groups()
     return left, float(low), float(high), right
 
 

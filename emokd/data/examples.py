@@ -114,6 +114,16 @@ class Examples:
         """uint32 [N]: a second hash of each key, which tells apart examples of the same id."""
         return np.array([stable_hash(key, salt="check") for key in self.keys], np.uint32)
 
+    def require_groups(self) -> np.ndarray:
+        """The group of each example.
+
+        Raises:
+          InputError: there are none.
+        """
+        if self.groups is None:
+            raise InputError(f"{self.name} does not say which subject (group) its examples are of.")
+        return self.groups
+
     def contents(self) -> list[str]:
         """The digest of each example's raw bytes, to compare within this set."""
         return self._ask_all(self.content)

@@ -203,9 +203,8 @@ class _RowReader:
         self._canvas = canvas
         self._max_bad_fraction = max_bad_fraction
         self._bad = BadImages() if bad_images is None else bad_images
-        self._canvases = (
-            [canvases_of(source, canvas, fit, in_memory) for source in sources] if "image" in first.inputs else None
-        )
+        pictured = sources if "image" in first.inputs else ()
+        self._canvases = [canvases_of(source, canvas, fit, in_memory) for source in pictured]
         # One more row at the end holds what is unlabelled: index -1 finds it.
         unlabelled = int(self._offsets[-1]) - len(first) + 1
         self._columns = {name: _extended(name, values, unlabelled) for name, values in first.columns.items()}
@@ -220,7 +219,7 @@ class _RowReader:
     def __call__(self, indices: Int64[np.ndarray, " b"], views: np.ndarray) -> Batch:
         mask = indices != _PADDING
         batch: dict[str, Any] = {}
-        if self._canvases is not None:
+        if self._canvases:
             batch["image"] = self._read_images(indices, mask)
         arrays = {name: self._read_arrays(name, indices, mask) for name in self._shapes}
         labels = np.where(mask, indices, _PADDING)

@@ -28,6 +28,7 @@ from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches, to_device
 from emokd.errors import InputError, excerpt
 from emokd.models.network import TrainedModel
+from emokd.phase import FrozenFeatures
 from emokd.recipes.common.standardize import Moments
 from emokd.reporting.progress import Progress
 from emokd.training.distributed import together
@@ -67,11 +68,12 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
         small, a picture cannot be read, or features do not fit `config.cache.dtype`.
     """
     config = job.config
-    if job.recipe.frozen_features is None or not asked(job):
+    features = job.recipe.frozen_features
+    if features is None or not asked(job):
         raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
     mesh = create_local_mesh(config.devices)
     check_batch_size(config.batch_size, mesh)
-    key, widths = _key_of(job, models), _widths(job)
+    key, widths = _key_of(job, models), _widths(job, features)
     examples = _all_pictures(job)
     plan = cache_writer.create_plan(key, widths, len(examples), config.batch_size)
     size = plan.rows * plan.row_bytes
@@ -93,7 +95,7 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
     if len(missing) < plan.parts:
         logging.info("%d of %d parts are there already.", plan.parts - len(missing), plan.parts)
     own = [part for part in missing if part % processes == process]
-    blocks = _pieces(_ask(job, examples, plan, own, mesh), [len(plan.rows_of(part)) for part in own])
+    blocks = _pieces(_ask(job, features, examples, plan, own, mesh), [len(plan.rows_of(part)) for part in own])
     for first in range(0, plan.parts, processes):
         if first + process in own:
             cache_writer.write_part(folder, plan, first + process, next(blocks))
@@ -219,7 +221,7 @@ def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, Any]:
     }
 
 
-def _widths(job: Job) -> dict[str, int]:
+def _widths(job: Job, features: FrozenFeatures) -> dict[str, int]:
     """How many features each frozen teacher has, in order of their names."""
     size, canvas = job.config.batch_size, job.config.data.canvas
     batch = {
@@ -228,12 +230,12 @@ def _widths(job: Job) -> dict[str, int]:
         "view": jax.ShapeDtypeStruct((size,), np.int32),
         "mask": jax.ShapeDtypeStruct((size,), np.bool_),
     }
-    shapes = jax.eval_shape(lambda c, b: job.recipe.frozen_features(c, b, centre=True), job.recipe.constants, batch)
+    shapes = jax.eval_shape(lambda c, b: features(c, b, centre=True), job.recipe.constants, batch)
     return {name: shapes[name].shape[1] for name in sorted(shapes)}
 
 
 def _ask(
-    job: Job, examples: Examples, plan: Plan, parts: list[int], mesh: Mesh
+    job: Job, features: FrozenFeatures, examples: Examples, plan: Plan, parts: list[int], mesh: Mesh
 ) -> Iterator[Shaped[np.ndarray, "b V D"]]:
     """What the teachers say of the examples of some parts, batch after batch; each picture is decoded once.
 
@@ -247,7 +249,7 @@ def _ask(
 
     @functools.partial(jax.jit, static_argnames="centre", out_shardings=batch_sharding(mesh))
     def compute(constants, batch, view, centre):
-        found = recipe.frozen_features(constants, {**batch, "view": jnp.full_like(batch["view"], view)}, centre)
+        found = features(constants, {**batch, "view": jnp.full_like(batch["view"], view)}, centre)
         dtype = jnp.float32 if centre else plan.dtype  # to see on the host what rounding does
         return jnp.concatenate([found[name].astype(dtype) for name in plan.widths], axis=1)
 

@@ -204,7 +204,7 @@ def _leave_out_groups(
     if not shared:
         return examples
     told = excerpt(sort_groups(list(shared)), 3)
-    keep = np.array([str(group) not in shared for group in examples.groups])
+    keep = np.array([str(group) not in shared for group in examples.require_groups()])
     if not same:
         logging.warning(
             "%s: %d groups (subjects) of %s have the names of groups in %s (%s): %s. If they are the same people, "

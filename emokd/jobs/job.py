@@ -228,7 +228,7 @@ def _create_job(
     programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
     check_early_stopping(programs.recipe, config)
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
-    job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
+    job = Job(config, programs.recipe, parts, extra, programs, begin=begin)
     cache = caching.open_cache(job, models).attach if cached and caching.asked(job) else dict
 
     def attach(batch):

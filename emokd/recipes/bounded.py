@@ -170,7 +170,7 @@ class Bounded:
             }
         evidence = {}
         if "expression" in self.heads and all(lesson.classes for lesson in self.lessons.values()):
-            evidence["teacher_logits"] = jnp.stack([answer.logits for answer in answers.values()], axis=1)
+            evidence["teacher_logits"] = jnp.stack([answer.require("logits") for answer in answers.values()], axis=1)
             evidence["labels"], _ = targets(batch)
         evidence = jax.lax.stop_gradient(evidence)
         return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], evidence, metrics, teacher_terms)
@@ -187,16 +187,17 @@ class Bounded:
         metrics: dict[str, Array | Measure] = {}
         if "expression" in self.heads:
             soft = any(lesson.soft_targets for lesson in self.lessons.values())
-            labels, rows = targets(batch)
+            logits, (labels, rows) = signals.require("logits"), targets(batch)
             share = 1.0 - self.config.soft_targets.alpha if soft else 1.0
-            terms["expression"] = Term(self.cross_entropy(signals.logits, labels), rows, share)
-            metrics["accuracy"] = accuracy(signals.logits, labels, rows)
+            terms["expression"] = Term(self.cross_entropy(logits, labels), rows, share)
+            metrics["accuracy"] = accuracy(logits, labels, rows)
         if "valence_arousal" in self.heads:
+            own = signals.require("valence_arousal")
             target, rows = targets(batch, "valence_arousal")
             if self.config.affect_loss == "emonet":
-                values = affect.emonet_mixture(signals.valence_arousal, target, key, mask=rows)
+                values = affect.emonet_mixture(own, target, key, mask=rows)
             else:
-                values = affect.AFFECT_LOSSES[self.config.affect_loss](signals.valence_arousal, target, mask=rows)
+                values = affect.AFFECT_LOSSES[self.config.affect_loss](own, target, mask=rows)
             terms["valence_arousal"] = Term(values, rows)
         return terms, metrics
 
@@ -204,8 +205,9 @@ class Bounded:
         """alpha T^2 KL of one teacher; 0 where it has no soft targets."""
         soft = self.config.soft_targets
         if not self.lessons[teacher].soft_targets:
-            return jnp.zeros(signals.features.shape[:1], jnp.float32)
-        return soft.alpha * soft_targets.kl_divergence(signals.logits, answer.logits, temperature=soft.temperature)
+            return jnp.zeros(signals.require("features").shape[:1], jnp.float32)
+        own, other = signals.require("logits"), answer.require("logits")
+        return soft.alpha * soft_targets.kl_divergence(own, other, temperature=soft.temperature)
 
     def bounding(
         self,
@@ -220,8 +222,8 @@ class Bounded:
         if not self.lessons[teacher].bound:
             return jnp.zeros(rows.shape, jnp.float32)
         return bound.nu * bounded.teacher_bound(
-            signals.valence_arousal,
-            answer.valence_arousal,
+            signals.require("valence_arousal"),
+            answer.require("valence_arousal"),
             target,
             margin=bound.margin,
             joint=bound.joint,
@@ -232,7 +234,9 @@ class Bounded:
         """The teacher's signals, with the logits of the data's classes in the data's order."""
         weights, classes = constants[teacher.name], self.lessons[teacher.name].classes
         signals, _ = teacher.signals(weights["params"], weights["stats"], batch, view)
-        return signals.replace(logits=None if classes is None else signals.logits[:, jnp.array(classes)])
+        if classes is None:
+            return signals.replace(logits=None)
+        return signals.replace(logits=signals.require("logits")[:, jnp.array(classes)])
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
         """The student's and the teachers' signals for the evaluation view; affect with the mirrored one's on demand."""
@@ -299,7 +303,8 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
 def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
     """1 where the student's squared error of what is labelled is below the teacher's, else 0."""
     labelled = has_value(target)
-    own, other = (jnp.where(labelled, s.valence_arousal - target, 0.0) ** 2 for s in (signals, theirs))
+    answers = (s.require("valence_arousal") for s in (signals, theirs))
+    own, other = (jnp.where(labelled, answer - target, 0.0) ** 2 for answer in answers)
     return (own.sum(-1) < other.sum(-1)).astype(jnp.float32)
 
 

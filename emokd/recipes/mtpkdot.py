@@ -214,13 +214,15 @@ class Mtpkdot:
         section = self.config.align
         answers = self.answers(params, stats, batch, self.draw_views(batch))
         signals = answers.pop(JOINT)
+        joint = signals.require("features")
         terms = self.labels.terms(JOINT, signals, batch, batch["mask"], section.task)
         metrics = self.labels.accuracy(JOINT, signals, batch)
         for name, answer in answers.items():
             rows = self.teacher.has(name, batch)
-            distances = features.cosine(answer.features, signals.features)
+            adapted = answer.require("features")
+            distances = features.cosine(adapted, joint)
             if not section.detach:  # the joint features move as well, as in the release
-                back = features.cosine(signals.features, answer.features)
+                back = features.cosine(joint, adapted)
                 distances += back - jax.lax.stop_gradient(back)
             terms[f"align/{name}"] = Term(distances, rows, section.distance)
             terms |= self.labels.terms(name, answer, batch, rows, section.task * section.modality)
@@ -256,8 +258,9 @@ class Mtpkdot:
         known = [self.teacher.has(name, batch) for name in self.pool]
         evidence = jax.lax.stop_gradient(self.labels.evidence(pool, known, batch))
         counts = context.weigh(evidence, rows) != 0 if context.weigh else jnp.ones((rows.shape[0], len(pool)), bool)
-        theirs = [(answer.features, has) for answer, has in zip(pool, known, strict=True)]
-        losses, measured = imitation.imitate(self.config, self.pool, signals.features, theirs, counts)
+        theirs = [(answer.require("features"), has) for answer, has in zip(pool, known, strict=True)]
+        own = signals.require("features")
+        losses, measured = imitation.imitate(self.config, self.pool, own, theirs, counts)
         return Outcome(terms, stats, losses, rows, evidence, {**metrics, **measured})
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
@@ -273,11 +276,12 @@ class Mtpkdot:
         """For the report's pictures: features, before and after alignment, and errors; NaN where there are none."""
         view = views.centre(batch)
         answers = self.answers(params, stats, batch, view)
-        found = {"student": self.student.signals(params["student"], stats["student"], batch, view)[0].features}
+        own, _ = self.student.signals(params["student"], stats["student"], batch, view)
+        found = {"student": own.require("features")}
         before = tokens(answers[JOINT], self.teacher.modalities) if self.aligned else {}
         for name, answer in answers.items():
             rows = self.teacher.has(name, batch)
-            found[f"teacher/{name}"] = jnp.where(rows[:, None], answer.features, jnp.nan)
+            found[f"teacher/{name}"] = jnp.where(rows[:, None], answer.require("features"), jnp.nan)
             if name in before:
                 found[f"before/{name}"] = jnp.where(rows[:, None], before[name], jnp.nan)
             if name in self.pool:

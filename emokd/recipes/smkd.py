@@ -147,9 +147,7 @@ class Smkd:
             params["probes"][name] = jax.tree.map(jnp.zeros_like, create_linear(key, size, self.classes))
             stats["standardizer"][name] = {"mean": jnp.zeros((size,)), "std": jnp.ones((size,))}
             if teacher.learns:
-                model = teacher.model
-                weights = (model.params, model.stats) if model else teacher.network.init(teacher_key)
-                params["teachers"][name], stats["teachers"][name] = weights
+                params["teachers"][name], stats["teachers"][name] = teacher.init(teacher_key)
         return params, stats
 
     def frozen_features(self, constants: Tree, batch: Batch, centre: bool) -> dict[str, Array]:
@@ -181,7 +179,7 @@ class Smkd:
     ) -> Float[Array, "B D"]:
         """z_k: the teacher's features, in evaluation mode, each dimension standardised over the training set."""
         signals, _ = self.teacher_signals(teacher, params, stats, constants, batch, view)
-        return standardize.standardize(stats["standardizer"][teacher.name], signals.features)
+        return standardize.standardize(stats["standardizer"][teacher.name], signals.require("features"))
 
     def teach(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: every teacher without weights learns the column that is its task."""
@@ -195,7 +193,7 @@ class Smkd:
                 teacher, params, stats, constants, batch, view, train=True, key=key
             )
             column = self.config.teachers[teacher.name].task
-            logits = signals.logits if column == "expression" else signals.intermediates[column]
+            logits = signals.require("logits") if column == "expression" else signals.intermediates[column]
             labels, rows = targets(batch, column)
             terms[teacher.name] = Term(self.cross_entropy(logits, labels, column), rows)
             metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
@@ -208,7 +206,8 @@ class Smkd:
 
         def raw(weights: tuple[Tree, Tree, Tree], batch: Batch) -> dict[str, Array]:
             view = views.centre(batch)
-            return {t.name: self.teacher_signals(t, *weights, batch, view)[0].features for t in self.teachers}
+            answers = {t.name: self.teacher_signals(t, *weights, batch, view)[0] for t in self.teachers}
+            return {name: signals.require("features") for name, signals in answers.items()}
 
         fitted = standardize.fit(raw, (params, stats, constants), batches, log=log) if self.teachers else {}
         probes = {
@@ -230,7 +229,7 @@ class Smkd:
             signals, after = self.teacher_signals(teacher, params, stats, constants, batch, view, train=tuned, key=key)
             if tuned:
                 moved[teacher.name] = after
-            z = standardize.standardize(stats["standardizer"][teacher.name], signals.features)
+            z = standardize.standardize(stats["standardizer"][teacher.name], signals.require("features"))
             logits = linear(params["probes"][teacher.name], z)
             terms[teacher.name] = Term(self.cross_entropy(logits, labels), rows)
             metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
@@ -251,12 +250,11 @@ class Smkd:
             maps = (linear(params["adapters"][t.name], student_features) for t in self.teachers)
             return jnp.stack([self.distance(a, z_k) for a, z_k in zip(maps, z, strict=True)], axis=1)
 
+        own = signals.require("features")
         evidence = {"teacher_logits": jnp.stack(logits, axis=1), "labels": labels}
         if weighting.needs_gradients(self.config.weighting):
-            evidence["gradients"] = teacher_gradients(imitation, signals.features, len(self.teachers))
-        return Outcome(
-            {}, {**stats, "student": moved}, imitation(signals.features), batch["mask"], jax.lax.stop_gradient(evidence)
-        )
+            evidence["gradients"] = teacher_gradients(imitation, own, len(self.teachers))
+        return Outcome({}, {**stats, "student": moved}, imitation(own), batch["mask"], jax.lax.stop_gradient(evidence))
 
     def classify(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: the emotions; the backbone and its statistics rest."""
@@ -270,9 +268,9 @@ class Smkd:
         signals, moved = self.student.signals(
             params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
         )
-        labels, rows = targets(batch)
-        loss = self.cross_entropy(signals.logits, labels)
-        metrics = {"accuracy": accuracy(signals.logits, labels, rows)}
+        logits, (labels, rows) = signals.require("logits"), targets(batch)
+        loss = self.cross_entropy(logits, labels)
+        metrics = {"accuracy": accuracy(logits, labels, rows)}
         return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:

@@ -97,9 +97,9 @@ class Supervised:
         for column in self.config.targets:
             labels, rows = targets(batch, column)
             if column == "valence_arousal":
-                terms[column] = Term(self.affect_loss(signals.valence_arousal, labels, mask=rows), rows)
+                terms[column] = Term(self.affect_loss(signals.require("valence_arousal"), labels, mask=rows), rows)
             else:
-                logits = signals.logits if column == "expression" else signals.intermediates[column]
+                logits = signals.require("logits") if column == "expression" else signals.intermediates[column]
                 terms[column] = Term(self.cross_entropy(logits, labels, column), rows)
                 metrics[f"accuracy/{column}"] = accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "student": moved}, metrics=metrics)

@@ -25,7 +25,8 @@ def _without_torch() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None  # Python's own way to say that there is no such module
+    # Python's own way to say that there is no such module, which typeshed does not know.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         yield
     finally:

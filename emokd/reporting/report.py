@@ -119,7 +119,8 @@ def _image(picture: str | bytes, description: str) -> str:
 
 
 def _head(config: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
-    data = config.get("data") if isinstance(config.get("data"), Mapping) else {}
+    given = config.get("data")
+    data = given if isinstance(given, Mapping) else {}
     facts = [f"recipe {config['recipe']}"] if config.get("recipe") else []
     facts += [f"data {data['source']}"] if data.get("source") else []
     facts += [f"seed {config['seed']}"] if "seed" in config else []

@@ -9,7 +9,7 @@ import dataclasses
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -29,18 +29,21 @@ class Processes:
     """Which processes are to be one run.
 
     Attributes:
-      coordinator: "host:port" of process 0; None to let JAX find out all three.
+      coordinator: "host:port" of process 0.
       count: how many processes.
       index: which of them this is, from 0.
     """
 
-    coordinator: str | None = None
-    count: int | None = None
-    index: int | None = None
+    coordinator: str
+    count: int
+    index: int
 
 
-def requested(environment: Mapping[str, str]) -> Processes | None:
+def requested(environment: Mapping[str, str]) -> Processes | Literal["auto"] | None:
     """What the environment asks for; None for one process alone. A variable that is empty counts as unset.
+
+    Returns:
+      The processes; "auto" to let JAX find them; or None.
 
     Raises:
       InputError: a variable is missing, is no number or out of range, or two ways are asked for at once.
@@ -52,7 +55,7 @@ def requested(environment: Mapping[str, str]) -> Processes | None:
     if mode and given:
         raise InputError(f"{MODE}=auto and {', '.join(given)} are both set; unset the one or the others.")
     if mode:
-        return Processes()
+        return "auto"
     if not given:
         return None
     missing = [name for name in EXPLICIT if name not in given]
@@ -70,7 +73,7 @@ def requested(environment: Mapping[str, str]) -> Processes | None:
     return Processes(given["EMOKD_COORDINATOR"], count, index)
 
 
-def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
+def initialize(processes: Processes | Literal["auto"], join_seconds: int = JOIN_SECONDS) -> int:
     """Joins the processes. Must come before anything that starts JAX's backend.
 
     JAX's preemption service is off: it would swallow the first SIGTERM, so that a run could not be stopped. A run that
@@ -82,12 +85,12 @@ def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
     Raises:
       InputError: JAX finds no cluster; process 0 cannot listen, or does not within `join_seconds`.
     """
-    if processes.coordinator is not None:
+    if isinstance(processes, Processes):
         _check_address(processes, join_seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
     seconds: dict[str, Any] = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
-    if processes.coordinator is None:
+    if not isinstance(processes, Processes):
         try:
             jax.distributed.initialize(**seconds)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -99,7 +102,7 @@ def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
     jax.distributed.initialize(
         processes.coordinator, processes.count, processes.index, cluster_detection_method="deactivate", **seconds
     )
-    return int(processes.index)
+    return processes.index
 
 
 def _check_address(processes: Processes, join_seconds: int) -> None:

@@ -45,18 +45,18 @@ class Job:
       recipe: what to do.
       splits: "train", "validation" and "test" examples.
       extra: unlabelled examples that phases with data="all" read as well, or None.
+      programs: what the recipe compiles to; runs of one process may share it.
       attach: adds cached teacher features to a host batch; the identity where nothing is cached.
       begin: parameters and statistics of another run to begin with, or None for fresh ones.
-      programs: what the recipe compiles to, where another run of this process has it already.
     """
 
     config: ml_collections.ConfigDict
     recipe: Recipe
     splits: Mapping[str, Examples]
     extra: Examples | None
+    programs: Programs
     attach: Attach = dict
     begin: tuple[Tree, Tree] | None = None
-    programs: Programs | None = None
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
@@ -82,7 +82,7 @@ class _Run:
     def __init__(self, job: Job, workdir: pathlib.Path):
         config = job.config
         expressions = job.splits["train"].classes.get("expression", ())
-        self.programs = job.programs or Programs(job.recipe, config, len(expressions))
+        self.programs = job.programs
         recipe, self.mesh, self.placement = self.programs.recipe, self.programs.mesh, self.programs.placement
         self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
         check_batch_size(config.batch_size, self.mesh, config.accumulate)

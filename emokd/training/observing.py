@@ -33,7 +33,7 @@ class Observer:
 
     def observe(self, weights: tuple[Tree, Tree], constants: Tree, phase: str, step: int) -> None:
         """Writes what networks of these parameters and statistics answer, under the phase's name and the step."""
-        if self._programs.observe is None:
+        if self._programs.observe is None or self._examples is None:
             return
         with jax.transfer_guard("allow"):
             (batch,) = self._streams.evaluation(self._examples, part_of=self._split)

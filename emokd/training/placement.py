@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from emokd.errors import InputError, excerpt, nearest
-from emokd.phase import Recipe, Tree, path_string
+from emokd.phase import FrozenFeatures, Recipe, Tree, path_string
 from emokd.training import averaging
 from emokd.training.sharding import replicated
 from emokd.training.state import State, create_state
@@ -127,15 +127,18 @@ def gathering(recipe: Recipe, placement: Placement) -> Recipe:
 
         return gathered
 
-    def frozen_features(constants, batch, centre):
-        return recipe.frozen_features(whole(constants, constants_at), batch, centre)
+    def gathers_constants(function: FrozenFeatures) -> FrozenFeatures:
+        def gathered(constants, batch, centre):
+            return function(whole(constants, constants_at), batch, centre)
+
+        return gathered
 
     return dataclasses.replace(
         recipe,
         phases=[dataclasses.replace(phase, objective=gathers(phase.objective)) for phase in recipe.phases],
         predict=gathers(recipe.predict),
         observe=gathers(recipe.observe) if recipe.observe else None,
-        frozen_features=frozen_features if recipe.frozen_features else None,
+        frozen_features=gathers_constants(recipe.frozen_features) if recipe.frozen_features else None,
     )
 
 

@@ -11,6 +11,7 @@ import ml_collections
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from emokd.errors import InputError
 from emokd.labels import class_ids, has_class
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
@@ -94,11 +95,16 @@ def cotangents(recipe: Recipe, weighting: Tree, outcome: Outcome) -> Judged:
     Returns:
       (cotangents of the terms, of the teacher losses and of the teacher terms; teacher weights [B, K] or None; new
       weighting state)
+
+    Raises:
+      InputError: teacher losses come without their rows, or without a weighting.
     """
     terms = {name: term.cotangent for name, term in outcome.terms.items()}
     losses = outcome.teacher_losses
     if losses is None:
         return (terms, None, {}), None, weighting
+    if outcome.rows is None:
+        raise InputError("An objective gives teacher_losses but no rows: say in Outcome.rows which examples count.")
     weights, weighting = weigh(recipe, weighting, outcome.evidence, outcome.rows)
     count = jnp.maximum(outcome.rows.sum().astype(jnp.float32), 1.0)
     further = {name: term.cotangent(weights).astype(term.values.dtype) for name, term in outcome.teacher_terms.items()}
@@ -109,6 +115,8 @@ def weigh(
     recipe: Recipe, weighting: Tree, evidence: Mapping[str, Array], rows: Bool[Array, " B"]
 ) -> tuple[Float[Array, "B K"], Tree]:
     """The teachers' weights, 0 on rows that do not count, and the new weighting state."""
+    if recipe.weighting is None:
+        raise InputError("An objective gives teacher_losses, but the recipe has no weighting: give Recipe.weighting.")
     teachers = len(recipe.teachers)
     uniform = jnp.full((rows.shape[0], teachers), 1 / teachers, jnp.float32)
     weights, weighting = recipe.weighting.update(uniform, weighting, None, mask=rows, **evidence)
@@ -141,6 +149,7 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
         metrics[f"loss/{name}"] = (term.values * rows).sum() / jnp.maximum(rows.sum(), 1.0)
         total = total + (term.values * term.cotangent).sum()
     if weights is not None:
+        assert outcome.rows is not None and outcome.teacher_losses is not None  # the weights are theirs
         rows = outcome.rows.astype(jnp.float32)
         count = jnp.maximum(rows.sum(), 1.0)
         total = total + (weights * outcome.teacher_losses).sum() / count
@@ -196,7 +205,7 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
             state.failed, state.step + 1, metrics["loss"], learnt, outcome.stats, watched
         )
         tally = state.tally
-        if weights is not None:
+        if weights is not None and outcome.rows is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
         state = dataclasses.replace(
             state,

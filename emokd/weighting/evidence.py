@@ -44,7 +44,7 @@ class Evidence:
         """Each teacher's cross-entropy, or the errors that the recipe gave."""
         if self.given_errors is not None:
             return jnp.where(jnp.isnan(self.given_errors), 0.0, self.given_errors)
-        return cross_entropies(self.teacher_logits, self.labels)
+        return cross_entropies(*self._answered)
 
     @property
     def scored(self) -> Bool[Array, "B 1"]:
@@ -56,9 +56,18 @@ class Evidence:
     @property
     def impossible(self) -> Bool[Array, "B 1"]:
         """Rows, padding aside, whose class id is higher than the teachers know."""
-        if self.given_errors is not None or self.labels.ndim == 2:
+        if self.given_errors is not None:
             return jnp.zeros_like(self.mask)[:, None]
-        return ((self.labels >= self.teacher_logits.shape[-1]) & self.mask)[:, None]
+        logits, labels = self._answered
+        if labels.ndim == 2:
+            return jnp.zeros_like(self.mask)[:, None]
+        return ((labels >= logits.shape[-1]) & self.mask)[:, None]
+
+    @property
+    def _answered(self) -> tuple[Float[Array, "B K C"], Array]:
+        """The teachers' logits and the labels."""
+        assert self.teacher_logits is not None and self.labels is not None  # `checked`: no errors are given
+        return self.teacher_logits, self.labels
 
 
 def checked(

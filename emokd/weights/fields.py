@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from emokd.errors import InputError, excerpt, nearest
 
@@ -72,10 +72,11 @@ class Fields:
     def numbers(self, name: str, count: int, low: float, high: float) -> tuple[float, ...]:
         """A list of `count` finite numbers from `low` to `high`."""
         value = self._values.get(name)
-        fits = (
-            isinstance(value, list) and len(value) == count and all(_is_number(v) and low <= v <= high for v in value)
-        )
-        if not fits:
+        if (
+            not isinstance(value, list)
+            or len(value) != count
+            or not all(_is_number(v) and low <= v <= high for v in value)
+        ):
             raise self._wrong(name, value, f"a list of {count} numbers from {low:g} to {high:g}")
         return tuple(map(float, value))
 
@@ -89,8 +90,7 @@ class Fields:
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of different texts."""
         value = self._values.get(name)
-        fits = isinstance(value, list) and all(isinstance(v, str) for v in value) and len(set(value)) == len(value)
-        if not fits:
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value) or len(set(value)) < len(value):
             raise self._wrong(name, value, "a list of different texts")
         return tuple(value)
 
@@ -149,11 +149,11 @@ class Fields:
         return InputError(" ".join(part for part in (where, hint, self._remedy) if part))
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # a whole number beyond all floating ones

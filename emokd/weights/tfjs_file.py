@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def shards_of(path: pathlib.Path) -> list[pathlib.Path]:
     return [path.parent / name for group in _groups(path) for name in group["paths"]]
 
 
-def is_manifest(value: Any) -> bool:
+def is_manifest(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     """Whether a JSON value looks like the groups of a manifest."""
     return (
         isinstance(value, list)
@@ -80,7 +80,7 @@ class _Entry:
         self.shape: Sequence[int] = shape
         self.quantization: Mapping[str, Any] = weight.get("quantization") or {}
         kind = self.quantization.get("dtype", weight.get("dtype"))
-        if kind not in STORED:
+        if not isinstance(kind, str) or kind not in STORED:
             raise InputError(
                 f"{path}: {self.name!r} is stored as {kind!r}, which cannot be read. Known: {', '.join(STORED)}."
             )

@@ -18,6 +18,7 @@ from emokd.phase import Context
 from emokd.recipes import mtpkdot
 from emokd.recipes.common.task import Task
 from emokd.training import loop
+from emokd.training.programs import Programs
 from emokd.training.state import create_state
 from emokd.weights import model_folder
 
@@ -84,7 +85,8 @@ def test_a_run_standardises_by_its_training_split_alone(tmp_path):
         "test": moved(examples.select(np.arange(18, 24)), -3),
     }
     recipe = test_mtpkdot.build(config, splits["train"])
-    state, _ = loop.train(loop.Job(config, recipe, splits, None), tmp_path)
+    programs = Programs(recipe, config, len(examples.classes["expression"]))
+    state, _ = loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path)
     table = np.stack([examples.inputs["features/eye"](i) for i in range(13)]).astype(np.float64)
     params, stats = jax.device_get(recipe.extract(state.params, state.stats))
     model_folder.save_model(tmp_path / "student", recipe.student_spec, params, stats, {})

@@ -130,16 +130,16 @@ class AnswersFile:
                 teacher,
             )
             return
-        self._check_views(teacher, data)
+        self._check_views(teacher, self.views, data)
 
-    def _check_views(self, teacher: str, data: ml_collections.ConfigDict) -> None:
+    def _check_views(self, teacher: str, views: Sequence[int], data: ml_collections.ConfigDict) -> None:
         where = f"config.teachers.{teacher}.answers: {self.path}"
         if not data.views:
             raise InputError(
-                f"{where} answers {len(self.views) - 1} views, but with config.data.views=0 every epoch has new ones. "
-                f"Set --config.data.views={len(self.views) - 1}."
+                f"{where} answers {len(views) - 1} views, but with config.data.views=0 every epoch has new ones. "
+                f"Set --config.data.views={len(views) - 1}."
             )
-        lacking = sorted({*range(data.views), CENTRE} - set(self.views))
+        lacking = sorted({*range(data.views), CENTRE} - set(views))
         if lacking:
             raise InputError(
                 f"{where} lacks the views {excerpt(lacking)} of 0 to {data.views - 1} and {CENTRE}, the evaluation "

@@ -81,7 +81,6 @@ def _by_size(found: Duplicates, most: int) -> tuple[list[tuple[int, ...]], list[
 
 def _joined(parts: Sequence[Examples]) -> Examples | None:
     """All examples as one set, to be compared; None where they have nothing that can be."""
-    owners = [(part, i) for part in parts for i in range(len(part))]
     whole = dataclasses.replace(
         parts[0],
         keys=[f"{p}/{key}" for p, part in enumerate(parts) for key in part.keys],
@@ -94,8 +93,10 @@ def _joined(parts: Sequence[Examples]) -> Examples | None:
         groups=None,
         pixels=None,
     )
-    if all(part.pixels is not None for part in parts):
-        return dataclasses.replace(whole, pixels=lambda i, side: owners[i][0].pixels(owners[i][1], side))
+    decoders = [part.pixels for part in parts if part.pixels is not None]
+    if len(decoders) == len(parts):
+        owners = [(decode, i) for decode, part in zip(decoders, parts, strict=True) for i in range(len(part))]
+        return dataclasses.replace(whole, pixels=lambda i, side: owners[i][0](owners[i][1], side))
     shared = [name for name, read in parts[0].inputs.items() if all(_alike(part, name, read) for part in parts)]
     if not shared:
         return None

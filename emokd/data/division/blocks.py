@@ -38,7 +38,7 @@ def find_blocks(examples: Examples, duplicates: Duplicates, grouped: bool) -> Bl
     strict = Ties(len(examples))
     members = defaultdict(list)
     if grouped:
-        for i, group in enumerate(examples.groups):
+        for i, group in enumerate(examples.require_groups()):
             members[str(group)].append(i)
     for same in (*duplicates.sets, *members.values()):
         strict.tie_all(same)

@@ -73,8 +73,9 @@ def check_folds(
 
 def leave_out(examples: Examples, duplicates: Duplicates, fold: int, keep_leaks: bool) -> tuple[np.ndarray, np.ndarray]:
     """The examples of the `fold`-th group, and those of the others."""
-    names = sort_groups(examples.groups)
-    inside = np.array([str(group) == names[fold] for group in examples.groups])
+    groups = examples.require_groups()
+    names = sort_groups(groups)
+    inside = np.array([str(group) == names[fold] for group in groups])
     logging.info(
         "%s: fold %d of 0 to %d: group %s is the test split.", examples.name, fold, len(names) - 1, names[fold]
     )

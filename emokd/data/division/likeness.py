@@ -62,7 +62,7 @@ def find_copies(examples: Examples, among: Sequence[int]) -> Likeness:
     if len(places) < 2:
         return Likeness()
     if examples.pixels is not None:
-        found = _find_pictures(examples, places)
+        found = _find_pictures(examples.name, examples.pixels, places)
     elif examples.inputs and all(isinstance(read, Rows) for read in examples.inputs.values()):
         found = _find_rows(examples, places)
     else:
@@ -74,9 +74,13 @@ def find_copies(examples: Examples, among: Sequence[int]) -> Likeness:
     return Likeness(named(found.same), named(found.near))
 
 
-def _find_pictures(examples: Examples, places: np.ndarray) -> Likeness:
+Decode = Callable[[int, int], np.ndarray]
+"""(example, least side) -> its picture, as `Examples.pixels`."""
+
+
+def _find_pictures(name: str, pixels: Decode, places: np.ndarray) -> Likeness:
     started = time.monotonic()
-    thumbnails = _each(examples, places, _thumbnail, f"{examples.name}: looking for copies of pictures")
+    thumbnails = _each(pixels, places, _thumbnail, f"{name}: looking for copies of pictures")
     seen = np.array([i for i, own in enumerate(thumbnails) if own is not None], np.int64)
     if len(seen) < 2:
         return Likeness()
@@ -91,21 +95,21 @@ def _find_pictures(examples: Examples, places: np.ndarray) -> Likeness:
     # Equal pixels have equal thumbnails, up to how a JPEG is reduced: only near copies and flat pictures can have them.
     asked = sorted({i for own in near for i in own} | set(seen[flat].tolist()))
     by_pixels = defaultdict(list)
-    digests = _each(examples, places[asked], _digest, f"{examples.name}: decoding near copies")
+    digests = _each(pixels, places[asked], _digest, f"{name}: decoding near copies")
     for i, digest in zip(asked, digests, strict=True):
         if digest is not None:
             by_pixels[digest].append(i)
     logging.info(
-        "%s: %d pictures were compared with each other in %.1f s.", examples.name, len(seen), time.monotonic() - started
+        "%s: %d pictures were compared with each other in %.1f s.", name, len(seen), time.monotonic() - started
     )
     return Likeness(tuple(tuple(own) for own in by_pixels.values() if len(own) > 1), tuple(near))
 
 
-def _each(examples: Examples, places: np.ndarray, ask: Callable, doing: str) -> list:
+def _each(pixels: Decode, places: np.ndarray, ask: Callable, doing: str) -> list:
     """What `ask` says of the picture at each place, None where it cannot be read; by several threads."""
 
     def piece(start: int) -> list:
-        return [ask(examples, int(i)) for i in places[start : start + _PIECE]]
+        return [ask(pixels, int(i)) for i in places[start : start + _PIECE]]
 
     found: list = []
     said = time.monotonic()
@@ -118,20 +122,20 @@ def _each(examples: Examples, places: np.ndarray, ask: Callable, doing: str) -> 
     return found
 
 
-def _thumbnail(examples: Examples, i: int) -> UInt8[np.ndarray, "16 16"] | None:
+def _thumbnail(pixels: Decode, i: int) -> UInt8[np.ndarray, "16 16"] | None:
     try:
-        pixels = examples.pixels(i, _DECODED)
+        picture = pixels(i, _DECODED)
     except InputError:  # told of, and counted, when it is read to be learned from
         return None
-    return cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 
-def _digest(examples: Examples, i: int) -> bytes | None:
+def _digest(pixels: Decode, i: int) -> bytes | None:
     try:
-        pixels = examples.pixels(i, 0)
+        picture = pixels(i, 0)
     except InputError:
         return None
-    return hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(str(picture.shape).encode() + picture.tobytes(), digest_size=16).digest()
 
 
 def _like(pictures: UInt8[np.ndarray, "N 16 16"]) -> Iterator[Int[np.ndarray, "P 2"]]:

@@ -100,9 +100,9 @@ def split(
         prescribed split, train or test, that has a single class of expression.
     """
     shares = _check_fractions(fractions)
-    prescribed = use_prescribed and examples.splits is not None
+    prescribed = examples.splits if use_prescribed else None
     grouped = (by_group or leave_one_group_out) and examples.groups is not None
-    check_folds(examples, folds, fold, leave_one_group_out, prescribed, grouped)
+    check_folds(examples, folds, fold, leave_one_group_out, prescribed is not None, grouped)
     if validation_is_test:
         shares = _without_validation(shares)
     if duplicates is None:
@@ -110,8 +110,8 @@ def split(
     report_duplicates(examples, duplicates)
     pool = _Pool(examples, duplicates, grouped)
     everything = np.arange(len(examples))
-    if prescribed:
-        parts, free = _prescribed(examples, duplicates, pool.blocks.near, keep_leaks)
+    if prescribed is not None:
+        parts, free = _prescribed(examples, prescribed, duplicates, pool.blocks.near, keep_leaks)
         if "train" in parts:
             parts |= pool.divide(parts["train"], _missing_shares(shares, parts), f"{seed}/carve")
         for name, more in (pool.divide(free, shares, f"{seed}/split") if len(free) else {}).items():
@@ -293,13 +293,19 @@ def _with_test_as_validation(examples: Examples, parts: Mapping[str, Examples]) 
 
 
 def _prescribed(
-    examples: Examples, duplicates: Duplicates, near: Sequence[Sequence[int]], keep_leaks: bool
+    examples: Examples,
+    prescribed: np.ndarray,
+    duplicates: Duplicates,
+    near: Sequence[Sequence[int]],
+    keep_leaks: bool,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The examples of each prescribed split, and those without one."""
-    names = [raw if raw == UNPRESCRIBED else normalise_split(raw) for raw in map(str, examples.splits)]
-    unknown = sorted({str(raw) for raw, name in zip(examples.splits, names, strict=True) if name is None})
+    raw = list(map(str, prescribed))
+    known = {own: own if own == UNPRESCRIBED else normalise_split(own) for own in raw}
+    unknown = sorted(own for own, name in known.items() if name is None)
     if unknown:
         raise InputError(f"{examples.name}: unknown prescribed splits {excerpt(unknown)}. Use {', '.join(SPLITS)}.")
+    names = [known[own] or UNPRESCRIBED for own in raw]
     leaks = set()
     for same in duplicates.sets:
         keeper = min((names[i] for i in same if names[i]), key=_CUT_ORDER.index, default=UNPRESCRIBED)

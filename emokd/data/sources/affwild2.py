@@ -131,7 +131,8 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
     track = _find_track(directory, task)
     videos: list[_Video] = []
     seen: dict[str, str] = {}
-    header, first = None, ""
+    header: tuple[str, ...] = ()
+    first = ""
     beyond: list[str] = []
     for split, folder in SPLITS.items():
         for path in sorted(glob.glob(os.path.join(glob.escape(track), folder, "*.txt"))):
@@ -140,7 +141,7 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
                 raise InputError(f"{path}: the video is also in {seen[name]}. Keep one of the two.")
             seen[name] = path
             names, lines = _read_lines(path)
-            if task == "expression" and header not in (None, names):
+            if task == "expression" and header not in ((), names):
                 raise InputError(
                     f"{path}, line 1: the classes are {', '.join(names)}, but in {first} {', '.join(header)}."
                 )
@@ -277,9 +278,10 @@ def _read_audio(
     i: int,
 ) -> Float[np.ndarray, "M T"]:
     v, end = places[i]
-    if sounds[v] is None:
+    sound = sounds[v]
+    if sound is None:
         return np.full((len(filters), 1 + (samples - WINDOW) // HOP), np.nan, np.float32)
-    path, samples_per_frame = sounds[v]
+    path, samples_per_frame = sound
     # Frame f is shown from f to f + 1 frames after the beginning: its middle counts.
     centre = round((end - middle + 0.5) * samples_per_frame)
     return log_mel(read_sound(path, centre - samples // 2, samples), filters)

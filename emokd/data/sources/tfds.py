@@ -218,10 +218,10 @@ def _ids(rows: Sequence[Mapping[str, Any]], feature: str) -> np.ndarray:
 
 def _affect(source: str, rows: Sequence[Mapping[str, Any]], options: Mapping) -> np.ndarray | None:
     """Valence and arousal, from the ends of their scale to -1 and 1."""
-    one, two = options.get("valence_arousal"), (options.get("valence"), options.get("arousal"))
-    if not one and not any(two):
+    one, two = options.get("valence_arousal"), [options[key] for key in ("valence", "arousal") if options.get(key)]
+    if not one and not two:
         return None
-    if (one and any(two)) or (not one and not all(two)):
+    if (one and two) or (not one and len(two) < 2):
         raise InputError(f"{source}: name config.data.options.valence and arousal both, or valence_arousal, a pair.")
     low, high = map(float, options.get("affect_range") or (-1.0, 1.0))
     values = np.array([row[one] if one else [row[name] for name in two] for row in rows], np.float64)

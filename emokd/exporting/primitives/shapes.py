@@ -107,7 +107,7 @@ def _reverse(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 def _pad(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     value, filling = walk.whole(inputs[0]), inputs[1]
     sides = equation.params["padding_config"]
-    if any(inner for _, _, inner in sides) or not filling.is_constant:
+    if any(inner for _, _, inner in sides) or filling.array is None:
         raise walk.unknown(equation, "pads between entries, or with what is not known")
     output = equation.outvars[0].aval
     pads = walk.integers([int(low) for low, _, _ in sides] + [int(high) for _, high, _ in sides])

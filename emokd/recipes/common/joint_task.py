@@ -11,7 +11,7 @@ from emokd.losses import affect
 from emokd.phase import Batch, Measure, Term
 from emokd.recipes.common.classification import CrossEntropy, create_cross_entropy
 from emokd.recipes.common.task import Task, accuracy, choose, joint_heads, targets
-from emokd.signals import Signals
+from emokd.signals import Output, Signals
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,12 +35,12 @@ class JointTask:
         terms = {}
         if "expression" in self.heads:
             labels, labelled = targets(batch)
-            values = self.cross_entropy(signals.logits, labels)
+            values = self.cross_entropy(signals.require("logits"), labels)
             terms[f"{name}/expression"] = Term(values, rows & labelled, share)
         if "valence_arousal" in self.heads:
             target, labelled = targets(batch, "valence_arousal")
             labelled = rows & labelled
-            values = self.affect_loss(signals.valence_arousal, target, mask=labelled)
+            values = self.affect_loss(signals.require("valence_arousal"), target, mask=labelled)
             terms[f"{name}/valence_arousal"] = Term(values, labelled, share)
         return terms
 
@@ -62,8 +62,8 @@ class JointTask:
           batch: the labels.
         """
 
-        def stacked(name: str) -> Float[Array, "B K C"]:
-            values = (jnp.where(rows[:, None], getattr(a, name), 0.0) for a, rows in zip(answers, known, strict=True))
+        def stacked(name: Output) -> Float[Array, "B K C"]:
+            values = (jnp.where(rows[:, None], a.require(name), 0.0) for a, rows in zip(answers, known, strict=True))
             return jnp.stack(list(values), axis=1)
 
         if "expression" in self.heads:
@@ -77,8 +77,8 @@ class JointTask:
         """
         if "expression" in self.heads:
             labels, labelled = targets(batch)
-            return jnp.where(rows & labelled, affect.cross_entropy(answer.logits, labels), jnp.nan)
-        errors = ((answer.valence_arousal - batch["valence_arousal"]) ** 2).sum(-1)
+            return jnp.where(rows & labelled, affect.cross_entropy(answer.require("logits"), labels), jnp.nan)
+        errors = ((answer.require("valence_arousal") - batch["valence_arousal"]) ** 2).sum(-1)
         return jnp.where(rows, errors, jnp.nan)
 
 

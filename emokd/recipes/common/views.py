@@ -66,4 +66,4 @@ def average_affect(signals: Signals, mirrored: Signals) -> Signals:
     """Valence and arousal averaged with the mirrored picture's, as EmoNet's evaluation does; the rest as it was."""
     if signals.valence_arousal is None:
         return signals
-    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.valence_arousal) / 2)
+    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.require("valence_arousal")) / 2)
