@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 
 from emokd import imports
-from emokd.configuration import config as configuration
+from emokd.configuration import flag
 from emokd.errors import InputError, nearest
 from emokd.reporting.provenance import command as command_line
 from emokd.training import distributed
@@ -182,7 +182,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         # ml_collections reports overrides that it cannot place with these.
         raise InputError(f"A --config override does not fit the configuration: {_one_line(str(error))}") from error
-    if configuration.is_missing():
+    if flag.is_missing():
         raise InputError("--config is missing: give --config=FILE, or --config=emokd:NAME; --list_configs names them.")
     return rest
 

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from emokd.configuration.config import duration
+from emokd.configuration.durations import duration
 from emokd.data.examples import Examples
 from emokd.data.prefetch import DeviceIterator
 from emokd.phase import Phase, Recipe, Tree

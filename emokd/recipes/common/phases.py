@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 import ml_collections
 from absl import logging
 
-from emokd.configuration.config import UNITS, duration
+from emokd.configuration.durations import UNITS, duration
 from emokd.configuration.schedules import learning_rate_schedule
 from emokd.errors import InputError
 from emokd.losses.affect import CORRELATIONS
