@@ -37,11 +37,6 @@ class Value:
     name: str = ""
     array: np.ndarray | None = None
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is known now."""
-        return self.array is not None
-
 
 Handler = Callable[["Walk", core.JaxprEqn, list[Value]], Value | list[Value]]
 

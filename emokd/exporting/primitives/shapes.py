@@ -30,7 +30,7 @@ def _respaced(walk: Walk, value: Value, shape: tuple) -> Value:
 
 def _repeats(value: Value, shape: tuple) -> tuple[tuple, list[float]] | None:
     """The map and the scales, where [B, H, h, W, w, C], equal along h and w, becomes [B, H * h, W * w, C]."""
-    if len(value.shape) != 6 or value.is_constant or len(shape) != 4:
+    if len(value.shape) != 6 or value.array is not None or len(shape) != 4:
         return None
     batch, height, h, width, w, channels = value.shape
     if value.held != (batch, height, 1, width, 1, channels) or shape != (batch, height * h, width * w, channels):
