@@ -55,7 +55,7 @@ class _Store:
     Attributes:
       root: the folder of all clips.
       suffix: the suffix of a clip's path.
-      example: what holds a clip's first frame, for messages.
+      example: the path of a clip's first frame as a pattern, for messages.
       numbers: path -> the numbers of the clip's frames.
       read: (path, numbers, size) -> the frames with these numbers.
     """
