@@ -168,7 +168,7 @@ def read_names(path: str, names: np.ndarray) -> list[str]:
     """Reads examples' names from an array of texts or whole numbers [N], in `names.normal` form; 3.0 becomes "3".
 
     Raises:
-      InputError: it is of another shape, no name, or a name is there twice.
+      InputError: the array has another shape, an entry is not a name, or a name is repeated.
     """
     if names.ndim != 1:
         raise InputError(f"{path}: the names of the examples have the shape {list(names.shape)}. Give a list of texts.")

@@ -18,7 +18,7 @@ from emokd.weights.mapping import TORCH, Names
 ROOT = "."
 """The key of a set whose names have no prefix."""
 DEPTH = 6
-"""How deep dicts are searched; limited because a dict in a file may contain itself."""
+"""Largest depth at which dicts are searched: a dict in a file may contain itself."""
 OPTIMISER = re.compile("optim|sched|scaler", re.IGNORECASE)
 PLAIN = {"", "state_dict", "model_state_dict", "model", "module", "_orig_mod"}
 """Usual parts of a prefix, whose removal is not logged."""

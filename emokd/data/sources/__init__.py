@@ -45,7 +45,7 @@ ANY = ("image_folder", "manifest", "feature_tables")
 """Formats rather than data sets: the directory decides which data set is read."""
 
 COMPOSED = {"combined": "combined"}
-"""Sets made of others, each of which lies in a place of its own."""
+"""Sets that combine others, each with a directory of its own."""
 
 TFDS = "tfds:"
 """What the name of a set of TensorFlow Datasets begins with."""

@@ -102,7 +102,7 @@ def load(name: str, directory: str | None, options: Mapping) -> Examples:
 
 
 def _find(name: str, directory: str | None) -> str:
-    """The folder of the newest version, or of the one that is asked for."""
+    """The folder of the newest version, or of the version that `name` gives."""
     path, _, version = name.partition(":")
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     place = root / path
