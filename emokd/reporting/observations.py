@@ -137,12 +137,12 @@ def draw_similarity(observations: Sequence[Observation]) -> bytes:
         teacher = observation.best_teacher
         if teacher is None or "student" not in observation.arrays:
             continue
-        theirs, own = observation.arrays[f"teacher/{teacher}"], observation.arrays["student"]
-        seen = np.isfinite(theirs).all(1) & np.isfinite(own).all(1)
-        rows = [i for i in by_label(observation.labels) if seen[i]]
+        teacher_features, student_features = observation.arrays[f"teacher/{teacher}"], observation.arrays["student"]
+        complete = np.isfinite(teacher_features).all(1) & np.isfinite(student_features).all(1)
+        rows = [i for i in by_label(observation.labels) if complete[i]]
         if len(rows) > 1:
             titles = (f"step {observation.step}: teacher {teacher}", "student")
-            matrices = (similarities(theirs[rows]), similarities(own[rows]))
+            matrices = (similarities(teacher_features[rows]), similarities(student_features[rows]))
             columns.append(figures.SimilarityColumn(titles, matrices, observation.labels[rows]))
     return figures.similarity(columns, observations[-1].classes) if columns else b""
 

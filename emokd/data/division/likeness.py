@@ -212,11 +212,11 @@ def _find_rows(examples: Examples, places: np.ndarray) -> Likeness:
     absent = values == _ABSENT
     near, same = Ties(n), Ties(n)
     for pairs in close_pairs(values.astype(np.float32), NEAR_ROW * math.sqrt(width)):
-        apart = np.abs(values[pairs[:, 0]] - values[pairs[:, 1]])
+        difference = np.abs(values[pairs[:, 0]] - values[pairs[:, 1]])
         # Columns that are absent from both rows do not count: rows that share few columns lie close by chance, too.
-        told = varied & ~(absent[pairs[:, 0]] & absent[pairs[:, 1]])
-        number = np.maximum(told.sum(1), 1)
-        gap = np.sqrt((np.maximum(apart - rounding, 0) ** 2).sum(1) / number)
+        counted = varied & ~(absent[pairs[:, 0]] & absent[pairs[:, 1]])
+        number = np.maximum(counted.sum(1), 1)
+        gap = np.sqrt((np.maximum(difference - rounding, 0) ** 2).sum(1) / number)
         by_chance = chance ** (1 / number)
         for ties, limit in ((near, NEAR_ROW), (same, SAME_ROW)):
             for pair in pairs[gap <= np.minimum(limit, by_chance)].tolist():
