@@ -122,7 +122,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
     path, text = workdir / "config.json", configuration.to_json(config)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:  # data may have moved, and `evaluate` must find them
+    if not path.exists() or path.read_text(encoding="utf-8") != text:  # data may have moved: `evaluate` must find them
         write_whole(path, text)
 
 
