@@ -68,7 +68,7 @@ def data() -> ConfigDict:
                 "by_group": True,  # groups (subjects, videos), where a set has them, are on one side
                 "use_prescribed": True,
                 "keep_leaks": False,  # keep what equals an example of a later prescribed split
-                "compare_copies": True,  # decode every picture once, to find copies in other bytes
+                "compare_copies": True,  # decode every picture once, to find duplicates in other bytes
                 "validation_is_test": False,  # the test split also picks the epoch: optimistic, see docs/data.md
             },
             "canvas": 160,  # pictures are stored as uint8 squares of this side

@@ -52,7 +52,8 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 
     Raises:
       InputError: the run there is of another configuration, whose differing keys are named; its configuration cannot
-        be read, or is gone while its results are there; or something else stands in a place that a run needs.
+        be read, or is gone while its results are there; or a path that a run writes is a folder instead of a file, or
+        the other way round.
     """
     for name, is_folder in (("checkpoints", True), ("student", True), ("metrics.jsonl", False), ("scores.json", False)):
         path = workdir / name

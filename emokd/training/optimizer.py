@@ -1,4 +1,4 @@
-"""The optimiser: one optax chain per parameter group; frozen groups keep their optimizer state."""
+"""The optimiser: one optax chain per parameter group; frozen groups keep their optimiser state."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Shards parameters and their optimizer state over the mesh's `fsdp` axis, by rules; the rest is replicated.
+"""Shards parameters and their optimiser state over the mesh's `fsdp` axis, by rules; the rest is replicated.
 
 A step gathers sharded parameters before the objective uses them, and scatters their gradients: the memory of
 parameters and moments is divided, the computation is not. That is fully sharded data parallelism (Rajbhandari et
@@ -95,7 +95,7 @@ def place_tree(tree: Tree, section: ml_collections.ConfigDict, name: str, mesh: 
 
 
 def place_optimizer(optimizer: Any, params: Tree, shardings: Tree, otherwise: NamedSharding) -> Any:
-    """Shardings for an optimizer state: what is kept for each parameter, such as moments, is sharded as the parameter.
+    """Shardings for an optimiser state: what is kept for each parameter, such as moments, is sharded as the parameter.
 
     A leaf belongs to a parameter where its path ends in the parameter's and the shapes are equal. The other leaves get
     `otherwise`.

@@ -1,7 +1,7 @@
 """On SIGTERM and Ctrl-C a run finishes its present step, saves and stops, so that nothing learnt is lost.
 
-So it is for runs of one process. With several, a process whose peer is gone waits for it inside a step and would never
-reach the step's end; there a signal ends the process at once, and the run goes on from its last checkpoint.
+This holds for runs of one process only. With several, a process whose peer is gone waits for it inside a step and would
+never reach the step's end; there a signal ends the process at once, and the run goes on from its last checkpoint.
 """
 
 import signal

@@ -187,7 +187,7 @@ def set_standardizers(stats: Tree, fitted: Mapping[str, Tree]) -> Tree:
 
 
 def drop(key: Array, batch: Batch, specs: Specs, rate: float) -> Bool[Array, "B M"] | None:
-    """Modality dropout: which modalities each example keeps, at least one of its own. None where the rate is 0."""
+    """Modality dropout: which modalities each example keeps, at least one that it has. None where the rate is 0."""
     if rate == 0 or len(specs) == 1:
         return None
     present = jnp.stack([is_present(batch[spec.input]) for spec in specs.values()], axis=1)
