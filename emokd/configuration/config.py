@@ -2,8 +2,8 @@
 
 A file gives a `ConfigDict`; `--config=FILE` or `--config=FILE:argument` loads it and `--config.key=value`
 changes it. A key that does not exist is an error that names the nearest one, with one exception: a duration
-may be given in another unit than the file's, one only (`--config.warmup_steps=10` where the file has
-`warmup_epochs`).
+may be given in another unit than the file's (`--config.warmup_steps=10` where the file has `warmup_epochs`), but in
+one unit only.
 """
 
 import json
@@ -30,7 +30,7 @@ UNITS: Mapping[str, type] = {"steps": int, "epochs": float, "examples": int, "pe
 
 
 NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
-"""Keys whose value is a configuration file, with its argument if it has one."""
+"""A pattern of the keys whose value is a configuration file, with its argument if it has one."""
 
 
 def define_config_flag(required: bool = True) -> flags.FlagHolder:
@@ -81,7 +81,7 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _check_settable(config: ml_collections.ConfigDict, key: str) -> None:
-    """Checks that ml_collections can read a value for the key from text: not for lists, nor None of no type."""
+    """Checks that ml_collections can parse a value for the key; it cannot for a list, nor for None without a type."""
     *path, name = key.split(".")
     section = _value(config, path)
     if "[" not in key and section.get_type(name) in (list, type(None)):
@@ -170,12 +170,12 @@ def overridden_keys(argv: Sequence[str]) -> list[str]:
 
 
 def adopt_unit(config: ml_collections.ConfigDict, key: str, given: Collection[str] = ()) -> None:
-    """Makes room for a duration in another unit than the configuration's: its own unit goes, this one comes.
+    """Replaces the key of a duration by one in another unit, so that this one can be set.
 
     Args:
       config: an unlocked configuration, changed in place where `key` is such a duration.
-      key: a dotted key, such as "optimizer.warmup_steps".
-      given: the dotted keys that are changed before this one.
+      key: a dotted key, such as "phases.head.warmup_steps".
+      given: the dotted keys that the user has set before this one.
 
     Raises:
       InputError: one of them is the same duration in another unit.
@@ -246,8 +246,8 @@ def duration(
       batch_size: examples in an optimiser step.
       total_steps: what `_percent` is a percentage of, or None where that has no meaning.
       section: the section's dotted key with a dot behind it, for messages: "config.phases.head.".
-      below: a number of steps that rounding does not reach from below, such as those of the phase that a warm-up
-        is a part of.
+      below: a limit that rounding does not reach: a duration of fewer steps stays below it, such as a warm-up below
+        the length of its phase.
 
     Returns:
       Steps: rounded for epochs and percentages, rounded up for examples, and at least 1 unless the
@@ -313,7 +313,7 @@ def locked(
 
 
 def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> list[str]:
-    """What `config` changes, one line "key: default -> value" for each key, sorted; "(absent)" where one has no key."""
+    """What `config` changes, one sorted line "key: default -> value" for each key; "(absent)" where one lacks it."""
     ours, theirs = dict(leaves(config)), dict(leaves(default))
 
     def shown(leaves, key):
@@ -325,8 +325,8 @@ def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) 
 def differing_keys(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> list[str]:
     """Dotted keys whose values differ or that only one of the two has, sorted.
 
-    Of a configuration file that they name only its name and argument count, not its folder, which may have moved: a
-    teacher that it trains has a run of its own, where each of its keys is compared.
+    Configuration files that they name are compared by name and argument, not by folder, which may have moved: a teacher
+    that such a file trains has a run of its own, where each of its keys is compared.
     """
     return _differing(*(dict(_without_folders(config)) for config in (a, b)))
 
@@ -343,9 +343,9 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def with_missing(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration with those keys of its sections that only `defaults` has.
+    """The configuration with the keys that `defaults` has and it lacks, section by section.
 
-    Durations are left alone, because one of their units is enough; so are sections that `config` does not have.
+    Units of durations are not added, because one of them is enough. A section that `config` lacks is added whole.
     """
     filled = ml_collections.ConfigDict(config, convert_dict=True)
     with filled.unlocked():
