@@ -2,8 +2,8 @@
 
 A file gives a `ConfigDict`; `--config=FILE` or `--config=FILE:argument` loads it and `--config.key=value`
 changes it. A key that does not exist is an error that names the nearest one, with one exception: a duration
-may be given in another unit than the file's, one only (`--config.warmup_steps=10` where the file has
-`warmup_epochs`).
+may be given in another unit than the file's (`--config.warmup_steps=10` where the file has `warmup_epochs`), but in
+one unit only.
 """
 
 import json
@@ -22,7 +22,7 @@ from emokd.configuration.places import absent, anchor, find, parse, running
 from emokd.errors import InputError, excerpt, nearest
 
 NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
-"""Keys whose value is a configuration file, with its argument if it has one."""
+"""A pattern of the keys whose value is a configuration file, with its argument if it has one."""
 
 
 def anchored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -152,7 +152,7 @@ def locked(
 
 
 def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> list[str]:
-    """What `config` changes, one line "key: default -> value" for each key, sorted; "(absent)" where one has no key."""
+    """What `config` changes, one sorted line "key: default -> value" for each key; "(absent)" where one lacks it."""
     ours, theirs = dict(leaves(config)), dict(leaves(default))
 
     def shown(leaves, key):
@@ -164,8 +164,8 @@ def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) 
 def differing_keys(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> list[str]:
     """Dotted keys whose values differ or that only one of the two has, sorted.
 
-    Of a configuration file that they name only its name and argument count, not its folder, which may have moved: a
-    teacher that it trains has a run of its own, where each of its keys is compared.
+    Configuration files that they name are compared by name and argument, not by folder, which may have moved: a teacher
+    that such a file trains has a run of its own, where each of its keys is compared.
     """
     return _differing(*(dict(_without_folders(config)) for config in (a, b)))
 
@@ -182,9 +182,9 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def with_missing(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration with those keys of its sections that only `defaults` has.
+    """The configuration with the keys that `defaults` has and it lacks, section by section.
 
-    Durations are left alone, because one of their units is enough; so are sections that `config` does not have.
+    Units of durations are not added, because one of them is enough. A section that `config` lacks is added whole.
     """
     filled = ml_collections.ConfigDict(config, convert_dict=True)
     with filled.unlocked():

@@ -12,12 +12,12 @@ UNITS: Mapping[str, type] = {"steps": int, "epochs": float, "examples": int, "pe
 
 
 def adopt_unit(config: ml_collections.ConfigDict, key: str, given: Collection[str] = ()) -> None:
-    """Makes room for a duration in another unit than the configuration's: its own unit goes, this one comes.
+    """Replaces the key of a duration by one in another unit, so that this one can be set.
 
     Args:
       config: an unlocked configuration, changed in place where `key` is such a duration.
-      key: a dotted key, such as "optimizer.warmup_steps".
-      given: the dotted keys that are changed before this one.
+      key: a dotted key, such as "phases.head.warmup_steps".
+      given: the dotted keys that the user has set before this one.
 
     Raises:
       InputError: one of them is the same duration in another unit.
@@ -62,8 +62,8 @@ def duration(
       batch_size: examples in an optimiser step.
       total_steps: what `_percent` is a percentage of, or None where that has no meaning.
       section: the section's dotted key with a dot behind it, for messages: "config.phases.head.".
-      below: a number of steps that rounding does not reach from below, such as those of the phase that a warm-up
-        is a part of.
+      below: a limit that rounding does not reach: a duration of fewer steps stays below it, such as a warm-up below
+        the length of its phase.
 
     Returns:
       Steps: rounded for epochs and percentages, rounded up for examples, and at least 1 unless the

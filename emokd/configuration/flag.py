@@ -62,7 +62,7 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _check_settable(config: ml_collections.ConfigDict, key: str) -> None:
-    """Checks that ml_collections can read a value for the key from text: not for lists, nor None of no type."""
+    """Checks that ml_collections can parse a value for the key; it cannot for a list, nor for None without a type."""
     *path, name = key.split(".")
     section = config
     for part in path:

@@ -12,7 +12,7 @@ STUDIES = "emokd:studies/"
 
 
 def list_configurations() -> str:
-    """One line for each of emokd's own configurations: its name, and the first line of its docstring. None is run."""
+    """A line for each of emokd's own configurations: its name and its docstring's first line; no file is run."""
     lines = {
         name: (ast.get_docstring(ast.parse(file.read_bytes())) or "").splitlines()[0]
         for name, file in own_configurations().items()

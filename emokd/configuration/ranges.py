@@ -1,4 +1,4 @@
-"""The numbers that a configuration may hold: every one is finite, and those of a known meaning lie in an interval."""
+"""The numbers that a configuration may hold: all are finite, and those of the keys in `RANGES` lie in an interval."""
 
 import fnmatch
 import math

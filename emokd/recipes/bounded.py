@@ -8,7 +8,7 @@ EmoNet (Toisoul et al., Nature Machine Intelligence 2021) taught to light networ
 The formula is the paper's; nu = 0.5 is Chen et al.'s; T = 4, alpha = 0.5 and margin 0 are ours, and each is a switch.
 With several teachers the terms that have a teacher in them are weighted per example by `config.weighting`. [ours]
 
-    head       the new heads learn on the resting backbone    (for imported weights; off by default)
+    head       the new heads learn on the frozen backbone     (for imported weights; off by default)
     distill    the whole student learns from labels and teachers
 """
 
@@ -92,10 +92,10 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
 
 @dataclasses.dataclass(frozen=True)
 class Lesson:
-    """What one teacher has to say about this data.
+    """What one teacher teaches on this data.
 
     Attributes:
-      classes: the place among the teacher's logits of each of the data's expressions; None if it knows none.
+      classes: for each of the data's expressions its index among the teacher's logits; None if it has no such logits.
       soft_targets: whether its logits are imitated.
       bound: whether its valence and arousal bound the student's.
     """
@@ -107,7 +107,7 @@ class Lesson:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bounded:
-    """The method with all that a configuration decides.
+    """The method, with everything that the configuration decides.
 
     Attributes:
       config: the run's configuration.
@@ -115,7 +115,7 @@ class Bounded:
       student: the network that learns.
       teachers: all of them frozen.
       lessons: what each teacher teaches, by name.
-      draw_views: a batch's augmented views.
+      draw_views: draws a batch's augmented views.
       cross_entropy: the loss of expressions.
     """
 
@@ -138,11 +138,11 @@ class Bounded:
         return features_of_frozen(self.teachers, constants, batch, view)
 
     def head(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: labels and teachers; the backbone and its statistics rest."""
+        """Objective: labels and teachers; the backbone and its statistics are frozen."""
         return self._learn(params, stats, constants, batch, context.key, train=False)
 
     def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: labels and teachers. A backbone that rests keeps its BatchNorm statistics."""
+        """Objective: labels and teachers. A frozen backbone keeps its BatchNorm statistics."""
         train = self.config.backbone_multiplier > 0
         return self._learn(params, stats, constants, batch, context.key, train=train)
 
@@ -178,10 +178,10 @@ class Bounded:
     def label_terms(
         self, signals: Signals, batch: Batch, key: Array
     ) -> tuple[dict[str, Term], dict[str, Array | Measure]]:
-        """What the labels say; with nothing from teachers it is the paper's baseline.
+        """The losses of the labels; without any of teachers they are the paper's baseline.
 
         Returns:
-          The terms, each the mean over the rows with its label (valence, arousal or both); and the metrics.
+          (terms, each the mean over the rows with its label: for the last valence, arousal or both; metrics)
         """
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
@@ -239,7 +239,10 @@ class Bounded:
         return signals.replace(logits=signals.require("logits")[:, jnp.array(classes)])
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
-        """The student's and the teachers' signals for the evaluation view; affect with the mirrored one's on demand."""
+        """The student's and the teachers' signals for the evaluation view.
+
+        With `config.mirror` valence and arousal are averaged with those of the mirrored view.
+        """
 
         def look(batch: Batch, view: View) -> dict[str, Signals]:
             own, _ = self.student.signals(params["student"], stats["student"], batch, view)
@@ -249,7 +252,7 @@ class Bounded:
         straight = look(batch, centre_views(rows))
         if not self.config.mirror:
             return straight
-        # No cache holds the mirrored picture. Nor does a file of answers, which stand for it as they are.
+        # No cache holds the mirrored picture, so networks run on it; answers from a file stand for both pictures.
         cached = {f"features/{t.name}" for t in self.teachers if t.network}
         live = {name: values for name, values in batch.items() if name not in cached}
         mirrored = look(live, centre_views(rows, mirrored=True))
@@ -265,7 +268,7 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
 
 
 def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Task, heads: Mapping[str, int]) -> Lesson:
-    """What the teacher can teach here.
+    """What the teacher can teach on this data.
 
     Raises:
       InputError: it has no weights, no output that the data has a target for, or not all of the data's classes.
@@ -301,7 +304,7 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
 
 
 def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
-    """1 where the student's squared error of what is labelled is below the teacher's, else 0."""
+    """1 where the student's squared error in labelled valence and arousal is below the teacher's, else 0."""
     labelled = has_value(target)
     answers = (s.require("valence_arousal") for s in (signals, theirs))
     own, other = (jnp.where(labelled, answer - target, 0.0) ** 2 for answer in answers)

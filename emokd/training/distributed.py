@@ -1,8 +1,8 @@
 """Several processes as one run: they find each other by environment variables and join through `jax.distributed`.
 
-EMOKD_COORDINATOR=HOST:PORT, EMOKD_PROCESSES=N and EMOKD_PROCESS=I say it outright: process 0 listens at the address,
-the others call there. EMOKD_DISTRIBUTED=auto asks JAX, which knows Slurm, Open MPI and TPU pods. Without any of them a
-process runs alone.
+EMOKD_COORDINATOR=HOST:PORT, EMOKD_PROCESSES=N and EMOKD_PROCESS=I name the processes explicitly: process 0 listens at
+the address, and the others connect to it. EMOKD_DISTRIBUTED=auto lets JAX detect them, under Slurm, Open MPI or on TPU
+pods. Without any of these variables a process runs alone.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ MODE = "EMOKD_DISTRIBUTED"
 JOIN_SECONDS = 300
 """How long a process waits for the others when it starts."""
 LEAVE_SECONDS = 60
-"""How long a process that ends waits for the others; after an error of its own they may never come."""
+"""How long a process waits for the others when it ends; if it ends by an error, they may never come."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """Which processes are to be one run.
+    """The processes that make up a run.
 
     Attributes:
       coordinator: "host:port" of process 0.
@@ -40,13 +40,13 @@ class Processes:
 
 
 def requested(environment: Mapping[str, str]) -> Processes | Literal["auto"] | None:
-    """What the environment asks for; None for one process alone. A variable that is empty counts as unset.
+    """Reads the environment variables; None means one process alone. A variable that is empty counts as unset.
 
     Returns:
       The processes; "auto" to let JAX find them; or None.
 
     Raises:
-      InputError: a variable is missing, is no number or out of range, or two ways are asked for at once.
+      InputError: a variable is missing, no number or out of range, or both the explicit variables and auto are set.
     """
     given = {name: environment[name] for name in EXPLICIT if environment.get(name)}
     mode = environment.get(MODE, "")
@@ -133,10 +133,10 @@ def _first_line(error: Exception) -> str:
 
 
 def together(name: str) -> None:
-    """Returns when every process has come here; at once where there is one.
+    """A barrier: returns when every process has reached it; at once where there is one process.
 
     Args:
-      name: of the place, the same in every process.
+      name: of the barrier, the same in every process.
     """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
@@ -145,7 +145,7 @@ def together(name: str) -> None:
 
 
 def agreed(decision: bool) -> bool:
-    """What process 0 decided, in every process."""
+    """Process 0's decision, in every process."""
     if jax.process_count() == 1:
         return decision
     from jax.experimental import multihost_utils
@@ -155,10 +155,10 @@ def agreed(decision: bool) -> bool:
 
 
 def in_first_process(action: Callable[[], None]) -> None:
-    """Does something in process 0 alone; where it is refused there, it is refused in all.
+    """Runs `action` in process 0 alone; an InputError there stops every process.
 
     Raises:
-      InputError: as `action`, in process 0; elsewhere it says to look there.
+      InputError: in process 0 that of `action`; elsewhere one that refers to it.
     """
     refused = None
     if jax.process_index() == 0:

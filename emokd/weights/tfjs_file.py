@@ -24,14 +24,14 @@ AGAIN = "Fetch the manifest and all its files again, from one place."
 def read_tfjs(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads the arrays of a `...-weights_manifest.json`, or of a `model.json` with a "weightsManifest".
 
-    Integers that stand for floating point (quantised weights) become float32: value * scale + min of their array.
+    Quantised weights (integers) become float32: value * scale + min, with their array's scale and min.
 
     Returns:
       Arrays by name, in TensorFlow's order of axes.
 
     Raises:
-      InputError: it is no such manifest, a shard is missing or not as long as the manifest says, or an array has a
-        type that is not known. Sizes are checked before anything is read.
+      InputError: it is no such manifest, a shard is missing or not as long as the manifest says, or an array has an
+        unknown type. Sizes are checked before anything is read.
     """
     arrays: dict[str, np.ndarray] = {}
     for number, group in enumerate(_groups(path)):
@@ -47,7 +47,7 @@ def read_tfjs(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def shards_of(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files of bytes that a manifest names; it has been read before."""
+    """The paths of a manifest's shards. The manifest must have been checked by `read_tfjs` before."""
     return [path.parent / name for group in _groups(path) for name in group["paths"]]
 
 

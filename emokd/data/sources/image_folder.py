@@ -81,7 +81,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _class_folders(name: str, files: Files, depth: int) -> list[str]:
-    """The classes that folders name, sorted, in normal form."""
+    """The names of the class folders in normal form, sorted."""
     spellings: dict[str, dict[str, str]] = {}
     for folder in files.directories:
         parts = _parts(folder)
