@@ -42,9 +42,9 @@ def teacher_bound(
     student, teacher, target = as_floats(student, lax.stop_gradient(teacher), target)
     labelled = has_value(target) & check_rows(mask, student.shape[0])[:, None]
     target = jnp.where(labelled, target, 0.0)
-    own = jnp.where(labelled, student - target, 0.0) ** 2
-    theirs = jnp.where(labelled, teacher - target, 0.0) ** 2
+    student_error = jnp.where(labelled, student - target, 0.0) ** 2
+    teacher_error = jnp.where(labelled, teacher - target, 0.0) ** 2
     if joint:
-        own, theirs = own.sum(-1, keepdims=True), theirs.sum(-1, keepdims=True)
-    worse = lax.stop_gradient(own + margin > theirs)
-    return jnp.where(worse, own, 0.0).sum(-1)
+        student_error, teacher_error = student_error.sum(-1, keepdims=True), teacher_error.sum(-1, keepdims=True)
+    worse = lax.stop_gradient(student_error + margin > teacher_error)
+    return jnp.where(worse, student_error, 0.0).sum(-1)

@@ -161,8 +161,8 @@ def centroid_distance(
     similarities_s, similarities_t, mask = _both(student, teacher, mask)
     count = jnp.maximum(mask.sum(), 1).astype(similarities_s.dtype)
     square = (((similarities_t - similarities_s).sum(0) / count) ** 2).sum()
-    apart = square != 0  # not `> 0`, which would take a NaN for equality
-    distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
+    differs = square != 0  # not `> 0`, which would take a NaN for equality
+    distance = jnp.where(differs, jnp.sqrt(jnp.where(differs, square, 1.0)), 0.0)
     return jnp.where(mask, distance, 0.0)
 
 

@@ -32,9 +32,9 @@ def where_unlabelled(labelled: Weighting, unlabelled: Weighting) -> Weighting:
         has_label = has_class(given.labels)
         first = {**evidence, "mask": given.mask & has_label}
         second = {**evidence, "mask": given.mask & ~has_label}
-        ours, labelled_state = labelled.update(updates, state.labelled, params, **first)
-        theirs, unlabelled_state = unlabelled.update(updates, state.unlabelled, params, **second)
-        return jnp.where(has_label[:, None], ours, theirs), SplitState(labelled_state, unlabelled_state)
+        with_label, labelled_state = labelled.update(updates, state.labelled, params, **first)
+        without_label, unlabelled_state = unlabelled.update(updates, state.unlabelled, params, **second)
+        return jnp.where(has_label[:, None], with_label, without_label), SplitState(labelled_state, unlabelled_state)
 
     return Weighting(
         lambda params: SplitState(labelled.init(params), unlabelled.init(params)),
