@@ -28,7 +28,7 @@ TRACE = flags.DEFINE_string("trace", None, "Folder for a profile of some steps o
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    jax.config.update("jax_enable_compilation_cache", False)  # a program read from the cache has no time to compile
+    jax.config.update("jax_enable_compilation_cache", False)  # a cached program would have no compile time to measure
     trace = pathlib.Path(TRACE.value) if TRACE.value else None
     results = benchmark(CONFIG.value, data=DATA.value, rule=Rule(WARMUP.value, STEPS.value), trace=trace)
     print(page.tables(results))

@@ -17,7 +17,7 @@ _trusted: set[str] = set()
 
 
 def is_path(name: object) -> bool:
-    """Whether a name is an import path."""
+    """Whether a name has the form of an import path."""
     return isinstance(name, str) and _PATH.fullmatch(name) is not None
 
 
@@ -29,7 +29,7 @@ def trust(values: Any) -> None:
     """
     if is_path(values):
         _trusted.add(values)
-    elif hasattr(values, "values"):  # a ConfigDict is no Mapping
+    elif hasattr(values, "values"):  # not isinstance: a ConfigDict is no Mapping
         trust(tuple(values.values()))
     elif isinstance(values, list | tuple):
         for value in values:
@@ -39,7 +39,7 @@ def trust(values: Any) -> None:
 def load(path: str, what: str) -> Callable[..., Any]:
     """Imports the function or class that an import path names.
 
-    Modules are looked for as in any Python program: in the working directory of a command, and among what is installed.
+    Modules are searched as in any Python program: in the working directory of a command, and among installed packages.
 
     Args:
       path: "package.module:function".

@@ -8,7 +8,7 @@ UNLABELLED = -1
 """The class id of an example without a label. Any negative id counts as none; valence and arousal use NaN."""
 
 Labels = Int[Any, " N"] | Float[Any, "N C"]
-"""Class ids, or distributions of votes."""
+"""Class ids [N], or distributions of votes [N, C]."""
 
 
 def has_class(labels: Labels) -> Bool[Any, " N"]:
@@ -20,7 +20,7 @@ def has_class(labels: Labels) -> Bool[Any, " N"]:
 
 
 def class_ids(labels: Labels) -> Int[Any, " N"]:
-    """The class of each example, UNLABELLED where it has none; of votes the most voted, the lowest id among equals."""
+    """The class id of each example, UNLABELLED where it has none; of votes the most voted, the lowest id among ties."""
     ids = labels if labels.ndim == 1 else labels.argmax(-1)
     return labels.__array_namespace__().where(has_class(labels), ids, UNLABELLED)
 
@@ -31,5 +31,5 @@ def has_value(targets: Float[Any, "..."]) -> Bool[Any, "..."]:
 
 
 def has_any_value(targets: Shaped[Any, "N H"]) -> Bool[Any, " N"]:
-    """Which examples have a label of valence, of arousal, or of both."""
+    """Which examples have at least one label among the H values, such as valence or arousal."""
     return has_value(targets).any(-1)

@@ -1,4 +1,4 @@
-"""Phase, Recipe, Objective: how a recipe tells the trainer what is taught, to which parameters, for how long."""
+"""Phase, Recipe and Objective: how a recipe tells the trainer what to minimise, over which parameters, for how long."""
 
 import dataclasses
 import re
@@ -34,7 +34,7 @@ class Term:
 
     @property
     def cotangent(self) -> Float[Array, " B"]:
-        """d total / d values: the coefficient over the number of examples that count."""
+        """d total / d values: the coefficient divided by the number of examples that count; 0 on other rows."""
         rows = self.rows.astype(self.values.dtype)
         return self.coefficient * rows / jnp.maximum(rows.sum(), 1.0)
 
@@ -42,7 +42,7 @@ class Term:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TeacherTerm:
-    """One per-example, per-teacher loss that only some of the weighed examples have.
+    """A per-example, per-teacher loss that only some of the weighted examples have.
 
     Attributes:
       values: the loss of each example under each teacher, its coefficient included, [B, K].
@@ -53,7 +53,7 @@ class TeacherTerm:
     rows: Bool[Array, " B"]
 
     def cotangent(self, weights: Float[Array, "B K"]) -> Float[Array, "B K"]:
-        """d total / d values: the teachers' weights over the number of examples that have the loss, as for a Term."""
+        """d total / d values: the teachers' weights divided by the number of examples that have the loss."""
         rows = self.rows.astype(weights.dtype)
         return weights * rows[:, None] / jnp.maximum(rows.sum(), 1.0)
 
@@ -123,10 +123,10 @@ class Context:
 
 
 class Objective(Protocol):
-    """What a phase minimises; pure."""
+    """What a phase minimises: a pure function."""
 
     def __call__(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context, /) -> Outcome:
-        """The losses of each example of a batch, and the statistics after it."""
+        """Computes the losses of each example of a batch, and the new statistics."""
 
 
 class Prepare(Protocol):
@@ -145,7 +145,7 @@ class Phase:
       objective: what is minimised.
       learns: learning-rate multiplier of each group that learns; the other groups are frozen.
       steps: length in optimiser steps; a run may stop it early.
-      learning_rate: schedule over the phase's own steps, from 0.
+      learning_rate: schedule over the phase's steps, counted from 0.
       scored: whether the student can be scored on the emotion task during this phase, so that its
         checkpoints compete for "best".
       data: which stream it reads: "labelled", or "all" for the labelled and the extra examples.
@@ -197,8 +197,8 @@ class Recipe:
       teachers: names, in the order of the weighting's columns.
       weighting: the [B, K] chain, or None for recipes without teachers.
       extract: (params, stats) -> (params, stats) of the student alone.
-      student_spec: what `weights.model_folder` needs to store the student.
-      frozen_features: the features that a teacher cache stores; None where no teacher is frozen.
+      student_spec: the student's architecture, as `weights.model_folder` stores it.
+      frozen_features: computes the features that a teacher cache stores; None where no teacher is frozen.
       observe: (params, stats, constants, batch) -> arrays by name, a row for each example, that
         `reporting.observations` can draw; called at evaluations, for a few fixed examples. None: nothing is drawn.
       variants: names of the predictions that are neither the student's nor a teacher's, such as those of either
@@ -240,7 +240,7 @@ def path_string(path: Sequence[Any]) -> str:
 
 
 def label_parameters(params: Tree, groups: Mapping[str, str]) -> Tree:
-    """A tree like `params` holding each parameter's group.
+    """A tree like `params` that holds the name of each parameter's group.
 
     Raises:
       InputError: a parameter is in no group or in several; all of them are named.

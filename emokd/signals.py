@@ -1,4 +1,4 @@
-"""Signals: what any network, teacher or student, gives for a batch."""
+"""Signals: the outputs of any network, teacher or student, for a batch."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Output = Literal["features", "logits", "valence_arousal"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Signals:
-    """Outputs of a network for a batch of B examples. What a network does not give is None, never zeros.
+    """Outputs of a network for a batch of B examples. An output that the network does not have is None, never zeros.
 
     Attributes:
       features: the pooled representation that the heads read, [B, D].

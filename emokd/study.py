@@ -2,9 +2,9 @@
 
     python -m emokd.study --config=configs/studies/weighting.py --workdir=runs/weighting [--only=a,b] [--list]
 
-Run again, it reads what is finished and goes on with the rest. `results.csv` and `table.md` in the workdir are
-rewritten after every run; the runs themselves are ordinary workdirs under `runs/<variant>/seed<seed>`,
-in a study with folds `runs/<variant>/seed<seed>/fold<fold>`.
+The same command continues a study: it reads the finished runs and does the others. `results.csv` and `table.md` in the
+workdir are rewritten after every run. Each run has an ordinary workdir, `runs/<variant>/seed<seed>`, in a study with
+folds `runs/<variant>/seed<seed>/fold<fold>`.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Primitives that treat every entry alike."""
+"""Elementwise primitives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from jax.extend import core
 
 from emokd.exporting.walk import Handler, Value, Walk, constant
 
-# ONNX's names; comparisons give booleans, as JAX's do.
+# ONNX's names; its comparisons return booleans, as JAX's do.
 PLAIN = {
     "add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow",
     "neg": "Neg", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": "Tanh", "erf": "Erf", "abs": "Abs",
@@ -19,14 +19,14 @@ PLAIN = {
 
 
 def joint(held: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """What arrays of these shapes broadcast to."""
+    """The shape that arrays of these shapes broadcast to."""
     rank = max(map(len, held))
     padded = [(1,) * (rank - len(shape)) + shape for shape in held]
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
 def apply(walk: Walk, op: str, inputs: list[Value], output: Any) -> Value:
-    """An elementwise operator whose output is no larger than its inputs as they are held."""
+    """Adds an elementwise operator on the inputs before their deferred broadcasts, so that its output stays small."""
     return walk.emit(op, inputs, output.shape, output.dtype, joint([value.held for value in inputs]))
 
 
@@ -49,7 +49,7 @@ def _same(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 
 def _not_equal(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     output = equation.outvars[0].aval
-    if inputs[0] is inputs[1] and np.issubdtype(inputs[0].dtype, np.floating):  # how JAX asks for NaN
+    if inputs[0] is inputs[1] and np.issubdtype(inputs[0].dtype, np.floating):  # JAX's isnan is x != x
         return apply(walk, "IsNaN", inputs[:1], output)
     return apply(walk, "Not", [apply(walk, "Equal", inputs, output)], output)
 

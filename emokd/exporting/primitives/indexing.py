@@ -1,4 +1,4 @@
-"""Gathers at places that are known: slices and columns, which JAX writes as gathers where the batch is a symbol."""
+"""Gathers at constant indices: slices and columns, which JAX traces as gathers where the batch size is symbolic."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def _gather(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
         shape = tuple(sizes[axis] if axis in ranges else size for axis, size in enumerate(value.shape))
         return walk.reshape(cut(walk, value, shape, ranges), output.shape)
     columns = {axis: places[..., i] for i, axis in enumerate(axes)}
-    # Axes along which the same block is taken everywhere are cut first.
+    # Axes along which every index takes the same block are sliced first.
     fixed = {
         axis: (int(column.flat[0]), int(column.flat[0]) + int(sizes[axis]), 1)
         for axis, column in columns.items()

@@ -1,4 +1,4 @@
-"""Convolutions and products of matrices."""
+"""Convolutions and matrix products."""
 
 import string
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def _convolution(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Va
 
 
 def _dot(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
-    """As Linear where the right side is a constant matrix, as MatMul where it can be, else as Einsum."""
+    """Adds Linear where the right side is a constant matrix, MatMul where the axes allow it, else Einsum."""
     (left_sum, right_sum), (left_batch, right_batch) = equation.params["dimension_numbers"]
     left, right = map(walk.whole, inputs)
     output = equation.outvars[0].aval

@@ -1,4 +1,4 @@
-"""Primitives that move entries without changing them."""
+"""Primitives that rearrange entries without changing their values."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ def _reshape(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
             coordinate_transformation_mode="asymmetric",
         )  # fmt: skip
     held = [size for size in value.held if size != 1]
-    if held == [size for size in shape if size != 1]:  # axes of size 1 come or go: what is broadcast may stay small
+    if held == [size for size in shape if size != 1]:  # only axes of size 1 change, so broadcasts stay deferred
         return _respaced(walk, value, shape)
     return walk.reshape(value, shape)
 
@@ -78,7 +78,7 @@ def _split(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> list[Val
 
 
 def cut(walk: Walk, value: Value, shape: tuple, ranges: Mapping[int, tuple[int, int, int]]) -> Value:
-    """The entries from start to end in steps, along some axes of a value that is whole."""
+    """Adds a Slice from start to end in steps, along some axes of a value without deferred broadcasts."""
     if not ranges:
         return value
     starts, ends, steps = (walk.integers(column) for column in zip(*ranges.values(), strict=True))

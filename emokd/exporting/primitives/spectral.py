@@ -1,4 +1,4 @@
-"""Fourier transforms of real traces, as products with cosines and sines."""
+"""Fourier transforms of real traces, as matrix products with cosines and sines."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from jax.extend import core
 from emokd.exporting.primitives import shapes
 from emokd.exporting.walk import Handler, Value, Walk
 
-_REAL_TO_COMPLEX = 2  # what `lax.FftType.RFFT` is
+_REAL_TO_COMPLEX = 2  # the value of `lax.FftType.RFFT`
 
 
 @dataclasses.dataclass(frozen=True)
