@@ -222,9 +222,14 @@ def from_json(text: str) -> ml_collections.ConfigDict:
         raise InputError(
             f"The stored configuration is not JSON (line {error.lineno}: {error.msg}); was it cut off?"
         ) from error
+    except RecursionError as error:
+        raise InputError("The stored configuration has brackets in brackets without end.") from error
     if not isinstance(values, dict):
         raise InputError(f"The stored configuration is a JSON {type(values).__name__}, not an object.")
-    return ml_collections.ConfigDict(_tuples(values)).lock()
+    try:
+        return ml_collections.ConfigDict(_tuples(values)).lock()
+    except ValueError as error:  # a key with a dot
+        raise InputError(f"The stored configuration cannot be one: {error}") from error
 
 
 def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

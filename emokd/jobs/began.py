@@ -51,6 +51,10 @@ _READING = ("teachers", "student", "modalities")
 """Sections of a configuration whose texts may be paths of files that the run reads."""
 
 
+_STARTED = ("student", "scores")
+"""What is compared of the run that this one starts from."""
+
+
 def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], extra: Examples | None) -> Record:
     """The record of a run that would begin now.
 
@@ -155,9 +159,39 @@ def read(workdir: pathlib.Path) -> Record | None:
         return None
     remedy = "Restore it, or remove it: then nobody knows what the run began with, and nothing is compared."
     record = read_json(path, remedy)
-    if not isinstance(record.get("sets"), dict) or not isinstance(record.get("accepted"), list):
+    if not _is_whole(record):
         raise InputError(f"{path} does not say what the run began with. {remedy}")
     return record
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether a record has what is compared, each part of its kind; contents came with a later emokd."""
+
+    def is_set(part: object) -> bool:
+        return (
+            isinstance(part, dict)
+            and _are_texts(part.get("keys"))
+            and isinstance(part.get("columns"), dict)
+            and _are_texts([*part["columns"].values(), part.get("checksums", "")])
+        )
+
+    sections = [record.get(name) for name in ("config", "sets", "classes", "files", "trained")]
+    if not all(isinstance(section, dict) for section in sections):
+        return False
+    accepted, start = record.get("accepted"), record.get("start_from")
+    return (
+        all(map(is_set, record["sets"].values()))
+        and all(map(_are_texts, record["classes"].values()))
+        and _are_texts(list(record["files"].values()))
+        and all(isinstance(values, dict) for values in record["trained"].values())
+        and isinstance(accepted, list)
+        and all(isinstance(entry, dict) and _are_texts(entry.get("changes")) for entry in accepted)
+        and (not start or isinstance(start, dict) and _are_texts([start.get(n) for n in ("folder", *_STARTED)]))
+    )
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def write(workdir: pathlib.Path, record: Record) -> None:
@@ -254,7 +288,7 @@ def differences(was: Record, now: Record) -> list[str]:
             if keys:
                 found.append(f"{key} is another configuration: {excerpt(keys)}")
     start, started = was.get("start_from"), now.get("start_from")
-    if start and started and any(started[part] and start[part] != started[part] for part in ("student", "scores")):
+    if start and started and any(started[part] and start[part] != started[part] for part in _STARTED):
         found.append(f"config.start_from: {started['folder']} holds another run")
     if was.get("devices") and now.get("devices") and was["devices"] != now["devices"]:
         found.append(

@@ -74,9 +74,9 @@ def owner(folder: pathlib.Path) -> dict:
     """Who holds the lock, or held it and was killed: `host`, `process`, `since`; empty where that is not recorded."""
     try:
         found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and {"host", "process", "since"} <= found.keys() else {}
 
 
 def _make(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Collection
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -20,7 +21,7 @@ from emokd.errors import InputError, excerpt
 from emokd.jobs.workdir import RECORD, read_config
 from emokd.phase import Recipe, Tree, path_string
 from emokd.recipes.common.phases import takes_part
-from emokd.training import checksums
+from emokd.training import checksums, evaluation
 from emokd.training.checkpoints import abstract_like, read_weights, steps_in
 from emokd.training.state import State
 from emokd.weights import model_folder
@@ -106,6 +107,14 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
             "Give both the same modalities, teachers, widths and classes."
         )
     weights = read_weights(path, step, wanted)
+    # A network of NaN can answer zeros, so that teachers which rest would not be noticed.
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    bad = [path_string(place) for place, leaf in leaves if not np.isfinite(evaluation.fetch(leaf)).all()]
+    if bad:
+        raise InputError(
+            f"config.start_from: what the run in {folder} has learnt is not finite (checkpoint {step}: "
+            f"{excerpt(bad, 3)}): it has diverged. Train it anew with a lower learning rate."
+        )
     logging.info("Beginning with what has been learnt in %s.", folder)
     return weights["params"], weights["stats"]
 

@@ -40,6 +40,13 @@ LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "ob
 """What a run writes before its first checkpoint; while there is none, the next run in the folder removes it."""
 
 
+_KINDS = {
+    **dict.fromkeys(("checkpoints", "student", "observations", "teachers"), True),
+    **dict.fromkeys(("metrics.jsonl", "scores.json", "teacher_weights.json", "report.html"), False),
+}
+"""What a run writes, and whether it is a folder."""
+
+
 def has_results(workdir: pathlib.Path) -> bool:
     """Whether the folder holds what a run has learnt: a checkpoint, its student or its scores."""
     checkpoints = workdir / "checkpoints"
@@ -55,7 +62,7 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         be read, or is gone while its results are there; or a path that a run writes is a folder instead of a file, or
         the other way round.
     """
-    for name, is_folder in (("checkpoints", True), ("student", True), ("metrics.jsonl", False), ("scores.json", False)):
+    for name, is_folder in _KINDS.items():
         path = workdir / name
         if path.exists() and path.is_dir() != is_folder:
             raise InputError(f"{path} is a {'file' if is_folder else 'folder'}. Remove it, or use another --workdir.")
@@ -149,12 +156,29 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
       InputError: it cannot be read as one.
     """
     try:
-        return with_defaults(configuration.from_json(path.read_text(encoding="utf-8")))
+        config = with_defaults(configuration.from_json(path.read_text(encoding="utf-8")))
+        _check_kinds(config, recipes.find(config.get("recipe")).default_config())
+        return config
     except (InputError, UnicodeDecodeError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as a configuration: {error} Restore it, or remove it and train with the run's own "
             "configuration again, which writes it anew."
         ) from error
+
+
+def _check_kinds(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict, prefix: str = "") -> None:
+    """Checks that what every run of a recipe reads is there, sections as sections and numbers as numbers."""
+    for key, default in defaults.items():
+        if key.endswith(tuple(f"_{unit}" for unit in configuration.UNITS)):
+            continue  # one of them is enough
+        value = config.get(key)
+        kinds = (ml_collections.ConfigDict, int | float)
+        if any(isinstance(default, kind) and not isinstance(value, kind) for kind in kinds):
+            raise InputError(f"config.{prefix}{key} is {str(value)[:60]!r}.")
+        if isinstance(default, str) and isinstance(value, int | float):
+            raise InputError(f"config.{prefix}{key} is {value}.")
+        if isinstance(default, ml_collections.ConfigDict):
+            _check_kinds(value, default, f"{prefix}{key}.")
 
 
 def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:

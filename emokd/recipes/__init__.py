@@ -43,6 +43,6 @@ def find(name: str) -> Method:
         return Method(build, getattr(module, "default_config", lambda: defaults.run(name)))
     known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     if name not in known:
-        raise InputError(f"config.recipe is {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+        raise InputError(f"config.recipe is {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     module = importlib.import_module(f"{__name__}.{name}")
     return Method(module.build, module.default_config)

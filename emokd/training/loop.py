@@ -169,8 +169,9 @@ class _Run:
                     with self.progress.pause():
                         over = self.evaluate_and_save(phase, index, stream, over)
                 if stop.signal is not None:
-                    # After an evaluation the state may be the next phase's already.
-                    self.state = self.state if due else take.unflatten(leaves)
+                    if not due:  # after an evaluation the state is looked at, and may be the next phase's already
+                        self.finite(phase, step, *jax.device_get((metrics, take.failed(leaves))))
+                        self.state = take.unflatten(leaves)
                     self.checkpoints.save(self.state, stream, self.best)
                     raise Stopped(stop.signal, step)
                 if not over:
@@ -214,9 +215,7 @@ class _Run:
 
     def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> None:
         """Writes and shows a step's metrics, unless the run has diverged."""
-        metrics = {name: float(value) for name, value in values.items()}
-        watched, saved = self.programs.watched, self.checkpoints.latest()
-        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
+        metrics = self.finite(phase, step, values, failed)
         remark = phase.remark(metrics) if phase.remark else ""
         if remark and phase.name not in self.remarked:
             self.remarked.add(phase.name)
@@ -224,6 +223,17 @@ class _Run:
         metrics |= self.progress.speed() | {"host_peak_bytes": host_peak_bytes()}
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
+
+    def finite(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> dict[str, float]:
+        """A step's metrics as numbers.
+
+        Raises:
+          InputError: the run has diverged.
+        """
+        metrics = {name: float(value) for name, value in values.items()}
+        watched, saved = self.programs.watched, self.checkpoints.latest()
+        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
+        return metrics
 
     def evaluate_and_save(self, phase: Phase, index: int, stream: DeviceIterator, over: bool) -> bool:
         """Scores the student in a scored phase; at a phase's end enters the next; saves unless it did so just before.

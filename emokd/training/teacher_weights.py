@@ -11,6 +11,7 @@ from absl import logging
 from emokd.errors import InputError
 from emokd.files import write_whole
 from emokd.phase import Tree
+from emokd.reporting.scoreboard import MISSHAPEN, weight_tables
 
 FILE = "teacher_weights.json"
 
@@ -56,8 +57,10 @@ class TeacherWeights:
         if not self._path.exists():
             return {}
         try:
-            return dict(json.loads(self._path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            stored = dict(json.loads(self._path.read_text(encoding="utf-8")))
+            weight_tables(stored)  # what the scores repeat is drawn
+            return stored
+        except (OSError, RecursionError, *MISSHAPEN) as error:
             raise InputError(
                 f"{self._path} cannot be read as JSON ({error}). Restore it, or remove it: the run then goes on, and "
                 "its scores lack the teachers' weights in the phases before."

@@ -71,7 +71,8 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     if not _is_count(views):
         raise damaged(folder, f"{DESCRIPTION} does not say how many views there are")
     blocks = content.get("blocks", {"bytes": BLOCK, "features": [], "index": []})
-    if not isinstance(blocks, dict) or not _is_count(blocks.get("bytes")):
+    sums = [blocks.get("features"), blocks.get("index")] if isinstance(blocks, dict) else []
+    if not sums or not _is_count(blocks.get("bytes")) or not all(isinstance(each, list) for each in sums):
         raise damaged(folder, f"{DESCRIPTION} has no readable checksums")
     return {**content, "blocks": blocks}
 

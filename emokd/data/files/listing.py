@@ -80,6 +80,10 @@ def by_suffix(names: Iterable[str], limit: int = 8) -> str:
     return ", ".join(shown) + remedy
 
 
+MOST_BYTES = 1 << 30
+"""Of one file that is read whole: a picture of as many pixels as are decoded has half of it. What is larger is none."""
+
+
 @dataclasses.dataclass
 class Listing:
     """The content of a folder. Names are relative, with forward slashes.
@@ -147,16 +151,19 @@ def read_regular(path: str | os.PathLike) -> bytes:
     """Reads the bytes of a regular file. Does not block on a pipe, a socket or a device, which are refused.
 
     Raises:
-      OSError: it cannot be read, or is no regular file; `strerror` says why.
+      OSError: it cannot be read, is no regular file, or has more than `MOST_BYTES`; `strerror` says why.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a name with a NUL
         raise OSError(None, str(error), os.fspath(path)) from error
     with open(descriptor, "rb") as file:
-        what = not_regular(os.fstat(descriptor).st_mode)
+        status = os.fstat(descriptor)
+        what = not_regular(status.st_mode)
         if what:
             raise OSError(None, f"it is {what}, not a file", os.fspath(path))
+        if status.st_size > MOST_BYTES:
+            raise OSError(None, f"it has {status.st_size:,} bytes, more than any picture", os.fspath(path))
         return file.read()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
-from emokd.data.files.listing import Listing, is_hidden, is_picture, list_folder, read_regular
+from emokd.data.files.listing import MOST_BYTES, Listing, is_hidden, is_picture, list_folder, read_regular
 from emokd.errors import InputError, excerpt
 from emokd.names import normal, normal_path
 
@@ -21,6 +21,8 @@ _LOCAL_HEADER = 30
 _EXTRA_GUESS = 64
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
+_SMALL = 1 << 28
+_LARGEST_RATIO = 100  # of a member of more than `_SMALL` bytes to what it takes in the archive: more is a zip bomb
 _UNIX = 3  # zip's code for archives made on Unix, whose members have a file mode
 
 
@@ -219,6 +221,8 @@ class Archive(Files):
         unreadable = _unreadable(entry)
         if unreadable:
             raise FileError(f"{self.where}: {name} is {unreadable}. Unpack the archive and give the folder.")
+        if entry.file_size > min(MOST_BYTES, max(_SMALL, _LARGEST_RATIO * entry.compress_size)):
+            raise self._damaged(name, f"it would take {entry.file_size:,} bytes, more than any picture")
         data = self._stored_bytes(name, entry)
         if entry.compress_type == zipfile.ZIP_DEFLATED:
             try:

@@ -15,7 +15,9 @@ from emokd.data.decode import decode
 from emokd.data.division.splits import normalise_split
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options
+from emokd.data.tables.table import is_missing
 from emokd.errors import InputError, excerpt, nearest
+from emokd.names import normal
 
 OPTIONS = (
     "image", "label", "tasks", "valence", "arousal", "valence_arousal", "affect_range", "group", "id", "splits",
@@ -97,7 +99,7 @@ def load(name: str, directory: str | None, options: Mapping) -> Examples:
         content=digests.__getitem__,
         pixels=pixels,
         splits=np.array([normalise_split(split) for split, _ in places]) if len(parts) > 1 else None,
-        groups=np.array([_text(row[options["group"]]) for row in rows]) if options.get("group") else None,
+        groups=_groups(source, rows, options["group"]) if options.get("group") else None,
     )
 
 
@@ -205,6 +207,19 @@ def _value(record: Any, feature: str) -> Any:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _groups(source: str, rows: Sequence[Mapping[str, Any]], feature: str) -> np.ndarray:
+    """The group of each record, in `names.normal` form; one without any would be kept together with all such."""
+    groups = [normal(_text(row[feature])) for row in rows]
+    missing = [i for i, group in enumerate(groups) if is_missing(group)]
+    if missing:
+        raise InputError(
+            f"{source}: the feature {feature!r} is empty in {len(missing)} records, first in record {missing[0]}, so "
+            "that nobody knows whom they must not be parted from. Name another config.data.options.group, or prepare "
+            "the set with one for each record."
+        )
+    return np.array(groups)
 
 
 def _labels(label: str, tasks: Sequence[str]) -> dict[str, str]:
