@@ -122,7 +122,9 @@ def find_model(path: str | os.PathLike) -> pathlib.Path:
 def _privileged(provenance: Mapping, source: str) -> set[str]:
     """The modalities, and their inputs, that the training had and the model does not take."""
     config = Fields(json.loads(provenance.get("config") or "{}"), source, "provenance.config", REMEDY)
-    modalities = config.inner("modalities") if "modalities" in config else ()
+    if "modalities" not in config:
+        return set()
+    modalities = config.inner("modalities")
     found = set()
     for name in modalities:
         section = modalities.inner(name)
