@@ -19,12 +19,12 @@ from emokd.benchmarking.estimate import estimate
 from emokd.benchmarking.phases import benchmark
 from emokd.benchmarking.targets import find_target
 from emokd.benchmarking.timing import Rule
-from emokd.configuration import config as configuration
+from emokd.configuration.flag import define_config_flag
 from emokd.errors import InputError
 from emokd.files import write_whole
 from emokd.jobs.command import run
 
-CONFIG = configuration.define_config_flag()
+CONFIG = define_config_flag()
 DATA = flags.DEFINE_enum("data", "real", KINDS, "Batches as training reads them, or one random batch on the device.")
 STEPS = flags.DEFINE_integer("steps", 20, "How many steps are timed.")
 WARMUP = flags.DEFINE_integer("warmup", 3, "How many steps go before them.")
@@ -39,7 +39,7 @@ TRIPS = flags.DEFINE_integer("trips", None, "With --target: passes of loops that
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    jax.config.update("jax_enable_compilation_cache", False)  # a program read from the cache has no time to compile
+    jax.config.update("jax_enable_compilation_cache", False)  # a cached program would have no compile time to measure
     check_flags()
     if TARGET.value:
         target = find_target(TARGET.value)

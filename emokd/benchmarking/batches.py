@@ -1,4 +1,4 @@
-"""The batches that a benchmark runs on: the job's own, or random ones of the same shapes, made on the device."""
+"""The batches that a benchmark runs on: the job's, or a random one of the same shapes, made on the device."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ KINDS = ("real", "fake")
 
 
 def create_batches(job: Job, phase: int, kind: str, mesh: Mesh) -> Iterator[dict[str, Array]]:
-    """A phase's endless batches.
+    """Creates an endless iterator of a phase's batches.
 
     Args:
       job: the job.
       phase: the phase's index.
-      kind: "real", read as training reads them, or "fake": the same random batch for ever.
-      mesh: where batches go.
+      kind: "real", read as training reads them, or "fake", the same random batch each time.
+      mesh: the devices that batches are put on.
 
     Raises:
       InputError: the kind is unknown, or the data cannot be read.
@@ -45,17 +45,17 @@ def first_batch(job: Job, phase: int, mesh: Mesh) -> dict[str, Array]:
 
 
 def read_ahead(job: Job, kind: str) -> int:
-    """How many batches may wait, ready, while the step compiles: the pipeline's buffer and the transfers under way."""
+    """How many batches may be read ahead while the step compiles: the pipeline's buffer and pending transfers."""
     return 2 * job.config.data.num_threads + 2 if kind == "real" else 0
 
 
 def fake_batch(like: Mapping[str, Array], classes: Mapping[str, Sequence[str]], mesh: Mesh) -> dict[str, Array]:
-    """A random batch of the shapes and types of `like`, split over the mesh; every row counts, and labels exist.
+    """Makes a random batch with the shapes and dtypes of `like`, split over the mesh; no row is padding or unlabelled.
 
     Args:
       like: a batch, or its shapes.
-      classes: the class names of classifying columns; other integers are 0 or 1.
-      mesh: where it goes.
+      classes: the class names of columns of class ids; other integer columns are 0 or 1.
+      mesh: the devices that it is put on.
     """
 
     def value(name: str, key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

@@ -1,6 +1,7 @@
 """What a configuration's steps would take on TPUs that are not here, as their own compiler estimates it."""
 
 import collections
+import dataclasses
 import json
 import pathlib
 import tempfile
@@ -96,7 +97,7 @@ def _phases(job: Job, target: Target, mesh: Mesh, trips: int | None) -> list[dic
     state = _placed(programs.abstract, programs.placement.state)
     constants = _placed(job.recipe.constants, programs.placement.constants)
     # A batch of one row has all that a larger one has but the number of rows.
-    sample = Job(configuration.locked(job.config, {"batch_size": 1}), job.recipe, job.splits, job.extra, job.attach)
+    sample = dataclasses.replace(job, config=configuration.locked(job.config, {"batch_size": 1}))
     here, split = create_local_mesh(1), batch_sharding(mesh)
     for index, phase in enumerate(job.recipe.phases):
         batch = {

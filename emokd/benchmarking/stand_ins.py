@@ -1,4 +1,4 @@
-"""What stands for weights and data that are not there: untrained networks and made-up examples take the same time."""
+"""What replaces weights and data that are not there: a step takes as long with untrained networks and made-up rows."""
 
 import importlib
 import pathlib
@@ -20,7 +20,7 @@ from emokd.weights.places import find_file
 
 
 def untrained_teachers(folder: pathlib.Path) -> TrainTeacher:
-    """Makes a model folder, below `folder`, of what a teacher's configuration would train, with fresh weights."""
+    """A trainer of teachers that trains nothing: it stores the teacher's network with fresh weights below `folder`."""
 
     def make(file: str, name: pathlib.Path, runs: Sequence = ()) -> pathlib.Path:
         del runs
