@@ -27,8 +27,8 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _OPERAND = re.compile(r"%([\w.\-]+)")
+_DONE = 'custom_call_target="AsyncCollectiveDone"'
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
-_CHANNEL = re.compile(r"channel_id=(\d+)")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 _AXIS = re.compile(r"'(\w+)'=(\d+)")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -96,14 +96,12 @@ class Collective:
       bytes: of its result on one device.
       group: the devices of the first group that exchange with one another; empty for all.
       times: how often it runs in a step.
-      channel: its number. One that is carried along beside other operations is written down several times.
     """
 
     kind: str
     bytes: int
     group: tuple[int, ...]
     times: int
-    channel: int | None = None
 
 
 @dataclasses.dataclass
@@ -147,10 +145,6 @@ def read_profile(text: str, trips: int | None = None) -> Profile:
     computations, entry = _read(text)
     profile = Profile()
     _add(profile, computations, entry, 1, trips)
-    once = {
-        (each.kind, -i if each.channel is None else each.channel): each for i, each in enumerate(profile.collectives)
-    }
-    profile.collectives = list(once.values())
     return profile
 
 
@@ -246,10 +240,16 @@ def _collectives(
     computations: Mapping[str, Sequence[Instruction]],
     times: int,
 ) -> Iterator[Collective]:
-    """What an instruction exchanges, itself or, of a fusion, inside."""
+    """What an instruction exchanges, itself or, of a fusion, inside.
+
+    A collective that goes on beside other operations stands in the fusion that starts it, in those that it goes on
+    beside, and in the one that ends it: the first counts.
+    """
     if instruction.kind == "fusion":
         for called in instruction.computations("calls"):
             inside = computations.get(called, ())
+            if called.startswith("async_collective_fusion") or any(_DONE in each.rest for each in inside):
+                continue
             for each in inside:
                 yield from _collectives(each, inside, computations, times)
     kind = instruction.kind.removesuffix("-start")
@@ -261,9 +261,7 @@ def _collectives(
             operand = _OPERAND.search(other.rest)
             if other.kind == f"{kind}-done" and operand is not None and operand[1] == instruction.name:
                 shape = other.shape
-    channel = _CHANNEL.search(instruction.rest)
-    number = int(channel[1]) if channel else None
-    yield Collective(kind, shape_bytes(shape), first_group(instruction.rest), times, number)
+    yield Collective(kind, shape_bytes(shape), first_group(instruction.rest), times)
 
 
 def first_group(text: str) -> tuple[int, ...]:
