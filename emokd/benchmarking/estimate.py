@@ -131,7 +131,7 @@ def _describe(
     compiled: jax.stages.Compiled, macs: int, batch_size: int, target: Target, mesh: Mesh, trips: int | None
 ) -> dict[str, Any]:
     """What is said of a program that fits."""
-    program, profile, chip = describe_program(compiled), read_profile(compiled.as_text(), trips), target.chip
+    program, profile, chip = describe_program(compiled), read_profile(compiled.as_text() or "", trips), target.chip
     exchanged = exchanges(profile, lambda each: interconnect.axis_of(each, mesh), target, mesh.size)
     computing = profile.cycles / chip.clock
     step = computing + sum(each["seconds"] for each in exchanged)
