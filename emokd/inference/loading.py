@@ -122,7 +122,7 @@ def find_model(path: str | os.PathLike) -> pathlib.Path:
 def _privileged(provenance: Mapping, source: str) -> set[str]:
     """The modalities that the model's training had and the model itself does not see, and their inputs."""
     config = Fields(json.loads(provenance.get("config") or "{}"), source, "provenance.config", REMEDY)
-    modalities = config.inner("modalities") if "modalities" in config else ()
+    modalities = config.inner("modalities") if "modalities" in config else Fields({}, source)
     found = set()
     for name in modalities:
         section = modalities.inner(name)
