@@ -1,8 +1,8 @@
 """A run that begins where another one ended: with its parameters and statistics, and without the phases it has done.
 
-Where it has done all of them, the last one is done again: so a finished run is prolonged, with a schedule of its own.
-Several students of the same teachers, say: one run trains the teachers (`config.phases.student.enabled = False`), the
-others name its folder in `config.start_from`.
+Where the other run has done all phases, the last one is done again, with a new schedule: so a finished run is
+prolonged. It also gives several students the same teachers: one run trains the teachers
+(`config.phases.student.enabled = False`), the others name its folder in `config.start_from`.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def without(recipe: Recipe, done: Collection[str], folder: pathlib.Path) -> Reci
 
 
 def phases_done(folder: pathlib.Path) -> set[str]:
-    """Names of the phases that the finished run in `folder` has done, and the run that it began with.
+    """Names of the phases that the finished run in `folder` has done, and the runs that it started from.
 
     Raises:
       InputError: there is no finished run.
@@ -85,7 +85,7 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
       places: shardings of the new run's state.
 
     Raises:
-      InputError: its checkpoints are gone or damaged, or its networks are others; the first few differences are named.
+      InputError: its checkpoints are gone or damaged, or its networks differ; the first few differences are named.
     """
     path = (folder / "checkpoints").absolute()
     steps = steps_in(path)
@@ -120,7 +120,7 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
 
 
 def references(folder: pathlib.Path) -> dict[str, Reference]:
-    """From where and in what unit the run in `folder` read its arrays: its statistics hold for such values alone.
+    """The centre and unit in which the run in `folder` read its arrays: its statistics hold for such values alone.
 
     Raises:
       InputError: its student is gone.
@@ -129,7 +129,7 @@ def references(folder: pathlib.Path) -> dict[str, Reference]:
 
 
 def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
-    """In words, what of `wanted` is not in `stored` or has another shape there."""
+    """Describes the arrays of `wanted` that `stored` lacks or holds in another shape."""
     ours, theirs = _shapes(wanted), _shapes(stored)
     return [
         f"{name} is {theirs.get(name, 'missing')} there, {shape} here"
@@ -139,7 +139,7 @@ def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
 
 
 def stored_shapes(folder: pathlib.Path, step: int) -> Tree:
-    """What a checkpoint's state holds; its leaves have shapes."""
+    """The tree of a checkpoint's state, with metadata as leaves, which have a `shape`."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         return reader.metadata(folder / str(step) / "state").item_metadata.tree
 

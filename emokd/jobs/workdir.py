@@ -1,4 +1,4 @@
-"""A run's folder: whose configuration it holds, and files written whole or not at all."""
+"""A run's folder: the configuration that it belongs to, and what an earlier run has left in it."""
 
 import json
 import pathlib
@@ -13,8 +13,9 @@ from emokd.configuration import config as configuration
 from emokd.errors import InputError, excerpt
 from emokd.files import write_whole
 
-# Keys that change how a run works, not what it computes: they may differ when it is continued. Where data lie may
-# change because what they are is compared (`emokd.jobs.began`); so is the number of devices where a loss depends on it.
+# Keys that change how a run works, not what it computes: they may differ when it is continued. The data's folder may
+# differ because the data themselves are compared (`emokd.jobs.began`), as is the number of devices where a loss depends
+# on it.
 OPERATIONAL = (
     "log.",
     "data.num_threads",
@@ -30,13 +31,13 @@ OPERATIONAL = (
 )
 
 RECORD = "began_with.json"
-"""What a run began with, see `emokd.jobs.began`; its `config` stands in for a lost config.json."""
+"""The file with what a run began with, see `emokd.jobs.began`; its `config` stands in for a lost config.json."""
 
 RESULTS = ("student", "scores.json")
 """What a run leaves behind besides its checkpoints."""
 
 LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "observations")
-"""What a run writes before its first checkpoint; without one, the next run takes its place."""
+"""What a run writes before its first checkpoint; while there is none, the next run in the folder removes it."""
 
 
 _KINDS = {
@@ -47,7 +48,7 @@ _KINDS = {
 
 
 def has_results(workdir: pathlib.Path) -> bool:
-    """Whether a run has left there what it learnt: a checkpoint, its student or its scores."""
+    """Whether the folder holds what a run has learnt: a checkpoint, its student or its scores."""
     checkpoints = workdir / "checkpoints"
     saved = checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir())
     return saved or any((workdir / name).exists() for name in RESULTS)
@@ -58,7 +59,8 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 
     Raises:
       InputError: the run there is of another configuration, whose differing keys are named; its configuration cannot
-        be read, or is gone while its results are there; or something else stands in a place that a run needs.
+        be read, or is gone while its results are there; or a path that a run writes is a folder instead of a file, or
+        the other way round.
     """
     for name, is_folder in _KINDS.items():
         path = workdir / name
@@ -77,8 +79,8 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 def differing_keys(config: ml_collections.ConfigDict, stored: ml_collections.ConfigDict) -> list[str]:
     """The keys that decide what a run computes and in which two configurations differ.
 
-    The place of the run to start from may differ, as from another working directory: which run it is is compared by
-    its content (`emokd.jobs.began`).
+    The path in `start_from` may differ, as from another working directory: the run there is compared by its content
+    (`emokd.jobs.began`).
     """
     placed = ("start_from",) if config.get("start_from") and stored.get("start_from") else ()
     return [
@@ -91,7 +93,7 @@ def differing_keys(config: ml_collections.ConfigDict, stored: ml_collections.Con
 def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The configuration of the run in `workdir` where `config` differs from it, with a warning; else `config`.
 
-    Operational keys are those of `config`.
+    Operational keys always have the values of `config`.
 
     Raises:
       InputError: its configuration cannot be read.
@@ -111,11 +113,11 @@ def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collect
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes `workdir` this configuration's, its operational keys included.
+    """Stores the configuration in `workdir`, which makes it the folder of this run.
 
     To be called when the run can begin, by one process, which has the folder's lock.
 
-    What a run left behind that was stopped or refused before its first checkpoint is removed.
+    It removes what an earlier run left behind that was stopped or refused before its first checkpoint.
 
     Raises:
       InputError: as `check`.
@@ -199,7 +201,7 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
 
 
 def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration with what its recipe reads and it lacks, at the defaults."""
+    """The configuration with those keys that its recipe reads and it lacks, at their defaults."""
     if "recipe" not in config:
         return config
     return configuration.with_missing(config, recipes.find(config.recipe).default_config())

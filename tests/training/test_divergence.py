@@ -56,7 +56,7 @@ def test_parameters_that_are_not_finite_stop_the_run_and_are_never_saved(
     recipe, programs = hiding
     config.evaluation.every_steps, config.log.every_steps = every, log
     with pytest.raises(InputError) as refused:
-        loop.train(loop.Job(config, recipe, splits, None, programs=programs), tmp_path)
+        loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path)
     text = str(refused.value)
     assert text.startswith("Step 3 of phase 'distill': parameters backbone, parameters adapters")
     assert "Lower config.phases.distill.learning_rate" in text and "the loss" not in text
