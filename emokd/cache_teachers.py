@@ -11,13 +11,13 @@ import pathlib
 import jax
 from absl import flags
 
-from emokd.configuration import config as configuration
+from emokd.configuration.flag import define_config_flag
 from emokd.data.cache.writer import in_words
 from emokd.jobs.command import run
 from emokd.jobs.job import teacher_trainer, write_cache
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the cache.", required=True)
-CONFIG = configuration.define_config_flag()
+CONFIG = define_config_flag()
 
 
 def main(argv: list[str]) -> None:

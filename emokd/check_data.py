@@ -12,8 +12,8 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from emokd.configuration import config as configuration
 from emokd.configuration import defaults
+from emokd.configuration.flag import define_config_flag
 from emokd.data.audit.findings import find_all
 from emokd.data.audit.sheet import as_png, contact_sheet
 from emokd.data.audit.tables import count_table
@@ -27,7 +27,7 @@ from emokd.jobs.datasets import divide, load_examples
 FINDINGS = 1
 """Exit code when there are findings."""
 
-CONFIG = configuration.define_config_flag(required=False)
+CONFIG = define_config_flag(required=False)
 SOURCE = flags.DEFINE_string("source", None, "A data set's name, in place of --config.")
 DIR = flags.DEFINE_string("dir", "", "Its folder; empty: under $EMOKD_DATA.")
 OPTIONS = flags.DEFINE_string("options", "{}", "What the source takes, a JSON object.")

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written whole and synced to the disk, or not at all."""
+"""Writes files whole or not at all: after a crash, the old file or the new one is on the disk."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def written_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens a temporary file that replaces `path` when the block ends, and is removed where the block fails.
+    """Opens a temporary file that replaces `path` when the block ends, and is removed when the block fails.
 
-    The temporary file lies beside `path`, under a name that only this process uses, and is synced to the disk before it
-    replaces `path`. So a reader finds either the old file or the new one, even after a crash of the machine.
+    The temporary file lies beside `path`, under a name with this process's id, and is synced to the disk before it is
+    renamed. A reader therefore finds either the old file or the new one, also after a crash of the machine.
 
     Args:
-      path: in a folder that exists.
+      path: the file to write, in a folder that exists.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,6 +31,6 @@ def written_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: pathlib.Path, content: str | bytes | memoryview) -> None:
-    """Writes text, in UTF-8, or bytes, whole or not at all; see `written_whole`."""
+    """Writes a text (as UTF-8) or bytes to `path`, whole or not at all, see `written_whole`."""
     with written_whole(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)

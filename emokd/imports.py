@@ -1,8 +1,8 @@
-"""Imports of users' own code by import path: "package.module:function".
+"""Imports users' own functions and classes by import path: "package.module:function".
 
-Only paths that the user named are imported, so that reading a folder from elsewhere (a run's configuration, a model's
-specification) runs no code that the user did not ask for. Paths in a configuration file, on the command line or in the
-arguments of a Python function are named by the user; paths read from a run's or a model's folder are not.
+Only paths that the user named are imported, so that a folder from elsewhere (a run's configuration, a model's
+specification) cannot run code that its reader did not ask for. Configuration files, the command line and callers of
+Python functions speak for the user; what is read from a run's or a model's folder does not.
 """
 
 import importlib
@@ -22,7 +22,11 @@ def is_path(name: object) -> bool:
 
 
 def trust(values: Any) -> None:
-    """Allows the import paths in values that the user gave: a string, or nested mappings, lists and tuples of them."""
+    """Allows the import of all import paths among values that the user gave.
+
+    Args:
+      values: a text, or mappings, lists and tuples of any depth.
+    """
     if is_path(values):
         _trusted.add(values)
     elif hasattr(values, "values"):  # not isinstance: a ConfigDict is no Mapping
@@ -33,13 +37,13 @@ def trust(values: Any) -> None:
 
 
 def load(path: str, what: str) -> Callable[..., Any]:
-    """Imports the function or class at an import path.
+    """Imports the function or class that an import path names.
 
     Modules are searched as in any Python program: in the working directory of a command, and among installed packages.
 
     Args:
       path: "package.module:function".
-      what: the key or option that holds the path, for messages: "config.student.backbone".
+      what: the setting that names it, for messages, such as "config.student.backbone".
 
     Raises:
       InputError: the user has not named the path, there is no such module or function, or it cannot be called.

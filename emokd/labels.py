@@ -1,4 +1,4 @@
-"""The rule that decides which examples have a label, and of which class; for NumPy and JAX arrays alike."""
+"""Which examples have a label, and of which class: one rule for NumPy and JAX arrays."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Labels = Int[Any, " N"] | Float[Any, "N C"]
 def has_class(labels: Labels) -> Bool[Any, " N"]:
     """Which examples have a class: an id that is not negative, or votes that are not all zero.
 
-    Votes with a NaN count as a class, so that the NaN reaches the loss and does not pass unnoticed.
+    Votes with a NaN count as a class, so that the NaN reaches the loss and is noticed there.
     """
     return labels >= 0 if labels.ndim == 1 else (labels != 0).any(-1)
 

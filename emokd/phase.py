@@ -45,8 +45,8 @@ class TeacherTerm:
     """A per-example, per-teacher loss that only some of the weighted examples have.
 
     Attributes:
-      values: the loss of each example under each teacher, multiplied by its coefficient, [B, K].
-      rows: which examples have it (labelled, not padding), [B].
+      values: the loss of each example under each teacher, its coefficient included, [B, K].
+      rows: which examples have it: those with a label for it that are not padding, [B].
     """
 
     values: Float[Array, "B K"]
@@ -61,7 +61,7 @@ class TeacherTerm:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A per-example value that only some examples have, such as whether the prediction equals the label.
+    """A per-example value for the log that only some examples have, such as whether the prediction is right.
 
     Attributes:
       values: the value of each example, [B].
@@ -86,11 +86,10 @@ class Outcome:
       terms: per-example losses that the weighting does not touch.
       stats: BatchNorm (and other) statistics after the batch.
       teacher_losses: per-example, per-teacher losses [B, K]; the weighting decides how much each counts.
-      rows: the examples whose teacher losses count, [B]; the total takes the mean over them.
-      evidence: what the weighting may read (teachers' logits, labels, ...); carries no gradient.
-      metrics: further per-example values, logged as their mean: name -> [B], or a Measure where only some examples
-        have one.
-      teacher_terms: further teacher losses under the same weights, each averaged over fewer rows, such as a bound that
+      rows: the examples whose teacher losses count, [B]; the total takes their mean.
+      evidence: what the weighting reads (teachers' logits, labels, ...); carries no gradient.
+      metrics: further per-example values to log by their mean: name -> [B], or a Measure of some examples.
+      teacher_terms: further teacher losses under the same weights, each its mean over fewer rows, such as a bound that
         only labelled examples have.
     """
 
@@ -104,7 +103,7 @@ class Outcome:
 
 
 Weigh = Callable[[Mapping[str, Array], Bool[Array, " B"]], Float[Array, "B K"]]
-"""(evidence, rows) -> the step's teacher weights, 0 outside `rows`, without gradient."""
+"""(evidence, rows) -> the teachers' weights in this step, without gradient; 0 on rows that do not count."""
 
 
 @jax.tree_util.register_dataclass
@@ -113,9 +112,10 @@ class Context:
     """What a step passes to an objective besides parameters and data.
 
     Attributes:
-      key: source of randomness; a new one for each step and each microbatch.
-      weigh: computes the teachers' weights of this step, so that an objective can skip costly losses of teachers whose
-        weight is 0. None without teachers, and in microbatches, where the weights depend on the whole batch.
+      key: seeds all randomness of the objective; every step and every microbatch has its own.
+      weigh: computes the teachers' weights in this step, so that an objective can skip costly losses of teachers whose
+        weight is 0. None without teachers, and with gradient accumulation, where the weights depend on all
+        microbatches together.
     """
 
     key: Array
@@ -130,30 +130,30 @@ class Objective(Protocol):
 
 
 class Prepare(Protocol):
-    """What a phase computes once, at its beginning, such as statistics of the whole training set."""
+    """Runs once, when a phase begins; for statistics that need the whole training set."""
 
     def __call__(self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], /) -> tuple[Tree, Tree]:
-        """Returns the phase's first parameters and statistics; `batches` hold the training set's evaluation view."""
+        """The parameters and statistics that the phase begins with; `batches` are the training set, unaugmented."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """One stretch of training with a fixed objective and a fixed set of trained parameters.
+    """A part of training with a fixed objective and a fixed set of trained parameters.
 
     Attributes:
       name: unique within the recipe.
       objective: what is minimised.
-      learns: learning-rate multiplier of each parameter group that is trained; the other groups are frozen.
+      learns: learning-rate multiplier of each group that learns; the other groups are frozen.
       steps: length in optimiser steps; a run may stop it early.
       learning_rate: schedule over the phase's steps, counted from 0.
       scored: whether the student can be scored on the emotion task during this phase, so that its
         checkpoints compete for "best".
       data: which stream it reads: "labelled", or "all" for the labelled and the extra examples.
-      prepare: runs once when the phase begins; None where there is nothing to prepare.
-      remark: logged metrics -> a note for the user, or nothing. It is printed once per phase, and with the error where
-        a loss is not finite.
-      relational: what in the objective compares the examples of a batch, in words: such a phase refuses microbatches,
-        which would change the method. Empty where the examples' losses are independent.
+      prepare: run once when the phase begins; None where there is nothing to prepare.
+      remark: logged metrics -> a warning for the user, or an empty text; logged once per phase, and part of the error
+        where the run diverges.
+      relational: what in the objective compares the examples of a batch with one another, in words; such a phase cannot
+        be computed in microbatches. Empty where the loss of each example depends on that example alone.
     """
 
     name: str
@@ -169,15 +169,16 @@ class Phase:
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]
+"""(params, stats, constants, batch) -> Signals of each network by name."""
 
 
 class FrozenFeatures(Protocol):
-    """Computes the features that a teacher cache stores."""
+    """Computes what a teacher cache stores."""
 
     def __call__(self, constants: Tree, batch: Batch, centre: bool) -> Mapping[str, Array]:
         """Features of every frozen teacher, by name, each [B, D].
 
-        They are of the batch's views or, where `centre` (static) is True, of the evaluation view.
+        They are of the batch's augmented views or, where `centre` (static) is set, of the evaluation view.
         """
 
 
@@ -186,8 +187,9 @@ class Recipe:
     """A list of phases over one set of parameters.
 
     Attributes:
-      groups: parameter groups as full-match patterns over "/"-joined paths; every parameter in exactly one.
-      phases: in order; the builder leaves out phases of no steps.
+      groups: for each parameter group a regular expression that matches the whole "/"-joined path of its parameters;
+        every parameter belongs to exactly one group.
+      phases: in order; phases of no steps are left out by whoever builds the recipe.
       init: key -> (params, stats).
       constants: parameters and statistics that are frozen in every phase; not checkpointed.
       predict: (params, stats, constants, batch) -> Signals of "student" and of every teacher by name, on
@@ -198,10 +200,10 @@ class Recipe:
       student_spec: the student's architecture, as `weights.model_folder` stores it.
       frozen_features: computes the features that a teacher cache stores; None where no teacher is frozen.
       observe: (params, stats, constants, batch) -> arrays by name, a row for each example, that
-        `reporting.observations` can draw. It runs now and then on a few fixed examples; None: never.
-      variants: names among the predictions that are neither the student nor a teacher, such as either of them
+        `reporting.observations` can draw; called at evaluations, for a few fixed examples. None: nothing is drawn.
+      variants: names of the predictions that are neither the student's nor a teacher's, such as those of either
         without one of its modalities.
-      networks: the specifications of the student and of each teacher, for reports of their size and cost.
+      networks: the specification of the student and of each teacher, for their size and cost.
     """
 
     groups: Mapping[str, str]

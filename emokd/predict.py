@@ -67,18 +67,19 @@ def main(argv: list[str]) -> None:
         precision=PRECISION.value,
     )
     if VIDEO.value:
+        assert OUTPUT.value is not None  # `_check_flags`
         student.require_pictures()
         # No second look for small faces: the next frame comes soon.
         cropper = FaceCropper(YuNet(second_look=False), student.seen_as.face_crop) if FACES.value else None
         print(json.dumps(predict_video(student, VIDEO.value, OUTPUT.value, cropper=cropper, smooth=SMOOTH.value)))
     elif TABLE.value:
-        _predict_rows(student)
+        _predict_rows(student, TABLE.value)
     else:
         _predict_pictures(student, pictures)
 
 
-def _predict_rows(student: Student) -> None:
-    rows = read_rows(TABLE.value, student.modalities)
+def _predict_rows(student: Student, table: str) -> None:
+    rows = read_rows(table, student.modalities)
     answers = student(rows.arrays)
     with _writer(["id", *records.columns(student)] if _is_table() else None) as writer:
         for name, answer in zip(rows.ids, answers, strict=True):
@@ -105,7 +106,7 @@ def _header(student: Student) -> list[str]:
 
 
 def _is_table() -> bool:
-    return bool(OUTPUT.value) and OUTPUT.value.lower().endswith(".csv")
+    return OUTPUT.value is not None and OUTPUT.value.lower().endswith(".csv")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from emokd.configuration import config as configuration
+from emokd.configuration.flag import define_config_flag
 from emokd.jobs import locks
 from emokd.jobs.began import ACCEPT_HELP
 from emokd.jobs.command import run
@@ -20,7 +20,7 @@ from emokd.jobs.job import train
 from emokd.studies.plan import create_study
 from emokd.studies.run import list_runs, run_study
 
-CONFIG = configuration.define_config_flag()
+CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and their table.", required=True)
 ONLY = flags.DEFINE_list("only", [], "Run these variants alone; the table shows all that are finished.")
 ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)

@@ -36,16 +36,13 @@ def describe_program(compiled: jax.stages.Compiled) -> dict[str, Any]:
     cost = compiled.cost_analysis() or {}
     found: dict[str, Any] = {"flops": _known(cost.get("flops")), "bytes_accessed": _known(cost.get("bytes accessed"))}
     memory = compiled.memory_analysis()
-    sizes = dict.fromkeys(("argument", "output", "aliased", "temporary", "peak"))
+    sizes: dict[str, int | None] = dict.fromkeys(("argument", "output", "aliased", "temporary", "peak"))
     if memory is not None:
-        sizes = {
-            "argument": memory.argument_size_in_bytes,
-            "output": memory.output_size_in_bytes,
-            "aliased": memory.alias_size_in_bytes,
-            "temporary": memory.temp_size_in_bytes,
-        }
-        # The analysis's peak is not used: on CPU it leaves out the temporaries.
-        sizes["peak"] = sizes["argument"] + sizes["output"] - sizes["aliased"] + sizes["temporary"]
+        argument, output = memory.argument_size_in_bytes, memory.output_size_in_bytes
+        aliased, temporary = memory.alias_size_in_bytes, memory.temp_size_in_bytes
+        # Not the analysis' own peak: on CPU it leaves the temporaries out.
+        peak = argument + output - aliased + temporary
+        sizes = {"argument": argument, "output": output, "aliased": aliased, "temporary": temporary, "peak": peak}
     found |= {f"{name}_bytes": size for name, size in sizes.items()}
     return found | {"collectives": find_collectives(compiled.as_text() or "")}
 

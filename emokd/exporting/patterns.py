@@ -108,8 +108,9 @@ def _layer_norm(graph: Graph) -> None:
 
     def mean_of(name: str) -> str:
         node = _made_by(producers, name, "ReduceMean")
-        last = node is not None and _axes(graph, node) == [len(graph.shapes[node.inputs[0]]) - 1]
-        return node.inputs[0] if last else ""
+        if node is None or _axes(graph, node) != [len(graph.shapes[node.inputs[0]]) - 1]:
+            return ""
+        return node.inputs[0]
 
     def centred(name: str) -> str:
         """x of x - mean(x)."""

@@ -88,7 +88,7 @@ def create_function(student: Student) -> Function:
         seen: dict[str, Any] = {}
         for name, values in arrays.items():
             preprocessing = inputs[name].preprocessing
-            if student.preprocess and inputs[name].is_picture:
+            if student.preprocess and preprocessing is not None and inputs[name].is_picture:
                 values = preprocessing(values / 255)
             seen[name] = jnp.flip(values, -2) if mirrored and preprocessing is not None else values
         pictures: Any = seen[IMAGE] if isinstance(model.spec, NetworkSpec) else seen

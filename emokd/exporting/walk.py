@@ -37,11 +37,6 @@ class Value:
     name: str = ""
     array: np.ndarray | None = None
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is a constant array."""
-        return self.array is not None
-
 
 Handler = Callable[["Walk", core.JaxprEqn, list[Value]], Value | list[Value]]
 
@@ -89,10 +84,9 @@ class Walk:
         if name in INLINE:
             inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
-        if all(value.is_constant for value in inputs):
-            found = self._compute(equation, inputs)
-            if found is not None:
-                return found
+        found = self._compute(equation, inputs)
+        if found is not None:
+            return found
         if name not in self._handlers:
             raise self.unknown(equation, "is not known to the export")
         outputs = self._handlers[name](self, equation, inputs)
@@ -108,15 +102,19 @@ class Walk:
         )
 
     def _compute(self, equation: core.JaxprEqn, inputs: list[Value]) -> list[Value] | None:
-        """Computes an equation of constants; None where the result depends on the batch size."""
+        """The outputs of an equation of constants; None where it is not one, or has to know the batch."""
+        known = [value.array for value in inputs if value.array is not None]
+        if len(known) < len(inputs):
+            return None
         outputs = [variable.aval for variable in equation.outvars]
         exact = all(value.held == value.shape for value in inputs)
         if exact and not _has_symbol(equation.params):
-            return [constant(array) for array in _bind(equation, [value.array for value in inputs])]
+            return [constant(array) for array in _bind(equation, known)]
         if equation.primitive.name == "broadcast_in_dim" or _has_symbol(equation.params):
             return None
-        # All rows are equal, so an equation that treats examples independently is computed for one row.
-        single = [np.broadcast_to(v.array, [1 if _symbolic(d) else d for d in v.shape]) for v in inputs]
+        # One row stands for all: what is computed of each example alone is computed of the one.
+        shapes = [[1 if _symbolic(size) else size for size in value.shape] for value in inputs]
+        single = [np.broadcast_to(array, shape) for array, shape in zip(known, shapes, strict=True)]
         arrays = _bind(equation, single)
         single_shapes = [tuple(1 if _symbolic(d) else d for d in output.shape) for output in outputs]
         if [array.shape for array in arrays] != single_shapes:
@@ -132,8 +130,8 @@ class Walk:
         return tuple(map(self.size, shape))
 
     def tensor(self, value: Value) -> str:
-        """The name of a value's tensor, before deferred broadcasts."""
-        return value.name or self.graph.constant(value.array)
+        """The tensor of a value, as it is held."""
+        return value.name if value.array is None else self.graph.constant(value.array)
 
     def emit(
         self, op: str, inputs: Sequence[Value | str], shape: Any, dtype: Any, held: Any = None, **attributes
@@ -157,7 +155,7 @@ class Walk:
         """The value with its deferred broadcasts carried out."""
         if value.held == value.shape:
             return value
-        if value.is_constant and not any(map(_symbolic, value.shape)):
+        if value.array is not None and not any(map(_symbolic, value.shape)):
             return constant(np.broadcast_to(value.array, value.shape))
         pending = [s for h, s in zip(value.held, value.shape, strict=True) if h != s]
         if not any(map(_symbolic, pending)):
@@ -182,7 +180,7 @@ class Walk:
     def reshape(self, value: Value, shape: Sequence[Any]) -> Value:
         """The value in another shape, its deferred broadcasts carried out."""
         value = self.whole(value)
-        if value.is_constant:
+        if value.array is not None:
             return constant(value.array.reshape(tuple(shape)))
         if value.shape == tuple(shape):
             return value

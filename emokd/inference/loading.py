@@ -15,6 +15,8 @@ from emokd.inference.student import Student
 from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import TrainedModel
 from emokd.weights import model_folder
+from emokd.weights.description import REMEDY
+from emokd.weights.fields import Fields
 from emokd.weights.model_folder import SeenAs
 
 ENGINES = ("jax",)
@@ -70,7 +72,7 @@ def load(
         seen_as,
         batch_size=batch_size,
         references=reference.from_json(provenance.get("references", {})),
-        privileged=_privileged(provenance),
+        privileged=_privileged(provenance, str(folder / model_folder.DESCRIPTION)),
     )
 
 
@@ -117,11 +119,15 @@ def find_model(path: str | os.PathLike) -> pathlib.Path:
     return folder  # reading it will say what is wrong with it
 
 
-def _privileged(provenance: Mapping) -> set[str]:
+def _privileged(provenance: Mapping, source: str) -> set[str]:
     """The modalities, and their inputs, that the training had and the model does not take."""
-    config = json.loads(provenance.get("config") or "{}")
+    config = Fields(json.loads(provenance.get("config") or "{}"), source, "provenance.config", REMEDY)
+    if "modalities" not in config:
+        return set()
+    modalities = config.inner("modalities")
     found = set()
-    for name, section in config.get("modalities", {}).items():
-        if section.get("privileged"):
-            found |= {name, section["input"]}
+    for name in modalities:
+        section = modalities.inner(name)
+        if "privileged" in section and section.flag("privileged"):
+            found |= {name, section.text("input")}
     return found

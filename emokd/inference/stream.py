@@ -58,16 +58,16 @@ def answer_frames(
     smoother = Smoother(smooth, reader.rate, student.batch_size) if smooth else None
     frames = iter(reader)
     while batch := list(itertools.islice(frames, student.batch_size)):
-        found: list[tuple[Face | None, np.ndarray] | None] = []
-        for _, picture in batch:
-            found.append((None, picture) if cropper is None else next(iter(cropper.find(picture, limit=1)), None))
-        seen = [i for i, each in enumerate(found) if each is not None]
+        found: dict[int, tuple[Face | None, np.ndarray]] = {}
+        for i, (_, picture) in enumerate(batch):
+            for look in [(None, picture)] if cropper is None else cropper.find(picture, limit=1):
+                found[i] = look
         answers: dict[int, Answer] = {}
-        if seen:
-            outputs = student.outputs({IMAGE: np.stack([student.to_canvas(found[i][1]) for i in seen])})
+        if found:
+            outputs = student.outputs({IMAGE: np.stack([student.to_canvas(crop) for _, crop in found.values()])})
             if smoother is not None:
-                outputs = smoother(outputs, [batch[i][0] for i in seen])
-            for i, answer in zip(seen, read_answers(student.spec, outputs), strict=True):
-                answers[i] = dataclasses.replace(answer, face=found[i][0])
+                outputs = smoother(outputs, [batch[i][0] for i in found])
+            for (i, (face, _)), answer in zip(found.items(), read_answers(student.spec, outputs), strict=True):
+                answers[i] = dataclasses.replace(answer, face=face)
         for i, (time, picture) in enumerate(batch):
             yield Frame(time, picture, answers.get(i))

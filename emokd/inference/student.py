@@ -163,13 +163,25 @@ class Student:
         return to_canvas(picture, self.seen_as.canvas, self.seen_as.fit)
 
     def outputs(self, arrays: Mapping[str, Shaped[np.ndarray, "B ..."]]) -> dict[str, Float[np.ndarray, "B _"]]:
-        """The engine's outputs by head from arrays by input; any number of rows, computed `batch_size` at a time."""
+        """The engine's outputs by head from arrays by input; any number of rows, computed `batch_size` at a time.
+
+        Raises:
+          InputError: an output is not finite.
+        """
         rows = len(next(iter(arrays.values())))
         batches = [
             self.engine({name: values[start : start + self.batch_size] for name, values in arrays.items()})
             for start in range(0, rows, self.batch_size)
         ]
-        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        found = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        for name, values in found.items():
+            if wrong := int((~np.isfinite(values).all(1)).sum()):  # the largest of NaN would be the first class
+                raise InputError(
+                    f"The model's answer ({name}) about {wrong} of {rows} examples is no number: its weights, or what "
+                    f"it was given, are too large for {self.seen_as.precision}. Train or import the model again, or "
+                    "correct these examples."
+                )
+        return found
 
     def blank(self, rows: int) -> dict[str, np.ndarray]:
         """Arrays by input of blank examples: all zeros."""

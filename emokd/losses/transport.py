@@ -111,13 +111,16 @@ def _solve(student: Array, teacher: Array, weights: Array, blur: float) -> tuple
             "momentum": acceleration.Momentum(value=_OVERRELAXATION),  # type: ignore[call-arg]
         },
     )
+    assert output.potentials is not None  # ott-jax types them as optional for other ways to build an output
     f, g = output.potentials[0]
     # ott-jax's potentials contain epsilon log(weight), which is -inf where there is no mass.
     mass = weights > 0
     log_weights = jnp.log(jnp.where(mass, weights, 1.0))
     cost = jnp.where(mass, weights * (f + g - 2 * blur**2 * log_weights), 0.0).sum()
-    # ott-jax fills the errors with -1 after the iteration at which it stopped.
-    error = jnp.stack([errors[jnp.maximum((errors != -1).sum() - 1, 0)] for errors in output.errors]).max()
+    # Its errors are -1 from where it stopped.
+    error = jnp.stack(
+        [errors[jnp.maximum((errors != -1).sum() - 1, 0)] for errors in output.errors if errors is not None]
+    ).max()
     iterations = jnp.stack(output.n_iters).max().astype(student.dtype)
     converged = jnp.stack(output.converged).all().astype(student.dtype)
     return divergence, (cost, iterations, error, converged)

@@ -116,7 +116,7 @@ class Aligner(nnx.Module):
         """Gives the next hourglass's input, the features and the heatmaps."""
         features = jax.nn.relu(self.norm(self.conv(self.top(self.hourglass(x)))))
         heatmaps = self.heatmaps(features)
-        if self.feed_features is None:
+        if self.feed_features is None or self.feed_heatmaps is None:
             return x, features, heatmaps
         features = self.feed_features(features)
         return x + features + self.feed_heatmaps(heatmaps), features, heatmaps

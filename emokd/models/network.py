@@ -153,7 +153,7 @@ class Functional:
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def __call__(
-        self, params: Tree, stats: Tree, *inputs: Array, train: bool = False, key: Array | None = None
+        self, params: Tree, stats: Tree, *inputs: Array | None, train: bool = False, key: Array | None = None
     ) -> tuple[Any, Tree]:
         """Returns (outputs, stats); the statistics change only with `train`. `key` is that of dropout."""
         module = nnx.merge(self._train if train else self._eval, params, stats)

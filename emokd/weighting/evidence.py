@@ -52,7 +52,7 @@ class Evidence:
         """Each teacher's error: what the recipe computed, else the cross-entropy; 0 where there is no label."""
         if self.given_errors is not None:
             return jnp.where(jnp.isnan(self.given_errors), 0.0, self.given_errors)
-        return cross_entropies(self.teacher_logits, self.labels)
+        return cross_entropies(*self._answered)
 
     @property
     def scored(self) -> Bool[Array, "B 1"]:
@@ -63,10 +63,19 @@ class Evidence:
 
     @property
     def impossible(self) -> Bool[Array, "B 1"]:
-        """Rows, padding aside, whose class id is C or more: the teachers have no such class."""
-        if self.given_errors is not None or self.labels.ndim == 2:
+        """Rows, padding aside, whose class id is higher than the teachers know."""
+        if self.given_errors is not None:
             return jnp.zeros_like(self.mask)[:, None]
-        return ((self.labels >= self.teacher_logits.shape[-1]) & self.mask)[:, None]
+        logits, labels = self._answered
+        if labels.ndim == 2:
+            return jnp.zeros_like(self.mask)[:, None]
+        return ((labels >= logits.shape[-1]) & self.mask)[:, None]
+
+    @property
+    def _answered(self) -> tuple[Float[Array, "B K C"], Array]:
+        """The teachers' logits and the labels."""
+        assert self.teacher_logits is not None and self.labels is not None  # `checked`: no errors are given
+        return self.teacher_logits, self.labels
 
 
 def checked(

@@ -34,9 +34,11 @@ def _plain(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     name, output = equation.primitive.name, equation.outvars[0].aval
     if name == "max":
         for value, other in (inputs, inputs[::-1]):
-            if value.is_constant and value.array.size == 1 and value.array.item() == -np.inf:
+            if value.array is None:
+                continue
+            if value.array.size == 1 and value.array.item() == -np.inf:
                 return _same(walk, equation, [other])
-            if value.is_constant and not value.array.any() and np.issubdtype(output.dtype, np.floating):
+            if not value.array.any() and np.issubdtype(output.dtype, np.floating):
                 return apply(walk, "Relu", [other], output)
     return apply(walk, PLAIN[name], inputs, output)
 
@@ -86,7 +88,7 @@ def _select(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 def _clamp(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     low, value, high = inputs
     output = equation.outvars[0].aval
-    if low.is_constant and high.is_constant and low.array.size == high.array.size == 1:
+    if low.array is not None and high.array is not None and low.array.size == high.array.size == 1:
         low, high = constant(low.array.reshape(())), constant(high.array.reshape(()))
         return walk.emit("Clip", [value, low, high], output.shape, output.dtype, value.held)
     return apply(walk, "Min", [apply(walk, "Max", [value, low], output), high], output)

@@ -13,7 +13,7 @@ def _gather(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     value, index = walk.whole(inputs[0]), inputs[1]
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     output, axes = equation.outvars[0].aval, numbers.start_index_map
-    if not index.is_constant or numbers.operand_batching_dims:
+    if index.array is None or numbers.operand_batching_dims:
         raise walk.unknown(equation, "looks up places that only the input knows")
     places = index.array.reshape(*index.array.shape[:-1], len(axes))
     if places.ndim == 1:  # one block

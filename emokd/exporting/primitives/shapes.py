@@ -29,11 +29,8 @@ def _respaced(walk: Walk, value: Value, shape: tuple) -> Value:
 
 
 def _repeats(value: Value, shape: tuple) -> tuple[tuple, list[float]] | None:
-    """Detects upsampling by repetition: [B, H, h, W, w, C], equal along h and w, reshaped to [B, H * h, W * w, C].
-
-    Returns the map's shape before the repetition and the scales of its axes; None for any other reshape.
-    """
-    if len(value.shape) != 6 or value.is_constant or len(shape) != 4:
+    """The map and the scales, where [B, H, h, W, w, C], equal along h and w, becomes [B, H * h, W * w, C]."""
+    if len(value.shape) != 6 or value.array is not None or len(shape) != 4:
         return None
     batch, height, h, width, w, channels = value.shape
     if value.held != (batch, height, 1, width, 1, channels) or shape != (batch, height * h, width * w, channels):
@@ -110,7 +107,7 @@ def _reverse(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 def _pad(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     value, filling = walk.whole(inputs[0]), inputs[1]
     sides = equation.params["padding_config"]
-    if any(inner for _, _, inner in sides) or not filling.is_constant:
+    if any(inner for _, _, inner in sides) or filling.array is None:
         raise walk.unknown(equation, "pads between entries, or with what is not known")
     output = equation.outvars[0].aval
     pads = walk.integers([int(low) for low, _, _ in sides] + [int(high) for _, high, _ in sides])

@@ -14,11 +14,17 @@ _REAL_TO_COMPLEX = 2  # the value of `lax.FftType.RFFT`
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """A complex value as its real and imaginary parts."""
+    """A complex value as its two parts, which stands among the values of a walk.
+
+    Attributes:
+      real: the real part.
+      imag: the imaginary part.
+      array: None, as of a tensor: it is never a constant.
+    """
 
     real: Value
     imag: Value
-    is_constant: bool = False
+    array: None = None
 
 
 def _fft(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> list:
