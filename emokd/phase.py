@@ -202,6 +202,7 @@ class Recipe:
       variants: names among the predictions that are neither the student nor a teacher, such as either of them
         without one of its modalities.
       networks: the architecture of the student and of each teacher, for their size and cost.
+      adopts: the student's groups that begin as a teacher's group ends, such as encoders, with that teacher's group.
     """
 
     groups: Mapping[str, str]
@@ -217,6 +218,7 @@ class Recipe:
     frozen_features: FrozenFeatures | None = None
     observe: Callable[[Tree, Tree, Tree, Batch], Mapping[str, Array]] | None = None
     variants: Sequence[str] = ()
+    adopts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]

@@ -35,6 +35,9 @@ def run(recipe: str) -> ConfigDict:
             # The student's moving average is what is scored and kept; 0: the student itself. See docs/architecture.md.
             "ema": {"decay": 0.0},
             "phases": {},
+            # The same network on labels alone, for as many steps: what distillation is compared with. A learning rate
+            # of 0 is that of the last phase. See docs/architecture.md.
+            "baseline": {"enabled": False, "learning_rate": 0.0},
             "evaluation": every(epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
             # A phase in which the student is scored ends when so many evaluations in turn do not beat the phase's best

@@ -53,6 +53,7 @@ RANGES: Mapping[str, str] = {
     "phases.*.duration_*": "[0, inf)",
     "phases.*.warmup_percent": "[0, 100]",
     "phases.*.warmup_*": "[0, inf)",
+    "baseline.learning_rate": "[0, inf)",
     "evaluation.every_percent": "(0, 100]",
     "evaluation.every_*": "(0, inf)",
     "early_stopping.*": "[0, inf)",

@@ -1,9 +1,10 @@
 """A training job from its configuration to its scores: data, models, recipe, loop, student."""
 
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import ml_collections
@@ -18,14 +19,16 @@ from emokd.data.pipeline import readable
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.files import write_whole
-from emokd.jobs import began, caching, finished, held_out, intention, locks, predecessor
+from emokd.jobs import baseline, began, caching, finished, held_out, intention, locks, predecessor
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
 from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results, kept
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel
+from emokd.phase import Recipe
 from emokd.recipes.common import classification
+from emokd.recipes.common.baseline import create_baseline
 from emokd.recipes.common.task import Task
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
@@ -114,6 +117,8 @@ def _train(
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         if name in job.recipe.networks:
             entry |= describe(job.recipe.networks[name])
+    if job.baseline:
+        scores = baseline.train(job.baseline, workdir, scores)
     scores["data"] = job.splits["train"].name
     if marks := list(dict.fromkeys([*began.accepted(workdir), *changes])):
         scores["accepted_changes"] = marks
@@ -219,13 +224,9 @@ def _create_job(
     answers = load_answers(config, [*parts.values(), *([extra] if extra else [])])
     models = {**load_models(config, train_teacher, runs), **{name: answering(file) for name, file in answers.items()}}
     key = program_key(config, task, models, done)
-    if key not in shared:
-        make_room(shared)
-        recipe = recipes.find(config.recipe).build(config, task, models)
-        if start:
-            recipe = predecessor.without(recipe, done, start)
-        shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())))
-    programs = shared[key] = shared.pop(key)  # the last one used is the last one to go
+    whole = functools.cache(lambda: recipes.find(config.recipe).build(config, task, models))
+    share = functools.partial(_share, shared, config, len(task.classes.get("expression", ())))
+    programs = share(key, lambda: predecessor.without(whole(), done, start) if start else whole())
     check_early_stopping(programs.recipe, config)
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
@@ -234,7 +235,24 @@ def _create_job(
     def attach(batch):
         return {**cache(batch), **{f"features/{name}": file.lookup(batch) for name, file in answers.items()}}
 
-    return dataclasses.replace(job, attach=attach if answers else cache), models
+    job = dataclasses.replace(job, attach=attach if answers else cache)
+    if baseline.is_wanted(programs.recipe, config.baseline.enabled):
+        if start:
+            baseline.check_start(whole(), done, start)
+        alone = share(f"{key} {baseline.FOLDER}", lambda: create_baseline(whole(), config, task))
+        job = dataclasses.replace(job, baseline=baseline.create_job(job, alone))
+    return job, models
+
+
+def _share(
+    shared: dict[str, Programs], config: ml_collections.ConfigDict, classes: int, key: str, make: Callable[[], Recipe]
+) -> Programs:
+    """The programs under a key, made where they are not there yet; the last one used is the last one to go."""
+    if key not in shared:
+        make_room(shared)
+        shared[key] = Programs(make(), config, classes)
+    programs = shared[key] = shared.pop(key)
+    return programs
 
 
 def program_key(

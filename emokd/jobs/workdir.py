@@ -35,7 +35,7 @@ RECORD = "began_with.json"
 RESULTS = ("student", "scores.json")
 """What a run leaves behind besides its checkpoints."""
 
-LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "observations")
+LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "observations", "baseline")
 """What a run writes before its first checkpoint; without one, the next run takes its place."""
 
 

@@ -48,6 +48,7 @@ class Job:
       attach: adds cached teacher features to a host batch; the identity where nothing is cached.
       begin: parameters and statistics of another run to begin with, or None for fresh ones.
       programs: what the recipe compiles to, where another run of this process has it already.
+      baseline: the same student's training on labels alone, where it is asked for; `train` leaves it alone.
     """
 
     config: ml_collections.ConfigDict
@@ -57,6 +58,7 @@ class Job:
     attach: Attach = dict
     begin: tuple[Tree, Tree] | None = None
     programs: Programs | None = None
+    baseline: "Job | None" = None
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
