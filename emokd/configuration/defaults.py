@@ -74,6 +74,8 @@ def data() -> ConfigDict:
                 "compare_copies": True,  # decode every picture once, to find copies in other bytes
                 "validation_is_test": False,  # the test split also picks the epoch: optimistic, see docs/data.md
             },
+            # Training examples whose labels are used: 0 all, below 1 a share, else a number; see docs/data.md.
+            "labels": {"limit": 0.0, "seed": 0},
             "canvas": 160,  # pictures are stored as uint8 squares of this side
             "fit": "crop",  # how a picture becomes a square: crop, squash or pad
             "views": 0,  # distinct augmentations per example; 0: a new one every epoch of the run

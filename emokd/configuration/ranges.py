@@ -19,6 +19,8 @@ RANGES: Mapping[str, str] = {
     "mesh.*": "[0, inf)",
     "sharding.min_size": "[0, inf)",
     "data.canvas": "[1, inf)",
+    "data.labels.limit": "[0, inf)",
+    "data.labels.seed": "[0, 4294967295]",
     "data.views": "[0, inf)",
     "data.view_seed": "[0, 4294967295]",
     "data.num_threads": "[0, inf)",

@@ -34,7 +34,7 @@ from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.distributed import in_first_process, together
-from emokd.training.loop import Job
+from emokd.training.loop import UNLABELLED, Job
 from emokd.training.programs import Programs, make_room
 from emokd.training.selection import check_early_stopping
 from emokd.training.sharding import check_batch_size, create_mesh
@@ -209,10 +209,11 @@ def _create_job(
             f"config.batch_size is {config.batch_size}, but the training split of {train_split.name} has only "
             f"{len(train_split)} examples; lower it."
         )
+    without_labels = [part for part in (parts.get(UNLABELLED), extra) if part is not None]
     task = Task(
         classes=train_split.classes,
         columns=tuple(train_split.columns),
-        sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
+        sizes={"labelled": len(train_split), "all": sum(map(len, (train_split, *without_labels)))},
         batch_size=config.batch_size,
         counts={column: class_counts(train_split, column) for column in train_split.classes},
         devices=create_mesh(config.devices, **config.mesh).size,
@@ -228,6 +229,12 @@ def _create_job(
     share = functools.partial(_share, shared, config, len(task.classes.get("expression", ())))
     programs = share(key, lambda: predecessor.without(whole(), done, start) if start else whole())
     check_early_stopping(programs.recipe, config)
+    if UNLABELLED in parts and not any(phase.data == "all" for phase in programs.recipe.phases):
+        logging.info(
+            "config.data.labels: no phase of this run reads examples without labels, so %d training examples are left "
+            "out.",
+            len(parts[UNLABELLED]),
+        )
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
     cache = caching.open_cache(job, models).attach if cached and caching.asked(job) else dict
@@ -267,7 +274,7 @@ def program_key(
       done: phases that it leaves out.
     """
     choosing = ("evaluation.", "select.", "early_stopping.")
-    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", *choosing)
+    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.labels.", "data.options.", "cache.", *choosing)
     kept = {
         name: value
         for name, value in configuration.leaves(config)
