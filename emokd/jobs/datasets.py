@@ -62,9 +62,12 @@ def divide(
     return sources.finish(data.source, parts, data.options)
 
 
-def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
-    """Reads the data set of a section with `source`, `dir` and `options`; JPEGs are decoded no larger than needed."""
-    return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas)
+def load_examples(section: ml_collections.ConfigDict, canvas: int, *, targets: bool = True) -> Examples:
+    """Reads the data set of a section with `source`, `dir` and `options`; JPEGs are decoded no larger than needed.
+
+    Extra examples need no targets.
+    """
+    return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas, targets=targets)
 
 
 def load_data(config: ml_collections.ConfigDict) -> Data:
@@ -73,7 +76,7 @@ def load_data(config: ml_collections.ConfigDict) -> Data:
     Raises:
       InputError: as `load_splits` and `load_examples`.
     """
-    extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    extra = load_examples(config.data.extra, config.data.canvas, targets=False) if config.data.extra.source else None
     return load_splits(config), extra
 
 

@@ -195,6 +195,12 @@ def _create_job(
 ) -> tuple[Job, dict[str, TrainedModel]]:
     ranges.check_numbers(config)
     parts, extra = load_data(config) if data is None else data
+    method = recipes.find(config.recipe)
+    if config.get("teachers") and not method.uses_teachers(config):
+        logging.info("No phase of this run asks a teacher: %s are not read.", ", ".join(sorted(config.teachers)))
+        config = configuration.locked(config, {})
+        with config.unlocked():
+            config.teachers = {}
     held_out.require_scored_splits(config, parts)
     parts = held_out.keep_out(config, parts, runs)
     runs = (*runs, HeldOut(config.data, parts))
@@ -225,7 +231,7 @@ def _create_job(
     answers = load_answers(config, [*parts.values(), *([extra] if extra else [])])
     models = {**load_models(config, train_teacher, runs), **{name: answering(file) for name, file in answers.items()}}
     key = program_key(config, task, models, done)
-    whole = functools.cache(lambda: recipes.find(config.recipe).build(config, task, models))
+    whole = functools.cache(lambda: method.build(config, task, models))
     share = functools.partial(_share, shared, config, len(task.classes.get("expression", ())))
     programs = share(key, lambda: predecessor.without(whole(), done, start) if start else whole())
     check_early_stopping(programs.recipe, config)
