@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 __all__ = ["Answer", "InputError", "Student", "load"]
 
-# Found when they are asked for (PEP 562): JAX takes seconds to import, and not everybody needs it.
+# Imported at first access (PEP 562): JAX takes seconds to import, and not every user of the package needs it.
 _PLACES = {
     "Answer": "emokd.inference.answer",
     "InputError": "emokd.errors",

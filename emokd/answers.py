@@ -1,4 +1,4 @@
-"""Answers of a teacher that emokd does not know: the pictures to ask it about, and the file that its answers go to.
+"""Outputs of a teacher that emokd does not have: the pictures to run it on, and the file that stores its answers.
 
     from emokd import answers
     from emokd.configuration import config as configuration
@@ -36,10 +36,10 @@ from emokd.jobs import datasets
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """Pictures of one view.
+    """A batch of pictures, as the student sees them in one view.
 
     Attributes:
-      names: their keys, [b].
+      names: the examples' keys, [b].
       view: the view's number, or -1 for the evaluation view: the whole canvas as it is.
       images: RGB, [b, size, size, 3].
     """
@@ -50,14 +50,15 @@ class Seen:
 
 
 def pictures(config: ml_collections.ConfigDict, size: int, batch_size: int = 64) -> Iterator[Seen]:
-    """Every picture of a run, `data.extra` included, in every view that the student will be shown.
+    """Yields every picture of a run, `data.extra` included, in every view that the student's training uses.
 
-    The views are 0 to `config.data.views` - 1 and -1. With `config.data.views` at 0 views never repeat: then -1 alone.
+    The views are 0 to `config.data.views` - 1 and -1. Where `config.data.views` is 0 the training's views never repeat,
+    and -1 is the only one here.
 
     Args:
-      config: the run's configuration, of which `data` is read.
+      config: the run's configuration; only its section `data` is read.
       size: side of the pictures, pixels.
-      batch_size: how many come at once.
+      batch_size: how many pictures come at once.
 
     Raises:
       InputError: the data cannot be read, or a picture cannot be decoded.
@@ -98,7 +99,7 @@ def _canvases(examples: Examples, data: ml_collections.ConfigDict, batch_size: i
         canvas=data.canvas,
         fit=data.fit,
         num_threads=data.num_threads,
-        max_bad_fraction=1.0,  # the first is refused below, by its name
+        max_bad_fraction=1.0,  # the loop below refuses the first unreadable picture by its name
         bad_images=bad,
     )
     for batch in batches:
@@ -111,18 +112,18 @@ def _canvases(examples: Examples, data: ml_collections.ConfigDict, batch_size: i
 
 
 class Writer:
-    """Collects answers in memory and writes them when it is left without an error: whole, or not at all."""
+    """Collects answers in memory and writes them when its `with` block ends without an error, whole or not at all."""
 
     def __init__(self, path: str | os.PathLike, config: ml_collections.ConfigDict, classes: list[str] | None = None):
-        """Opens nothing yet, but looks whether there is a place for the file: what comes before it may take hours.
+        """Checks that the file can be written, because computing the answers may take hours; opens nothing yet.
 
         Args:
           path: the .npz file to write.
-          config: the run's configuration, that of `pictures`.
-          classes: the names of the logits, in their order.
+          config: the run's configuration, the same as for `pictures`.
+          classes: the class names of the logits, in order; None where there are no logits or they have no names.
 
         Raises:
-          InputError: there is no such folder.
+          InputError: the folder does not exist, or `path` is a folder.
         """
         parent = pathlib.Path(path).absolute().parent
         if not parent.is_dir() or pathlib.Path(path).is_dir():
@@ -132,15 +133,15 @@ class Writer:
         self._widths: dict[str, int] = {}
 
     def add(self, seen: Seen, **outputs: Float[np.ndarray, "b D"]) -> None:
-        """Adds what the teacher says of some pictures.
+        """Adds the teacher's outputs for one batch of pictures.
 
         Args:
           seen: the pictures.
-          **outputs: any of `features` [b, D], `logits` [b, C] and `valence_arousal` [b, 2], the same each time.
+          **outputs: any of `features` [b, D], `logits` [b, C] and `valence_arousal` [b, 2]; the same ones in each call.
 
         Raises:
-          InputError: an output has another name, not one row for each picture, another width than before, or is no
-            number; or other outputs than before are given.
+          InputError: an output has another name, not one row per picture, another width than before, or values that are
+            not finite; or the outputs are not those of earlier calls.
         """
         for name, values in outputs.items():
             if name not in OUTPUTS or np.ndim(values) != 2 or len(values) != len(seen.names):

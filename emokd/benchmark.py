@@ -12,11 +12,11 @@ from emokd.benchmarking import page
 from emokd.benchmarking.batches import KINDS
 from emokd.benchmarking.phases import benchmark
 from emokd.benchmarking.timing import Rule
-from emokd.configuration import config as configuration
+from emokd.configuration.flag import define_config_flag
 from emokd.files import write_whole
 from emokd.jobs.command import run
 
-CONFIG = configuration.define_config_flag()
+CONFIG = define_config_flag()
 DATA = flags.DEFINE_enum("data", "real", KINDS, "Batches as training reads them, or one random batch on the device.")
 STEPS = flags.DEFINE_integer("steps", 20, "How many steps are timed.")
 WARMUP = flags.DEFINE_integer("warmup", 3, "How many steps go before them.")
@@ -28,7 +28,7 @@ TRACE = flags.DEFINE_string("trace", None, "Folder for a profile of some steps o
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    jax.config.update("jax_enable_compilation_cache", False)  # a program read from the cache has no time to compile
+    jax.config.update("jax_enable_compilation_cache", False)  # a cached program would have no compile time to measure
     trace = pathlib.Path(TRACE.value) if TRACE.value else None
     results = benchmark(CONFIG.value, data=DATA.value, rule=Rule(WARMUP.value, STEPS.value), trace=trace)
     print(page.tables(results))

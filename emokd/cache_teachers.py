@@ -1,6 +1,6 @@
-"""Stores what the frozen teachers of a configuration say, so that training reads it instead of computing it.
+"""Stores the outputs of a configuration's frozen teachers, so that training reads them instead of computing them.
 
-The same command continues a cache that was interrupted.
+The same command continues an interrupted cache.
 
 python -m emokd.cache_teachers --config=configs/smkd/fi.py --config.data.views=8 --output=runs/cache/fi
 python -m emokd.train --config=configs/smkd/fi.py --config.data.views=8 --config.cache.dir=runs/cache/fi ...
@@ -11,13 +11,13 @@ import pathlib
 import jax
 from absl import flags
 
-from emokd.configuration import config as configuration
+from emokd.configuration.flag import define_config_flag
 from emokd.data.cache.writer import in_words
 from emokd.jobs.command import run
 from emokd.jobs.job import teacher_trainer, write_cache
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the cache.", required=True)
-CONFIG = configuration.define_config_flag()
+CONFIG = define_config_flag()
 
 
 def main(argv: list[str]) -> None:

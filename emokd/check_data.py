@@ -1,4 +1,4 @@
-"""Looks at a data set before anything is trained on it. Exit code 1: there are findings; 0: there are none.
+"""Checks a data set before anything is trained on it. Exit code 1: there are findings; 0: there are none.
 
 python -m emokd.check_data --config=FILE [--config.data.dir=FOLDER] [--sheet=FILE.png]
 python -m emokd.check_data --source=NAME [--dir=FOLDER] [--options=JSON] [--sheet=FILE.png]
@@ -12,8 +12,8 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from emokd.configuration import config as configuration
 from emokd.configuration import defaults
+from emokd.configuration.flag import define_config_flag
 from emokd.data.audit.findings import find_all
 from emokd.data.audit.sheet import as_png, contact_sheet
 from emokd.data.audit.tables import count_table
@@ -27,7 +27,7 @@ from emokd.jobs.datasets import divide, load_examples
 FINDINGS = 1
 """Exit code when there are findings."""
 
-CONFIG = configuration.define_config_flag(required=False)
+CONFIG = define_config_flag(required=False)
 SOURCE = flags.DEFINE_string("source", None, "A data set's name, in place of --config.")
 DIR = flags.DEFINE_string("dir", "", "Its folder; empty: under $EMOKD_DATA.")
 OPTIONS = flags.DEFINE_string("options", "{}", "What the source takes, a JSON object.")
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     """The command.
 
     Raises:
-      InputError: the flags do not go together, or the set cannot be loaded at all.
+      InputError: the flags contradict each other, or the data set cannot be loaded at all.
     """
     del argv
     data = _section()
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 def _section() -> ml_collections.ConfigDict:
-    """The section `data` that the flags say."""
+    """The section `data` that the flags describe."""
     if (CONFIG.value is None) == (SOURCE.value is None):
         raise InputError("Give either --config=FILE or --source=NAME.")
     if CONFIG.value is not None:

@@ -1,11 +1,11 @@
-"""The one exception that means "the input is wrong", and the rule for what it must say."""
+"""The exception for wrong input, the rule for its messages, and helpers that word them."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Something the user gave is wrong.
+    """The user's input is wrong.
 
     The message says what is wrong, where (file, row, key), and what to do about it. Commands print it
     without a traceback and exit with code 2; library users catch it like any exception.

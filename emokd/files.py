@@ -1,4 +1,4 @@
-"""Files that are there whole, and on the disk, or not at all."""
+"""Writes files whole or not at all: after a crash, the old file or the new one is on the disk."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def written_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its place at `path` when the block ends, and leaves nothing where it fails.
+    """Opens a temporary file that replaces `path` when the block ends, and is removed when the block fails.
 
-    It is beside `path`, under a name of this process alone, and on the disk before it takes its place: whoever looks,
-    also after a crash of the machine, finds the file of before or the new one.
+    The temporary file lies beside `path`, under a name with this process's id, and is synced to the disk before it is
+    renamed. A reader therefore finds either the old file or the new one, also after a crash of the machine.
 
     Args:
-      path: in a folder that exists.
+      path: the file to write, in a folder that exists.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,6 +31,6 @@ def written_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: pathlib.Path, content: str | bytes | memoryview) -> None:
-    """Writes a text, in UTF-8, or bytes, see `written_whole`."""
+    """Writes a text (as UTF-8) or bytes to `path`, whole or not at all, see `written_whole`."""
     with written_whole(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)

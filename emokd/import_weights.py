@@ -1,4 +1,4 @@
-"""Makes a model folder of a weights file of another framework.
+"""Converts another framework's weights file to a model folder.
 
 python -m emokd.import_weights --model=mobilenet_v2 --checkpoint=FILE --output=FOLDER
     [--head=objects] [--leave_out=fc,...] [--classes=cat,dog,... or a file with one name per line]

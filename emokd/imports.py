@@ -1,8 +1,8 @@
-"""What people bring of their own, by import path: "package.module:function".
+"""Imports users' own functions and classes by import path: "package.module:function".
 
 Only paths that the user named are imported, so that a folder from elsewhere (a run's configuration, a model's
-specification) runs no code that its reader did not ask for. A configuration file, the command line and the caller of a
-Python function are the user; what is read from a run's or a model's folder is not.
+specification) cannot run code that its reader did not ask for. Configuration files, the command line and callers of
+Python functions speak for the user; what is read from a run's or a model's folder does not.
 """
 
 import importlib
@@ -17,15 +17,19 @@ _trusted: set[str] = set()
 
 
 def is_path(name: object) -> bool:
-    """Whether a name is an import path."""
+    """Whether a name has the form of an import path."""
     return isinstance(name, str) and _PATH.fullmatch(name) is not None
 
 
 def trust(values: Any) -> None:
-    """Allows the import paths among values that the user gave: a text, or mappings and sequences of any depth."""
+    """Allows the import of all import paths among values that the user gave.
+
+    Args:
+      values: a text, or mappings, lists and tuples of any depth.
+    """
     if is_path(values):
         _trusted.add(values)
-    elif hasattr(values, "values"):  # a ConfigDict is no Mapping
+    elif hasattr(values, "values"):  # not isinstance: a ConfigDict is no Mapping
         trust(tuple(values.values()))
     elif isinstance(values, list | tuple):
         for value in values:
@@ -33,13 +37,13 @@ def trust(values: Any) -> None:
 
 
 def load(path: str, what: str) -> Callable[..., Any]:
-    """What an import path names.
+    """Imports the function or class that an import path names.
 
-    Modules are looked for as in any Python program: in the working directory of a command, and among what is installed.
+    Modules are searched as in any Python program: in the working directory of a command, and among installed packages.
 
     Args:
       path: "package.module:function".
-      what: what it stands for, for messages: "config.student.backbone".
+      what: the setting that names it, for messages, such as "config.student.backbone".
 
     Raises:
       InputError: the user has not named the path, there is no such module or function, or it cannot be called.
@@ -54,7 +58,7 @@ def load(path: str, what: str) -> Callable[..., Any]:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # a module that is there imports one that is not
+            raise  # the module exists, but imports one that does not
         raise InputError(
             f"{what} is {path!r}, but there is no module {error.name!r}. Start the command in the folder that has it, "
             "set PYTHONPATH, or install its package."

@@ -1,4 +1,4 @@
-"""The one rule of which examples have a label, and of which class: for NumPy's arrays and JAX's alike."""
+"""Which examples have a label, and of which class: one rule for NumPy and JAX arrays."""
 
 from typing import Any
 
@@ -8,28 +8,28 @@ UNLABELLED = -1
 """The class id of an example without a label. Any negative id counts as none; valence and arousal use NaN."""
 
 Labels = Int[Any, " N"] | Float[Any, "N C"]
-"""Class ids, or distributions of votes."""
+"""Class ids [N], or distributions of votes [N, C]."""
 
 
 def has_class(labels: Labels) -> Bool[Any, " N"]:
     """Which examples have a class: an id that is not negative, or votes that are not all zero.
 
-    Votes with a NaN count, so that it reaches the loss and does not pass unnoticed.
+    Votes with a NaN count as a class, so that the NaN reaches the loss and is noticed there.
     """
     return labels >= 0 if labels.ndim == 1 else (labels != 0).any(-1)
 
 
 def class_ids(labels: Labels) -> Int[Any, " N"]:
-    """The class of each example, UNLABELLED where it has none; of votes the most voted, the lowest id among equals."""
+    """The class id of each example, UNLABELLED where it has none; of votes the most voted, the lowest id among ties."""
     ids = labels if labels.ndim == 1 else labels.argmax(-1)
     return labels.__array_namespace__().where(has_class(labels), ids, UNLABELLED)
 
 
 def has_value(targets: Float[Any, "..."]) -> Bool[Any, "..."]:
-    """Which values of valence, arousal or another measure are known: those that are not NaN."""
+    """Which values of valence, arousal or another measure are labelled: those that are not NaN."""
     return ~targets.__array_namespace__().isnan(targets)
 
 
 def has_any_value(targets: Shaped[Any, "N H"]) -> Bool[Any, " N"]:
-    """Which examples have a label of valence, of arousal, or of both."""
+    """Which examples have at least one label among the H values, such as valence or arousal."""
     return has_value(targets).any(-1)

@@ -1,8 +1,8 @@
 """Scores over a whole split, in float64 on the host: exact for any batch size and any number of devices.
 
-Pure functions of gathered arrays. Rows that are padding (a False in `mask`) or without a label count in nothing.
-Definitions are those of the field (Toisoul et al., 2021; the ABAW challenges); where one is undefined, as a
-correlation with a constant is, the docstring says what is given instead.
+Pure functions of gathered arrays. Padding rows (False in `mask`) and unlabelled rows enter no score. The definitions
+are the usual ones (Toisoul et al., 2021; the ABAW challenges). Where one is undefined, such as a correlation with a
+constant, the docstring says what is returned instead.
 """
 
 from collections.abc import Sequence
@@ -29,21 +29,21 @@ def classification_scores(
     """How well class probabilities agree with labels.
 
     Args:
-      probabilities: rows sum to 1. The prediction is the largest, the first of several.
+      probabilities: rows sum to 1. The predicted class is the most probable one, the first of equals.
       labels: class ids, negative where there is none; or vote distributions, all zero where there is none.
-        Votes are scored by the majority rule: the most voted class, the one of lowest id among equals.
+        Votes are scored by the majority rule: the label is the most voted class, the lowest id of equals.
       classes: names of the C classes.
       mask: False on padding.
 
     Returns:
-      `count`, the number of labelled rows; where it is 0, nothing else. Otherwise `accuracy`,
-      `balanced_accuracy` (mean recall of the classes that occur), `macro_f1` (over all C; a class that does
-      not occur counts 0, predicted or not), `ece` (15 bins), `nll` (of the label, majority for votes; probabilities
-      below 2.2e-16 are raised to it), for votes `vote_cross_entropy`, `per_class` (precision, recall, f1, count
-      by name; 0 where undefined), `confusion` (rows: labels, columns: predictions), and `classes`.
+      `count`, the number of labelled rows; where it is 0, nothing else. Otherwise also `accuracy`;
+      `balanced_accuracy` (mean recall of the classes that occur); `macro_f1` (mean over all C classes; one that does
+      not occur counts as 0, predicted or not); `ece` (15 bins); `nll` (of the label, for votes the majority's;
+      probabilities below 2.2e-16 are raised to it); for votes `vote_cross_entropy`; `per_class` (precision, recall,
+      f1 and count by class name; 0 where undefined); `confusion` (rows: labels, columns: predictions); and `classes`.
 
     Raises:
-      InputError: shapes that do not fit, rows that are no distributions, or an id of C or more.
+      InputError: the shapes do not fit, a labelled row is no distribution, or a class id is C or more.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(classes):
@@ -106,17 +106,17 @@ def affect_scores(
     """How well valence (column 0) and arousal (column 1) agree with their targets.
 
     Args:
-      predictions: as they are to be judged; nothing is clipped here.
-      targets: NaN where there is none.
+      predictions: scored as they are, without clipping.
+      targets: NaN where there is no label.
       mask: False on padding.
 
     Returns:
-      `valence` and `arousal`, each with `ccc`, `pcc`, `rmse`, `sagr`, `icc` and `count`, its labelled rows; one
-      without any is absent. `count` is the number of rows labelled in both, and `mean_ccc` the mean of the two
-      CCCs over those, ABAW's P_VA; absent where there are none.
+      `valence` and `arousal`, each with `ccc`, `pcc`, `rmse`, `sagr`, `icc` and `count`, the number of its labelled
+      rows; a column without labels is left out. `count` is the number of rows labelled in both columns, and `mean_ccc`
+      the mean of the two CCCs over those rows, ABAW's P_VA; it is left out where there are none.
 
     Raises:
-      InputError: shapes that do not fit, or a prediction that is not finite.
+      InputError: the shapes do not fit, or the prediction of a labelled row is not finite.
     """
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     if predictions.ndim != 2 or predictions.shape[1] != 2 or predictions.shape != targets.shape:
@@ -150,7 +150,7 @@ def affect_scores(
 def confusion_matrix(
     labels: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], classes: int
 ) -> Int[np.ndarray, "C C"]:
-    """How often each label (row) was given each prediction (column)."""
+    """Counts the pairs of label (row) and prediction (column)."""
     pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
@@ -158,9 +158,9 @@ def confusion_matrix(
 def expected_calibration_error(
     probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"], *, bins: int = 15
 ) -> float:
-    """Mean over examples of |accuracy - mean confidence| of their bin (Guo et al., 2017).
+    """ECE: the mean over examples of |accuracy - mean confidence| of their bin (Guo et al., 2017).
 
-    The bins divide [0, 1] equally by the largest probability, each including its upper end.
+    Examples are binned by their largest probability. The bins divide [0, 1] equally; each includes its upper end.
     """
     confidence = probabilities.astype(np.float64).max(1)
     right = (probabilities.argmax(1) == labels).astype(np.float64)
@@ -186,7 +186,7 @@ def pearson(p: Values, t: Values) -> float:
 
 
 def intraclass_correlation(p: Values, t: Values) -> float:
-    """ICC(3,1) of prediction and target as two raters: (BMS - EMS) / (BMS + EMS); 0 where either is constant.
+    """ICC(3,1) with prediction and target as two raters: (BMS - EMS) / (BMS + EMS); 0 where either is constant.
 
     For two raters this is 2 cov / (var_p + var_t).
     """
@@ -202,12 +202,12 @@ def root_mean_squared_error(p: Values, t: Values) -> float:
 
 
 def sign_agreement(p: Values, t: Values) -> float:
-    """SAGR: how often prediction and target have the same sign; 0 agrees with 0 alone."""
+    """SAGR: the share of examples whose prediction and target have the same sign; 0 agrees only with 0."""
     return float(np.mean(np.sign(p) == np.sign(t)))
 
 
 def _moments(p: Values, t: Values) -> tuple[Values, Values, float]:
-    """Both in float64, and their covariance, exactly 0 where either is constant."""
+    """Both arrays in float64, and their covariance, which is exactly 0 where either is constant."""
     p, t = p.astype(np.float64), t.astype(np.float64)
     varied = np.ptp(p) > 0 and np.ptp(t) > 0
     return p, t, float(np.mean((p - p.mean()) * (t - t.mean()))) if varied else 0.0

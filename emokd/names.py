@@ -1,4 +1,4 @@
-"""Names as people and file systems write them, brought to one normal form before they are compared."""
+"""Brings names, as people and file systems write them, to one normal form before they are compared."""
 
 import posixpath
 import re
@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 _UNSEEN = "\ufeff\u200b\u200e\u200f\u2060"
-# Marks inside a text that nobody sees: variation selectors (as after a drawn face), and the grapheme joiner.
+# Invisible characters inside a text: the combining grapheme joiner, and variation selectors (as after an emoji).
 _MARKS = frozenset(map(chr, (0x034F, *range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 _EDGES = "".join(chr(c) for c in range(0x3001) if chr(c).isspace()) + _UNSEEN
 
 
 def normal(text: str) -> str:
-    """A name in Unicode's form C, without spaces and unseen marks around it.
+    """A name in Unicode's form C (NFC), without spaces and invisible characters around it.
 
-    An archive from a Mac has its names in form D ("e" and an accent), what a keyboard writes is in form C.
+    Archives from a Mac hold names in form D ("e" followed by an accent), while keyboards write form C.
     """
     return text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip(_EDGES)
 
@@ -26,9 +26,9 @@ def normal_path(text: str) -> str:
 
 
 def essence(text: str) -> str:
-    """What is left of a name without letter case, spaces, unseen characters and typographic forms of letters.
+    """A name without letter case, spaces, invisible characters and typographic forms of letters, for comparisons.
 
-    The dotless and the dotted i count as one letter: which of them is the small one of "I" hangs on the language.
+    The dotless and the dotted i count as one letter: which of them is the lower case of "I" depends on the language.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     seen = (c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf" and c not in _MARKS)
@@ -36,17 +36,17 @@ def essence(text: str) -> str:
 
 
 def undecodable(names: Iterable[str]) -> list[str]:
-    """The names that are no text: of files, as Python gives them whose names are not UTF-8 on the disk."""
+    """The names that are not text: Python returns file names that are not UTF-8 with lone surrogates in them."""
     return [name for name in names if any("\ud800" <= c <= "\udfff" for c in name)]
 
 
 def number_essence(text: str) -> str:
-    """`essence` without leading zeros of numbers and a decimal part of zeros: of "S 01" and "s1.0" it is "s1"."""
+    """`essence` without leading zeros of numbers and a final decimal part of zeros: "S 01" and "s1.0" give "s1"."""
     return re.sub(r"\.0+$", "", re.sub(r"(?<!\d)0+(?=\d)", "", essence(text)))
 
 
 def look_alikes(names: Iterable[str], by=essence) -> list[tuple[str, ...]]:
-    """The sets of different names that are the same `by` that function, each in sorted order."""
+    """The sets of different names for which the function `by` gives the same text, each set sorted."""
     found = defaultdict(set)
     for name in names:
         found[by(name)].add(name)

@@ -1,4 +1,4 @@
-"""The parts of a step: names that its operations carry into profiles, and by which the benchmark takes them out."""
+"""The parts of a step: labels on its operations, by which profiles and the benchmark tell them apart."""
 
 import re
 from contextlib import AbstractContextManager
@@ -11,11 +11,11 @@ _NAME = re.compile(r"part\.([^/()]+)")
 
 
 def part(name: str) -> AbstractContextManager:
-    """What is traced in this context belongs to this part, with its backward pass; of nested parts the outer counts."""
+    """Labels the operations traced in this context, and their gradients, for profiling. The outermost label wins."""
     return jax.named_scope(f"part.{name}")
 
 
 def part_of(name_stack: str) -> str | None:
-    """The part that an operation with this name stack belongs to, or None."""
+    """The part whose label is the outermost in an operation's name stack, or None."""
     found = _NAME.search(name_stack)
     return found[1] if found else None

@@ -1,4 +1,4 @@
-"""Phase, Recipe, Objective: how a recipe tells the trainer what is taught, to which parameters, for how long."""
+"""Phase, Recipe and Objective: how a recipe tells the trainer what to minimise, over which parameters, for how long."""
 
 import dataclasses
 import re
@@ -34,7 +34,7 @@ class Term:
 
     @property
     def cotangent(self) -> Float[Array, " B"]:
-        """d total / d values: the coefficient over the number of examples that count."""
+        """d total / d values: the coefficient divided by the number of examples that count; 0 on other rows."""
         rows = self.rows.astype(self.values.dtype)
         return self.coefficient * rows / jnp.maximum(rows.sum(), 1.0)
 
@@ -42,18 +42,18 @@ class Term:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TeacherTerm:
-    """One per-example, per-teacher loss that only some of the weighed examples have.
+    """A per-example, per-teacher loss that only some of the weighted examples have.
 
     Attributes:
       values: the loss of each example under each teacher, its coefficient included, [B, K].
-      rows: which examples have it (their target is labelled, they are no padding), [B].
+      rows: which examples have it: those with a label for it that are not padding, [B].
     """
 
     values: Float[Array, "B K"]
     rows: Bool[Array, " B"]
 
     def cotangent(self, weights: Float[Array, "B K"]) -> Float[Array, "B K"]:
-        """d total / d values: the teachers' weights over the number of examples that have the loss, as for a Term."""
+        """d total / d values: the teachers' weights divided by the number of examples that have the loss."""
         rows = self.rows.astype(weights.dtype)
         return weights * rows[:, None] / jnp.maximum(rows.sum(), 1.0)
 
@@ -61,7 +61,7 @@ class TeacherTerm:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A per-example value that some examples alone have, such as whether the answer is the label.
+    """A per-example value for the log that only some examples have, such as whether the prediction is right.
 
     Attributes:
       values: the value of each example, [B].
@@ -80,14 +80,14 @@ class Measure:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What an objective says about a batch.
+    """What an objective returns for a batch.
 
     Attributes:
       terms: per-example losses that the weighting does not touch.
       stats: BatchNorm (and other) statistics after the batch.
       teacher_losses: per-example, per-teacher losses [B, K]; the weighting decides how much each counts.
-      rows: the examples whose teacher losses count, [B]; the total has their mean.
-      evidence: what the weighting may look at (teachers' logits, labels, ...); carries no gradient.
+      rows: the examples whose teacher losses count, [B]; the total takes their mean.
+      evidence: what the weighting reads (teachers' logits, labels, ...); carries no gradient.
       metrics: further per-example values to log by their mean: name -> [B], or a Measure of some examples.
       teacher_terms: further teacher losses under the same weights, each its mean over fewer rows, such as a bound that
         only labelled examples have.
@@ -103,19 +103,19 @@ class Outcome:
 
 
 Weigh = Callable[[Mapping[str, Array], Bool[Array, " B"]], Float[Array, "B K"]]
-"""(evidence, rows) -> the weights that the step will give to the teachers, 0 on other rows; without gradient."""
+"""(evidence, rows) -> the teachers' weights in this step, without gradient; 0 on rows that do not count."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a step tells an objective besides parameters and data.
+    """What a step passes to an objective besides parameters and data.
 
     Attributes:
-      key: for all that is random in it; another one each step, and each microbatch.
-      weigh: the weights that this step will give to the teachers, so that an objective may leave out what is costly in
-        the losses of teachers that weigh nothing. None without teachers, and in microbatches, whose weights are not
-        known before all of them are done.
+      key: seeds all randomness of the objective; every step and every microbatch has its own.
+      weigh: computes the teachers' weights in this step, so that an objective can skip costly losses of teachers whose
+        weight is 0. None without teachers, and with gradient accumulation, where the weights depend on all
+        microbatches together.
     """
 
     key: Array
@@ -123,37 +123,37 @@ class Context:
 
 
 class Objective(Protocol):
-    """What a phase minimises; pure."""
+    """What a phase minimises: a pure function."""
 
     def __call__(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context, /) -> Outcome:
-        """The losses of each example of a batch, and the statistics after it."""
+        """Computes the losses of each example of a batch, and the new statistics."""
 
 
 class Prepare(Protocol):
-    """What a phase does once, when it begins; for statistics that need the whole training set."""
+    """Runs once, when a phase begins; for statistics that need the whole training set."""
 
     def __call__(self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], /) -> tuple[Tree, Tree]:
-        """The parameters and statistics that the phase begins with; `batches` are the set's evaluation view."""
+        """The parameters and statistics that the phase begins with; `batches` are the training set, unaugmented."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """One stretch of training with a fixed objective and a fixed set of learning parameters.
+    """A part of training with a fixed objective and a fixed set of trained parameters.
 
     Attributes:
       name: unique within the recipe.
       objective: what is minimised.
-      learns: learning-rate multiplier of each group that learns; the others rest.
+      learns: learning-rate multiplier of each group that learns; the other groups are frozen.
       steps: length in optimiser steps; a run may stop it early.
-      learning_rate: schedule over the phase's own steps, from 0.
+      learning_rate: schedule over the phase's steps, counted from 0.
       scored: whether the student can be scored on the emotion task during this phase, so that its
         checkpoints compete for "best".
       data: which stream it reads: "labelled", or "all" for the labelled and the extra examples.
       prepare: run once when the phase begins; None where there is nothing to prepare.
-      remark: logged metrics -> what a person should know of them, or nothing; said once per phase, and beside the
-        error where a loss is no longer finite.
-      relational: what in it compares the examples of a batch, in words, so that microbatches would make it another
-        method; empty where each example stands alone.
+      remark: logged metrics -> a warning for the user, or an empty text; logged once per phase, and part of the error
+        where the run diverges.
+      relational: what in the objective compares the examples of a batch with one another, in words; such a phase cannot
+        be computed in microbatches. Empty where the loss of each example depends on that example alone.
     """
 
     name: str
@@ -169,15 +169,16 @@ class Phase:
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]
+"""(params, stats, constants, batch) -> Signals of each network by name."""
 
 
 class FrozenFeatures(Protocol):
-    """What a teacher cache stores."""
+    """Computes what a teacher cache stores."""
 
     def __call__(self, constants: Tree, batch: Batch, centre: bool) -> Mapping[str, Array]:
-        """Features of every teacher that never learns, by name, each [B, D].
+        """Features of every frozen teacher, by name, each [B, D].
 
-        They are those of the batch's own views or, where `centre` (static) is set, of the evaluation view.
+        They are of the batch's augmented views or, where `centre` (static) is set, of the evaluation view.
         """
 
 
@@ -186,22 +187,23 @@ class Recipe:
     """A list of phases over one set of parameters.
 
     Attributes:
-      groups: parameter groups as full-match patterns over "/"-joined paths; every parameter in exactly one.
+      groups: for each parameter group a regular expression that matches the whole "/"-joined path of its parameters;
+        every parameter belongs to exactly one group.
       phases: in order; phases of no steps are left out by whoever builds the recipe.
       init: key -> (params, stats).
-      constants: frozen parameters and statistics that no phase ever learns; not checkpointed.
+      constants: parameters and statistics that are frozen in every phase; not checkpointed.
       predict: (params, stats, constants, batch) -> Signals of "student" and of every teacher by name, on
         the evaluation view.
       teachers: names, in the order of the weighting's columns.
       weighting: the [B, K] chain, or None for recipes without teachers.
       extract: (params, stats) -> (params, stats) of the student alone.
-      student_spec: what `weights.model_folder` needs to store the student.
-      frozen_features: the features that a teacher cache stores; None where no teacher is frozen.
+      student_spec: the student's architecture, as `weights.model_folder` stores it.
+      frozen_features: computes the features that a teacher cache stores; None where no teacher is frozen.
       observe: (params, stats, constants, batch) -> arrays by name, a row for each example, that
-        `reporting.observations` can draw; asked now and then about a few fixed examples, or never where it is None.
-      variants: names among the predictions that are neither the student nor a teacher, such as either of them
+        `reporting.observations` can draw; called at evaluations, for a few fixed examples. None: nothing is drawn.
+      variants: names of the predictions that are neither the student's nor a teacher's, such as those of either
         without one of its modalities.
-      networks: the architecture of the student and of each teacher, for their size and cost.
+      networks: the specification of the student and of each teacher, for their size and cost.
       adopts: the student's groups that begin as a teacher's group ends, such as encoders, with that teacher's group.
     """
 
@@ -240,7 +242,7 @@ def path_string(path: Sequence[Any]) -> str:
 
 
 def label_parameters(params: Tree, groups: Mapping[str, str]) -> Tree:
-    """A tree like `params` holding each parameter's group.
+    """A tree like `params` that holds the name of each parameter's group.
 
     Raises:
       InputError: a parameter is in no group or in several; all of them are named.

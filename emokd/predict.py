@@ -53,8 +53,8 @@ def main(argv: list[str]) -> None:
     """The command.
 
     Raises:
-      InputError: flags do not go together, a file is missing, or some pictures could not be read (after all the
-        others' answers).
+      InputError: flags contradict each other, a file is missing, or some pictures could not be read; the last is raised
+        after the others' answers are written.
     """
     _check_flags(argv[1:])
     pictures = [] if VIDEO.value or TABLE.value else find_pictures(argv[1:], _listed(argv[1:]))
@@ -67,18 +67,19 @@ def main(argv: list[str]) -> None:
         precision=PRECISION.value,
     )
     if VIDEO.value:
+        assert OUTPUT.value is not None  # `_check_flags`
         student.require_pictures()
-        # One look for small faces is enough where the next frame comes soon.
+        # No second look for small faces: the next frame comes soon.
         cropper = FaceCropper(YuNet(second_look=False), student.seen_as.face_crop) if FACES.value else None
         print(json.dumps(predict_video(student, VIDEO.value, OUTPUT.value, cropper=cropper, smooth=SMOOTH.value)))
     elif TABLE.value:
-        _predict_rows(student)
+        _predict_rows(student, TABLE.value)
     else:
         _predict_pictures(student, pictures)
 
 
-def _predict_rows(student: Student) -> None:
-    rows = read_rows(TABLE.value, student.modalities)
+def _predict_rows(student: Student, table: str) -> None:
+    rows = read_rows(table, student.modalities)
     answers = student(rows.arrays)
     with _writer(["id", *records.columns(student)] if _is_table() else None) as writer:
         for name, answer in zip(rows.ids, answers, strict=True):
@@ -105,32 +106,32 @@ def _header(student: Student) -> list[str]:
 
 
 def _is_table() -> bool:
-    return bool(OUTPUT.value) and OUTPUT.value.lower().endswith(".csv")
+    return OUTPUT.value is not None and OUTPUT.value.lower().endswith(".csv")
 
 
 @contextlib.contextmanager
 def _writer(header: list[str] | None) -> Iterator[records.Writer]:
-    """Writes to the standard output, or to --output, which is there whole or not at all."""
+    """Opens a writer to the standard output, or to --output, which is written whole or not at all."""
     if not OUTPUT.value:
         yield records.Writer(sys.stdout, header)
         sys.stdout.flush()
         return
     with written_whole(pathlib.Path(OUTPUT.value)) as file:
-        # Names of files need not be text.
+        # File names need not be valid UTF-8.
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
         yield records.Writer(text, header)
         text.detach()
 
 
 def _with_progress(looks: Iterator, total: int) -> Iterator:
-    """The looks, with a bar on a terminal whose lines nothing else is written to."""
+    """Iterates over the looks with a progress bar, where a terminal can show it without mixing it with answers."""
     shown = sys.stderr.isatty() and (bool(OUTPUT.value) or not sys.stdout.isatty())
     console = rich.console.Console(stderr=True)
     return iter(rich.progress.track(looks, "Predicting", total=total, console=console, disable=not shown))
 
 
 def _listed(names: list[str]) -> list[str]:
-    """The names on the standard input, one a line, where it is asked for; they need not be text."""
+    """The names on the standard input, one per line, where `LIST` is among the names; they need not be valid UTF-8."""
     return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line] if LIST in names else []
 
 
@@ -150,7 +151,7 @@ def _check_flags(names: list[str]) -> None:
 
 
 def _check_output(path: pathlib.Path) -> None:
-    """What comes before the file may take long, so its place is looked at first."""
+    """Refuses an output file that cannot be written, before the prediction, which may take long."""
     if path.suffix.lower() not in records.SUFFIXES:
         raise InputError(f"--output={path}: give a file that ends in {' or '.join(records.SUFFIXES)}.")
     if not path.absolute().parent.is_dir() or path.is_dir():

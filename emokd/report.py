@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path(WORKDIR.value)
     remarks = []
     if (workdir / RECORD).exists():
-        # Only here: the page of a run without a record needs neither models nor data.
+        # Imported here, because the page of a run without a record needs neither models nor data.
         from emokd.jobs import datasets, finished
 
         remarks = finished.remarks(workdir, datasets.load_data, ACCEPT.value)

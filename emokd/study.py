@@ -2,9 +2,9 @@
 
     python -m emokd.study --config=configs/studies/weighting.py --workdir=runs/weighting [--only=a,b] [--list]
 
-Run again, it reads what is finished and goes on with the rest. `results.csv` and `table.md` in the workdir are
-rewritten after every run; the runs themselves are ordinary workdirs under `runs/<variant>/seed<seed>`,
-in a study with folds `runs/<variant>/seed<seed>/fold<fold>`.
+The same command continues a study: it reads the finished runs and does the others. `results.csv` and `table.md` in the
+workdir are rewritten after every run. Each run has an ordinary workdir, `runs/<variant>/seed<seed>`, in a study with
+folds `runs/<variant>/seed<seed>/fold<fold>`.
 """
 
 import functools
@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from emokd.configuration import config as configuration
+from emokd.configuration.flag import define_config_flag
 from emokd.jobs import locks
 from emokd.jobs.began import ACCEPT_HELP
 from emokd.jobs.command import run
@@ -20,7 +20,7 @@ from emokd.jobs.job import train
 from emokd.studies.plan import create_study
 from emokd.studies.run import list_runs, run_study
 
-CONFIG = configuration.define_config_flag()
+CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and their table.", required=True)
 ONLY = flags.DEFINE_list("only", [], "Run these variants alone; the table shows all that are finished.")
 ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)

@@ -9,12 +9,13 @@ import jax
 from absl import flags, logging
 
 from emokd.configuration import config as configuration
+from emokd.configuration.flag import define_config_flag, file_of
 from emokd.jobs.began import ACCEPT_HELP
 from emokd.jobs.command import run
 from emokd.jobs.job import train
 from emokd.reporting.scoreboard import scoreboard
 
-CONFIG = configuration.define_config_flag()
+CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs, scores and the student.", required=True)
 ACCEPT = flags.DEFINE_bool("accept_changed_data", False, ACCEPT_HELP)
 
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     del argv
     config = CONFIG.value
-    for line in configuration.diff(config, configuration.load(configuration.file_of(CONFIG))):
+    for line in configuration.diff(config, configuration.load(file_of(CONFIG))):
         logging.info("config: %s", line)
     scores = train(config, WORKDIR.value, accept_changed_data=ACCEPT.value)
     if jax.process_index() == 0:

@@ -15,6 +15,7 @@ from test_rooms import ALLOWED
 from emokd import recipes
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
+from emokd.configuration.durations import adopt_unit
 from emokd.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -109,7 +110,7 @@ def is_key(key: str, recipe: str) -> bool:
     key = re.sub(r"^(teachers|modalities)\.\w+", r"\1.NAME", key)
     key = re.sub(r"\boptions\..*", "options", key).removesuffix(".*")
     config = default_config(recipe).copy_and_resolve_references()
-    configuration.adopt_unit(config, key)
+    adopt_unit(config, key)
     try:
         configuration.check_key(config, key)
     except InputError:

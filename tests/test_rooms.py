@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ALLOWED = {
     "errors": (),
     "imports": ("errors",),
-    "signals": (),
+    "signals": ("errors",),
     "parts": (),
     "names": (),
     "files": (),

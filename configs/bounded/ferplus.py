@@ -17,7 +17,7 @@ from emokd.recipes import bounded
 
 
 def get_config(arg=""):
-    """The configuration; `small` is the same job in short."""
+    """The configuration; `small` is a short version of it."""
     check_argument(arg)
     small = arg == "small"
     teacher = "configs/teachers/ferplus_lite0.py" + (":small" if small else "")

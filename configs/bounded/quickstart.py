@@ -1,7 +1,7 @@
 """Teacher-bounded distillation on painted faces: a basic CNN teaches a narrower one.
 
 Loss: soft targets and the teacher-bounded regression loss (emokd/recipes/bounded.py). The teacher is trained by this
-run, with configs/teachers/painter.py. The data is synthetic (the embedded painter): it shows the machine at work and
+run, with configs/teachers/painter.py. The data is synthetic (the embedded painter): it shows how the method runs and
 proves nothing about the paper.
 
 Command:  python -m emokd.train --config=configs/bounded/quickstart.py --workdir=runs/bounded_quickstart
@@ -16,7 +16,7 @@ from emokd.recipes import bounded
 
 
 def get_config(arg=""):
-    """The configuration; `small` is the same job in short."""
+    """The configuration; `small` is a short version of it."""
     check_argument(arg)
     small = arg == "small"
     teacher = "configs/teachers/painter.py" + (":small" if small else "")

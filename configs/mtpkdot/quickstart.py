@@ -1,7 +1,7 @@
 """MT-PKDOT on painted faces: physiology and sound are there in training only.
 
 Papers: PKDOT and MT-PKDOT (docs/mtpkdot.md). The data is synthetic (the embedded painter with its traces and sounds):
-it shows the machine at work and proves nothing about the papers.
+it shows how the method runs and proves nothing about the papers.
 
 Command:  python -m emokd.train --config=configs/mtpkdot/quickstart.py --workdir=runs/mtpkdot_quickstart
 Expected: accuracy .49, the joint teacher .64 and the face alone .40; mean CCC .59 (one run of 2026-11-25 at commit
@@ -14,7 +14,7 @@ from emokd.recipes import mtpkdot
 
 
 def get_config(arg=""):
-    """The configuration; `small` is the same job in short."""
+    """The configuration; `small` is a short version of it."""
     check_argument(arg)
     small = arg == "small"
     config = mtpkdot.default_config()

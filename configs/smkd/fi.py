@@ -20,7 +20,7 @@ from emokd.recipes import smkd
 
 
 def get_config(arg=""):
-    """The configuration, for all of FI, its sample, or the sample in short."""
+    """The configuration, for all of FI, its sample, or a short job on the sample."""
     check_argument(arg, ("subset", "small"))
     small = arg == "small"
     config = smkd.default_config()

@@ -19,7 +19,7 @@ from emokd.recipes import smkd
 
 
 def get_config(arg=""):
-    """The configuration; `small` is the same job in short, on the FI sample."""
+    """The configuration; `small` is a short version of it, on the FI sample."""
     check_argument(arg)
     small = arg == "small"
     config = smkd.default_config()

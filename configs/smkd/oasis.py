@@ -14,7 +14,7 @@ from emokd.configuration.config import check_argument
 
 
 def get_config(arg=""):
-    """The configuration; `small` is the same job in short."""
+    """The configuration; `small` is a short version of it."""
     check_argument(arg)
     base = "configs/smkd/fi.py:small" if arg == "small" else "configs/smkd/fi.py:subset"
     with configuration.load(base).unlocked() as config:

@@ -1,7 +1,7 @@
 """SMKD on painted faces: three small teachers of different skills teach a basic CNN.
 
 Paper: Cladiere et al., Visual emotion analysis using skill-based multi-teacher knowledge distillation, 2025.
-The data is synthetic (the embedded painter): it shows the whole machine at work and proves nothing about the paper.
+The data is synthetic (the embedded painter): it shows how the whole method runs and proves nothing about the paper.
 
 Command:  python -m emokd.train --config=configs/smkd/quickstart.py --workdir=runs/quickstart
 Expected: the student close to the expression teacher, which far outweighs the other two (accuracy .520 and .451 in one

@@ -2,7 +2,7 @@
 
 Every method has the same number of optimiser steps on the same pictures: "supervised" spends them all on labels, and
 where a phase is left out, another that learns from labels has its steps. The teachers' features are cached, so that the
-study asks them once: eight views of each picture and the whole one.
+study computes them once: eight views of each picture and the whole one.
 
 Commands (with EMOKD_DATA set; the argument is the student, `basic` from nothing or `mobilenet` from ImageNet weights;
 `small` is two methods, one seed, one teacher, 80 s, to see that it works):
@@ -20,7 +20,7 @@ from emokd.studies.plan import define
 # Steps of distill, classify and finetune; see smkd_fi_job.py.
 STEPS = {"basic": (96, 32, 64), "mobilenet": (48, 16, 48), "small": (3, 3, 3)}
 SMALL = ("supervised", "relevance")
-# Whom each is compared with: all with labels alone, weightings with uniform weights, parts left out with the whole.
+# All are compared with labels alone; weightings also with uniform weights, additions and omissions with `relevance`.
 BASELINES = {
     "uniform": "supervised",
     **dict.fromkeys(("relevance", "ca_mkd", "most_relevant_alone"), ("supervised", "uniform")),

@@ -14,7 +14,7 @@ from emokd.configuration.config import check_argument
 
 
 def get_config(arg=""):
-    """The configuration; `small` is the same job in short."""
+    """The configuration; `small` is a short version of it."""
     check_argument(arg)
     small = arg == "small"
     with configuration.load("configs/teachers/ferplus.py" + (":small" if small else "")).unlocked() as config:

@@ -14,7 +14,7 @@ from emokd.recipes import supervised
 
 
 def get_config(arg=""):
-    """The configuration; `small` is the same job in short."""
+    """The configuration; `small` is a short version of it."""
     check_argument(arg)
     small = arg == "small"
     config = supervised.default_config()

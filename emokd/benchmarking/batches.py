@@ -1,4 +1,4 @@
-"""The batches that a benchmark runs on: the job's own, or random ones of the same shapes, made on the device."""
+"""The batches that a benchmark runs on: the job's, or a random one of the same shapes, made on the device."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ KINDS = ("real", "fake")
 
 
 def create_batches(job: Job, phase: int, kind: str, mesh: Mesh) -> Iterator[dict[str, Array]]:
-    """A phase's endless batches.
+    """Creates an endless iterator of a phase's batches.
 
     Args:
       job: the job.
       phase: the phase's index.
-      kind: "real", read as training reads them, or "fake": the same random batch for ever.
-      mesh: where batches go.
+      kind: "real", read as training reads them, or "fake", the same random batch each time.
+      mesh: the devices that batches are put on.
 
     Raises:
       InputError: the kind is unknown, or the data cannot be read.
@@ -34,24 +34,24 @@ def create_batches(job: Job, phase: int, kind: str, mesh: Mesh) -> Iterator[dict
     extra = job.without_labels(job.recipe.phases[phase])
     if kind == "real":
         return Streams(job.config, mesh, job.attach).training(job.splits["train"], extra, phase)
-    # Without threads nothing is read ahead that would compete with the step.
+    # Without threads no batches are read ahead, which would compete with the step.
     unthreaded = configuration.locked(job.config, {"data.num_threads": 0})
     like = next(Streams(unthreaded, mesh, job.attach).training(job.splits["train"], extra, phase))
     return itertools.repeat(fake_batch(like, job.splits["train"].classes, mesh))
 
 
 def read_ahead(job: Job, kind: str) -> int:
-    """How many batches may wait, ready, while the step compiles: the pipeline's buffer and the transfers under way."""
+    """How many batches may be read ahead while the step compiles: the pipeline's buffer and pending transfers."""
     return 2 * job.config.data.num_threads + 2 if kind == "real" else 0
 
 
 def fake_batch(like: Mapping[str, Array], classes: Mapping[str, Sequence[str]], mesh: Mesh) -> dict[str, Array]:
-    """A random batch of the shapes and types of `like`, split over the mesh; every row counts, and labels exist.
+    """Makes a random batch with the shapes and dtypes of `like`, split over the mesh; no row is padding or unlabelled.
 
     Args:
       like: a batch, or its shapes.
-      classes: the class names of classifying columns; other integers are 0 or 1.
-      mesh: where it goes.
+      classes: the class names of columns of class ids; other integer columns are 0 or 1.
+      mesh: the devices that it is put on.
     """
 
     def value(name: str, key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

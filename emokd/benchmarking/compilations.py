@@ -8,7 +8,7 @@ import jax
 
 @contextlib.contextmanager
 def count_compilations() -> Iterator[list[float]]:
-    """A list that grows by one entry, XLA's seconds, with every program compiled inside the block."""
+    """Yields a list that gets one entry, XLA's compile time in seconds, for every program compiled in the block."""
     seconds: list[float] = []
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:

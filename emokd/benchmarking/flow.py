@@ -1,4 +1,4 @@
-"""Steps as training takes them, several under way: how many a second, and how long they wait for data."""
+"""Measures steps as training runs them, with several dispatched: steps per second, and time spent waiting for data."""
 
 import collections
 import contextlib
@@ -16,11 +16,11 @@ from emokd.training.waiting import STEPS_AHEAD, DataWait
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """Steps as training takes them.
+    """Throughput of steps, run as in training.
 
     Attributes:
-      rate: steps a second.
-      waiting: share of the time in which no step ran because the next batch was not there.
+      rate: steps per second.
+      waiting: share of the time in which no step ran because the next batch was not ready.
     """
 
     rate: float
@@ -30,13 +30,13 @@ class Flow:
 def measure_flow(
     take: Callable[[Tree], Any], batches: Iterator[Tree], rule: Rule, clock: Clock = time.perf_counter
 ) -> Flow:
-    """Takes steps as the training loop does: dispatched, not waited for, the host a few steps ahead.
+    """Runs steps as the training loop does: the host dispatches them without waiting, a few steps ahead.
 
     Args:
-      take: dispatches the step of a batch and returns its results.
-      batches: endless.
-      rule: how many steps are not timed, and how many are.
-      clock: gives seconds.
+      take: dispatches the step on a batch and returns its results.
+      batches: an endless iterator.
+      rule: the numbers of warm-up steps and of timed steps.
+      clock: returns seconds.
     """
 
     def run(steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What a benchmark found, as tables for the terminal and as a Markdown page to keep."""
+"""A benchmark's results as tables for the terminal, as a Markdown page, and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ def tables(results: Mapping[str, Any]) -> str:
 
 
 def page(results: Mapping[str, Any]) -> str:
-    """A Markdown page: where the numbers come from, the rule that they were taken by, and the tables."""
+    """A Markdown page: machine and versions, the timing rule, and the tables."""
     facts = results["provenance"]
     devices, peak = results["devices"], results["peak"]
     lines = [

@@ -1,4 +1,4 @@
-"""What the device can do at best, measured: multiplications a second, and bytes moved a second."""
+"""Measures the device's peak rates: floating-point operations per second, and bytes moved per second."""
 
 import time
 from typing import Any
@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from emokd.benchmarking.timing import Clock, Rule, interleave
 
 SIDE, CPU_SIDE = 8192, 2048
-"""Sides of the square matrices: large enough that launching the product takes no part of its time worth counting."""
+"""Sides of the square matrices: large enough that the product's launch overhead is negligible."""
 
 BYTES, CPU_BYTES = 2**30, 2**28
-"""Sizes of the array that is copied: more than caches hold."""
+"""Sizes of the copied array, bytes: larger than the caches."""
 
 
 def measure_peak(
@@ -24,10 +24,10 @@ def measure_peak(
 
     Args:
       rule: warm-up and rounds.
-      dtype: of the matrices, by name: what the networks compute in.
+      dtype: of the matrices, by name; the one that the networks compute in.
       side: of the square matrices; 0 for `SIDE`, on CPU `CPU_SIDE`.
-      size_bytes: of the array that is copied; 0 for `BYTES`, on CPU `CPU_BYTES`.
-      clock: gives seconds.
+      size_bytes: of the copied array; 0 for `BYTES`, on CPU `CPU_BYTES`.
+      clock: returns seconds.
 
     Returns:
       "matmul_flops" per second (2 side^3 in the median time), "copy_bytes" per second (read and written), and the

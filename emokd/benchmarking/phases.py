@@ -41,20 +41,20 @@ def benchmark(
     peak: dict[str, Any] | None = None,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
-    """Measures the job of a configuration, phase by phase; nothing is trained to an end, nothing is kept.
+    """Measures the job of a configuration, phase by phase. It runs a few steps of each phase and stores no weights.
 
-    Teachers that the configuration would train first are stood in for by untrained ones of the same architecture.
+    Untrained teachers of the same architecture replace those that the configuration would train first.
 
     Args:
       config: the resolved configuration.
       data: "real" or "fake": batches as training reads them, or one random batch on the device.
       rule: warm-up and timed steps.
       trace: a folder for a profile of some steps of each phase, or None.
-      peak: what `measure_peak` gave, if it has been measured already.
-      clock: gives seconds.
+      peak: the result of `measure_peak`, where it has been measured already.
+      clock: returns seconds.
 
     Returns:
-      What docs/benchmarks/README.md describes, ready for JSON.
+      The results that docs/benchmarks/README.md describes, as JSON values.
 
     Raises:
       InputError: data, models or options are wrong, or the batch does not divide over the devices.
@@ -80,7 +80,7 @@ def benchmark(
 
 
 class _Bench:
-    """A job on its devices, as the training loop has it, but with nothing to log or to keep."""
+    """A job on its devices, set up as in the training loop, but without logs and checkpoints."""
 
     def __init__(self, job: Job, data: str, rule: Rule, clock: Clock):
         config, recipe = job.config, job.recipe
@@ -107,7 +107,7 @@ class _Bench:
                 return leaves, metrics
 
             steps = interleave({"step": take}, self.rule, self.clock)["step"]
-            # Batches that were read while the step compiled would hide the waiting.
+            # The warm-up also uses up the batches read during compilation, which would hide the time spent waiting.
             warmup = self.rule.warmup + read_ahead(self.job, self.data)
             flow = measure_flow(take, batches, dataclasses.replace(self.rule, warmup=warmup), self.clock)
             loss = take()[1]["loss"]
@@ -136,7 +136,7 @@ class _Bench:
     def speed(
         self, steps: Timing, flow: Flow, macs: int, bytes_accessed: float | None, peak: dict[str, Any]
     ) -> dict[str, Any]:
-        """What follows from the times of steps one by one, and of steps as training takes them."""
+        """Speeds computed from the times of single steps (`steps`) and of steps run as in training (`flow`)."""
         low, high = steps.quartiles
         flops = 2 * macs / self.mesh.size / steps.median
         return {
@@ -151,10 +151,10 @@ class _Bench:
         }
 
     def begin(self, phase: Phase, index: int, batch: Tree) -> None:
-        """Puts the state at the phase's first step; statistics of the training set are taken from one batch."""
+        """Puts the state at the phase's first step; `prepare` gets one batch in place of the training set."""
         state = self.state
         if phase.prepare is not None:
             params, stats = phase.prepare(state.params, state.stats, self.constants, iter([batch]))
             state = dataclasses.replace(state, params=params, stats=stats)
-        # A copy: the step donates its state, and preparing may have passed leaves through.
+        # Copied, because the step donates its state, and `prepare` may return some leaves unchanged.
         self.state = jax.device_put(jax.tree.map(jnp.copy, enter(state, index)), self.placement.state)

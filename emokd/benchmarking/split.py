@@ -1,9 +1,10 @@
-"""Where the time of a step goes: how much less it takes without each of its parts.
+"""Measures where a step's time goes: how much less time it takes without each of its parts.
 
-A part is what was traced under its name (`emokd.parts`), with its backward pass; what has no name, the losses and all
-else, is a part as well. A variant is the step's own program without the operations of one part. What others need of
-them comes as arguments, with the values of the whole step, and what they need of others is returned, so that it is
-worked out as before. Every other operation is where it was.
+A part is the operations traced under its name (`emokd.parts`), with their gradients; the operations without a name
+(the losses and everything else) form a part too. A variant is the step's program without the operations of one part.
+Results of the removed operations that other operations need are arguments of the variant, with the values of the whole
+step. Results that the removed operations need are outputs of the variant, so that they are still computed. Nothing else
+changes.
 """
 
 import functools
@@ -27,12 +28,12 @@ WHAT = {AUGMENTATION: "views rendered", OPTIMISER: "update", LOSSES: "losses, we
 
 
 class Piece(NamedTuple):
-    """Some operations of a step, as a function of the step's arguments and of what other operations give.
+    """Some operations of a step, as a function of the step's arguments and of other operations' results.
 
     Attributes:
       jaxpr: (arguments, fed) -> given.
-      fed: what it needs of operations outside.
-      given: what of it the step returns, or operations outside need.
+      fed: results of operations outside the piece that it needs.
+      given: results of the piece that the step returns or that operations outside need.
     """
 
     jaxpr: core.ClosedJaxpr
@@ -46,20 +47,20 @@ class Piece(NamedTuple):
 
 
 class Dissection:
-    """A phase's step, apart.
+    """A phase's step, divided into parts.
 
     Attributes:
-      parts: what is done in each, by name; the losses last.
+      parts: what each part does, in words, by name; the losses last.
       macs: multiply-accumulates of the step, over all devices.
-      entangled: names of parts that lie inside an operation, such as a loop, and so cannot be taken out.
+      entangled: names of parts that lie inside an operation, such as a loop, and so cannot be removed.
     """
 
     def __init__(self, traced: jax.stages.Traced, arguments: tuple):
-        """Takes the step apart; call it, and what it gives, under the step's mesh.
+        """Divides the step. Call this, and the methods, under the step's mesh.
 
         Args:
           traced: the step, from `Programs.trace`.
-          arguments: (moving, resting, constants, batch), on the devices.
+          arguments: the step's arguments (moving leaves, resting leaves, constants, batch), on the devices.
         """
         closed = traced.jaxpr
         self._whole = core.ClosedJaxpr(live(closed.jaxpr), closed.consts)
@@ -79,11 +80,11 @@ class Dissection:
         self.entangled = sorted(set(_inner_parts(self._whole.jaxpr)) - set(self.parts))
 
     def without(self, name: str) -> Piece:
-        """The step without a part."""
+        """The step without the named part."""
         return self._cut(lambda part: part != name)
 
     def alone(self, name: str) -> Piece:
-        """A part without the rest of the step."""
+        """The named part without the rest of the step."""
         return self._cut(lambda part: part == name)
 
     def _cut(self, belongs: Callable[[str], bool]) -> Piece:
@@ -91,7 +92,7 @@ class Dissection:
         kept: list[core.JaxprEqn] = []
         others: list[core.JaxprEqn] = []
         for equation in jaxpr.eqns:
-            # What depends on no argument stays: given as one, it could no longer be folded.
+            # Constant expressions stay in every piece: as arguments they could no longer be folded.
             constant = not any(v in self._varying for v in equation.outvars)
             inside = constant or belongs(part_of(str(equation.source_info.name_stack)) or LOSSES)
             (kept if inside else others).append(equation)
@@ -109,13 +110,13 @@ class Dissection:
 
     @functools.cached_property
     def values(self) -> Mapping[core.Var, Array]:
-        """What passes from part to part in the whole step, on its arguments."""
+        """The values that pass between parts, computed by the whole step on its arguments."""
         names = list(dict.fromkeys(v for name in self.parts for v in self.without(name).fed))
         jaxpr = self._close(self._whole.jaxpr.invars, names, self._whole.jaxpr.eqns)
         return dict(zip(names, jax.jit(core.jaxpr_as_fun(jaxpr))(*self._arguments), strict=True))
 
     def compile(self, piece: Piece, donate: bool = True) -> Callable[[Sequence[Array]], list[Array]]:
-        """A function of the moving leaves, of which it takes over those that it replaces, unless `donate` is off."""
+        """Compiles a piece to a function of the moving leaves; unless `donate` is off, it donates those it replaces."""
         outputs = self._whole.jaxpr.outvars
         donated = [i for i in self._donated if donate and outputs[i] in piece.given]
         places = [self._places.get(v) for v in piece.given]
@@ -132,18 +133,18 @@ def split_step(
     rule: Rule,
     clock: Clock = time.perf_counter,
 ) -> list[dict[str, Any]]:
-    """Measures the step without each of its parts, in turn with the step itself, all on the same state.
+    """Times the whole step and the step without each of its parts, taking turns, all on the same state.
 
     Args:
-      dissection: the step, apart; this is called under its mesh.
-      compiled: the step.
-      arguments: (moving, resting, constants, batch), which stay as they are.
-      rule: warm-up and rounds.
-      clock: gives seconds.
+      dissection: the divided step; call this function under its mesh.
+      compiled: the whole step.
+      arguments: (moving leaves, resting leaves, constants, batch), which are not changed.
+      rule: rounds of warm-up and rounds that count.
+      clock: returns seconds.
 
     Returns:
-      For each part {"part", "what", "seconds", "share" of the step, "macs"}, all three by how much the step has less
-      without it; None where it cannot be taken out.
+      For each part {"part", "what", "seconds", "share", "macs"}. The last three say by how much the step is smaller
+      without the part: seconds, share of the step's time, multiply-accumulates; None where the part cannot be removed.
     """
     moving, *rest = arguments
     pieces = {name: dissection.without(name) for name in dissection.parts}
@@ -167,13 +168,13 @@ def split_step(
 
 
 def _what(name: str, stacks: Sequence[str]) -> str:
-    """What is done in a part whose operations have these name stacks."""
+    """What a part does, in words, from the name stacks of its operations."""
     backward = any("transpose(" in stack for stack in stacks)
     return WHAT.get(name, "forward and backward" if backward else "forward")
 
 
 def _varying(jaxpr: core.Jaxpr) -> set[core.Var]:
-    """What depends on the arguments."""
+    """The variables that depend on the arguments."""
     found = set(jaxpr.invars)
     for equation in jaxpr.eqns:
         if not found.isdisjoint(v for v in equation.invars if isinstance(v, core.Var)):
@@ -182,12 +183,12 @@ def _varying(jaxpr: core.Jaxpr) -> set[core.Var]:
 
 
 def _used(equations: Sequence[core.JaxprEqn]) -> Sequence[core.Var]:
-    """The variables that operations take, each once."""
+    """The variables that the operations read, each once."""
     return list(dict.fromkeys(v for equation in equations for v in equation.invars if isinstance(v, core.Var)))
 
 
 def _inner_parts(jaxpr: core.Jaxpr) -> Iterator[str]:
-    """The parts named inside operations of no part."""
+    """Names of the parts inside operations that themselves belong to no part."""
     for equation in jaxpr.eqns:
         if part_of(str(equation.source_info.name_stack)) is None:
             for inner in core.jaxprs_in_params(equation.params):

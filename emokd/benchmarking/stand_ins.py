@@ -1,4 +1,4 @@
-"""Untrained teachers in the place of those that a configuration would train first: they take the same time."""
+"""Untrained teachers that replace those that a configuration would train first: a step takes as long with them."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from emokd.weights import model_folder
 
 
 def untrained_teachers(folder: pathlib.Path) -> TrainTeacher:
-    """Makes a model folder, below `folder`, of what a teacher's configuration would train, with fresh weights."""
+    """A trainer of teachers that trains nothing: it stores the teacher's network with fresh weights below `folder`."""
 
     def make(file: str, name: pathlib.Path, runs: Sequence = ()) -> pathlib.Path:
         del runs

@@ -1,4 +1,4 @@
-"""How long a call takes: the warm-up rule, medians, and calls timed in turn so that they can be compared."""
+"""Times calls: the warm-up rule, medians, and calls that take turns so that their times can be compared."""
 
 import dataclasses
 import statistics
@@ -15,10 +15,10 @@ Clock = Callable[[], float]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Which calls are timed: not the first `warmup`, but the `steps` after them.
+    """The timing rule: the first `warmup` calls are not timed, the next `steps` are.
 
     Raises:
-      InputError: a negative warm-up, or no step at all.
+      InputError: `warmup` is negative, or `steps` is below 1.
     """
 
     warmup: int = 3
@@ -47,12 +47,12 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """The median."""
+        """The median, seconds."""
         return statistics.median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and the third quartile; of one call, that call twice."""
+        """The first and third quartile, seconds; of a single call, its time twice."""
         if len(self.seconds) == 1:
             return self.seconds[0], self.seconds[0]
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -67,14 +67,14 @@ def interleave(
     rest: float = 0.0,
     prepare: Callable[[], tuple[Any, ...]] = tuple,
 ) -> dict[str, Timing]:
-    """Times each call once per round, so that whatever slows the machine for a while slows all of them.
+    """Times each call once per round, so that a temporary slowdown of the machine affects all of them alike.
 
     Args:
       calls: functions that dispatch work to the device and return its results.
       rule: rounds of warm-up and rounds that count.
-      clock: gives seconds.
-      rest: seconds of real time before each call, not timed, in which other calls' threads come to rest.
-      prepare: makes the arguments of each call, before it and not timed; none unless it is given.
+      clock: returns seconds.
+      rest: seconds of pause before each call, not timed, in which threads of other calls become idle.
+      prepare: makes each call's arguments before the timing begins; by default there are none.
     """
     found: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rule.warmup + rule.steps):

@@ -2,93 +2,27 @@
 
 A file gives a `ConfigDict`; `--config=FILE` or `--config=FILE:argument` loads it and `--config.key=value`
 changes it. A key that does not exist is an error that names the nearest one, with one exception: a duration
-may be given in another unit than the file's, one only (`--config.warmup_steps=10` where the file has
-`warmup_epochs`).
+may be given in another unit than the file's (`--config.warmup_steps=10` where the file has `warmup_epochs`), but in
+one unit only.
 """
 
 import json
-import math
 import pathlib
 import re
-import sys
 import traceback
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
 from emokd import imports
-from emokd.configuration.own import define_list_flag
+from emokd.configuration.durations import UNITS, adopt_unit
 from emokd.configuration.places import absent, anchor, find, parse, running
 from emokd.errors import InputError, excerpt, nearest
 
-UNITS: Mapping[str, type] = {"steps": int, "epochs": float, "examples": int, "percent": float}
-"""The units of a duration, each a suffix of its key, and the type of its number."""
-
-
 NAMES_A_FILE = re.compile(r"(?:.+\.)?teachers\.[^.]+\.train")
-"""Keys whose value is a configuration file, with its argument if it has one."""
-
-
-def define_config_flag(required: bool = True) -> flags.FlagHolder:
-    """Defines `--config=FILE[:ARGUMENT]`, its overrides and `--list_configs`; a second call returns the first flag.
-
-    Args:
-      required: whether the command is refused without it.
-    """
-    if "config" not in flags.FLAGS:
-        config_flags.DEFINE_config_file(
-            "config",
-            help_string="The experiment: a Python file with get_config(), or emokd:NAME, one of emokd's own.",
-            flag_values=flags.FLAGS,
-        )
-        flag = flags.FLAGS["config"]
-        flag.parser = _ConfigParser(required)
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists it
-        define_list_flag()
-    return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])
-
-
-def file_of(flag: flags.FlagHolder) -> str:
-    """What the user gave as `--config`: a path, with its argument if it had one; `load` takes it."""
-    return config_flags.get_config_filename(flags.FLAGS[flag.name])
-
-
-def is_missing() -> bool:
-    """Whether the command needs `--config`, once flags are parsed, and has none."""
-    flag = flags.FLAGS["config"] if "config" in flags.FLAGS else None
-    return flag is not None and flag.value is None and isinstance(flag.parser, _ConfigParser) and flag.parser.required
-
-
-class _ConfigParser(flags.ArgumentParser):
-    """Loads the file, and checks the overrides' keys before ml_collections meets them."""
-
-    def __init__(self, required: bool):
-        self.required = required
-
-    def parse(self, path: str) -> ml_collections.ConfigDict:
-        config = load(path)
-        with config.unlocked():
-            keys = overridden_keys(sys.argv)
-            for place, key in enumerate(keys):
-                adopt_unit(config, key, given=keys[:place])
-                check_key(config, key)
-                _check_settable(config, key)
-        return config
-
-
-def _check_settable(config: ml_collections.ConfigDict, key: str) -> None:
-    """Checks that ml_collections can read a value for the key from text: not for lists, nor None of no type."""
-    *path, name = key.split(".")
-    section = _value(config, path)
-    if "[" not in key and section.get_type(name) in (list, type(None)):
-        raise InputError(
-            f"config.{key} is {section[name]!r} in the configuration and cannot be set on the command line; "
-            f"change the file, which may write a tuple or ml_collections.config_dict.placeholder(type) instead."
-        )
+"""A pattern of the keys whose value is a configuration file, with its argument if it has one."""
 
 
 def anchored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -163,43 +97,6 @@ def check_argument(argument: str, known: Iterable[str] = ("small",)) -> None:
         )
 
 
-def overridden_keys(argv: Sequence[str]) -> list[str]:
-    """The keys of `--config.key=...` arguments, in order."""
-    keys = [re.match(r"--?(?:no)?config\.([^=\s]+)", argument) for argument in argv]
-    return [key.group(1) for key in keys if key]
-
-
-def adopt_unit(config: ml_collections.ConfigDict, key: str, given: Collection[str] = ()) -> None:
-    """Makes room for a duration in another unit than the configuration's: its own unit goes, this one comes.
-
-    Args:
-      config: an unlocked configuration, changed in place where `key` is such a duration.
-      key: a dotted key, such as "optimizer.warmup_steps".
-      given: the dotted keys that are changed before this one.
-
-    Raises:
-      InputError: one of them is the same duration in another unit.
-    """
-    *path, name = key.split(".")
-    stem, _, unit = name.rpartition("_")
-    section = config
-    for part in path:
-        section = section.get(part) if isinstance(section, ml_collections.ConfigDict) else None
-    if not isinstance(section, ml_collections.ConfigDict) or unit not in UNITS or name in section:
-        return
-    present = [f"{stem}_{other}" for other in UNITS if f"{stem}_{other}" in section]
-    for other in present:
-        if (twin := ".".join([*path, other])) in given:
-            raise InputError(
-                f"config.{twin} and config.{key} are the same duration in two units; give one of them, not both."
-            )
-    if present:
-        with section.unlocked():
-            for other in present:
-                del section[other]
-            section[name] = ml_collections.config_dict.placeholder(UNITS[unit])
-
-
 def check_key(config: ml_collections.ConfigDict, key: str) -> None:
     """Checks that a dotted key exists.
 
@@ -224,64 +121,6 @@ def _namesake(config: ml_collections.ConfigDict, name: str) -> str:
     """The hint for a key that exists, but in another section."""
     elsewhere = [f"config.{key}" for key, _ in leaves(config) if key.split(".")[-1] == name]
     return f" Did you mean {excerpt(elsewhere, 3)}?" if elsewhere else ""
-
-
-def duration(
-    config: ml_collections.ConfigDict,
-    name: str,
-    *,
-    steps_per_epoch: int,
-    batch_size: int,
-    total_steps: int | None = None,
-    section: str = "",
-    below: int | None = None,
-) -> int:
-    """A duration in optimiser steps, from whichever of its units the configuration gives.
-
-    Args:
-      config: the section that has `<name>_steps`, `<name>_epochs`, `<name>_examples` or `<name>_percent`;
-        those that are None count as absent.
-      name: the duration's name, such as "warmup".
-      steps_per_epoch: optimiser steps in an epoch.
-      batch_size: examples in an optimiser step.
-      total_steps: what `_percent` is a percentage of, or None where that has no meaning.
-      section: the section's dotted key with a dot behind it, for messages: "config.phases.head.".
-      below: a number of steps that rounding does not reach from below, such as those of the phase that a warm-up
-        is a part of.
-
-    Returns:
-      Steps: rounded for epochs and percentages, rounded up for examples, and at least 1 unless the
-      configuration says 0 or `below` is 1.
-
-    Raises:
-      InputError: none or several of the keys are given, or the value is not a length.
-    """
-    given = {unit: config.get(f"{name}_{unit}") for unit in UNITS}
-    given = {unit: value for unit, value in given.items() if value is not None}
-    choices = " or ".join(f"{section}{name}_{unit}" for unit in UNITS if unit != "percent" or total_steps is not None)
-    if len(given) != 1:
-        problem = f"{' and '.join(f'{name}_{unit}' for unit in given)} are both given" if given else "none is given"
-        raise InputError(f"The duration {section + name!r} needs exactly one of {choices}, but {problem}.")
-    ((unit, value),) = given.items()
-    key = f"{section}{name}_{unit}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputError(f"{key} must be a number of {unit} from 0 up, not {value!r}.")
-    if UNITS[unit] is int and value != int(value):
-        raise InputError(f"{key} must be a whole number of {unit}, not {value!r}.")
-    if unit == "percent" and total_steps is None:
-        raise InputError(f"{key} has nothing to be a percentage of; give {choices}.")
-    if unit == "percent" and value > 100:
-        raise InputError(f"{key} must be at most 100, not {value!r}.")
-    if value == 0:
-        return 0
-    exact = {
-        "steps": value,
-        "epochs": value * steps_per_epoch,
-        "examples": value / batch_size,
-        "percent": value * (total_steps or 0) / 100,
-    }[unit]
-    steps = max(math.ceil(exact) if unit == "examples" else round(exact), 1)
-    return min(steps, below - 1) if below is not None and exact < below else steps
 
 
 def locked(
@@ -313,7 +152,7 @@ def locked(
 
 
 def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> list[str]:
-    """What `config` changes, one line "key: default -> value" for each key, sorted; "(absent)" where one has no key."""
+    """What `config` changes, one sorted line "key: default -> value" for each key; "(absent)" where one lacks it."""
     ours, theirs = dict(leaves(config)), dict(leaves(default))
 
     def shown(leaves, key):
@@ -325,8 +164,8 @@ def diff(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) 
 def differing_keys(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> list[str]:
     """Dotted keys whose values differ or that only one of the two has, sorted.
 
-    Of a configuration file that they name only its name and argument count, not its folder, which may have moved: a
-    teacher that it trains has a run of its own, where each of its keys is compared.
+    Configuration files that they name are compared by name and argument, not by folder, which may have moved: a teacher
+    that such a file trains has a run of its own, where each of its keys is compared.
     """
     return _differing(*(dict(_without_folders(config)) for config in (a, b)))
 
@@ -343,9 +182,9 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def with_missing(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration with those keys of its sections that only `defaults` has.
+    """The configuration with the keys that `defaults` has and it lacks, section by section.
 
-    Durations are left alone, because one of their units is enough; so are sections that `config` does not have.
+    Units of durations are not added, because one of them is enough. A section that `config` lacks is added whole.
     """
     filled = ml_collections.ConfigDict(config, convert_dict=True)
     with filled.unlocked():
@@ -383,9 +222,14 @@ def from_json(text: str) -> ml_collections.ConfigDict:
         raise InputError(
             f"The stored configuration is not JSON (line {error.lineno}: {error.msg}); was it cut off?"
         ) from error
+    except RecursionError as error:
+        raise InputError("The stored configuration has brackets in brackets without end.") from error
     if not isinstance(values, dict):
         raise InputError(f"The stored configuration is a JSON {type(values).__name__}, not an object.")
-    return ml_collections.ConfigDict(_tuples(values)).lock()
+    try:
+        return ml_collections.ConfigDict(_tuples(values)).lock()
+    except ValueError as error:  # a key with a dot
+        raise InputError(f"The stored configuration cannot be one: {error}") from error
 
 
 def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """Configuration sections with their defaults; recipes and configs start from these and change what they mean to.
 
-What a number may be is in `emokd.configuration.ranges`.
+The range of each number is in `emokd.configuration.ranges`.
 """
 
 from ml_collections import ConfigDict
@@ -14,10 +14,10 @@ def run(recipe: str) -> ConfigDict:
             "seed": 0,
             "start_from": "",  # a finished run: begin with its parameters, and leave out the phases that it has done
             "batch_size": 64,
-            "accumulate": 1,  # microbatches that a batch is taken in, to save memory
+            "accumulate": 1,  # microbatches into which a batch is divided, to save memory
             "devices": 0,  # how many of the devices to use; 0 for all
             "mesh": {"data": 0, "fsdp": 1},  # their axes; 0: what the other one leaves
-            # Rules (pattern, tactic) for parameters in memory, the first match counts; see docs/scaling.md.
+            # Rules (pattern, tactic) that split parameters over devices, the first match counts; see docs/scaling.md.
             "sharding": {"state": (), "teachers": (), "min_size": 2**14},
             "precision": "float32",  # of the networks' computation, or bfloat16; weights and losses stay float32
             "remat": False,  # compute activations again in the backward pass instead of keeping them
@@ -53,7 +53,7 @@ def run(recipe: str) -> ConfigDict:
 
 
 def data() -> ConfigDict:
-    """Where examples come from, how they are split, and how they are seen."""
+    """Where examples come from, how they are split, decoded and augmented."""
     return ConfigDict(
         {
             "source": "",  # a module of emokd.data.sources
@@ -71,7 +71,7 @@ def data() -> ConfigDict:
                 "by_group": True,  # groups (subjects, videos), where a set has them, are on one side
                 "use_prescribed": True,
                 "keep_leaks": False,  # keep what equals an example of a later prescribed split
-                "compare_copies": True,  # decode every picture once, to find copies in other bytes
+                "compare_copies": True,  # decode every picture once, to find duplicates in other bytes
                 "validation_is_test": False,  # the test split also picks the epoch: optimistic, see docs/data.md
             },
             # Training examples whose labels are used: 0 all, below 1 a share, else a number; see docs/data.md.
@@ -82,7 +82,7 @@ def data() -> ConfigDict:
             "view_seed": 0,  # independent of `seed`, so that runs can share cached teachers
             "num_threads": 2,
             "in_memory": False,  # decode once and keep the canvases
-            "max_bad_fraction": 0.001,
+            "max_bad_fraction": 0.001,  # more unreadable pictures than this share of a split stop the run
             "augment": {
                 "crop_area": (0.35, 1.0),
                 "aspect": (3 / 4, 4 / 3),

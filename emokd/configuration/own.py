@@ -12,7 +12,7 @@ STUDIES = "emokd:studies/"
 
 
 def list_configurations() -> str:
-    """One line for each of emokd's own configurations: its name, and the first line of its docstring. None is run."""
+    """A line for each of emokd's own configurations: its name and its docstring's first line; no file is run."""
     lines = {
         name: (ast.get_docstring(ast.parse(file.read_bytes())) or "").splitlines()[0]
         for name, file in own_configurations().items()
@@ -33,7 +33,7 @@ class _ListFlag(flags.BooleanFlag):
         super().__init__("list_configs", False, "List emokd's own configurations, and stop.", allow_hide_cpp=True)
 
     def parse(self, argument: str | bool | None) -> None:
-        if self._parse(argument):
+        if argument is not None and self._parse(argument):
             print(list_configurations())
             sys.exit(0)
 

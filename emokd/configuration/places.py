@@ -1,4 +1,4 @@
-"""Where a configuration file lies that another one, a command line or a stored run names."""
+"""Finds the configuration files that a command line, a stored run or another configuration names."""
 
 import contextlib
 import contextvars
@@ -19,7 +19,7 @@ _running: contextvars.ContextVar[pathlib.Path | None] = contextvars.ContextVar("
 
 @contextlib.contextmanager
 def running(file: pathlib.Path) -> Iterator[None]:
-    """Makes `file` the configuration that names others, while it is run."""
+    """Marks `file` as the configuration that is being run: what it names is looked for beside it, see `find`."""
     token = _running.set(file)
     try:
         yield
@@ -43,8 +43,8 @@ def find(path: str) -> pathlib.Path | None:
 
     "emokd:NAME" is `configs/NAME.py` of the checkout or the installation, whatever lies in the working directory. A
     relative path that a configuration names while it is run is looked for in that file's folder and in those above it;
-    then, as any other, in the working directory and beside emokd's own configurations. So configurations find each
-    other from wherever they are started, and "configs/smkd/fi.py" is found everywhere.
+    then, as any other, in the working directory and in the folder that has emokd's own `configs`. So configurations
+    find each other from any working directory, and "configs/smkd/fi.py" is found everywhere.
     """
     if path.startswith(PREFIX):
         return own_configurations().get(path.removesuffix(".py"))
@@ -54,7 +54,7 @@ def find(path: str) -> pathlib.Path | None:
 
 
 def anchor(reference: str) -> str:
-    """A reference that means the same file from any working directory, and is the same text whichever it came from.
+    """Rewrites a reference so that it names the same file, by the same text, from any working directory.
 
     Args:
       reference: as `parse` takes it.
@@ -81,7 +81,7 @@ def own_configurations() -> dict[str, pathlib.Path]:
 
 
 def absent(path: str) -> str:
-    """The message for a configuration file that is nowhere: who names it, and the nearest that there is."""
+    """The message for a configuration file that does not exist: who names it, and the nearest that exists."""
     beside = _running.get()
     named = f", which {beside} names" if beside else ""
     own = own_configurations()

@@ -1,4 +1,4 @@
-"""The numbers that a configuration may hold: every one is finite, and those of a known meaning lie in an interval."""
+"""The numbers that a configuration may hold: all are finite, and those of the keys in `RANGES` lie in an interval."""
 
 import fnmatch
 import math
@@ -92,7 +92,10 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _ends(interval: str) -> tuple[str, float, float, str]:
-    left, low, high, right = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", interval).groups()
+    match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", interval)
+    if match is None:
+        raise ValueError(f"{interval!r} is no interval, such as '[0, inf)'.")
+    left, low, high, right = match.groups()
     return left, float(low), float(high), right
 
 

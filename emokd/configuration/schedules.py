@@ -6,7 +6,17 @@ from emokd.errors import InputError, nearest
 
 
 def learning_rate_schedule(peak: float, steps: int, warmup_steps: int, kind: str) -> optax.Schedule:
-    """Linear warm-up to `peak`, then "cosine" to zero, "linear" to zero, or "constant"."""
+    """Linear warm-up to `peak`, then "cosine" to zero, "linear" to zero, or "constant".
+
+    Args:
+      peak: the highest learning rate, reached at the last step of the warm-up.
+      steps: length of the phase, the warm-up included.
+      warmup_steps: length of the warm-up; 0 for none.
+      kind: what follows the warm-up.
+
+    Raises:
+      InputError: the warm-up does not fit in the phase, or the kind is unknown.
+    """
     if warmup_steps >= max(steps, 1) and warmup_steps > 0:
         raise InputError(f"A warm-up of {warmup_steps} steps does not fit in a phase of {steps}; shorten the warm-up.")
     rest = max(steps - warmup_steps, 1)

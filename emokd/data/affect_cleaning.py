@@ -1,4 +1,4 @@
-"""Which faces of AffectNet count: those with an expression, of the classes asked for, and clean by EmoNet's rules."""
+"""Selects AffectNet's faces: with an expression, of the requested classes, and consistent by EmoNet's rules."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,23 +20,23 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "7": AFFECTNET[:7],
     "5": ("neutral", "happy", "sad", "surprise", "anger"),
 }
-"""Class lists by their number: all; without contempt; those of EmoNet's five-class model, in its order."""
+"""Class lists by their length: all eight; without contempt; the five of EmoNet's smaller model, in its order."""
 
 CLEANINGS = ("none", "emonet")
 NO_EXPRESSION = ("none", "uncertain", "no face")
-"""What the codes after the expressions' mean: 8, 9 and 10."""
+"""Meanings of the codes 8, 9 and 10, which follow the eight expressions."""
 
 MISSING = -2.0
-"""AffectNet's valence or arousal where there is none."""
+"""The value with which AffectNet marks missing valence or arousal."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The faces that count.
+    """The selected faces.
 
     Attributes:
-      name: of the data set; says so where it is cleaned, since scores on the cleaned list are not those on the raw.
-      kept: int64 [M]: which faces these are.
+      name: the data set's name; it mentions the cleaning, since scores on the cleaned list and on the raw one differ.
+      kept: int64 [M], the indices of the selected faces.
       columns: `expression` int32 [M] and `valence_arousal` float32 [M, 2], NaN where there is none.
       classes: names of the expressions by id.
     """
@@ -62,7 +62,7 @@ def emonet_keeps(
       arousal: likewise.
 
     Returns:
-      bool [N]; False where valence or arousal is NaN, since nothing can be said. [ours]
+      bool [N]; False where valence or arousal is NaN, because agreement cannot be judged. [ours]
     """
     intensity = np.sqrt(valence**2 + arousal**2)
     strong = intensity > 0.2
@@ -86,7 +86,7 @@ def select(
     options: Mapping,
     where: Callable[[int, str], str],
 ) -> Selection:
-    """Checks AffectNet's labels and chooses the faces that count. The log says how many of which class are left out.
+    """Checks AffectNet's labels and selects faces by the options. Logs how many faces of each class are left out.
 
     Args:
       name: the data set's name.
@@ -95,11 +95,11 @@ def select(
       options: `classes`: 8 (default), 7 (without contempt) or 5 (neutral, happy, sad, surprise, anger: EmoNet's
         order), faces of other classes are left out; `cleaning`: `none` (default) or `emonet`, see `emonet_keeps`, for
         all splits alike; `no_expression`: what to do with codes 8 to 10: `drop` (default) or `refuse`.
-      where: gives the place of face i's "expression", "valence" or "arousal" for messages: file and line.
+      where: `where(i, field)` gives file and line of face i's "expression", "valence" or "arousal", for messages.
 
     Raises:
-      InputError: an unknown option value; there is no such code; valence or arousal is outside [-1, 1] and not
-        -2; a face has no expression and is to be refused; no face is left.
+      InputError: an unknown option value; an unknown expression code; valence or arousal is outside [-1, 1] and not
+        -2; a face has no expression and `no_expression` is `refuse`; no face is left.
     """
     classes = CLASSES[choice("classes", str(options.get("classes") or 8), tuple(CLASSES))]
     cleaning = choice("cleaning", options.get("cleaning") or "none", CLEANINGS)

@@ -20,7 +20,7 @@ from emokd.names import normal
 
 _SMALL = 1 << 28
 _LARGEST_RATIO = 100
-"""An array of more than `_SMALL` bytes may take so many times its compressed size: more is no data."""
+"""Highest compression ratio of an array of more than `_SMALL` bytes. Real data does not compress further."""
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, OverflowError, MemoryError),
     *(RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),  # RuntimeError: encrypted
@@ -45,10 +45,10 @@ def array_examples(
       keys: the name of each example.
       columns: targets, as in Examples.
       classes: class names by column.
-      arrays: float64 or float32 [N, ...] by the input's name, such as `features/eye`; they are read as float32.
+      arrays: float64 or float32 [N, ...] by the input's name, such as `features/eye`; batches hold them as float32.
       splits: the prescribed split of each example.
       groups: the subject of each example.
-      names: of an array's columns.
+      names: the names of an array's columns, by the input's name.
 
     Raises:
       InputError: there is no example, or some have no value in any array.
@@ -107,11 +107,11 @@ def read_npz(path: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> 
 
 
 def _check_size(archive: zipfile.ZipFile, key: str, path: str) -> None:
-    """Compares what an array's header claims with the bytes that its member of the archive has, before it is read.
+    """Compares the size that an array's header claims with its archive member's, before the array is read.
 
     Raises:
-      InputError: it holds Python objects.
-      ValueError: the sizes differ, or the member is far smaller than its content, as nothing but zeros would be.
+      InputError: the array holds Python objects.
+      ValueError: the sizes differ, or the member is compressed further than real data can be (nothing but zeros, say).
     """
     name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
     member = archive.getinfo(name)
@@ -132,14 +132,14 @@ def _check_size(archive: zipfile.ZipFile, key: str, path: str) -> None:
 
 
 def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
-    """An array as float32 where that holds its type, else as float64; NaN allowed.
+    """Converts an array to float32 where that holds every value of its dtype, else to float64. NaN is allowed.
 
     Args:
       array: numbers, [N, ...].
       where: file and key, for messages.
 
     Raises:
-      InputError: it holds something else than numbers, has no second axis, or holds infinite values.
+      InputError: it holds something else than numbers, has no second axis, or holds values beyond float32's range.
     """
     if array.dtype.kind not in "fiub":
         raise InputError(f"{where} is of type {array.dtype}, which is not numeric. Save numbers.")
@@ -156,7 +156,7 @@ def as_features(array: np.ndarray, where: str) -> Float[np.ndarray, "N ..."]:
 
 
 def read_numbers(rows: Sequence[Row], columns: Sequence[str]) -> Float[np.ndarray, "N D"]:
-    """The numbers of these columns of a table in float64; cells without a value (`tables.is_missing`) become NaN.
+    """The numbers of these columns of a table in float64; cells without a value (`table.is_missing`) become NaN.
 
     Raises:
       InputError: a cell is anything else; the message names the line.
@@ -165,10 +165,10 @@ def read_numbers(rows: Sequence[Row], columns: Sequence[str]) -> Float[np.ndarra
 
 
 def read_names(path: str, names: np.ndarray) -> list[str]:
-    """The names of the examples in an array of texts or whole numbers [N], in `names.normal` form; 3.0 is 3.
+    """Reads examples' names from an array of texts or whole numbers [N], in `names.normal` form; 3.0 becomes "3".
 
     Raises:
-      InputError: it is of another shape, no name, or a name is there twice.
+      InputError: the array has another shape, an entry is not a name, or a name is repeated.
     """
     if names.ndim != 1:
         raise InputError(f"{path}: the names of the examples have the shape {list(names.shape)}. Give a list of texts.")
@@ -190,7 +190,7 @@ def check_rows(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Checks that the arrays of a file have equally many rows.
 
     Raises:
-      InputError: they have not.
+      InputError: the numbers of rows differ.
     """
     rows = {key: len(array) if array.ndim else 0 for key, array in arrays.items()}
     if len(set(rows.values())) > 1:

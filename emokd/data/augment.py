@@ -20,7 +20,7 @@ _DRAWS = 16  # Uniform numbers drawn for each view. Changing it, or the order of
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How far views may stray from the picture. What is at its neutral value costs nothing.
+    """The ranges that views are drawn from. An augmentation at its default, neutral value costs nothing.
 
     Attributes:
       crop_area: smallest and largest area of the crop, as a fraction of the canvas, in (0, 1].
@@ -69,7 +69,7 @@ def _is_number(value) -> bool:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How each of B pictures is looked at. A field that is None is left out of the rendering.
+    """The parameters of one view of each of B pictures. A field that is None is left out of the rendering.
 
     Attributes:
       box: top, left, height and width of the crop, as fractions of the canvas.
@@ -89,7 +89,7 @@ class View:
 
 
 def centre_views(batch_size: int, mirrored: bool = False) -> View:
-    """The whole canvas of every picture, for evaluation; `mirrored` flips it."""
+    """The evaluation views: the whole canvas of every picture, flipped left to right where `mirrored`."""
     box = jnp.tile(jnp.array([[0.0, 0.0, 1.0, 1.0]], jnp.float32), (batch_size, 1))
     return View(box, jnp.ones(batch_size, bool) if mirrored else None)
 
@@ -99,14 +99,14 @@ def sample_views(
 ) -> View:
     """Draws the view (id, view) of each example.
 
-    An example's parameters depend on (seed, id, view) only: not on its place in the batch, its
-    batch-mates, the device, or which other augmentations are switched on. The generator is named
-    (threefry), because JAX's default one is configurable and others do not keep this under `vmap`.
+    An example's parameters depend on (seed, id, view) only: not on its place in the batch, the
+    batch's other examples, the device, or which other augmentations are switched on. The generator is
+    fixed to threefry: JAX's default is configurable, and other generators lack this property under `vmap`.
 
     Args:
       ids: the examples' ids.
       views: the number of the view of each example, such as the epoch.
-      config: how far views may stray.
+      config: the ranges to draw from.
       seed: an integer.
 
     Returns:
@@ -151,7 +151,7 @@ def _boxes(u: Float[Array, "B 4"], area: tuple[float, float], aspect: tuple[floa
 
 
 def _erase_boxes(u: Float[Array, " B"], box: Float[Array, "B 4"], probability: float) -> Float[Array, "B 4"]:
-    """Boxes to erase; of height and width zero where there is nothing to erase."""
+    """Boxes to erase, of zero height and width where nothing is erased."""
     return jnp.where((u < probability)[:, None], _boxes(box, ERASE_AREA, ERASE_ASPECT), 0.0)
 
 
@@ -164,11 +164,11 @@ def render(images: UInt8[Array, "B H W 3"], view: View, size: int) -> Float[Arra
 
     Args:
       images: RGB canvases.
-      view: what to look at. The same view can be rendered at several sizes.
+      view: the views' parameters. The same view can be rendered at several sizes.
       size: side of the result.
 
     Returns:
-      RGB in [0, 1], float32; normalising it is `emokd.models.preprocessing`'s part.
+      RGB in [0, 1], float32; `emokd.models.preprocessing` normalises it for a network.
     """
     _, height, width, _ = images.shape
     rows = _resize_matrix(view.box[:, 0], view.box[:, 2], height, size, None)
@@ -217,19 +217,19 @@ def _grey(pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W 1"]:
 def _blend(
     pixels: Float[Array, "B H W 3"], other: Float[Array, "B H W 3"], factor: Float[Array, " B"]
 ) -> Float[Array, "B H W 3"]:
-    """`factor` of the pixels and the rest of the other, clipped to [0, 1]."""
+    """factor * pixels + (1 - factor) * other, clipped to [0, 1]."""
     factor = factor[:, None, None, None]
     return jnp.clip(factor * pixels + (1 - factor) * other, 0, 1)
 
 
 def _shift_hue(pixels: Float[Array, "B H W 3"], turns: Float[Array, " B"]) -> Float[Array, "B H W 3"]:
-    """Turns the hue in HSV space; value and saturation stay."""
+    """Turns the hue in HSV space; value and saturation do not change."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     value = pixels.max(-1)
     chroma = value - pixels.min(-1)
     divisor = jnp.where(chroma == 0, 1.0, chroma)
-    # Channels are compared with each other, not with their maximum: XLA may compute a channel twice, with other
-    # last digits, and would then find none equal to it. Where two are nearly equal, both branches give the same hue.
+    # Channels are compared with each other, not with their maximum: XLA may compute a channel twice with different
+    # last digits, and then none equals the maximum. Where two are nearly equal, both branches give the same hue.
     sixths = jnp.where(
         (red >= green) & (red >= blue),
         (green - blue) / divisor,

@@ -1,4 +1,4 @@
-"""Pictures of a data set on square canvases, kept in memory where asked, and the ledger of those that fail."""
+"""Pictures of a data set on square canvases, kept in memory on request, and the count of those that cannot be read."""
 
 import threading
 import weakref
@@ -14,10 +14,10 @@ from emokd.errors import InputError, excerpt
 
 
 class BadImages:
-    """The examples whose picture cannot be read, set by set. Reading threads write to it; each key counts once.
+    """Counts the examples whose picture cannot be read, set by set. Thread-safe; each key counts once.
 
-    A set is a split, or the unlabelled pictures beside it: each has a limit of its own, so what training puts up with
-    does not count against the validation split.
+    A set is a split, or the unlabelled pictures beside it. Each has a limit of its own: unreadable training pictures do
+    not count against the validation split.
 
     Attributes:
       reasons: the decoder's message by `"data set: key"`, in order of discovery.
@@ -27,7 +27,7 @@ class BadImages:
         """`names` says what the sets are called in messages, such as "test split"."""
         self.reasons: dict[str, str] = {}
         self._names = dict(names or {})
-        # The sets themselves are kept: the number of one that is gone could become another's.
+        # Holds the sets themselves: the `id` of a deleted object may be reused by another.
         self._sets: dict[int, tuple[Examples, dict[str, str]]] = {}
         self._lock = threading.Lock()
 
@@ -38,13 +38,13 @@ class BadImages:
         """Counts a bad picture.
 
         Args:
-          examples: the set that it is of, the whole of it.
-          key: the example's.
+          examples: the whole set that the picture belongs to.
+          key: the example's key.
           error: why it cannot be read.
           max_fraction: the fraction of the set's pictures that may be bad.
 
         Raises:
-          InputError: there are now more bad pictures than that.
+          InputError: the set now has more bad pictures than that.
         """
         name = f"{examples.name}: {key}"
         with self._lock:
@@ -73,11 +73,11 @@ class Canvases:
       examples: the data set; its reader `image` is used.
       size: side of the canvas, pixels.
       fit: how a picture fills it, see `emokd.data.decode.to_canvas`.
-      keep: keep each canvas once it is decoded: `len(examples) * size * size * 3` bytes.
+      keep: keep each canvas in memory once it is decoded: `len(examples) * size * size * 3` bytes in all.
     """
 
     def __init__(self, examples: Examples, size: int, fit: str, keep: bool):
-        # Not the examples themselves: `canvases_of` drops what is kept when they are gone.
+        # Holds no reference to the examples: `canvases_of` drops the canvases when the examples are deleted.
         self._read = examples.inputs["image"]
         self._size, self._fit, self._keep = size, fit, keep
         if keep:
@@ -109,7 +109,7 @@ class Canvases:
 
     def _decode(self, i: int) -> np.ndarray:
         pixels = self._read(i)
-        if pixels.shape == (self._size, self._size, 3):  # Every fit leaves it as it is: save the copies.
+        if pixels.shape == (self._size, self._size, 3):  # No fit changes it: avoid the copy.
             return pixels
         return to_canvas(pixels, self._size, self._fit)
 
@@ -119,7 +119,7 @@ _kept_lock = threading.Lock()
 
 
 def canvases_of(examples: Examples, size: int, fit: str, in_memory: bool) -> Canvases:
-    """The canvases of a data set; those in memory are shared by all who ask with the same Examples object."""
+    """The canvases of a data set; those kept in memory are shared by all calls with the same Examples object."""
     if not in_memory:
         return Canvases(examples, size, fit, keep=False)
     key = (id(examples), size, fit)

@@ -1,4 +1,4 @@
-"""Encoded pictures to RGB pixels, and pixels to the square canvas that training augments."""
+"""Decodes pictures to RGB pixels, and resamples pixels to the square canvas that training augments."""
 
 import io
 import math
@@ -18,13 +18,12 @@ from emokd.errors import InputError
 MAX_PIXELS = 64_000_000
 """The most pixels of one decoded picture (192 MB as RGB). Larger baseline JPEGs are decoded at a reduced size.
 
-The size that a file declares is compared with it before anything is decoded. While a picture of so many pixels is
-decoded, a reading thread takes up to 450 MB besides the
-file; so much was measured for PNG and TIFF with transparency."""
+The size that a file declares is checked before anything is decoded. Decoding a picture of so many pixels takes up to
+450 MB per reading thread besides the file, as measured for PNG and TIFF with transparency."""
 MAX_PIXELS_OF = {"WEBP": 25_000_000, "AVIF": 25_000_000}
 """The most pixels in formats whose decoders hold several copies of the picture."""
 MAX_SIDE = 65_535
-"""The longest side, that of JPEG: Pillow keeps as much for each row as for a few pixels."""
+"""The longest side in pixels, JPEG's own limit: Pillow needs as much memory for each row as for a few pixels."""
 
 FITS = ("crop", "squash", "pad")
 """How a picture fills a square canvas; see `to_canvas`."""
@@ -35,9 +34,9 @@ _STRIP = 1 << 20  # pixels
 _ORIENTATION = 0x0112
 _SUBFILE_TYPE = 0x00FE  # of TIFF; bit 0: this is a reduced version of another picture in the file
 _REDUCTIONS = (1, 2, 4, 8)
-# How much plain linear interpolation may shrink. At 4/3 it lets .41 of the finest stripes through, where a triangle as
-# wide as the step between pixels lets .17; beyond, it would leave pixels out. A JPEG reduced by n/8 has less than
-# n/(n - 1) left to do.
+# The largest factor by which plain linear interpolation shrinks a picture. At 4/3 it passes .41 of the amplitude of the
+# finest stripes, an antialiasing triangle filter .17; larger factors would alias more. A JPEG that was decoded at n/8
+# of its size has less than a factor n/(n - 1) left.
 _LINEAR_UP_TO = 4 / 3
 
 
@@ -61,8 +60,8 @@ def decode(data: bytes, name: str, min_side: int = 0) -> UInt8[np.ndarray, "H W 
       uint8 pixels; a baseline JPEG above `MAX_PIXELS` comes reduced by 2, 4 or 8.
 
     Raises:
-      DecodeError: the bytes are empty, corrupt, truncated, of another format (its first bytes tell which), or too
-        large a picture.
+      DecodeError: the bytes are empty, corrupt, truncated, of another format (which the message names if it is
+        known), or too large a picture.
     """
     if not data:
         raise DecodeError(f"{name} is empty. Restore or remove the file.")
@@ -80,7 +79,7 @@ def read_file(path: str | os.PathLike, min_side: int = 0) -> UInt8[np.ndarray, "
     """Reads and decodes one picture file, see `decode`.
 
     Raises:
-      DecodeError: the file cannot be read, or not decoded.
+      DecodeError: the file cannot be read or decoded.
     """
     try:
         data = read_regular(path)
@@ -125,7 +124,7 @@ def to_canvas(pixels: UInt8[np.ndarray, "H W 3"], size: int, fit: str = "crop") 
 
 
 def _resample(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A resampled copy."""
+    """A resampled copy, see `to_canvas` for the filters."""
     if pixels.shape[:2] == (height, width):
         return np.array(pixels)
     if max(pixels.shape[0] / height, pixels.shape[1] / width) <= _LINEAR_UP_TO:
@@ -200,7 +199,7 @@ def _is_no_picture(name: str, known: tuple[str, str]) -> DecodeError:
 
 
 def _refuse_preview(image: Image.Image, name: str) -> None:
-    """Cameras' raw pictures (NEF, ARW, DNG) are TIFF files that begin with a thumbnail, which would pass for them."""
+    """Refuses cameras' raw files (NEF, ARW, DNG): TIFF files whose first picture, the one read, is a thumbnail."""
     if image.format == "TIFF" and int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 1:
         raise DecodeError(
             f"{name} begins with a small preview of the picture, as cameras' raw files do (NEF, ARW, DNG). "
@@ -211,7 +210,7 @@ def _refuse_preview(image: Image.Image, name: str) -> None:
 def to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
     """A PIL image as upright RGB, see `decode`.
 
-    It is converted some rows at a time: the copies that conversion takes are of these alone.
+    It is converted in strips of rows, so that the copies made in between are of one strip only.
 
     Raises:
       DecodeError: it holds 32-bit or floating-point grey; `name` says which picture.
@@ -269,7 +268,7 @@ def _progressive(data: bytes) -> bool:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG, 1 where there is none. Pillow's reader of EXIF, without opening the picture."""
+    """The EXIF orientation of a JPEG, 1 where there is none. Uses Pillow's EXIF parser without opening the picture."""
     start = data.find(b"Exif\x00\x00")
     if start < 4 or data[start - 4 : start - 2] != b"\xff\xe1":
         return 1

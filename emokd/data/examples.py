@@ -1,4 +1,4 @@
-"""Examples: what every data source gives."""
+"""`Examples`, which every data source returns: names, targets in memory, and readers of inputs."""
 
 import dataclasses
 import hashlib
@@ -18,10 +18,10 @@ class Rows:
     """Reads an input that is an array in memory; a batch of it costs one copy.
 
     Attributes:
-      array: [N, ...]. float64 where float32 would round what matters away, such as a clock's differences.
+      array: [N, ...]; float64 where float32 would lose information, such as a clock's differences.
       places: the row of each example, or None where example i is row i.
-      names: of the last axis's entries, where they are known.
-      reference: makes rows float32, see `emokd.data.reference`; None to round them as they are.
+      names: the names of the last axis's entries, where they are known.
+      reference: converts rows to float32, see `emokd.data.reference`; None rounds them directly.
     """
 
     array: np.ndarray
@@ -42,12 +42,12 @@ class Rows:
         return dataclasses.replace(self, places=indices if self.places is None else self.places[indices])
 
     def raw(self) -> np.ndarray:
-        """The rows of all examples, as they are held."""
+        """The rows of all examples, in the array's own dtype."""
         return self.array if self.places is None else self.array[self.places]
 
     @property
     def dtype(self) -> np.dtype:
-        """Of what is read: floating numbers are float32."""
+        """The dtype of what is read: float32 for floating-point arrays, else the array's own."""
         floating = self.reference is not None or np.issubdtype(self.array.dtype, np.floating)
         return np.dtype(np.float32) if floating else self.array.dtype
 
@@ -61,25 +61,26 @@ class Examples:
 
     Attributes:
       name: the data set's name, for messages and reports.
-      keys: N stable, unique names, such as a path inside the data set. An example's id, its split and
-        its augmentation hang on its key and on nothing else.
+      keys: N stable, unique names, such as a path inside the data set. An example's id, its place in the
+        order of a division and its augmentation are computed from its key alone.
       columns: targets. `expression` int32 [N] (`labels.UNLABELLED` where there is none) or `votes` float32 [N, C]
         (rows sum to 1, or all 0 where there is none), `valence_arousal` float32 [N, 2] (NaN where there is
         none), and any further classifying task under its own name, int32 [N].
       classes: class names of each classifying column, in order of their ids (`votes` counts as `expression`).
       inputs: readers by modality. `inputs["image"](i)` gives uint8 RGB [H, W, 3] of any size;
         `inputs["physiology"]` and `inputs["audio"]` float32 traces. `Rows` where it is an array in memory.
-      content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates: equal for equal bytes and
-        for no others of this set. It may hang on what else is in the set.
-      splits: the split that the data set itself prescribes for each example, or None; empty where a part of a
+      content: `content(i)` gives a digest of the example's raw bytes, for finding duplicates: within this set it is
+        equal for equal bytes and for no others. It may depend on the rest of the set.
+      splits: the split that the data set itself prescribes for each example, or None; empty texts where a part of a
         combined set prescribes none.
       groups: subject (or video) of each example, for subject-disjoint folds, or None.
       face_crop: how the pictures' faces were cut out, one of `face_crop.CROPS`, or "" where they are no faces or it
-        is not known; what a model of them is shown must be cut likewise.
-      pixels: `pixels(i, min_side)` decodes the example's picture file, reduced or not while both sides are at least
-        `min_side` (0: full size), for finding copies in other bytes; None where equal content is all there is to know.
-      checksum: `checksum(i)` gives a text of the example's raw bytes alone, "" where they cannot be read, to know
-        whether they are those of before. None where `content` is that.
+        is unknown. A model that was trained on them needs pictures that are cut out in the same way.
+      pixels: `pixels(i, min_side)` decodes the example's picture file, possibly reduced as long as both sides are at
+        least `min_side` (0: full size), for finding copies whose bytes differ; None where only `content` can be
+        compared.
+      checksum: `checksum(i)` gives a checksum of the example's raw bytes alone, "" where they cannot be read, for
+        noticing data that changed between runs. None where `content` serves as that.
     """
 
     name: str
@@ -111,19 +112,29 @@ class Examples:
 
     @property
     def checks(self) -> np.ndarray:
-        """uint32 [N]: a second hash of each key, which tells apart examples of the same id."""
+        """uint32 [N]: a second hash of each key, which distinguishes examples of the same id."""
         return np.array([stable_hash(key, salt="check") for key in self.keys], np.uint32)
+
+    def require_groups(self) -> np.ndarray:
+        """The group of each example.
+
+        Raises:
+          InputError: there are none.
+        """
+        if self.groups is None:
+            raise InputError(f"{self.name} does not say which subject (group) its examples are of.")
+        return self.groups
 
     def contents(self) -> list[str]:
         """The digest of each example's raw bytes, to compare within this set."""
         return self._ask_all(self.content)
 
     def checksums(self) -> list[str]:
-        """What each example's raw bytes are known by, to compare with another day's; files of a folder are read."""
+        """A checksum of each example's raw bytes, to compare with an earlier run's; reads the files of a folder."""
         return self._ask_all(self.checksum or self.content)
 
     def _ask_all(self, ask: Callable[[int], str]) -> list[str]:
-        """By several threads: a network disk answers them at once."""
+        """`ask(i)` for every example, by several threads, since a network disk answers requests in parallel."""
         chunks = np.array_split(np.arange(len(self)), _READERS)
         with ThreadPoolExecutor(_READERS) as pool:
             found = pool.map(lambda chunk: [ask(i) for i in chunk.tolist()], chunks)

@@ -1,4 +1,4 @@
-"""Square pictures of faces, cut out by landmarks or by a box."""
+"""Cuts out square pictures of faces, by landmarks or by a box."""
 
 import dataclasses
 import math
@@ -12,17 +12,17 @@ from emokd.data.examples import Examples
 from emokd.errors import InputError
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the picture; may reach beyond it."""
+"""Left, top, right, bottom in pixels of the picture; a box may reach beyond the picture."""
 
 CROPS = ("landmarks", "box")
-"""How pictures of faces were cut out: generously around their landmarks, or as a square that just holds the face."""
+"""How pictures of faces were cut out: with a margin around their landmarks, or as a square that just holds the face."""
 
 LANDMARK_SCALE = 0.909
-"""Side of EmoNet's crop over width plus height of the landmarks' box."""
+"""Side of EmoNet's crop, divided by width plus height of the landmarks' box."""
 
 
 def landmark_box(landmarks: Float[np.ndarray, "N 2"]) -> Box:
-    """The box that just holds landmarks, given as rows of x and y in pixels."""
+    """The smallest box around landmarks, which are rows of x and y in pixels."""
     (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
     return float(left), float(top), float(right), float(bottom)
 
@@ -32,8 +32,8 @@ def square_around(box: Box, scale: float = LANDMARK_SCALE) -> tuple[int, int, in
 
     Args:
       box: left, top, right, bottom in pixels.
-      scale: side of the square over width plus height of the box. The default is EmoNet's for the box of the
-        landmarks; 0.5 gives the box's mean side.
+      scale: side of the square, divided by width plus height of the box. The default is EmoNet's for the box of
+        the landmarks; 0.5 gives the box's mean side.
 
     Returns:
       Left, top and side. Halves are rounded up; the side is at least 1.
@@ -104,13 +104,13 @@ def with_crops(examples: Examples, box: Callable[[int], Box], scale: float = LAN
     """The same examples with their pictures cut out around a box when they are read.
 
     Args:
-      examples: of pictures, decoded at full size (`min_side` 0): the boxes count its pixels.
-      box: the box of example i.
+      examples: examples with pictures, decoded at full size (`min_side` 0), to whose pixels the boxes refer.
+      box: gives the box of example i.
       scale: see `square_around`.
 
     Returns:
-      Examples whose reader raises a DecodeError, naming the picture, where `crop_box` refuses its box: the pipeline
-      then leaves it out and counts it like one that cannot be decoded.
+      Examples whose reader raises a DecodeError, naming the picture, where `crop_box` refuses its box. The pipeline
+      then leaves the picture out and counts it like one that cannot be decoded.
     """
     read = examples.inputs["image"]
 
@@ -131,7 +131,7 @@ def with_crops(examples: Examples, box: Callable[[int], Box], scale: float = LAN
 
 
 def _round(value: float) -> int:
-    # Python's round() takes halves to even numbers: equal boxes at odd and even places would get different crops.
+    # Python's round() rounds halves to even: equal boxes at odd and even positions would get different crops.
     return math.floor(value + 0.5)
 
 

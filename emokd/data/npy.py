@@ -1,4 +1,4 @@
-"""Headers of NumPy's files: what they claim is compared with the bytes that are there before anything is allocated."""
+"""Reads headers of .npy files, and compares the size they claim with the file's before anything is allocated."""
 
 import math
 import struct
@@ -22,8 +22,8 @@ def header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
       size: bytes of the whole file.
 
     Raises:
-      PythonObjects: it holds these.
-      ValueError: it is no such file, or is smaller or larger than its header claims.
+      PythonObjects: its entries are pickled objects.
+      ValueError: it is no .npy file, or is smaller or larger than its header claims.
     """
     try:
         version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""Values of a data source's options, checked: every complaint names the key in the configuration."""
+"""Checks the values of a data source's options; every error names the key in the configuration."""
 
 import math
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def choice(key: str, value: Any, known: Sequence[str]) -> str:
 
 
 def several(key: str, value: Any, known: Sequence[str]) -> tuple[str, ...]:
-    """One or more different ones of `known`, given as a list or as a text with commas.
+    """One or more distinct values of `known`, given as a list or as a text with commas.
 
     Raises:
-      InputError: there is none, or one is unknown or named twice.
+      InputError: the list is empty, or a value is unknown or repeated.
     """
     chosen = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     for name in chosen:

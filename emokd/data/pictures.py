@@ -1,4 +1,4 @@
-"""Examples whose input is a picture file each."""
+"""Makes Examples whose input is one picture file each."""
 
 import urllib.parse
 from collections import Counter
@@ -28,7 +28,7 @@ def picture_examples(
     groups: Sequence[str] | None = None,
     face_crop: str = "",
 ) -> Examples:
-    """Makes Examples of pictures; their keys are the file names. Nothing is decoded before it is asked for.
+    """Makes Examples of pictures; their keys are the file names. Pictures are decoded when they are read.
 
     Keys are in Unicode's form C, so that a copy of a set from a Mac falls into the same splits; files are opened by
     their names as they are. [ours]
@@ -42,11 +42,11 @@ def picture_examples(
       options: `min_side` (0: full size): JPEGs may be decoded reduced, with both sides still at least this;
         set it to the canvas size for speed.
       splits: the prescribed split of each example.
-      groups: the subject of each example, or what else it must not be parted from, such as its video.
+      groups: the subject (or video, say) of each example; a group's examples are kept in one split.
       face_crop: how faces were cut out, as in Examples.
 
     Raises:
-      InputError: a file is there twice, or a name is no text.
+      InputError: a file is listed twice, or a name is not valid text.
     """
     if broken := undecodable(names):
         raise InputError(
@@ -87,11 +87,11 @@ def find_pictures(files: Files, rows: Sequence[Row], column: str = "path") -> li
     """The file name of each row's picture.
 
     Raises:
-      InputError: a picture is not there; the message names the first such row and counts the others. Or two rows name
-        one file, in whatever spelling.
+      InputError: a picture is missing; the message names the first such row and counts the others. Or two rows name
+        the same file, in one spelling or two.
     """
     for row in rows:
-        row.text(column)  # an empty one is refused
+        row.text(column)  # refuses an empty cell
     found = [files.find(row.cells[column]) for row in rows]
     missing = [row for row, name in zip(rows, found, strict=True) if name is None]
     if missing:
@@ -127,10 +127,10 @@ def report_unused(name: str, files: Files, used: Sequence[str]) -> None:
 
 
 def check_options(name: str, options: Mapping, known: Sequence[str]) -> None:
-    """Checks that a source knows all its options (`min_side` is everyone's).
+    """Checks that a source knows all options that it is given. Every source takes `min_side`.
 
     Raises:
-      InputError: it does not; the message names the nearest that it knows.
+      InputError: an option is unknown; the message names the nearest known one.
     """
     for key in options:
         if key not in known and key != "min_side":
@@ -149,7 +149,7 @@ def class_options(options: Mapping, default: Sequence[str] | None = None) -> tup
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """The files' names in Unicode's form C, but for those that would then be equal."""
+    """The files' names in Unicode's form C, except names that would then be equal."""
     keys = [normal_path(name) for name in names]
     count = Counter(keys)
     return [key if count[key] == 1 else name for key, name in zip(keys, names, strict=True)]

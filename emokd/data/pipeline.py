@@ -1,4 +1,4 @@
-"""Batches of a data set: element i of the endless training stream is a pure function of (seed, i)."""
+"""Makes batches of a data set; element i of the endless training stream is a pure function of (seed, i)."""
 
 import functools
 import sys
@@ -56,17 +56,17 @@ def train_batches(
     Args:
       examples: the training split.
       batch_size: rows of the global batch.
-      seed: 0 or more; names the order.
+      seed: 0 or more; determines the order.
       canvas: side of the pictures, pixels. Without an input `image` it has no effect, nor has `fit`.
       fit: how a picture fills the canvas, see `emokd.data.decode.to_canvas`.
-      start: the batch to begin with. States are absolute: they hold for any start.
-      num_threads: threads that read, each a whole batch; 0 reads when asked.
+      start: the batch to begin with. The iterator's states are absolute: they are valid for any start.
+      num_threads: threads that read ahead, each a whole batch; 0 reads in the caller's thread.
       views: the number of different views of each example, 0 for a new one in every epoch. The view of a
         row is `first_view` plus its epoch, modulo `views` if that is positive.
       first_view: the view of the first epoch.
       in_memory: keep decoded canvases; shared by all iterators over the same Examples object.
       max_bad_fraction: fraction of the examples, and of the extra ones, whose pictures may be unreadable.
-      bad_images: the ledger to count them in.
+      bad_images: counts the unreadable pictures.
       extra: sets of unlabelled examples, appended to the others; their own columns are ignored.
       process_index: which rows of each global batch to make: block `process_index` of `process_count`.
       process_count: number of processes that share the global batch.
@@ -124,8 +124,8 @@ def evaluation_batches(
     """Every example once, in order. The last batch is filled up with black, unlabelled rows whose mask is False.
 
     Batches are as in `train_batches`; all have the same size, on all processes, and `view` is the same in
-    every row. A batch may be larger than the split. `part_of` is the set whose limit of bad pictures counts, where
-    the examples are a few of it.
+    every row. A batch may be larger than the split. Where the examples are a part of a larger set, `part_of` is that
+    set: the limit of unreadable pictures is then a fraction of it.
 
     Raises:
       InputError: as in `train_batches`.
@@ -155,7 +155,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
 
 
 def _iterate(length: int, make, num_threads: int) -> grain.DatasetIterator:
-    """Iterates over `make(0), make(1), ...`. Each thread makes a whole batch: no rows are copied to stack them."""
+    """Iterates over `make(0), make(1), ...`. Each thread makes a whole batch, so no rows are copied to stack them."""
     if num_threads < 0:
         raise InputError(f"data.num_threads is {num_threads}; give 0 or more.")
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
@@ -163,7 +163,7 @@ def _iterate(length: int, make, num_threads: int) -> grain.DatasetIterator:
 
 
 def _check_batch(batch_size: int, process_index: int, process_count: int) -> int:
-    """Returns the rows of one process."""
+    """Checks the sizes, and returns the number of rows of one process."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give at least 1.")
     if not 0 <= process_index < process_count:
@@ -177,7 +177,7 @@ def _check_batch(batch_size: int, process_index: int, process_count: int) -> int
 
 
 class _RowReader:
-    """Makes batches of the rows of data sets laid end to end; row -1 is padding."""
+    """Makes batches of the rows of data sets, concatenated; row -1 is padding."""
 
     def __init__(
         self,
@@ -203,10 +203,9 @@ class _RowReader:
         self._canvas = canvas
         self._max_bad_fraction = max_bad_fraction
         self._bad = BadImages() if bad_images is None else bad_images
-        self._canvases = (
-            [canvases_of(source, canvas, fit, in_memory) for source in sources] if "image" in first.inputs else None
-        )
-        # One more row at the end holds what is unlabelled: index -1 finds it.
+        pictured = sources if "image" in first.inputs else ()
+        self._canvases = [canvases_of(source, canvas, fit, in_memory) for source in pictured]
+        # One more row at the end is unlabelled: index -1, padding, selects it.
         unlabelled = int(self._offsets[-1]) - len(first) + 1
         self._columns = {name: _extended(name, values, unlabelled) for name, values in first.columns.items()}
         nothing = [np.zeros(1, np.uint32)]
@@ -220,7 +219,7 @@ class _RowReader:
     def __call__(self, indices: Int64[np.ndarray, " b"], views: np.ndarray) -> Batch:
         mask = indices != _PADDING
         batch: dict[str, Any] = {}
-        if self._canvases is not None:
+        if self._canvases:
             batch["image"] = self._read_images(indices, mask)
         arrays = {name: self._read_arrays(name, indices, mask) for name in self._shapes}
         labels = np.where(mask, indices, _PADDING)
@@ -233,7 +232,7 @@ class _RowReader:
         return source, index - int(self._offsets[source])
 
     def _read_images(self, indices: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Fills a new array; clears the mask of what cannot be read."""
+        """Reads the pictures into a new array; clears the mask of those that cannot be read."""
         images = np.empty((len(indices), self._canvas, self._canvas, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
             images[row] = 0 if index == _PADDING else self._read_image(index, row, mask)
@@ -252,7 +251,7 @@ class _RowReader:
         self._bad.add(self._counted_in[source], self._sources[source].keys[place], error, self._max_bad_fraction)
 
     def _read_arrays(self, name: str, indices: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Fills a new array; clears the mask of what is made of pictures, such as a clip, that cannot be read."""
+        """Reads an input into a new array; clears the mask of clips whose pictures cannot be read."""
         shape, dtype = self._shapes[name]
         rows = np.zeros((len(indices), *shape), dtype)
         readers = [source.inputs[name] for source in self._sources]
@@ -282,10 +281,10 @@ class _RowReader:
 
 
 def readable(examples: Examples, name: str) -> np.ndarray:
-    """An input of the first example of which it can be read.
+    """The input `name` of the first example whose input can be read.
 
     Raises:
-      DecodeError: there is none; the message is the first one's.
+      DecodeError: none can be read; the error is the first example's.
     """
     failure: DecodeError | None = None
     for i in range(len(examples)):
@@ -293,12 +292,12 @@ def readable(examples: Examples, name: str) -> np.ndarray:
             return np.asarray(examples.inputs[name](i))
         except DecodeError as error:
             failure = failure or error
-    assert failure is not None  # there is no empty set
+    assert failure is not None  # no set is empty
     raise failure
 
 
 def _extended(name: str, values: np.ndarray, rows: int) -> np.ndarray:
-    """A column with further rows that say: unlabelled."""
+    """A column with `rows` unlabelled rows appended."""
     values = np.asarray(values)
     nothing: float = UNLABELLED
     if not np.issubdtype(values.dtype, np.integer):
@@ -307,7 +306,7 @@ def _extended(name: str, values: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _check_names(sources: Sequence[Examples]) -> None:
-    """Every name in a batch means one thing, and every source has the inputs of the first."""
+    """Checks that names of targets and inputs do not collide, and that every source has the inputs of the first."""
     first = sources[0]
     taken = [name for name in first.columns if name in RESERVED or name in first.inputs]
     taken += [name for name in first.inputs if name in RESERVED and name != "image"]

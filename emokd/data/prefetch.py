@@ -1,4 +1,4 @@
-"""Batches on their way to the device while the step before them runs."""
+"""Transfers batches to the device while the steps before them run."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -33,11 +33,11 @@ class DeviceIterator(grain.DatasetIterator):
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """The state of the source as it was when it gave the last batch that was handed out."""
+        """The state of the source after the last batch that was handed out."""
         return self._source.get_state() if self._state is None else self._state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues after the batch of that state. What was transferred ahead is dropped."""
+        """Continues after the batch of that state. Batches that were transferred ahead are dropped."""
         self._source.set_state(state)
         self._clear()
 

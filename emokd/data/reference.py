@@ -1,8 +1,9 @@
-"""Arrays in memory as float32 of order one: seen from the training examples' centre, in units of about a deviation.
+"""Converts arrays in memory to float32 of order one, by centre and deviation of the training examples.
 
-float32 has 24 bits: of a clock that counts in milliseconds since 1970 it keeps two minutes. So what is held in float64
-is centred before it becomes float32. The unit is a power of two and the centre a multiple of it, so that both steps are
-exact in float64, and the same whatever the order of summation. Networks take the mean and deviation of what is left.
+float32 has a significand of 24 bits: it rounds a clock in milliseconds since 1970 to about two minutes. Arrays are
+therefore centred in float64 before they become float32. The unit is a power of two near the standard deviation and the
+centre a multiple of it, so that both steps are exact in float64 and do not depend on the order of summation. Networks
+standardize the result by its own mean and standard deviation.
 """
 
 import dataclasses
@@ -16,39 +17,40 @@ from emokd.data.examples import Examples, Rows
 from emokd.errors import InputError, excerpt
 
 DEAD = 2.0**-22
-"""As `emokd.recipes.common.standardize.DEAD`: so much a constant deviates that was computed in float32."""
+"""A column that deviates by no more than this share of its largest value counts as constant: rounding in float32 does
+as much. The same as `emokd.recipes.common.standardize.DEAD`."""
 DEAD_EXACT = 2.0**-24
-"""The same for arrays in float64, such as a clock: so much a constant deviates that is rounded to float32 once."""
+"""The same for arrays in float64, such as a clock: as much as one rounding to float32 moves a constant."""
 
-_BLOCK = 2**22  # entries that are worked on at once
+_BLOCK = 2**22  # entries that are processed at once
 _DEEPEST = -1000  # exponent of the smallest unit, whose inverse is still a number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What float32 values are counted from, and in what.
+    """The centre and the unit of an array's float32 values.
 
     Attributes:
-      centre: float64, of each entry of the last axis [C], or of all [].
-      unit: a power of two, likewise; 0 for what is dead in training: all its values become 0.
+      centre: float64, for each entry of the last axis [C], or one for all [].
+      unit: a power of two, of the same shape; 0 for a column that is constant in training, whose values all become 0.
     """
 
     centre: np.ndarray
     unit: np.ndarray
 
     def __call__(self, values: Shaped[np.ndarray, "*B"]) -> Float[np.ndarray, "*B"]:
-        """(values - centre) / unit in float32. NaN stays NaN; what float32 cannot hold is infinite."""
+        """(values - centre) / unit in float32. NaN stays NaN; values beyond float32's range become infinite."""
         with np.errstate(over="ignore"):
             inverse = np.divide(1.0, self.unit, out=np.zeros_like(self.unit), where=self.unit > 0)
             return ((values.astype(np.float64) - self.centre) * inverse).astype(np.float32)
 
 
 def fit(examples: Examples, together: Mapping[str, bool]) -> dict[str, Reference]:
-    """The references of a training split's arrays in memory.
+    """Fits the references of a training split's arrays in memory.
 
     Args:
-      examples: the training split alone: no other may have a part in them.
-      together: the inputs that are asked for, and whether all entries of an array have one reference.
+      examples: the training split alone, so that no other split leaks into the references.
+      together: the inputs to fit, and whether all entries of an array share one reference.
     """
     return {
         name: _fit(read.raw(), together[name])
@@ -58,7 +60,7 @@ def fit(examples: Examples, together: Mapping[str, bool]) -> dict[str, Reference
 
 
 def refer(examples: Examples, references: Mapping[str, Reference]) -> Examples:
-    """The examples with these inputs read by their references.
+    """The examples, with these inputs read relative to their references.
 
     Raises:
       InputError: a value lies so far from the training examples that float32 cannot hold the distance.
@@ -73,7 +75,7 @@ def refer(examples: Examples, references: Mapping[str, Reference]) -> Examples:
 
 
 def to_json(examples: Examples) -> dict[str, Any]:
-    """The references by which the examples' inputs are read, as JSON values; float64 survives them exactly."""
+    """The references of the examples' inputs as JSON values, which hold float64 exactly."""
     readers = {name: read for name, read in examples.inputs.items() if isinstance(read, Rows)}
     return {
         name: {key: value.tolist() for key, value in vars(read.reference).items()}
@@ -86,7 +88,7 @@ def from_json(values: Mapping[str, Any]) -> dict[str, Reference]:
     """Inverse of `to_json`.
 
     Raises:
-      InputError: they are damaged.
+      InputError: the values are damaged.
     """
     try:
         found = {
@@ -118,7 +120,7 @@ def _fit(array: np.ndarray, together: bool) -> Reference:
 def _fit_columns(
     columns: Float[np.ndarray, "N C"], least: float
 ) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """Centre and unit of each column; one that deviates by no more than this share of its largest value is dead."""
+    """Centre and unit of each column; the unit is 0 where the deviation is at most `least` of the largest value."""
     known = ~np.isnan(columns)
     number = np.maximum(known.sum(0), 1)
     # Fractions of the largest value: no square underflows or overflows.

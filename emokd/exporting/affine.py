@@ -1,6 +1,6 @@
-"""Scales and shifts of channels, BatchNorm in evaluation among them, folded into the products before or after them.
+"""Folds scales and shifts of channels, such as BatchNorm in evaluation, into the products before or after them.
 
-Sums are kept in float64 until the graph is written, so that folding costs no accuracy. [ours]
+The folded constants are computed in float64, so that folding costs no accuracy. [ours]
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ PRODUCTS = ("Conv", "Linear")
 
 
 def fold_affine(graph: Graph) -> None:
-    """Makes each chain of scales and shifts one `Affine`, and none where a product takes it."""
+    """Merges each chain of scales and shifts into one `Affine`, and folds that into a product where possible."""
     for node in graph.nodes:
         _recognise(graph, node)
     while any(rewrite(graph) for rewrite in (_merge, _into_product_before, _into_product_after, _residual)):
@@ -19,7 +19,7 @@ def fold_affine(graph: Graph) -> None:
 
 
 def _recognise(graph: Graph, node: Node) -> None:
-    """Turns an operation with a constant for each channel, or one for all, into an Affine."""
+    """Turns arithmetic with one constant per channel, or one for all channels, into an Affine."""
     output = node.outputs[0]
     if node.op not in ("Add", "Sub", "Mul", "Div", "Neg") or graph.dtypes[output] != np.float32:
         return
@@ -62,7 +62,7 @@ def _merge(graph: Graph) -> bool:
 
 
 def _into_product_before(graph: Graph) -> bool:
-    """scale * (W x + b) + shift."""
+    """Folds scale * (W x + b) + shift into W and b."""
     producers, users = graph.producers(), graph.users()
     for node in graph.nodes:
         product = producers.get(node.inputs[0]) if node.op == "Affine" else None
@@ -79,7 +79,10 @@ def _into_product_before(graph: Graph) -> bool:
 
 
 def _into_product_after(graph: Graph) -> bool:
-    """W (scale * x + shift) + b; where a convolution pads, only without a shift, which the zeros around do not get."""
+    """Folds W (scale * x + shift) + b into W and b.
+
+    A padded convolution takes no shift, because its padding zeros are not shifted.
+    """
     producers, users = graph.producers(), graph.users()
     for node in graph.nodes:
         affine = producers.get(node.inputs[0]) if node.op in PRODUCTS else None
@@ -93,7 +96,7 @@ def _into_product_after(graph: Graph) -> bool:
         channels = weights.shape[1] * groups if node.op == "Conv" else weights.shape[0]
         scale, shift = (np.broadcast_to(affine.attributes[name], channels) for name in ("scale", "shift"))
         if node.op == "Conv":
-            # Of output channel o, input i is channel i of o's group.
+            # Input i of output channel o is channel i of o's group.
             of_output = np.arange(weights.shape[0]) // (weights.shape[0] // groups)
             scale, shift = (v.reshape(groups, -1)[of_output] for v in (scale, shift))
             extra = [1] * (weights.ndim - 2)
@@ -112,7 +115,7 @@ def _weigh(graph: Graph, product: Node, weights: np.ndarray, bias: np.ndarray) -
 
 
 def _residual(graph: Graph) -> bool:
-    """x + (scale * (p - x) + shift) as (scale * p + shift) + (1 - scale) * x, of which no part is a difference."""
+    """Rewrites x + (scale * (p - x) + shift) as (scale * p + shift) + (1 - scale) * x, without the difference."""
     producers, users = graph.producers(), graph.users()
     for node in graph.nodes:
         for source, name in (node.inputs, node.inputs[::-1]) if node.op == "Add" else ():

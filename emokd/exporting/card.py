@@ -1,4 +1,4 @@
-"""What an export says of itself: `student.json` for programs, `README.md` for people, in Hugging Face's layout."""
+"""Describes an export: `student.json` for programs, and the model card `README.md` in Hugging Face's layout."""
 
 import json
 import pathlib
@@ -23,14 +23,14 @@ INTENDED_USE = (
 
 
 def describe(student: Student, folder: pathlib.Path, check: Check, size: int, digest: str) -> dict[str, Any]:
-    """All that a user of the exported file needs to know, as JSON values.
+    """Describes the exported file for its users, as JSON values.
 
     Args:
-      student: what was exported.
-      folder: the model folder that it came from.
-      check: its comparison with the network.
+      student: the exported model.
+      folder: its model folder.
+      check: the comparison of the file with the network.
       size: of the file, bytes.
-      digest: its SHA-256.
+      digest: the file's SHA-256.
     """
     provenance = model_folder.provenance(folder)
     config = json.loads(provenance.get("config") or "{}")
@@ -114,7 +114,7 @@ def _training(provenance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
 
 
 def _scores(workdir: pathlib.Path | None) -> dict[str, Any]:
-    """The student's scores on its test split; tables of classes are left to the run's own file."""
+    """The student's scores on its test split, without the tables by class, which the run's `scores.json` holds."""
     path = workdir / "scores.json" if workdir else None
     if path is None or not path.is_file():
         return {}
@@ -128,11 +128,11 @@ def _scores(workdir: pathlib.Path | None) -> dict[str, Any]:
 
 
 def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[str, Any]:
-    """Each teacher's file and hash, where it came from a file."""
+    """File and hash of each teacher that was read from a file."""
     record = workdir / RECORD if workdir else None
     files = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
     found: dict[str, Any] = {}
-    for kind in ("teachers", "modalities"):  # of a recipe with modalities, each has a teacher of its own
+    for kind in ("teachers", "modalities"):  # in a recipe with modalities each modality has its teacher
         for name, section in (config.get(kind) or {}).items():
             keys = [key for key in files if key.startswith(f"{kind}.{name}.")]
             file = next((section[key] for key in ("checkpoint", "answers") if section.get(key)), "")
@@ -149,7 +149,7 @@ def readme(description: Mapping[str, Any], file: str) -> str:
     """The model card of a description.
 
     Args:
-      description: what `describe` gives.
+      description: as `describe` returns it.
       file: the exported file's name.
     """
     lines = ["---", "library_name: onnx", "tags: [emotion-recognition, knowledge-distillation, emokd]", "---", ""]

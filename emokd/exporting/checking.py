@@ -1,4 +1,4 @@
-"""The exported model in ONNX Runtime, beside the network that it was made of: answers, size, time."""
+"""Compares the exported model in ONNX Runtime with the network in JAX: outputs and time."""
 
 import dataclasses
 import statistics
@@ -17,7 +17,7 @@ from emokd.inference.forward import IMAGE, answers, create_forward
 from emokd.recipes.common.views import see
 
 BOUND = 1e-4
-"""Largest difference that is let pass, as a share of the output's largest value. [ours]"""
+"""Largest difference allowed, as a share of the output's largest value. [ours]"""
 
 Arrays = Mapping[str, Shaped[np.ndarray, "B ..."]]
 Batch = dict[str, Shaped[np.ndarray, "B ..."]]
@@ -26,13 +26,13 @@ Outputs = dict[str, Float[np.ndarray, "B _"]]
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What was compared, and what came of it.
+    """The result of a comparison.
 
     Attributes:
-      examples: how many.
-      source: where they are from.
+      examples: the number of examples compared.
+      source: where the examples are from, in words.
       differences: by output, the largest difference as a share of the largest value.
-      same_class: by classifying output, the share of examples whose first class is the same.
+      same_class: by classifying output, the share of examples whose most probable class is the same.
       milliseconds: medians by batch size, of JAX and of ONNX Runtime.
     """
 
@@ -67,7 +67,7 @@ class Session:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, arrays: Arrays) -> Outputs:
-        """The outputs by name."""
+        """Runs the model and returns its outputs by name."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(arrays)), strict=True))
 
 
@@ -83,15 +83,15 @@ def check(
     """Compares the exported model with the network.
 
     Args:
-      student: what was exported.
+      student: the exported model.
       model: the file's content.
       batch: examples as `inference.forward.create_forward` takes them: uint8 canvases, arrays in the network's units.
-      source: where they are from.
-      sizes: batches that are timed; none: nothing is.
-      rounds: how often each is run; JAX and ONNX Runtime take turns.
+      source: where they are from, in words.
+      sizes: batch sizes to time; empty to time nothing.
+      rounds: how often each size is timed; JAX and ONNX Runtime take turns.
 
     Raises:
-      InputError: an output differs by more than `BOUND`, or is not finite where the network's is.
+      InputError: an output differs by more than `BOUND`, or is not finite.
     """
     session = Session(model)
     wanted, found = jax.device_get(compiled(student)(dict(batch))), session(feeds(student, batch))
@@ -113,14 +113,14 @@ def check(
 
 
 def compiled(student: Student) -> Callable[[Any], Any]:
-    """What the network says of a batch, in float32, from its canvases and arrays on."""
+    """The network's outputs as a jitted function of a batch of canvases and arrays, in float32."""
     model = student.model
     forward = create_forward(model.spec, mirror=student.seen_as.mirror)
     return jax.jit(lambda arrays: answers(model.spec, forward(model.params, model.stats, arrays)))
 
 
 def feeds(student: Student, batch: Arrays) -> Batch:
-    """A batch as the exported graph takes it."""
+    """Turns a batch into the inputs of the exported graph, by name."""
     spec, inputs = student.model.spec, student.inputs
     view = centre_views(len(next(iter(batch.values()))))
     arrays: Any = dict(batch)
@@ -141,7 +141,7 @@ def feeds(student: Student, batch: Arrays) -> Batch:
 
 
 def _time(student: Student, session: Session, batch: Arrays, size: int, rounds: int) -> dict[str, float]:
-    """Milliseconds of JAX and ONNX Runtime, on the same arrays, in turns."""
+    """Median milliseconds of JAX and ONNX Runtime on the same batch of `size` examples, taking turns."""
     rows = np.arange(size) % len(next(iter(batch.values())))
     chosen: Any = {name: values[rows] for name, values in batch.items()}
     fed = feeds(student, chosen)
@@ -156,7 +156,7 @@ def _time(student: Student, session: Session, batch: Arrays, size: int, rounds: 
 
 
 def in_turns(programs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of programs that take turns; their first round is not counted."""
+    """Median milliseconds of programs that take turns; the first round is a warm-up and is not counted."""
     found: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds + 1):
         for name, program in programs.items():

@@ -1,4 +1,4 @@
-"""Examples on which an export is checked: of the run that the model came from, of a folder, or random ones."""
+"""Chooses the examples that an export is checked on: from the model's run, from a folder, or random ones."""
 
 import pathlib
 
@@ -19,24 +19,24 @@ from emokd.jobs.workdir import read_config
 Batch = dict[str, Shaped[np.ndarray, "B ..."]]
 
 EXAMPLES = 64
-_EDGE = 512  # side of random pictures where the model does not know its canvas
+_EDGE = 512  # largest side of random pictures, pixels, and the side where the model's canvas is not recorded
 
 
 def workdir_of(model: pathlib.Path) -> pathlib.Path | None:
-    """The run whose student a model folder is, or None."""
+    """The workdir of the run whose student this model folder is, or None."""
     return model.parent if model.name == "student" and (model.parent / "config.json").is_file() else None
 
 
 def choose(student: Student, model: pathlib.Path, folder: str) -> tuple[Batch, str]:
-    """The examples as `inference.forward.create_forward` takes them, and where they are from.
+    """Chooses examples, as `inference.forward.create_forward` takes them, and says in words where they are from.
 
     Args:
-      student: what is exported.
+      student: the model to export.
       model: its folder.
       folder: of pictures; empty for the run's validation split, or random values where there is none.
 
     Raises:
-      InputError: `folder` holds no picture, or one that cannot be read, or the model takes no pictures.
+      InputError: `folder` holds no picture, one cannot be read, or the model does not take a single picture.
     """
     if folder:
         return of_folder(student, pathlib.Path(folder)), f"pictures of {pathlib.Path(folder).name}"
@@ -74,7 +74,7 @@ def of_folder(student: Student, folder: pathlib.Path) -> Batch:
     """The first pictures of a folder, by name.
 
     Raises:
-      InputError: it holds none, one cannot be read, or the model takes something else than a picture.
+      InputError: the folder holds no picture, one cannot be read, or the model does not take a single picture.
     """
     others = [name for name, seen in student.inputs.items() if not seen.is_picture]
     if others:
@@ -90,14 +90,14 @@ def of_folder(student: Student, folder: pathlib.Path) -> Batch:
 
 
 def random(student: Student) -> Batch:
-    """Noise; of each array one example has nothing, as where a modality is absent."""
+    """Random examples; where there are several inputs, each array is absent (NaN throughout) from one example."""
     generator = np.random.default_rng(0)
     found: Batch = {}
     for index, seen in enumerate(student.inputs.values()):
         if seen.preprocessing is None:
             values = generator.normal(size=(EXAMPLES, *seen.shape)).astype(np.float32)
             if seen.reads in student.references:
-                values *= student.references[seen.reads].unit > 0  # dead in training: all its values become 0
+                values *= student.references[seen.reads].unit > 0  # columns that were constant in training become 0
             if len(student.inputs) > 1:
                 values[index] = np.nan
             found[seen.reads] = values

@@ -1,4 +1,4 @@
-"""From a model folder to an exported file, checked before it is written."""
+"""Exports a model folder to a file, which is checked before it is written."""
 
 import hashlib
 import json
@@ -24,10 +24,10 @@ DESCRIPTION, CARD = "student.json", "README.md"
 
 
 def read_student(folder: pathlib.Path, *, preprocess: bool = False) -> Student:
-    """A model folder as a student to export.
+    """Reads a model folder as a student to export.
 
     Raises:
-      InputError: it is no model folder, or is damaged.
+      InputError: `folder` is no model folder, or is damaged.
     """
     model, provenance = model_folder.load_trained(folder), model_folder.provenance(folder)
     if isinstance(model.spec, MultimodalSpec):
@@ -48,21 +48,22 @@ def export(
     pictures: str = "",
     timed: bool = True,
 ) -> dict[str, Any]:
-    """Exports a model, with `student.json` and `README.md` beside it; gives what student.json holds.
+    """Exports a model, with `student.json` and `README.md` beside it; returns the content of student.json.
 
-    The file is run in ONNX Runtime and compared with the network before anything is written.
+    The model is run in ONNX Runtime and compared with the network before anything is written.
 
     Args:
       folder: a model folder, such as a run's `student`.
-      output: the file to write; its folder is made.
+      output: the file to write; its folder is made if it does not exist.
       format: one of `FORMATS`.
-      preprocess: let the graph take pictures as they are, uint8 [B, H, W, 3] of any size.
-      pictures: a folder of pictures to compare on; empty: the run's validation split, or random ones.
-      timed: measure how long a batch of 1 and of 32 takes.
+      preprocess: whether the graph takes pictures of any size, uint8 [B, H, W, 3], and prepares them itself.
+      pictures: a folder of pictures to compare on; empty: the run's validation split, or random values.
+      timed: whether to time batches of 1 and of 32.
 
     Raises:
-      InputError: the format is unknown, a README.md of something else lies there, a package is missing, the folder
-        holds no model, the network holds what cannot be exported, or the file does not say what the network says.
+      InputError: the format is unknown, the output's folder has a README.md that is not an export's, a package is
+        missing, `folder` holds no model, the network has an operation that cannot be exported, or the exported model's
+        outputs differ from the network's.
     """
     if format not in FORMATS:
         raise InputError(f"There is no format {format!r}.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
@@ -82,7 +83,7 @@ def export(
     found = check(student, model, batch, source, sizes=(1, 32) if timed else ())
     description = card.describe(student, folder, found, len(model), hashlib.sha256(model).hexdigest())
     output.parent.mkdir(parents=True, exist_ok=True)
-    # The model comes last: where it is, it is described.
+    # The model is written last, so that its description exists wherever the model does.
     write_whole(output.with_name(DESCRIPTION), json.dumps(description, indent=2) + "\n")
     write_whole(output.with_name(CARD), card.readme(description, output.name))
     write_whole(output, model)

@@ -1,7 +1,7 @@
-"""The graph that an export passes through: operators of ONNX on named tensors, channels last until `layout` has run.
+"""The export's intermediate graph: ONNX operators on named tensors, channels last until `layout` has run.
 
-Three operators are our own, and are gone before the graph is written: `Affine` (scale and shift of the last axis, as
-attributes), `Linear` (a product with a constant matrix, plus a bias) and `SumPool`. [ours]
+Three operators are not ONNX's, and `lowering` replaces them before the graph is written: `Affine` (scale and shift of
+the last axis, as attributes), `Linear` (a product with a constant matrix, plus a bias) and `SumPool`. [ours]
 """
 
 import collections
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 BATCH, HEIGHT, WIDTH, SIDE = -1, -2, -3, -4
-"""Stand in shapes for sizes that are not known: one that depends on the batch, and those of pictures as they come."""
+"""Placeholders in shapes for dynamic sizes: one that depends on the batch, and those of input pictures."""
 
 Shape = tuple[int, ...]
 
@@ -22,10 +22,10 @@ class Node:
     """One operator.
 
     Attributes:
-      op: its name in ONNX, or one of our three.
+      op: its name in ONNX, or `Affine`, `Linear` or `SumPool`.
       inputs: names of tensors.
       outputs: names of tensors.
-      attributes: as ONNX has them.
+      attributes: the operator's attributes in ONNX.
     """
 
     op: str
@@ -39,11 +39,11 @@ class Graph:
 
     Attributes:
       nodes: in any order; `sort` orders them.
-      constants: arrays by name.
-      shapes: by name; negative where a size is not known.
-      dtypes: by name.
+      constants: arrays by tensor name.
+      shapes: by tensor name; dynamic sizes are the negative placeholders.
+      dtypes: by tensor name.
       inputs: names of the inputs.
-      outputs: the tensor of each output.
+      outputs: the tensor of each output, by the output's name.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Graph:
         self._count = 0
 
     def tensor(self, shape: Sequence[int], dtype: Any, name: str = "") -> str:
-        """A new tensor; the name is made up where none is given."""
+        """Adds a tensor and returns its name, which is generated where none is given."""
         if not name:
             self._count += 1
             name = f"t.{self._count}"
@@ -64,29 +64,29 @@ class Graph:
         return name
 
     def input(self, name: str, shape: Sequence[int], dtype: Any) -> str:
-        """A new input."""
+        """Adds an input and returns its name."""
         self.inputs.append(name)
         return self.tensor(shape, dtype, name)
 
     def constant(self, array: Any, dtype: Any = None) -> str:
-        """A new constant; `dtype`, where another than the array's, is what it is written in."""
+        """Adds a constant and returns its name; it is written in `dtype`, by default the array's."""
         array = np.asarray(array)
         name = self.tensor(array.shape, dtype or array.dtype)
         self.constants[name] = array
         return name
 
     def add(self, op: str, inputs: Sequence[str], shape: Sequence[int], dtype: Any = np.float32, **attributes) -> str:
-        """Adds an operator with one output, and gives that."""
+        """Adds an operator with one output, and returns the output's name."""
         output = self.tensor(shape, dtype)
         self.nodes.append(Node(op, list(inputs), [output], attributes))
         return output
 
     def producers(self) -> dict[str, Node]:
-        """The node that makes each tensor."""
+        """The node that computes each tensor, by the tensor's name."""
         return {output: node for node in self.nodes for output in node.outputs}
 
     def users(self) -> dict[str, list[Node]]:
-        """The nodes that read each tensor, one entry for each reading."""
+        """The nodes that read each tensor; a node that reads it twice is listed twice."""
         found: dict[str, list[Node]] = collections.defaultdict(list)
         for node in self.nodes:
             for name in node.inputs:
@@ -94,21 +94,21 @@ class Graph:
         return found
 
     def replace(self, old: str, new: str) -> None:
-        """Lets everything that reads `old` read `new`."""
+        """Makes all readers of tensor `old` read `new` instead."""
         for node in self.nodes:
             node.inputs = [new if name == old else name for name in node.inputs]
         self.outputs = {output: new if name == old else name for output, name in self.outputs.items()}
 
     def scalar(self, name: str) -> float | None:
-        """The number that a constant of one entry holds; None for all else."""
+        """The value of a constant with a single entry; None for any other tensor."""
         array = self.constants.get(name)
         return array.item() if array is not None and array.size == 1 else None
 
     def sort(self) -> None:
-        """Orders the nodes so that each follows what it reads; what no output needs is removed."""
+        """Sorts the nodes topologically and removes those that no output needs."""
         producers = self.producers()
         ordered: list[Node] = []
-        state: dict[int, bool] = {}  # by identity: whether the node is placed, or only begun
+        state: dict[int, bool] = {}  # by id of the node: True where it is placed, False where it is only visited
         stack = [producers[name] for name in reversed(self.outputs.values()) if name in producers]
         while stack:
             node = stack[-1]

@@ -1,7 +1,7 @@
-"""From channels last, as JAX has maps, to channels first, as ONNX has them, with few transpositions.
+"""Converts the graph from channels last (JAX) to channels first (ONNX), with few transpositions.
 
-Convolutions and pooling ask for channels first, and what follows them entry by entry stays so. Only what needs JAX's
-order of axes (matrix products, most reshapes, outputs) asks for channels last.
+Convolutions and pooling require channels first, and elementwise operators after them keep it. Operators that need
+JAX's order of axes (matrix products, most reshapes, outputs) require channels last.
 """
 
 from collections.abc import Collection
@@ -18,18 +18,18 @@ ENTRYWISE = (
 
 
 def channels_first(graph: Graph, pictures: Collection[str] = ()) -> None:
-    """Rewrites the graph; in an Affine that is channels first the attribute `axis` is 1.
+    """Rewrites the graph in place. An Affine on channels-first maps gets the attribute `axis` = 1.
 
     Args:
-      graph: its nodes in order.
-      pictures: inputs that become [B, C, H, W] themselves.
+      graph: with sorted nodes.
+      pictures: inputs that the graph shall take as [B, C, H, W].
     """
     _Layout(graph, pictures).run()
     graph.sort()
 
 
 def order(rank: int) -> tuple[int, ...]:
-    """The permutation to channels first."""
+    """The permutation of axes from channels last to channels first."""
     return (0, rank - 1, *range(1, rank - 1))
 
 
@@ -37,7 +37,7 @@ class _Layout:
     def __init__(self, graph: Graph, pictures: Collection[str]):
         self.graph = graph
         self.nodes: list[Node] = []
-        # By the name that a tensor had: the tensor that holds it channels first. The others are as they were.
+        # By the original tensor's name: its channels-first version, where it has one.
         self.first: dict[str, str] = {}
         self.only_first: set[str] = set()
         for name in pictures:
@@ -58,7 +58,7 @@ class _Layout:
         return tuple(values[axis] for axis in order(len(values)))
 
     def last(self, name: str) -> str:
-        """The tensor as JAX has it."""
+        """The tensor with channels last; transposes it where only a channels-first version exists."""
         if name not in self.only_first:
             return name
         if name not in self._last:
@@ -68,7 +68,7 @@ class _Layout:
         return self._last[name]
 
     def to_first(self, name: str) -> str:
-        """The tensor with its channels first."""
+        """The tensor with channels first; transposes it where there is no such version yet."""
         if name not in self.first:
             perm = order(len(self.graph.shapes[name]))
             if name in self.graph.constants:
@@ -78,7 +78,7 @@ class _Layout:
         return self.first[name]
 
     def _moved(self, name: str, perm: tuple[int, ...]) -> str:
-        """A transposition, or a reshape where only axes of size 1 move past others."""
+        """Adds a transposition, or a reshape where only axes of size 1 change places with others."""
         graph = self.graph
         shape = [graph.shapes[name][axis] for axis in perm]
         large = [axis for axis in perm if graph.shapes[name][axis] != 1]
@@ -91,7 +91,7 @@ class _Layout:
         return name in self.first and name not in self.graph.constants
 
     def _channels_first(self, node: Node) -> bool:
-        """Adds the node in its form for channels first, where it has one and that saves a transposition."""
+        """Adds the node in its channels-first form and returns True, where it has one that saves a transposition."""
         rank = len(self.graph.shapes[node.outputs[0]])
         source = node.inputs[0] if node.inputs else ""
         if node.op in SPATIAL:
@@ -120,7 +120,7 @@ class _Layout:
         return True
 
     def _follow(self, node: Node, source: str) -> bool:
-        """What has one input with its channels first, and changes axes."""
+        """Adds a node that names axes (transpose, reduce, slice, pad) on a channels-first input; False for others."""
         graph, first = self.graph, self.first[source]
         rank = len(graph.shapes[first])
         perm = order(rank)
@@ -154,7 +154,7 @@ class _Layout:
         return True
 
     def _emit_first(self, node: Node) -> None:
-        """Adds a node whose output has its channels first."""
+        """Adds a node whose output has channels first."""
         (name,) = node.outputs
         moved = self.graph.tensor(self._permuted(self.graph.shapes[name]), self.graph.dtypes[name])
         node.outputs = [moved]

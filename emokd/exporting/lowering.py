@@ -1,4 +1,4 @@
-"""Our own three operators in those of ONNX."""
+"""Replaces the operators Affine, Linear and SumPool by ONNX's."""
 
 import math
 
@@ -24,7 +24,7 @@ def lower(graph: Graph) -> None:
 
 
 def _affine(graph: Graph, node: Node) -> None:
-    """BatchNormalization of maps, which runtimes keep in their own layout as they do convolutions; else Mul and Add."""
+    """Lowers an Affine to BatchNormalization on maps, which runtimes lay out as convolutions, else to Mul and Add."""
     scale, shift, axis = node.attributes["scale"], node.attributes["shift"], node.attributes.get("axis", -1)
     shape = graph.shapes[node.outputs[0]]
     if axis == 1 and (np.ndim(scale) or np.ndim(shift)):

@@ -1,4 +1,4 @@
-"""Several operators that are one: what JAX writes out and ONNX has a name for."""
+"""Recognises groups of primitive operators that ONNX has a single operator for, and removes redundant ones."""
 
 import math
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from emokd.exporting.graph import Graph, Node
 
-_SMALL = 16  # entries of constants that are compared
+_SMALL = 16  # constants with fewer entries than this are compared, to merge equal ones
 
 
 def name_operators(graph: Graph) -> None:
-    """Finds means, softmax, layer normalisation, GELU, ReLU6 and averages over windows."""
+    """Replaces written-out means, softmax, layer norms, GELU, ReLU6 and average pooling by one operator each."""
     for rewrite in (_means, _reshapes, _kept_axes, _softmax, _layer_norm, _gelu, _clip, _average_pools, _global_pools):
         rewrite(graph)
         graph.sort()
 
 
 def simplify(graph: Graph) -> None:
-    """Removes reshapes that another one follows, or that change nothing, and what is computed twice."""
+    """Removes reshapes that change nothing or precede another reshape, and computations that are done twice."""
     _reshapes(graph)
     graph.sort()
     _repetitions(graph)
@@ -25,7 +25,7 @@ def simplify(graph: Graph) -> None:
 
 
 def _repetitions(graph: Graph) -> None:
-    """One node for several that do the same to the same."""
+    """Merges nodes with the same operator, inputs and attributes (common subexpressions)."""
     same: dict[tuple, str] = {}
     for name, array in graph.constants.items():
         if array.size < _SMALL:
@@ -56,7 +56,7 @@ def _axes(graph: Graph, node: Node) -> list[int]:
 
 
 def _means(graph: Graph) -> None:
-    """A sum divided by the number of its terms."""
+    """ReduceMean: a sum divided by the number of its terms."""
     producers = graph.producers()
     for node in graph.nodes:
         if node.op == "Div" and (total := _made_by(producers, node.inputs[0], "ReduceSum")):
@@ -77,7 +77,7 @@ def _reshapes(graph: Graph) -> None:
 
 
 def _kept_axes(graph: Graph) -> None:
-    """A reduction whose axes come back with size 1."""
+    """keepdims: a reduction followed by a reshape that restores its axes with size 1."""
     producers = graph.producers()
     for node in graph.nodes:
         inner = producers.get(node.inputs[0]) if node.op == "Reshape" else None
@@ -89,7 +89,7 @@ def _kept_axes(graph: Graph) -> None:
 
 
 def _softmax(graph: Graph) -> None:
-    """exp(x - m) over its sum along the last axis, whatever m is, as long as it is the same along that axis."""
+    """Softmax: exp(x - m) divided by its sum along the last axis, for any m that is constant along that axis."""
     producers = graph.producers()
     for node in graph.nodes:
         total = _made_by(producers, node.inputs[1], "ReduceSum") if node.op == "Div" else None
@@ -103,13 +103,14 @@ def _softmax(graph: Graph) -> None:
 
 
 def _layer_norm(graph: Graph) -> None:
-    """(x - mean) * (rsqrt(var + epsilon) * scale) + bias over the last axis."""
+    """LayerNormalization: (x - mean) * (rsqrt(var + epsilon) * scale) + bias over the last axis."""
     producers = graph.producers()
 
     def mean_of(name: str) -> str:
         node = _made_by(producers, name, "ReduceMean")
-        last = node is not None and _axes(graph, node) == [len(graph.shapes[node.inputs[0]]) - 1]
-        return node.inputs[0] if last else ""
+        if node is None or _axes(graph, node) != [len(graph.shapes[node.inputs[0]]) - 1]:
+            return ""
+        return node.inputs[0]
 
     def centred(name: str) -> str:
         """x of x - mean(x)."""
@@ -153,7 +154,7 @@ def _layer_norm(graph: Graph) -> None:
 
 
 def _gelu(graph: Graph) -> None:
-    """x / 2 * (1 - erf(-x / sqrt 2))."""
+    """Gelu: x / 2 * (1 - erf(-x / sqrt 2))."""
     producers = graph.producers()
 
     def scaled(name: str) -> tuple[str, float]:
@@ -185,7 +186,7 @@ def _gelu(graph: Graph) -> None:
 
 
 def _clip(graph: Graph) -> None:
-    """min(relu(x), c), or min(max(x, b), c): runtimes fuse a Clip with the convolution before it, but not the two."""
+    """Clip: min(relu(x), c) or min(max(x, b), c). Runtimes fuse a Clip with the convolution before it, not a pair."""
     producers = graph.producers()
 
     def bounded_below(name: str) -> tuple[str, float] | None:
@@ -207,7 +208,7 @@ def _clip(graph: Graph) -> None:
 
 
 def _average_pools(graph: Graph) -> None:
-    """A sum over windows divided by their size, or by how many of their entries lie in the map."""
+    """AveragePool: a sum over windows divided by the window's size, or by the number of its entries inside the map."""
     producers = graph.producers()
     for node in graph.nodes:
         pool = _made_by(producers, node.inputs[0], "SumPool") if node.op == "Div" else None
@@ -223,7 +224,7 @@ def _average_pools(graph: Graph) -> None:
 
 
 def _entries(pool: Node, sizes: tuple[int, ...]) -> np.ndarray:
-    """How many entries of a map each window holds."""
+    """The number of entries inside the map for each window."""
     counts = np.ones((), np.float32)
     for axis, size in enumerate(sizes):
         window, stride = pool.attributes["kernel_shape"][axis], pool.attributes["strides"][axis]
@@ -235,7 +236,7 @@ def _entries(pool: Node, sizes: tuple[int, ...]) -> np.ndarray:
 
 
 def _global_pools(graph: Graph) -> None:
-    """Means over all positions of maps."""
+    """GlobalAveragePool: means over all positions of maps."""
     for node in list(graph.nodes):
         if node.op != "ReduceMean" or _axes(graph, node) != list(range(1, len(graph.shapes[node.inputs[0]]) - 1)):
             continue

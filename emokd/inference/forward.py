@@ -20,27 +20,29 @@ Forward = Callable[[Tree, Tree, Batch], Signals]
 
 IMAGE = "image"
 COMMON = ("expression", "valence_arousal")
-"""The heads that have a place of their own in Signals."""
+"""The heads that have a field in Signals; other heads are among its intermediates."""
 
 
 def inputs_of(spec: Spec) -> tuple[str, ...]:
-    """The inputs that a model takes, each once: `image` of a NetworkSpec, of a MultimodalSpec its modalities'."""
+    """The inputs that a model takes, each once: `image` for a NetworkSpec, the modalities' for a MultimodalSpec."""
     if isinstance(spec, NetworkSpec):
         return (IMAGE,)
     return tuple(dict.fromkeys(modality.input for modality in spec.modalities.values()))
 
 
 def create_forward(spec: Spec, *, precision: str = "float32", mirror: bool = False) -> Forward:
-    """The model in evaluation mode on the evaluation view: the whole canvas, at the network's size and normalisation.
+    """Creates the model's forward pass in evaluation mode, on the evaluation view.
+
+    The evaluation view is the whole canvas, at the network's size and normalisation.
 
     Args:
       spec: the architecture.
       precision: a name in `models.network.PRECISIONS`.
-      mirror: whether valence and arousal are averaged with the mirrored picture's.
+      mirror: whether valence and arousal are averaged with those of the mirrored picture.
 
     Returns:
       A function of (params, stats, arrays). Arrays are by input (see `inputs_of`): pictures uint8 [B, H, W, 3], videos
-      uint8 [B, T, H, W, 3], others floating [B, ...]. What else is among them is not looked at.
+      uint8 [B, T, H, W, 3], others floating [B, ...]. Further entries are ignored.
     """
     network = functional(spec, precision=precision)
     first = inputs_of(spec)[0]
@@ -57,7 +59,7 @@ def create_forward(spec: Spec, *, precision: str = "float32", mirror: bool = Fal
 
 
 def answers(spec: Spec, signals: Signals) -> dict[str, Float[Array, "B _"]]:
-    """What a model says in use, by head: probabilities of each classifying one, `valence_arousal` in [-1, 1]."""
+    """A model's outputs in use, by head: probabilities of each classifying head, `valence_arousal` in [-1, 1]."""
     found = {}
     if signals.logits is not None:
         found["expression"] = jax.nn.softmax(signals.logits)

@@ -1,4 +1,4 @@
-"""From a place on disk to a model in use."""
+"""Loads stored models for use."""
 
 import dataclasses
 import json
@@ -15,6 +15,8 @@ from emokd.inference.student import Student
 from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import TrainedModel
 from emokd.weights import model_folder
+from emokd.weights.description import REMEDY
+from emokd.weights.fields import Fields
 from emokd.weights.model_folder import SeenAs
 
 ENGINES = ("jax",)
@@ -30,26 +32,26 @@ def load(
     face_crop: str = "",
     precision: str = "",
 ) -> Student:
-    """A trained model, ready for use.
+    """Loads a trained model for use.
 
         student = emokd.load("runs/quickstart")
         answer = student("face.jpg")
         print(answer.expression, answer.probabilities, answer.valence, answer.arousal)
 
-    What is empty or 0 is as it was in the model's training, where its folder knows that, and else as
-    `weights.model_folder.load_with_canvas` says.
+    An option that is empty or 0 takes its value from the model's training, where the folder records that, and else the
+    default of `weights.model_folder.load_with_canvas`.
 
     Args:
       path: a model folder, such as a run's `student`, or a finished run's folder.
-      engine: what computes it, one of `ENGINES`.
-      batch_size: the most examples that are computed at once.
-      canvas: side of the square that pictures are made into, pixels.
-      fit: how they become squares: "crop", "squash" or "pad".
-      face_crop: how faces are cut out: "landmarks" or "box".
+      engine: the engine that computes the outputs, one of `ENGINES`.
+      batch_size: the largest number of examples computed at once.
+      canvas: side of the square canvas that pictures are made into, pixels.
+      fit: how pictures become squares: "crop", "squash" or "pad".
+      face_crop: how faces are cropped: "landmarks" or "box", see `faces.FaceCropper`.
       precision: a name in `models.network.PRECISIONS`.
 
     Raises:
-      InputError: there is no model at that place, it is damaged, or an option is unknown.
+      InputError: there is no model at `path`, it is damaged, or an option is unknown.
     """
     if engine not in ENGINES:
         raise InputError(f"There is no engine {engine!r}.{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}.")
@@ -70,7 +72,7 @@ def load(
         seen_as,
         batch_size=batch_size,
         references=reference.from_json(provenance.get("references", {})),
-        privileged=_privileged(provenance),
+        privileged=_privileged(provenance, str(folder / model_folder.DESCRIPTION)),
     )
 
 
@@ -82,14 +84,14 @@ def create_student(
     references: Mapping[str, Reference] | None = None,
     privileged: Collection[str] = (),
 ) -> Student:
-    """A model in JAX, ready for use.
+    """Makes a Student of a model in memory, computed by JAX.
 
     Args:
       model: the network and its weights.
-      seen_as: how pictures become squares, and what it computes in.
-      batch_size: the most examples that are computed at once.
-      references: what arrays are counted from, by input.
-      privileged: names of modalities, and of their inputs, that were there in training only.
+      seen_as: how pictures become squares, and the precision.
+      batch_size: the largest number of examples computed at once.
+      references: the centre and unit of each array in training, by input (`data.reference`).
+      privileged: names of modalities, and of their inputs, that existed only in training.
     """
     modalities = None
     if isinstance(model.spec, MultimodalSpec):
@@ -99,10 +101,10 @@ def create_student(
 
 
 def find_model(path: str | os.PathLike) -> pathlib.Path:
-    """The model folder at a place: the place itself, or the student of the run there.
+    """The model folder at a path: the path itself, or the student in the run's folder there.
 
     Raises:
-      InputError: it is a run without a student, or neither.
+      InputError: the path is a run without a student.
     """
     folder = pathlib.Path(path)
     if (folder / model_folder.DESCRIPTION).is_file():
@@ -114,14 +116,18 @@ def find_model(path: str | os.PathLike) -> pathlib.Path:
             f"{folder} is a run that has no student yet: it is still under way, or was stopped. python -m emokd.train "
             f"with its configuration and --workdir={folder} takes it to its end, and then the student is there."
         )
-    return folder  # the reading says what is there in its place
+    return folder  # reading it will say what is wrong with it
 
 
-def _privileged(provenance: Mapping) -> set[str]:
-    """The modalities that the model's training had and the model itself does not see, and their inputs."""
-    config = json.loads(provenance.get("config") or "{}")
+def _privileged(provenance: Mapping, source: str) -> set[str]:
+    """The modalities, and their inputs, that the training had and the model does not take."""
+    config = Fields(json.loads(provenance.get("config") or "{}"), source, "provenance.config", REMEDY)
+    if "modalities" not in config:
+        return set()
+    modalities = config.inner("modalities")
     found = set()
-    for name, section in config.get("modalities", {}).items():
-        if section.get("privileged"):
-            found |= {name, section["input"]}
+    for name in modalities:
+        section = modalities.inner(name)
+        if "privileged" in section and section.flag("privileged"):
+            found |= {name, section.text("input")}
     return found

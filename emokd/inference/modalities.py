@@ -1,4 +1,4 @@
-"""What a model of several modalities is given, checked and made into the arrays of its evaluation."""
+"""Checks a user's modalities and turns them into the arrays that a multimodal model takes."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -18,13 +18,13 @@ from emokd.models.multimodal import ModalitySpec
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Modalities that somebody gave.
+    """The checked modalities of one call.
 
     Attributes:
-      arrays: by the modality's name, all with as many rows: floating [B, ...]; NaN throughout where it is absent.
-      pictures: lists of pictures by the modality's name, likewise.
-      rows: B.
-      single: whether it was one example, without an axis of rows.
+      arrays: by the modality's name: floating [B, ...], NaN throughout where absent; of videos uint8 frames.
+      pictures: by the modality's name, lists of B pictures.
+      rows: the number of examples, B.
+      single: whether a single example was given, without an axis of examples.
     """
 
     arrays: Mapping[str, Shaped[np.ndarray, "B ..."]]
@@ -34,34 +34,35 @@ class Given:
 
 
 class Modalities:
-    """The modalities of a model, and those that it knows of, but does not see."""
+    """The modalities that a model takes, and the privileged ones, which it accepts and ignores."""
 
     def __init__(
         self, specs: Mapping[str, ModalitySpec], references: Mapping[str, Reference], privileged: Collection[str] = ()
     ):
-        """Keeps what the model takes.
+        """Stores the specifications.
 
         Args:
-          specs: by name.
-          references: what the values of an input are counted from, where its training counted them from something.
-          privileged: names of modalities that were there in training only, and of their inputs.
+          specs: the model's modalities by name.
+          references: the centre and unit of an input's values in training, where it had them (`data.reference`).
+          privileged: names of modalities that existed only in training, and of their inputs.
         """
         self.specs, self._references = specs, references
         self._privileged = frozenset(privileged)
         self._told: set[str] = set()
 
     def describe(self) -> str:
-        """The names and the shapes of one example, in words."""
+        """The names and shapes of the modalities of one example, in words."""
         return ", ".join(f"{name} {self._shape(spec)}" for name, spec in self.specs.items())
 
     def resolve(self, names: Collection[str]) -> dict[str, str]:
-        """The modality that each name means, by the name; privileged ones are left out, and said so once.
+        """Maps each name to the modality that it means. Privileged ones are left out, with one warning each.
 
         Args:
           names: of modalities ("eye") or of their inputs ("features/eye").
 
         Raises:
-          InputError: a name is neither a modality's that the model sees nor a privileged one's, or two mean the same.
+          InputError: a name is neither that of a modality of the model nor of a privileged one, or two names mean the
+            same modality.
         """
         known = {**{spec.input: name for name, spec in self.specs.items()}, **{name: name for name in self.specs}}
         found: dict[str, str] = {}
@@ -81,15 +82,15 @@ class Modalities:
         return found
 
     def take(self, given: Mapping[str, Any]) -> Given:
-        """Checks what is given, and fills up what is not there.
+        """Checks the values, and fills absent arrays with NaN.
 
         Args:
-          given: values by name: of one example in the modality's own shape, or with an axis of examples before it. A
-            modality is absent where its values are all NaN, or None, or where its name is not there.
+          given: values by name: of one example in the modality's shape, or with an axis of examples before it. A
+            modality is absent where its values are all NaN, or None, or where its name is missing.
 
         Raises:
-          InputError: a name is unknown, a shape or a type is wrong, the numbers of examples differ, an example has no
-            modality at all, or values lie too far from the training's for float32.
+          InputError: a name is unknown, a shape or a type is wrong, the numbers of examples differ, a picture or video
+            is absent, an example has no modality at all, or values lie too far from the training's for float32.
         """
         values = {name: given[key] for key, name in self.resolve(given).items() if given[key] is not None}
         if not values:
@@ -112,7 +113,7 @@ class Modalities:
     def _complete(
         self, arrays: Mapping[str, np.ndarray], pictures: Collection[str], rows: int
     ) -> dict[str, np.ndarray]:
-        """All modalities that are no pictures, in the model's order, counted as in training; absent ones as NaN."""
+        """All arrays and videos in the model's order; arrays are centred as in training, absent ones are NaN."""
         found = {}
         for name, spec in self.specs.items():
             if name in arrays:
@@ -141,7 +142,7 @@ class Modalities:
         shape = spec.shape
         if spec.preprocessing is None:
             wrong = array.shape not in (shape, (*array.shape[:1], *shape))
-        else:  # a video: frames are squares of any side, which the network renders at its own size
+        else:  # a video: frames are squares of any side, which the forward pass resizes
             frames = array.shape[-4:]
             wrong = array.ndim not in (4, 5) or frames[0] != shape[0] or frames[1] != frames[2] or frames[3] != 3
         if wrong:
@@ -158,7 +159,7 @@ class Modalities:
         return as_features(array.reshape(-1, *shape), name).reshape(array.shape)
 
     def _count(self, name: str, array: np.ndarray) -> np.ndarray:
-        """Arrays as float32, counted from what the training counted them from."""
+        """Arrays as float32, relative to the training's centre and unit; videos unchanged."""
         spec = self.specs[name]
         if spec.preprocessing is not None:
             return array

@@ -1,8 +1,8 @@
-"""Which places of a picture an answer hangs on: those whose covering changes it.
+"""Occlusion maps: which places of a picture an answer depends on.
 
 Zeiler and Fergus. Visualizing and understanding convolutional networks. ECCV 2014, section 4.2: a grey square slides
-over the picture, and the probability of the class is noted. Side, step, colour and the mean over the squares that cover
-a pixel are ours. [ours]
+over the picture, and the probability of the class is recorded at each place. Side, step, grey level and the mean over
+the squares that cover a pixel are [ours].
 """
 
 import dataclasses
@@ -18,21 +18,21 @@ from emokd.inference.forward import IMAGE
 from emokd.inference.pictures import Picture, as_pixels
 from emokd.inference.student import Student
 
-_SQUARES = 4  # of a side lie beside each other
-_STEPS = 4  # of the sliding square, in its own side
+_SQUARES = 4  # squares side by side that span the picture
+_STEPS = 4  # steps in which the square moves by its side
 _OPACITY = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Occlusion:
-    """How an answer changes where the picture is covered.
+    """How the probability of a class changes where the picture is covered.
 
     Attributes:
-      label: the class that is asked about.
-      probability: of it, uncovered.
-      drop: by how much its probability falls where a pixel is covered, the mean over the squares that cover it;
-        negative where it rises.
-      canvas: the picture as the model is shown it.
+      label: the class.
+      probability: its probability for the uncovered picture.
+      drop: for each pixel, how far the probability falls: the mean over the squares that cover it; negative where
+        the probability rises.
+      canvas: the picture as the model reads it.
     """
 
     label: str
@@ -41,7 +41,7 @@ class Occlusion:
     canvas: UInt8[np.ndarray, "S S 3"]
 
     def draw(self) -> Image.Image:
-        """The picture under its map: red where covering lowers the probability, blue where it raises it."""
+        """The picture overlaid with the map: red where covering lowers the probability, blue where it raises it."""
         largest = max(float(np.abs(self.drop).max()), 1e-12)
         colours = matplotlib.colormaps["coolwarm"](0.5 + 0.5 * self.drop / largest)[..., :3]
         mixed = (1 - _OPACITY) * self.canvas / 255 + _OPACITY * colours
@@ -55,13 +55,13 @@ class Occlusion:
 
 
 def explain(student: Student, picture: Picture, *, head: str = "expression", label: str = "") -> Occlusion:
-    """The occlusion map of a classifying head's answer.
+    """Computes the occlusion map of a classifying head's answer.
 
     Args:
       student: a model that takes a picture.
-      picture: what it is asked about.
+      picture: the picture to explain.
       head: a classifying head.
-      label: the class to ask about; empty: the most probable one.
+      label: the class whose probability is mapped; empty: the most probable one.
 
     Raises:
       InputError: the model takes no picture, has no such head or class, or the picture cannot be read.
@@ -94,7 +94,7 @@ def explain(student: Student, picture: Picture, *, head: str = "expression", lab
 
 
 def _cover(canvas: np.ndarray, grey: np.ndarray, squares: list[tuple[int, int, int, int]]) -> np.ndarray:
-    """The picture once for each square, [B, S, S, 3], with the square covered."""
+    """Copies of the picture, [B, S, S, 3], each with one of the squares covered in grey."""
     pictures = np.repeat(canvas[None], len(squares), axis=0)
     for picture, (top, left, bottom, right) in zip(pictures, squares, strict=True):
         picture[top:bottom, left:right] = grey
@@ -102,7 +102,7 @@ def _cover(canvas: np.ndarray, grey: np.ndarray, squares: list[tuple[int, int, i
 
 
 def _squares(side: int) -> list[tuple[int, int, int, int]]:
-    """(top, left, bottom, right) of every place of the square; those at the borders are cut off, so all is covered."""
+    """(top, left, bottom, right) of every place of the square; clipped at the borders, so every pixel is covered."""
     size = max(1, side // _SQUARES)
     step = max(1, size // _STEPS)
     starts = range(step - size, side, step)

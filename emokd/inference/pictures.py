@@ -1,4 +1,4 @@
-"""Pictures as people give them, to upright RGB pixels."""
+"""Turns pictures, as users pass them, into upright RGB pixels."""
 
 import os
 from typing import Any
@@ -15,7 +15,7 @@ Picture = str | os.PathLike | np.ndarray | Image.Image
 
 
 def is_several(pictures: Any) -> bool:
-    """Whether this is a batch: a list, a tuple, or an array of four axes."""
+    """Whether this is a batch of pictures: a list, a tuple, or an array of four axes."""
     return isinstance(pictures, list | tuple) or getattr(pictures, "ndim", 0) == 4
 
 
@@ -23,16 +23,16 @@ def as_pixels(picture: Picture, min_side: int = 0) -> UInt8[np.ndarray, "H W 3"]
     """Upright RGB pixels of a picture.
 
     Args:
-      picture: see `Picture`; arrays of other libraries are taken where NumPy reads them.
+      picture: see `Picture`; other libraries' arrays work where NumPy can read them.
       min_side: when positive, a JPEG file may be decoded at a reduced size whose sides are both at least this.
 
     Raises:
-      InputError: it is nothing of these, the file cannot be read, or the array has another shape or type.
+      InputError: it is not a Picture, the file cannot be read, or the array has another shape or type.
     """
     if isinstance(picture, str | os.PathLike):
         return read_file(picture, min_side)
     if isinstance(picture, Image.Image):
-        return to_rgb(picture, "the PIL image")
+        return _of_pil(picture)
     if not hasattr(picture, "__array__"):
         raise InputError(
             f"A {type(picture).__name__} is no picture. Give a file's name, an array uint8 [H, W, 3] or a PIL image."
@@ -49,3 +49,16 @@ def as_pixels(picture: Picture, min_side: int = 0) -> UInt8[np.ndarray, "H W 3"]
             "numbers from 0 to 1 that is (255 * x).round().astype('uint8')."
         )
     return pixels
+
+
+def _of_pil(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    if 0 in image.size:
+        raise InputError(f"A PIL image of {image.width} x {image.height} pixels is no picture.")
+    try:
+        return to_rgb(image, "the PIL image")
+    except InputError:
+        raise
+    except Exception as error:  # Pillow reads the file of an opened image only now
+        raise InputError(
+            f"The PIL image (mode {image.mode}) cannot be read: {error}. Load it again, or convert it to RGB."
+        ) from error

@@ -1,4 +1,4 @@
-"""Answers as lines that other programs read: JSON, or the rows of a CSV table."""
+"""Writes answers for other programs, as JSON lines or the rows of a CSV table."""
 
 import csv
 import json
@@ -17,20 +17,20 @@ SUFFIXES = (".jsonl", ".csv")
 
 
 def place(face: Face | None) -> dict[str, float]:
-    """A face's box in pixels and the detector's score, as cells of a table; none without a face."""
+    """A face's box in pixels and the detector's score, as table cells; an empty dict without a face."""
     if face is None:
         return {}
     return dict(zip(PLACE, (*(round(v, 1) for v in face.box), round(face.score, 4)), strict=True))
 
 
 def columns(student: Student) -> list[str]:
-    """The columns of a model's answers, as `Answer.to_cells` has them."""
+    """The columns of a model's answers, as `Answer.to_cells` names them."""
     blank = read_answers(student.spec, student.outputs(student.blank(1)))
     return list(blank[0].to_cells())
 
 
 def of_picture(found: Found, look: Look, *, faces: bool) -> dict[str, Any]:
-    """The record of one picture: `file`, and its answer, or `size` and `faces`, or `error`."""
+    """The JSON record of one picture: `file`, then its answer, or `size` and `faces`, or `error`."""
     record: dict[str, Any] = {"file": found.name}
     if look.error is not None:
         return record | {"error": str(look.error)}
@@ -45,7 +45,7 @@ def _of_face(answer: Answer) -> dict[str, Any]:
 
 
 def rows_of_picture(found: Found, look: Look) -> list[dict[str, Any]]:
-    """The rows of one picture: one, or one for each face; where there is none, or an error, one that says so."""
+    """The table rows of one picture: one row per face, or a single row, also where there is no face or an error."""
     if look.error is not None:
         return [{"file": found.name, "error": str(look.error)}]
     return [{"file": found.name, **place(a.face), **a.to_cells()} for a in look.answers] or [{"file": found.name}]
@@ -54,12 +54,12 @@ def rows_of_picture(found: Found, look: Look) -> list[dict[str, Any]]:
 def look_at(
     student: Student, pictures: Sequence[Found], cropper: FaceCropper | None = None
 ) -> Iterator[tuple[Found, Look]]:
-    """Every picture with what the model says of it, in their order; one without a face is warned of.
+    """Yields every picture with the model's answers, in order, and logs a warning for one without a face.
 
     Args:
       student: the model.
-      pictures: what to look at.
-      cropper: finds the faces to answer for; None: the picture is what is answered for.
+      pictures: the pictures to answer for.
+      cropper: finds the faces to answer for; None: each picture as a whole is answered for.
     """
     for found, look in zip(pictures, student.looks((each.read for each in pictures), cropper), strict=True):
         if cropper is not None and look.error is None and not look.answers:
@@ -71,10 +71,10 @@ class Writer:
     """Writes records to a text file, as JSON lines or as the rows of a table with a header."""
 
     def __init__(self, file: TextIO, header: Sequence[str] | None):
-        """Begins.
+        """Begins the file, with the header of a table.
 
         Args:
-          file: where to.
+          file: the text file to write to.
           header: the table's columns; None for JSON lines.
         """
         self._file = file
@@ -84,11 +84,11 @@ class Writer:
 
     @property
     def is_table(self) -> bool:
-        """Whether rows of cells are wanted, not JSON."""
+        """Whether it writes a table's rows, not JSON lines."""
         return self._rows is not None
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Adds records, each at once on its way to whoever reads."""
+        """Adds records and flushes each, so that a reader gets it at once."""
         for record in records:
             if self._rows is None:
                 print(json.dumps(record), file=self._file, flush=True)

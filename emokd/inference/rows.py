@@ -1,4 +1,4 @@
-"""The rows of a file that a model of several modalities is asked about."""
+"""Reads a file of examples for a multimodal model."""
 
 import dataclasses
 import os
@@ -17,10 +17,10 @@ ID = "id"
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Examples of a file.
+    """The examples of a file.
 
     Attributes:
-      ids: the name of each.
+      ids: the name of each example.
       arrays: by modality, as `Modalities.take` takes them.
     """
 
@@ -34,13 +34,13 @@ def read_rows(path: str | os.PathLike, modalities: Modalities) -> Rows:
     - An .npz file has an array for each modality, under its name ("eye") or its input's ("features/eye"), and an array
       `id` that names the rows.
     - A CSV file has the ids in its first column. A column `eye/x` belongs to the modality `eye`, whose columns are in
-      the order of its training. Of a model with one modality, columns without a slash are that one's.
+      the same order as in training. For a model with one modality, columns without a slash belong to it.
 
-    What is missing is NaN, in a CSV also an empty cell. Privileged modalities are not looked at.
+    Missing values are NaN, in a CSV also empty cells. Privileged modalities are ignored.
 
     Raises:
-      InputError: the file cannot be read, has a modality or a column that the model does not know, or a cell that is
-        no number; or a modality is none that a table can hold.
+      InputError: the file cannot be read, has a modality or column that the model does not have, or a cell that is
+        no number; or a modality is not a row of numbers, so that no table can hold it.
     """
     text = os.fspath(path)
     if text.lower().endswith(".npz"):

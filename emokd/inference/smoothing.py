@@ -1,4 +1,4 @@
-"""Answers of a network for the frames of one video, made steady over time."""
+"""Smooths a network's outputs over the frames of a video."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ def smooth_over_time(frames: Float[Array, "T *N"], decay: float) -> Float[Array,
 
     Args:
       frames: one value, or array of values, for each frame, in order.
-      decay: share of the past that is kept, in [0, 1); 0 changes nothing.
+      decay: weight of the previous average, in [0, 1); 0 changes nothing.
 
     Raises:
       InputError: `decay` is out of range, or there is no frame.
@@ -37,19 +37,19 @@ def smooth_over_time(frames: Float[Array, "T *N"], decay: float) -> Float[Array,
 
 
 class Smoother:
-    """Exponential moving average over the frames that have an answer, batch after batch. [ours]
+    """Exponential moving average over the frames that have an answer, across batches. [ours]
 
-    A frame keeps exp(-1 / (seconds x rate)) of the past. After a gap longer than the time constant it begins anew: the
-    next face may be somebody else's.
+    The decay per frame is exp(-1 / (seconds x rate)). After a gap longer than the time constant the average starts
+    afresh, because the next face may be another person's.
     """
 
     def __init__(self, seconds: float, rate: float, length: int):
-        """Sets the share of the past that a frame keeps.
+        """Computes the decay.
 
         Args:
           seconds: the time constant.
           rate: frames per second.
-          length: the most frames of one call.
+          length: the largest number of frames in one call.
 
         Raises:
           InputError: the time constant is not positive and finite.
@@ -76,7 +76,7 @@ class Smoother:
     def _run(self, values: Float[np.ndarray, "T N"], begins: bool) -> Float[np.ndarray, "T N"]:
         if begins or self._past is None:
             self._past = values[:1]
-        # The past goes in front: an average that begins with it goes on from it. Behind, padding to one length.
+        # The last average goes in front, so that the new one continues it; padding at the end keeps one length.
         padding = np.repeat(values[-1:], self._length - len(values), axis=0)
         smooth = np.asarray(self._average(jnp.asarray(np.concatenate([self._past, values, padding]))))
         smooth = smooth[1 : len(values) + 1]

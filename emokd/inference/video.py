@@ -1,4 +1,4 @@
-"""A model's answers for every frame of a video: a table, and the video with the answers drawn on it."""
+"""Writes a model's answers for every frame of a video: a table, and the video with the answers drawn on it."""
 
 import contextlib
 import csv
@@ -23,7 +23,7 @@ from emokd.inference.stream import answer_frames
 from emokd.inference.student import Student
 from emokd.inference.video_reader import VideoReader
 
-_CLOCK = 90_000  # ticks a second of the written video: the usual one, in which all frame rates are whole numbers
+_CLOCK = 90_000  # ticks per second of the written video; usual frames last a whole number of them
 
 
 def predict_video(
@@ -43,12 +43,12 @@ def predict_video(
     Args:
       student: the model.
       video: the file.
-      folder: where; made if it does not exist.
-      cropper: finds faces; of each frame the largest counts. None: the whole frame is the picture, as for crops.
+      folder: where the two files go; made if it does not exist.
+      cropper: finds faces; the largest of each frame is answered for. None: the whole frame is answered for.
       smooth: time constant in seconds of an exponential moving average of probabilities, valence and arousal; 0: none.
 
     Returns:
-      What was done: `video`, `frames`, `frames_answered`, `table`, `annotated`.
+      A summary: `video`, `frames`, `frames_answered`, `table`, `annotated`.
 
     Raises:
       InputError: the video cannot be read to its end, the package PyAV is missing, or nothing can be written.
@@ -92,7 +92,7 @@ class VideoWriter:
 
         Args:
           path: the file.
-          rate: frames per second, nominally; every frame has its own time.
+          rate: nominal frames per second; `write` sets each frame's time.
         """
         self._av = import_av()
         self._container = self._av.open(str(path), "w", format="mp4")
@@ -104,7 +104,7 @@ class VideoWriter:
 
     def write(self, picture: UInt8[np.ndarray, "H W 3"], time: float) -> None:
         """Adds a frame at a time in seconds."""
-        # Colour is stored at half the resolution, which needs even sides.
+        # Chroma is stored at half the resolution, which needs even sides.
         even = np.pad(picture, [(0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0)], mode="edge")
         if self._last < 0:
             self._stream.height, self._stream.width = even.shape[:2]
@@ -114,18 +114,18 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Writes what is left and closes the file."""
+        """Writes the frames that the encoder still holds and closes the file."""
         if self._last >= 0:
             self._container.mux(self._stream.encode(None))
         self._container.close()
 
 
 def annotate(picture: UInt8[np.ndarray, "H W 3"], answer: Answer | None) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy of a picture with the face's box and the answers; without answers, the picture as it is.
+    """Draws the answer, and the face's box, on a copy of a picture; without an answer, returns the picture.
 
     Args:
       picture: RGB.
-      answer: of a face, whose box is drawn, or of the whole picture: then it stands in the corner.
+      answer: for a face, which is drawn at its box, or for the whole picture, which is drawn in the corner.
     """
     if answer is None:
         return picture
@@ -142,7 +142,7 @@ def annotate(picture: UInt8[np.ndarray, "H W 3"], answer: Answer | None) -> UInt
     if face is not None:
         draw.rectangle(face.box, outline="yellow", width=max(2, size // 8))
         height = draw.multiline_textbbox((0, 0), text, font=font)[3] + size // 2
-        # Above the box where there is room, else inside it.
+        # The text goes above the box where there is room, else inside it.
         left, top = max(0.0, face.box[0]), max(0.0, face.box[1])
         top = top - height if top >= height else top
     x0, y0, x1, y1 = draw.multiline_textbbox((left + size // 4, top + size // 4), text, font=font)
@@ -153,7 +153,7 @@ def annotate(picture: UInt8[np.ndarray, "H W 3"], answer: Answer | None) -> UInt
 
 @contextlib.contextmanager
 def _whole(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
-    """Gives temporary files beside `paths`, which take their places when the block ends and disappear if it fails."""
+    """Yields temporary files beside `paths` that replace them when the block ends, and are removed where it fails."""
     temporary = [path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}") for path in paths]
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True)

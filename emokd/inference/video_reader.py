@@ -1,4 +1,4 @@
-"""Reading the frames of a video file, one after another."""
+"""Reads the frames of a video file one after another."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ class VideoReader:
         self._path = path
         try:
             what = not_regular(os.stat(path).st_mode)
-            if what:  # a pipe would be waited for
+            if what:  # opening a pipe, for one, would wait for its writer
                 raise InputError(f"{path} cannot be opened as a video: it is {what}. Give a file.")
             self._container = self._av.open(str(path))
         except (OSError, self._av.FFmpegError) as error:
@@ -65,7 +65,7 @@ class VideoReader:
             yield time - first, picture
             end = time - first + (float(frame.duration * frame.time_base) if frame.duration else 1 / self.rate)
             count += 1
-        # A file that was cut off ends as if it were whole; what it says of its length gives it away.
+        # A truncated file ends without an error; the duration in its header shows that frames are missing.
         duration = float((self._stream.duration or 0) * self._stream.time_base)
         if count and end < 0.9 * duration:
             raise self._broken(count, f"the file ends after {end:.2f} of its {duration:.2f} seconds")

@@ -1,11 +1,11 @@
 """What a run began with, beyond its configuration: data, teachers' files, and the run it started from.
 
-`WORKDIR/began_with.json` is written when a run begins, and compared whenever the run continues, is found finished, is
-evaluated, reported or begun from. Whatever differs is named, and refused unless it is accepted; then the record holds
-it, and the scores say so.
+`WORKDIR/began_with.json` is written when a run begins. It is compared whenever the run continues, is found finished, is
+evaluated or reported, or another run starts from it. A difference is named and refused, unless the user accepts it;
+then the record and the scores say so.
 
-Pictures are known by the size and checksum of their bytes (`Examples.checksums`), so those of a folder are read for
-it where the search for copies has not read them; arrays are known by hash.
+Pictures are compared by the size and checksum of their bytes (`Examples.checksums`), so those of a folder are read,
+unless the search for duplicates has read them already. Arrays are compared by hash.
 """
 
 import contextlib
@@ -42,23 +42,27 @@ DIGITS = 8
 """Hexadecimal digits of the digest of one example's bytes or target."""
 
 EXTRA = "extra"
-"""The set of unlabelled pictures, which is no split."""
+"""The name of the set of unlabelled pictures, which is no split."""
 
 ACCEPT = "--accept_changed_data"
 
 ACCEPT_HELP = "Go on although the data or files are no longer those that the run began with; its scores will say so."
 
 _READING = ("teachers", "student", "modalities")
-"""Sections of a configuration whose texts may be paths of files to read."""
+"""Sections of a configuration whose texts may be paths of files that the run reads."""
+
+
+_STARTED = ("student", "scores")
+"""What is compared of the run that this one starts from."""
 
 
 def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], extra: Examples | None) -> Record:
-    """What a run of these begins with.
+    """The record of a run that would begin now.
 
     Args:
       config: its resolved configuration.
       splits: its examples by split.
-      extra: its unlabelled pictures.
+      extra: its unlabelled pictures, or None.
 
     Raises:
       InputError: the configuration of a teacher to train cannot be loaded.
@@ -84,7 +88,7 @@ def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], 
 
 
 def _devices(config: ml_collections.ConfigDict) -> int | None:
-    """How many devices there are, where a loss depends on it."""
+    """The number of devices where a loss depends on it, else None."""
     local = config.get("structure", {}).get("local", False)
     return create_mesh(config.devices, **config.mesh).size if local else None
 
@@ -103,7 +107,7 @@ def _digests(items: Iterable[bytes]) -> str:
 
 
 def _value_bytes(value: np.ndarray) -> bytes:
-    """Equal for equal targets: there is one NaN and one zero."""
+    """The bytes of a target, equal for equal targets: every NaN has the same bytes, and so have 0.0 and -0.0."""
     value = np.asarray(value)
     if value.dtype.kind == "f":
         value = np.where(np.isnan(value), np.array(np.nan, value.dtype), value) + np.zeros((), value.dtype)
@@ -111,15 +115,15 @@ def _value_bytes(value: np.ndarray) -> bytes:
 
 
 def _hash(path: pathlib.Path) -> str:
-    """The sha256 of a file, or of a model folder's weights and what it says of them; empty for what is neither."""
+    """The sha256 of a file, or of a model folder's weights and specification; empty for anything else."""
     if not path.is_dir():
         return file_hash(path) if path.is_file() else ""
     weights = path / model_folder.WEIGHTS
     if not weights.is_file():
         return ""
-    # Class names and normalisation count as the weights do; where they came from does not.
+    # The specification (class names, normalisation) counts as the weights do; the provenance does not.
     said = hashlib.sha256(file_hash(weights).encode())
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # whoever reads it says so
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # whoever loads the model reports it
         spec = json.loads((path / model_folder.DESCRIPTION).read_text(encoding="utf-8"))["spec"]
         said.update(json.dumps(spec, sort_keys=True).encode())
     return said.hexdigest()
@@ -127,18 +131,18 @@ def _hash(path: pathlib.Path) -> str:
 
 def _describe_start(folder: pathlib.Path) -> dict[str, Any]:
     found = {"folder": str(folder), "student": _hash(folder / "student"), "scores": _hash(folder / "scores.json")}
-    with contextlib.suppress(InputError):  # whoever begins there says so
+    with contextlib.suppress(InputError):  # whoever starts from that run reports it
         return {**found, "phases": sorted(predecessor.phases_done(folder))}
     return found
 
 
 def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
-    """What the settings of student, teachers and modalities name that is there: files and folders, by key."""
+    """The existing files and folders that the settings of student, teachers and modalities name, by key."""
     found = {}
     for key, value in configuration.leaves(config):
         last = key.rsplit(".", 1)[-1]
         if key.split(".")[0] in _READING and isinstance(value, str) and value and last not in ("backbone", "train"):
-            # What is gone is no other file: whoever needs it says so.
+            # A file that is gone is not a changed one: whoever needs it reports it.
             with contextlib.suppress(InputError):
                 path, _ = split_key(of_fold(value, config))
                 found[f"config.{key}"] = find_file(path, f"config.{key}")
@@ -146,7 +150,7 @@ def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
 
 
 def read(workdir: pathlib.Path) -> Record | None:
-    """The record of the run in `workdir`; None for one without.
+    """The record of the run in `workdir`; None where there is none.
 
     Raises:
       InputError: it is damaged.
@@ -156,9 +160,39 @@ def read(workdir: pathlib.Path) -> Record | None:
         return None
     remedy = "Restore it, or remove it: then nobody knows what the run began with, and nothing is compared."
     record = read_json(path, remedy)
-    if not isinstance(record.get("sets"), dict) or not isinstance(record.get("accepted"), list):
+    if not _is_whole(record):
         raise InputError(f"{path} does not say what the run began with. {remedy}")
     return record
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether a record has what is compared, each part of its kind; contents came with a later emokd."""
+
+    def is_set(part: object) -> bool:
+        return (
+            isinstance(part, dict)
+            and _are_texts(part.get("keys"))
+            and isinstance(part.get("columns"), dict)
+            and _are_texts([*part["columns"].values(), part.get("checksums", "")])
+        )
+
+    sections = [record.get(name) for name in ("config", "sets", "classes", "files", "trained")]
+    if not all(isinstance(section, dict) for section in sections):
+        return False
+    accepted, start = record.get("accepted"), record.get("start_from")
+    return (
+        all(map(is_set, record["sets"].values()))
+        and all(map(_are_texts, record["classes"].values()))
+        and _are_texts(list(record["files"].values()))
+        and all(isinstance(values, dict) for values in record["trained"].values())
+        and isinstance(accepted, list)
+        and all(isinstance(entry, dict) and _are_texts(entry.get("changes")) for entry in accepted)
+        and (not start or isinstance(start, dict) and _are_texts([start.get(n) for n in ("folder", *_STARTED)]))
+    )
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def write(workdir: pathlib.Path, record: Record) -> None:
@@ -167,12 +201,15 @@ def write(workdir: pathlib.Path, record: Record) -> None:
 
 
 def compare(workdir: pathlib.Path, now: Record, accept: bool) -> list[str]:
-    """What differs from what the run in `workdir` began with, in words; all of it accepted.
+    """Compares the data and files of a run with those that it began with.
 
     Args:
-      workdir: a run's folder.
-      now: what it would begin with today; sets that it lacks are not compared, nor is what it does not know.
-      accept: go on all the same, with a warning.
+      workdir: the run's folder.
+      now: the record that it would begin with now; what only one of the two records holds is not compared.
+      accept: log differences as a warning, in place of refusing.
+
+    Returns:
+      The accepted differences, in words.
 
     Raises:
       InputError: something differs and is not accepted, or the record is damaged.
@@ -195,13 +232,13 @@ def compare(workdir: pathlib.Path, now: Record, accept: bool) -> list[str]:
 
 
 def begin(workdir: pathlib.Path, now: Record, begun: bool, changes: Sequence[str] = ()) -> None:
-    """Writes the record of a run that begins, or adds what has been accepted to that of one that continues.
+    """Writes the record of a run that begins, or adds accepted differences to that of one that continues.
 
     Args:
       workdir: the run's folder.
-      now: what it begins, or goes on, with.
+      now: the record that it begins, or continues, with.
       begun: whether the run had begun before.
-      changes: what differs, see `compare`.
+      changes: the accepted differences, from `compare`.
     """
     was = read(workdir)
     if was is None:
@@ -211,7 +248,7 @@ def begin(workdir: pathlib.Path, now: Record, begun: bool, changes: Sequence[str
 
 
 def note(workdir: pathlib.Path, changes: Sequence[str]) -> None:
-    """Adds what has been accepted to the record of a finished run, which stays what it was otherwise."""
+    """Adds accepted differences to the record of a finished run, and leaves the rest of it unchanged."""
     was = read(workdir)
     if was is not None and changes and list(changes) not in [entry["changes"] for entry in was["accepted"]]:
         write(workdir, {**was, "accepted": [*was["accepted"], _accepted(changes)]})
@@ -223,13 +260,13 @@ def _accepted(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def accepted(workdir: pathlib.Path) -> list[str]:
-    """Every change that has been accepted in the run of `workdir`, in words."""
+    """Every difference that has been accepted in the run of `workdir`, in words."""
     record = read(workdir) or {"accepted": []}
     return list(dict.fromkeys(change for entry in record["accepted"] for change in entry["changes"]))
 
 
 def differences(was: Record, now: Record) -> list[str]:
-    """Where two records differ, in words, the first few names of each kind; of the sets, those that both have."""
+    """The differences between two records, in words, each with its first few names; of sets, those that both have."""
     found = data_differences(was, now)
     columns = [{name for part in record["sets"].values() for name in part["columns"]} for record in (was, now)]
     if columns[0] != columns[1]:
@@ -252,7 +289,7 @@ def differences(was: Record, now: Record) -> list[str]:
             if keys:
                 found.append(f"{key} is another configuration: {excerpt(keys)}")
     start, started = was.get("start_from"), now.get("start_from")
-    if start and started and any(started[part] and start[part] != started[part] for part in ("student", "scores")):
+    if start and started and any(started[part] and start[part] != started[part] for part in _STARTED):
         found.append(f"config.start_from: {started['folder']} holds another run")
     if was.get("devices") and now.get("devices") and was["devices"] != now["devices"]:
         found.append(
@@ -262,7 +299,7 @@ def differences(was: Record, now: Record) -> list[str]:
 
 
 def data_differences(was: Record, now: Record) -> list[str]:
-    """Where the splits of two records differ, and their targets and classes."""
+    """The differences between two records in their splits, targets and classes, in words."""
     names = [name for name in now["sets"] if name in was["sets"] and name != EXTRA]
     found = _set_differences(_only(was, *names), _only(now, *names), "examples")
     for column, classes in now["classes"].items():
@@ -301,7 +338,7 @@ def _set_differences(was: Mapping[str, dict], now: Mapping[str, dict], what: str
 
 
 def _places(sets: Mapping[str, dict]) -> dict[str, tuple[str, ...]]:
-    """The sets in which each example is; the test split may also be the validation split."""
+    """The names of the sets that hold each example, by its key; the test split may also be the validation split."""
     found: dict[str, tuple[str, ...]] = {}
     for name, part in sets.items():
         for key in part["keys"]:
@@ -310,7 +347,7 @@ def _places(sets: Mapping[str, dict]) -> dict[str, tuple[str, ...]]:
 
 
 def _changed(was: Mapping[str, dict], now: Mapping[str, dict], digests: Any) -> list[str]:
-    """The examples of both that have a digest in both, and another one."""
+    """The keys of the examples that have a digest in both records, but not the same one."""
 
     def by_key(sets: Mapping[str, dict]) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -325,9 +362,17 @@ def _changed(was: Mapping[str, dict], now: Mapping[str, dict], digests: Any) -> 
 
 
 def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
-    """What differs between the data of a run and of the one that it starts from, and of those before that.
+    """Compares the data of a run with those of the run that it starts from, and of the runs that that one started from.
 
-    A run that learned from other data, or from other splits of the same, may have learned what this one is scored on.
+    A run that learned from other data or splits may have learned from examples that this one is scored on.
+
+    Args:
+      folder: the run that is started from.
+      now: the record of the run that starts.
+      accept: log differences as a warning, in place of refusing.
+
+    Returns:
+      The accepted differences, in words.
 
     Raises:
       InputError: something differs and is not accepted.
@@ -341,7 +386,7 @@ def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
         )
         return []
     if was["config"].get("data", {}).get("options") != now["config"].get("data", {}).get("options"):
-        # Asked for other inputs, a source gives other contents under the same names.
+        # With other options a source gives other contents under the same names.
         was = {**was, "sets": {name: {**part, "checksums": ""} for name, part in was["sets"].items()}}
     changes = [f"config.start_from: {folder}: {change}" for change in data_differences(was, now)]
     changes += [f"config.start_from: {folder}: {change}" for change in _learned(was, now)]
@@ -353,7 +398,7 @@ def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
     if changes:
         logging.warning("Accepted: %s.", "; ".join(changes))
     for change in [change for entry in was["accepted"] for change in entry["changes"]]:
-        # What was accepted of runs before that one names them by itself.
+        # Differences that were accepted for still earlier runs name those runs already.
         changes.append(change if change.startswith("config.start_from: ") else f"config.start_from: {folder}: {change}")
     earlier = was.get("start_from")
     if earlier and pathlib.Path(earlier["folder"]).is_dir():
@@ -362,9 +407,9 @@ def check_start(folder: pathlib.Path, now: Record, accept: bool) -> list[str]:
 
 
 def _learned(was: Record, now: Record) -> list[str]:
-    """How many of the examples that `now` is scored on were learned from in `was`."""
+    """How many of the examples that run `now` is scored on run `was` has learned from, in words."""
     sources = [record["config"]["data"] for record in (was, now)]
-    same = sources[0].get("extra", {}).get("source") == sources[1]["source"]  # else their names mean nothing here
+    same = sources[0].get("extra", {}).get("source") == sources[1]["source"]  # else equal names mean nothing
     names = [name for name in ("train", EXTRA) if name in was["sets"] and (name == "train" or same)]
     learned = {key for name in names for key in was["sets"][name]["keys"]}
     found = []

@@ -1,7 +1,7 @@
-"""A run's teacher cache: what decides its content, and how the teachers are asked for it.
+"""A run's teacher cache: the key that identifies its content, and the computation of the teachers' features.
 
-Several processes divide the examples. Each asks the teachers on its own devices and writes parts of its own: nothing is
-exchanged, so what a teacher says of an example does not depend on how many processes there are.
+Several processes divide the examples. Each runs the teachers on its own devices and writes parts of its own. Nothing is
+exchanged, so a teacher's features of an example do not depend on the number of processes.
 """
 
 import functools
@@ -28,6 +28,7 @@ from emokd.data.examples import Examples
 from emokd.data.pipeline import evaluation_batches, to_device
 from emokd.errors import InputError, excerpt
 from emokd.models.network import TrainedModel
+from emokd.phase import FrozenFeatures
 from emokd.recipes.common.standardize import Moments
 from emokd.reporting.progress import Progress
 from emokd.training.distributed import together
@@ -35,7 +36,7 @@ from emokd.training.loop import Job
 from emokd.training.sharding import batch_sharding, check_batch_size, create_local_mesh, put_batch, replicated
 
 COARSE = 0.1
-"""A cache says of which features rounding moves the values by more than this share of their deviation. [ours]"""
+"""Features that rounding changes by more than this share of their standard deviation are named in the log. [ours]"""
 SAMPLE = 32
 """How many pictures of each set are decoded when a cache is opened, to see that equal bytes still give equal pixels."""
 
@@ -44,18 +45,18 @@ def open_cache(job: Job, models: Mapping[str, TrainedModel]) -> TeacherCache:
     """The teacher cache of `config.cache.dir`, checked against this run.
 
     Raises:
-      InputError: it is not finished, or stale; or views are not limited.
+      InputError: the cache is unfinished or stale, or `config.data.views` is 0, which is no limit.
     """
     return TeacherCache(pathlib.Path(job.config.cache.dir), _key_of(job, models))
 
 
 def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Path) -> dict:
-    """Asks every frozen teacher for its features of every example in every view, and stores them in `folder`.
+    """Computes every frozen teacher's features of every example in every view, and stores them in `folder`.
 
     A cache that was interrupted is continued; a finished one is left as it is.
 
     Args:
-      job: whose recipe has the frozen teachers' weights as constants.
+      job: a job whose recipe has the frozen teachers' weights as constants.
       models: the networks that were read from files, by name.
       folder: the cache, the same for all processes.
 
@@ -67,11 +68,12 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
         small, a picture cannot be read, or features do not fit `config.cache.dtype`.
     """
     config = job.config
-    if job.recipe.frozen_features is None or not asked(job):
+    features = job.recipe.frozen_features
+    if features is None or not asked(job):
         raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
     mesh = create_local_mesh(config.devices)
     check_batch_size(config.batch_size, mesh)
-    key, widths = _key_of(job, models), _widths(job)
+    key, widths = _key_of(job, models), _widths(job, features)
     examples = _all_pictures(job)
     plan = cache_writer.create_plan(key, widths, len(examples), config.batch_size)
     size = plan.rows * plan.row_bytes
@@ -93,11 +95,11 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
     if len(missing) < plan.parts:
         logging.info("%d of %d parts are there already.", plan.parts - len(missing), plan.parts)
     own = [part for part in missing if part % processes == process]
-    blocks = _pieces(_ask(job, examples, plan, own, mesh), [len(plan.rows_of(part)) for part in own])
+    blocks = _pieces(_ask(job, features, examples, plan, own, mesh), [len(plan.rows_of(part)) for part in own])
     for first in range(0, plan.parts, processes):
         if first + process in own:
             cache_writer.write_part(folder, plan, first + process, next(blocks))
-        together(f"cache parts from {first}")  # so that nobody waits longer than a part takes
+        together(f"cache parts from {first}")  # so that no process waits longer than one part takes
     if process == 0:
         cache_writer.finish(folder, plan, long_ids(examples.ids, examples.checks))
     together("cache finished")
@@ -113,7 +115,7 @@ def cache_key(
     """What decides the content of a teacher cache: weights, pixels, views, examples (however they are split).
 
     Raises:
-      InputError: views are not limited, so that no cache could hold them, or features cannot be stored as asked for.
+      InputError: `config.data.views` is 0, so that no cache could hold all views, or `config.cache.dtype` is unknown.
     """
     data = config.data
     if data.views < 1:
@@ -150,14 +152,14 @@ def _key_of(job: Job, models: Mapping[str, TrainedModel]) -> Key:
 
 
 def asked(job: Job) -> list[str]:
-    """The frozen teachers that are asked; those known by a file of answers are not."""
+    """Names of the frozen teachers whose features are cached: networks, but not files of answers."""
     return sorted(name for name in job.recipe.constants if name in job.recipe.networks)
 
 
 def _pictures(parts: Iterable[Examples]) -> Examples:
     """The pictures of several splits, ascending by their long ids: the same however the set is split.
 
-    An example of two splits, as where the test split is also the validation split, counts once.
+    An example in two splits, where the test split is also the validation split, counts once.
 
     Raises:
       InputError: the data has no pictures.
@@ -181,10 +183,10 @@ def _pictures(parts: Iterable[Examples]) -> Examples:
 
 
 def _all_pictures(job: Job) -> Examples:
-    """All pictures that the job may ask its teachers about.
+    """All pictures of which the job may need teacher features.
 
     Raises:
-      InputError: two of them could not be told apart.
+      InputError: a labelled and an extra picture have the same name.
     """
     labelled = _pictures(job.splits.values())
     if not job.extra:
@@ -199,9 +201,9 @@ def _all_pictures(job: Job) -> Examples:
 
 
 def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, Any]:
-    """A set's names, the pixels of some of its pictures as teachers get to see them, and each one's bytes by its name.
+    """Digests of a set: of its names, of some of its pictures' canvases, and of each picture's bytes by its name.
 
-    The bytes are known by `Examples.checksums`; one entry for each picture, so that those which changed can be named.
+    The bytes enter by `Examples.checksums`; every picture has an entry, so that a message can name those that changed.
     """
     names = hashlib.sha256("\n".join(sorted(examples.keys)).encode()).hexdigest()
     known = sorted(zip(examples.keys, examples.checksums(), strict=True))
@@ -219,8 +221,8 @@ def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, Any]:
     }
 
 
-def _widths(job: Job) -> dict[str, int]:
-    """How many features each frozen teacher has, in order of their names."""
+def _widths(job: Job, features: FrozenFeatures) -> dict[str, int]:
+    """The number of features of each frozen teacher, in order of the names."""
     size, canvas = job.config.batch_size, job.config.data.canvas
     batch = {
         "image": jax.ShapeDtypeStruct((size, canvas, canvas, 3), np.uint8),
@@ -228,14 +230,14 @@ def _widths(job: Job) -> dict[str, int]:
         "view": jax.ShapeDtypeStruct((size,), np.int32),
         "mask": jax.ShapeDtypeStruct((size,), np.bool_),
     }
-    shapes = jax.eval_shape(lambda c, b: job.recipe.frozen_features(c, b, centre=True), job.recipe.constants, batch)
+    shapes = jax.eval_shape(lambda c, b: features(c, b, centre=True), job.recipe.constants, batch)
     return {name: shapes[name].shape[1] for name in sorted(shapes)}
 
 
 def _ask(
-    job: Job, examples: Examples, plan: Plan, parts: list[int], mesh: Mesh
+    job: Job, features: FrozenFeatures, examples: Examples, plan: Plan, parts: list[int], mesh: Mesh
 ) -> Iterator[Shaped[np.ndarray, "b V D"]]:
-    """What the teachers say of the examples of some parts, batch after batch; each picture is decoded once.
+    """Computes the teachers' features of the examples of some parts, batch by batch; decodes each picture once.
 
     Raises:
       InputError: a picture cannot be read, or features are not finite in the type that is stored.
@@ -247,8 +249,8 @@ def _ask(
 
     @functools.partial(jax.jit, static_argnames="centre", out_shardings=batch_sharding(mesh))
     def compute(constants, batch, view, centre):
-        found = recipe.frozen_features(constants, {**batch, "view": jnp.full_like(batch["view"], view)}, centre)
-        dtype = jnp.float32 if centre else plan.dtype  # to see on the host what rounding does
+        found = features(constants, {**batch, "view": jnp.full_like(batch["view"], view)}, centre)
+        dtype = jnp.float32 if centre else plan.dtype  # unrounded, so that the host can measure the rounding
         return jnp.concatenate([found[name].astype(dtype) for name in plan.widths], axis=1)
 
     constants = jax.device_put(recipe.constants, replicated(mesh))
@@ -259,7 +261,7 @@ def _ask(
         canvas=config.data.canvas,
         fit=config.data.fit,
         num_threads=config.data.num_threads,
-        max_bad_fraction=1.0,  # the first is refused below, by its name
+        max_bad_fraction=1.0,  # the first bad picture is refused below, by its name
         bad_images=bad,
     )
     steps = -(-len(chosen) // config.batch_size)
@@ -306,10 +308,10 @@ def _moments(values: Float[np.ndarray, "b D"]) -> Moments:
 
 
 def _check_rounding(features: Moments, rounding: Moments, plan: Plan) -> None:
-    """Says which features are so small, or so far from zero, that what is stored of them is rounding for a good part.
+    """Warns of features that are so small, or vary so little beside their size, that rounding changes them much.
 
     Raises:
-      InputError: most of a teacher's features are.
+      InputError: most of a teacher's features are so.
     """
     alive = ~features.dead
     lost = alive & (np.hypot(rounding.std, rounding.mean) > COARSE * features.std)
@@ -327,7 +329,7 @@ def _check_rounding(features: Moments, rounding: Moments, plan: Plan) -> None:
 
 
 def _pieces(arrays: Iterator[np.ndarray], lengths: Iterable[int]) -> Iterator[np.ndarray]:
-    """Arrays laid end to end along their first axis, cut into pieces of these lengths."""
+    """Concatenates arrays along their first axis, and cuts the result into pieces of these lengths."""
     held: list[np.ndarray] = []
     for length in lengths:
         while sum(map(len, held)) < length:

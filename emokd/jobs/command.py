@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 
 from emokd import imports
-from emokd.configuration import config as configuration
+from emokd.configuration import flag
 from emokd.errors import InputError, nearest
 from emokd.reporting.provenance import command as command_line
 from emokd.training import distributed
@@ -31,7 +31,7 @@ INPUT_ERROR = 2
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 READER_GONE = 141
-"""Exit code when whoever reads the output has left, as in `... | head -1`: what shells have for SIGPIPE."""
+"""Exit code where the output is a pipe that nobody reads any more, as in `... | head -1`: the shells' for SIGPIPE."""
 
 
 TRUST = flags.DEFINE_list(
@@ -42,10 +42,10 @@ TRUST = flags.DEFINE_list(
 def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -> None:
     """Runs a command's `main` and exits; joins other processes first where the environment names them.
 
-    What the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
+    An error that the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
     an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130, and a pipe that nobody
     reads any more with 141 and no message. SIGTERM exits with 0 where a run was under way, which has then saved its
-    last step. Anything else is a bug and keeps its traceback. With `--verbosity=1` every error does.
+    last step. Any other error is a bug and keeps its traceback. With `--verbosity=1` every error keeps it.
 
     Args:
       main: takes the arguments that are not flags, the program's name first.
@@ -54,7 +54,7 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
     command = pathlib.Path(sys.argv[0]).stem
 
     def joined(argv: list[str]) -> None:
-        # What the user names may be imported: overrides of a configuration, and what --trust says.
+        # Import paths that the user gives are trusted: in overrides of the configuration, and in --trust.
         imports.trust([TRUST.value, flags.FLAGS["config"].value if "config" in flags.FLAGS else None])
         join_processes(command, several_processes)
         main(argv)
@@ -67,7 +67,7 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
 
 
 def join_processes(command: str, several_processes: bool) -> None:
-    """Joins the processes that the environment names, see `emokd.training.distributed`; the first alone tells the news.
+    """Joins the processes that the environment names, see `emokd.training.distributed`; only process 0 logs at INFO.
 
     Raises:
       InputError: the variables are wrong, the processes do not find each other, or the command is for one process.
@@ -94,11 +94,11 @@ def readable_errors(command: str) -> Iterator[None]:
             yield
         except SystemExit as left:
             sys.stdout.flush()
-            if isinstance(left.__context__, BrokenPipeError):  # rich, which draws progress, leaves so, with 1
+            if isinstance(left.__context__, BrokenPipeError):  # rich, which draws progress, exits so
                 drop_unread_output()
                 raise SystemExit(READER_GONE) from None
             raise
-        sys.stdout.flush()  # what is printed fails here, not when Python has ended
+        sys.stdout.flush()  # so that a failing write is caught here, not while Python shuts down
     except KeyboardInterrupt:
         _leave(f"{command}: interrupted", INTERRUPTED)
     except Stopped as stopped:
@@ -130,9 +130,9 @@ def _leave(message: str, code: int) -> None:
 
 
 def drop_unread_output() -> bool:
-    """Sends what is still to be printed nowhere, where it goes into a pipe that nobody reads any more.
+    """Redirects stdout and stderr to the null device, where they are pipes that nobody reads any more.
 
-    Otherwise Python would complain of it when it ends.
+    Otherwise Python reports an error when it flushes them at its end.
 
     Returns:
       Whether there is such a pipe.
@@ -180,9 +180,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     except flags.Error as error:
         raise InputError(_flag_message(str(error))) from error
     except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
-        # ml_collections reports overrides that it cannot place with these.
+        # ml_collections raises these for overrides that do not fit the configuration.
         raise InputError(f"A --config override does not fit the configuration: {_one_line(str(error))}") from error
-    if configuration.is_missing():
+    if flag.is_missing():
         raise InputError("--config is missing: give --config=FILE, or --config=emokd:NAME; --list_configs names them.")
     return rest
 
@@ -233,12 +233,12 @@ def _refused(error: Exception) -> str | None:
 
 
 def _workdir() -> str:
-    """Where a command writes: the likeliest place when the error names none."""
+    """The folder that a command writes to: the likeliest place of an error that names none."""
     return str(flags.FLAGS["workdir"].value or "") if "workdir" in flags.FLAGS else ""
 
 
 def configure_logging() -> None:
-    """Short lines on stderr; libraries that report their own progress at INFO are heard only from WARNING up."""
+    """Sets up logging: short lines on stderr; of libraries that report progress at INFO, only WARNING and above."""
     handler = logging.get_absl_handler()
     handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     handler.addFilter(_ours_or_serious)
@@ -263,7 +263,7 @@ def _ours_or_serious(record: python_logging.LogRecord) -> bool:
 
 
 # After a failed save each of TensorStore's writers reports to orbax's event loop, which is closed. The command has said
-# what failed, so these alone are silenced, on each of the ways by which Python reports what nobody caught.
+# what failed, so this one error is silenced, in each of Python's hooks for uncaught exceptions.
 
 
 def _of_a_closed_loop(error: BaseException | None) -> bool:

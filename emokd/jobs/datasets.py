@@ -1,4 +1,4 @@
-"""A run's data: its splits, its unlabelled pictures, and the centre from which its arrays are read."""
+"""A run's data: its splits, its unlabelled pictures, and the centre and unit in which its arrays are read."""
 
 import pathlib
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def divide(
     Args:
       examples: the whole set of `data.source`.
       data: the section `data` of a configuration.
-      duplicates: the set's copies where they are known already.
+      duplicates: the set's duplicates, where a search has found them already.
 
     Raises:
       InputError: a split would be too small.
@@ -83,15 +83,15 @@ def load_data(config: ml_collections.ConfigDict) -> Data:
 def refer(
     config: ml_collections.ConfigDict, parts: Mapping[str, Examples], extra: Examples | None, start: pathlib.Path | None
 ) -> tuple[dict[str, Examples], Examples | None]:
-    """The examples with the arrays of all splits read from the training split's centre, in its units.
+    """The examples with the arrays of all splits relative to the training split's centre, in its units.
 
-    A run that begins where another ended goes on with that one's.
+    A run that starts from another one keeps that one's centre and units.
 
     Args:
-      config: whose modalities say which arrays, and whether all columns of one share a centre and unit.
+      config: its modalities say which arrays, and whether all columns of one share a centre and unit.
       parts: the splits.
       extra: the unlabelled examples, or None.
-      start: the folder of the run that it begins with, or None.
+      start: the folder of the run that this one starts from, or None.
     """
     if start:
         references = predecessor.references(start)

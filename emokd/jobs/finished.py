@@ -1,4 +1,4 @@
-"""A run that is looked at: whether it is finished, whether it still is what it began with, what of it is missing."""
+"""Checks of a run's folder: whether the run is finished, whether its data have changed, what is missing."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, scoreboard
 from emokd.weights import model_folder
 
 LoadData = Callable[[ml_collections.ConfigDict], tuple[dict[str, Examples], Examples | None]]
-"""The splits of a configuration, and its unlabelled pictures where it has any."""
+"""configuration -> (its splits, its unlabelled pictures where it has any)."""
 
 
 def is_finished(workdir: pathlib.Path) -> bool:
@@ -46,13 +46,13 @@ def look(
     report: bool,
     accept: bool,
 ) -> None:
-    """Checks that a finished run is whole and of what it began with; makes its page where that is missing.
+    """Checks that a finished run is complete and its data unchanged; writes its report where that is missing.
 
     Args:
       config: the run's configuration.
       workdir: its folder.
-      load_data: its splits and its unlabelled pictures.
-      report: whether it is to have a page.
+      load_data: loads its splits and its unlabelled pictures.
+      report: whether it is to have a report.
       accept: mark its scores where something differs from what it began with, in place of refusing.
 
     Raises:
@@ -68,14 +68,14 @@ def look(
         ) from error
     changes: list[str] = []
     if began.read(workdir) is None:
-        began.compare(workdir, {}, accept)  # which says so
+        began.compare(workdir, {}, accept)  # logs that nothing can be compared
     else:
         changes = began.compare(workdir, began.describe(config, *load_data(config)), accept)
     if changes:
         began.note(workdir, changes)
         scores["accepted_changes"] = list(dict.fromkeys([*scores.get("accepted_changes", []), *changes]))
         write_whole(workdir / "scores.json", json.dumps(scores, indent=2))
-    claim(workdir, config)  # where config.json had been lost
+    claim(workdir, config)  # writes config.json where it was lost
     if report and (changes or not (workdir / "report.html").exists()):
         write_report(workdir)
 
@@ -111,14 +111,14 @@ def _are_texts(value: object) -> bool:
 
 
 def remarks(workdir: pathlib.Path, load_data: LoadData, accept: bool) -> list[str]:
-    """What a page about a run, finished or not, has to say of what the run began with.
+    """Remarks for the report of a run, finished or not, on differences from what the run began with.
 
-    Where the data are not, as on another machine, it says that they could not be compared.
+    Where the data are missing, as on another machine, the remark is that they could not be compared.
 
     Args:
       workdir: the run's folder, with a record.
-      load_data: its splits and its unlabelled pictures.
-      accept: say what differs, in place of refusing.
+      load_data: loads its splits and its unlabelled pictures.
+      accept: return what differs, in place of refusing.
 
     Raises:
       InputError: something differs and is not accepted.

@@ -1,4 +1,4 @@
-"""What a run is scored on is learned by nothing that it learns from: not by extra pictures, not by its teachers."""
+"""Keeps a run's validation and test examples out of all that it learns from: its extra pictures and its teachers."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ class HeldOut:
 
 
 def require_scored_splits(config: ml_collections.ConfigDict, parts: Mapping[str, Examples]) -> None:
-    """Checks that there is something to pick the epoch on, and something to score.
+    """Checks that there is a validation split to pick the epoch on, and a test split to score.
 
     Raises:
       InputError: a split is missing; the message says which share to give.
@@ -60,7 +60,7 @@ def require_scored_splits(config: ml_collections.ConfigDict, parts: Mapping[str,
 
 
 def same_set(first: ml_collections.ConfigDict, second: ml_collections.ConfigDict) -> bool:
-    """Whether two sections of data are one data set, whatever names it has: equal keys are then one example."""
+    """Whether two `data` sections read one data set, under one name or two; equal keys are then the same example."""
     names = {first.source, second.source}
     if len({sources.family(name) for name in names}) > 1:
         return False
@@ -73,10 +73,14 @@ def same_set(first: ml_collections.ConfigDict, second: ml_collections.ConfigDict
 
 
 def for_teacher(config: ml_collections.ConfigDict, run: ml_collections.ConfigDict) -> None:
-    """Gives a teacher's configuration what the run (its `config.data`) says of the data set, where it is the same one.
+    """Copies the run's settings of a data set into the configuration of a teacher that learns from the same set.
 
-    That is its folder, unless the teacher's names one; its split; how many labels may be used; and the options that
+    These are its folder, unless the teacher's names one; its split; how many labels may be used; and the options that
     decide the split.
+
+    Args:
+      config: the teacher's configuration, changed in place.
+      run: the run's `config.data`.
     """
     data = config.data
     if not run.source or sources.family(data.source) != sources.family(run.source):
@@ -99,9 +103,10 @@ def for_teacher(config: ml_collections.ConfigDict, run: ml_collections.ConfigDic
 def keep_out(
     config: ml_collections.ConfigDict, parts: Mapping[str, Examples], runs: Sequence[HeldOut]
 ) -> dict[str, Examples]:
-    """A teacher's splits without what the runs that it is trained for are scored on.
+    """A teacher's splits without the examples that the runs it is trained for are scored on.
 
-    It learns from nothing of their validation and test splits, and picks its epoch on nothing of their test splits.
+    Its training split lacks those of their validation and test splits, and its validation split those of their test
+    splits.
     """
     parts = dict(parts)
     one = parts.get("validation") is parts.get("test")  # validation_is_test
@@ -122,11 +127,11 @@ def keep_extra_out(config: ml_collections.ConfigDict, extra: Examples, runs: Seq
 
 
 def warn_of_checkpoint(name: str, folder: pathlib.Path, run: HeldOut, load_splits: LoadSplits) -> None:
-    """Warns where a teacher's folder says that it learned from what the run is scored on.
+    """Warns where a teacher's folder shows that it learned from examples that the run is scored on.
 
     Args:
       name: the teacher's.
-      folder: a model folder; one that does not say how it was trained is passed over.
+      folder: a model folder; one that does not say how it was trained is skipped.
       run: what the run is scored on.
       load_splits: `jobs.datasets.load_splits`; called where the data set is the same and is divided otherwise.
     """
@@ -182,8 +187,8 @@ def _leave_out(
     generated = {data.source, run.data.source} & set(sources.GENERATED)
     same = same_set(data, run.data)
     if generated and not same:
-        return examples  # painted pictures are nobody else's
-    # What the run itself divided was compared then.
+        return examples  # no other set has the painter's pictures
+    # Examples of the run's own splits were compared when it was split.
     others = {key for name, part in run.splits.items() if name not in names for key in part.keys}
     compare = run.data.split.compare_copies and not (same and others.issuperset(examples.keys))
     examples = leave_out_copies(examples, held, what, whose, same_set=same, compare=compare)
@@ -193,9 +198,9 @@ def _leave_out(
 def _leave_out_groups(
     examples: Examples, run: HeldOut, names: Sequence[str], what: str, whose: str, same: bool
 ) -> Examples:
-    """The examples without those of people whom the run meets in the held splits alone.
+    """The examples without those of groups (people) that the run has in the splits `names` alone.
 
-    Of another set equal names need not be the same people: the log says so, and nothing is left out.
+    In another data set equal group names need not be the same people: it logs a warning, and leaves nothing out.
     """
 
     def groups(parts: Iterable[Examples]) -> set[str]:
@@ -206,7 +211,7 @@ def _leave_out_groups(
     if not shared:
         return examples
     told = excerpt(sort_groups(list(shared)), 3)
-    keep = np.array([str(group) not in shared for group in examples.groups])
+    keep = np.array([str(group) not in shared for group in examples.require_groups()])
     if not same:
         logging.warning(
             "%s: %d groups (subjects) of %s have the names of groups in %s (%s): %s. If they are the same people, "

@@ -62,9 +62,9 @@ def train(
       config: the resolved configuration.
       workdir: the run's folder.
       report: write `report.html` at the end; `python -m emokd.report` does it later.
-      shared: programs of runs in this process, to use again and to add to.
+      shared: compiled programs of runs in this process, by key; reused, and added to.
       accept_changed_data: go on although the data or files are not what the run began with, see `emokd.jobs.began`.
-      runs: what the runs that this one trains a teacher for are scored on: it learns from nothing of that.
+      runs: what the runs are scored on for which this one trains a teacher; it learns from none of those examples.
 
     Raises:
       InputError: the input is wrong, `workdir` holds a run of another configuration or of other data, or another
@@ -132,17 +132,17 @@ def _train(
         write_whole(workdir / "scores.json", json.dumps(scores, indent=2))
         if report:
             write_report(workdir)
-    together("run finished")  # before another process reads the student, or leaves
+    together("run finished")  # before another process reads the student, or ends
     return scores
 
 
 def teacher_trainer(
     workdir: pathlib.Path, data: ml_collections.ConfigDict, accept_changed_data: bool = False
 ) -> TrainTeacher:
-    """Trains teachers that have a configuration but no weights, each in a folder of its own under `workdir`.
+    """A function that trains a teacher by its configuration, each teacher in a folder of its own under `workdir`.
 
     A teacher that learns from the same data set as the run (`data`) gets the run's folder and split. Whatever it learns
-    from, examples that the runs are scored on are left out, and copies of them, see `held_out`.
+    from, examples that the runs are scored on are left out, and duplicates of them, see `held_out`.
     """
 
     def train_teacher(file: str, name: pathlib.Path, runs: Sequence[HeldOut]) -> pathlib.Path:
@@ -156,7 +156,7 @@ def teacher_trainer(
             held_out.for_teacher(config, data)
         accepted = accept_changed_data or began.accepted(workdir)
         if accepted and has_results(workdir) and has_results(folder):
-            config = kept(folder, config)  # the run's record has said and accepted what changed
+            config = kept(folder, config)  # the run's record holds these changes as accepted
         train(config, folder, accept_changed_data=accept_changed_data, runs=runs)
         return folder / "student"
 
@@ -174,8 +174,8 @@ def create_job(
     Args:
       config: the resolved configuration.
       train_teacher: trains a teacher that has no weights.
-      shared: programs that may be used again; what is new is added.
-      runs: what the runs are scored on that this one trains a teacher for.
+      shared: compiled programs by key; reused, and added to.
+      runs: what the runs are scored on for which this one trains a teacher; it learns from none of those examples.
 
     Raises:
       InputError: data, models or options are wrong, a split is missing, or the batch is larger than the training
@@ -242,7 +242,7 @@ def _create_job(
             len(parts[UNLABELLED]),
         )
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
-    job = Job(config, programs.recipe, parts, extra, begin=begin, programs=programs)
+    job = Job(config, programs.recipe, parts, extra, programs, begin=begin)
     cache = caching.open_cache(job, models).attach if cached and caching.asked(job) else dict
 
     def attach(batch):
@@ -276,8 +276,8 @@ def program_key(
     Args:
       config: the run's configuration.
       task: the facts of its data.
-      models: what it reads from files.
-      done: phases that it leaves out.
+      models: networks that it reads from files, by name.
+      done: names of the phases that it leaves out.
     """
     choosing = ("evaluation.", "select.", "early_stopping.")
     aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.labels.", "data.options.", "cache.", *choosing)
@@ -287,7 +287,7 @@ def program_key(
         if name.startswith(PROGRAM_KEYS) or not name.startswith(aside)
     }
     origins = {name: model.origin for name, model in models.items()}
-    # Schedules know how many steps an epoch has; of all else in which a study's folds differ no program depends.
+    # Schedules depend on the steps of an epoch; on nothing else in which a study's folds differ does a program depend.
     facts = dataclasses.asdict(task)
     facts["sizes"] = {name: task.steps_per_epoch(name) for name in task.sizes}
     facts["counts"] = task.counts if config.get("class_weights", "none") != "none" else {}
@@ -295,7 +295,7 @@ def program_key(
 
 
 def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_teacher: TrainTeacher) -> dict:
-    """Asks every frozen teacher for its features of every example in every view, see `emokd.jobs.caching`.
+    """Computes every frozen teacher's features of every example in every view, see `emokd.jobs.caching`.
 
     Returns:
       The cache's key and its size in bytes.
@@ -303,7 +303,7 @@ def write_cache(config: ml_collections.ConfigDict, folder: pathlib.Path, train_t
     Raises:
       InputError: as `create_job` and `caching.write_cache`.
     """
-    # Every process asks on its own devices, so each holds the teachers whole.
+    # Every process runs the teachers on its own devices, so their weights are not split.
     config = configuration.locked(config, {"sharding.teachers": ()})
     job, models = _create_job(config, train_teacher, cached=False, shared={})
     with locks.held(folder):

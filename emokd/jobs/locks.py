@@ -1,8 +1,8 @@
-"""One process, or one run of several, in each folder that a command writes.
+"""Locks folders: one process, or one run of several processes, writes to a folder at a time.
 
-`filelock` holds the lock: by flock, which the kernel drops with its process, so that a killed one leaves none behind.
-On a file system without flock it is a marker with host and process; one whose process is gone on the same host is
-taken over. Beside it lies who holds it, for the message.
+`filelock` holds the lock by flock, which the kernel releases when the process ends, so that a killed one leaves none
+behind. On a file system without flock the lock is a marker file with host and process; a marker of this host whose
+process is gone is taken over. A file beside the lock says who holds it, for the message.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from emokd.training.distributed import in_first_process
 LOCK, OWNER = ".running.lock", ".running.json"
 
 PATIENCE = 0.2
-"""Seconds to wait for a lock whose holder is just leaving."""
+"""Seconds to wait for a lock, in case its holder is just ending."""
 
 _NO_FLOCK = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
@@ -33,7 +33,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[None]:
-    """Makes `folder` and holds its lock; of several processes the first one does so for all.
+    """Makes `folder` and holds its lock; of several processes, process 0 does so for all.
 
     Afterwards the lock is gone, and so is the folder where it was made here and nothing was written.
 
@@ -62,7 +62,7 @@ def _held(folder: pathlib.Path) -> Iterator[None]:
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         if not isinstance(lock, filelock.SoftFileLock):  # that one removes its own file
-            # While it is held: who waits for this file finds it unlinked, and tries again.
+            # Before the release: a process that waits for this file then finds it unlinked, and tries again.
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         for path in reversed(made):
@@ -71,12 +71,12 @@ def _held(folder: pathlib.Path) -> Iterator[None]:
 
 
 def owner(folder: pathlib.Path) -> dict:
-    """Who holds the lock, or last held it and was killed: `host`, `process` and `since`; empty where nobody says."""
+    """Who holds the lock, or held it and was killed: `host`, `process`, `since`; empty where that is not recorded."""
     try:
         found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and {"host", "process", "since"} <= found.keys() else {}
 
 
 def _make(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -91,7 +91,7 @@ def _acquire(folder: pathlib.Path) -> filelock.BaseFileLock:
     before, there = owner(folder), (folder / LOCK).exists()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that it falls back to a marker
+            warnings.simplefilter("ignore")  # filelock warns that it falls back to a marker
             try:
                 lock.acquire(timeout=PATIENCE)
             except OSError as error:

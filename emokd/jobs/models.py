@@ -19,7 +19,7 @@ from emokd.weights import importing, model_folder
 from emokd.weights.places import find_file
 
 TrainTeacher = Callable[[str, pathlib.Path, Sequence[HeldOut]], pathlib.Path]
-"""(configuration file, teacher's name, what it must not learn from) -> model folder."""
+"""(configuration file, teacher's name, what the runs that it is for are scored on) -> model folder."""
 
 
 def load_models(
@@ -27,7 +27,7 @@ def load_models(
 ) -> dict[str, TrainedModel]:
     """The networks that the configuration takes from files: "student" and teachers by name.
 
-    A teacher that has learned from what the `runs` are scored on is warned of, as far as its folder says so.
+    It warns of a teacher that has learned from what the `runs` are scored on, where the teacher's folder shows that.
 
     "{fold}" in a path stands for `config.data.split.fold`, for networks trained fold by fold.
 
@@ -55,7 +55,7 @@ def load_models(
 
 
 def of_fold(path: str, config: ml_collections.ConfigDict) -> str:
-    """A path of the configuration for the run's fold: "{fold}" in it is `config.data.split.fold`."""
+    """A path of the configuration with "{fold}" in it replaced by `config.data.split.fold`."""
     return path.replace("{fold}", str(config.data.split.fold))
 
 
@@ -84,7 +84,7 @@ def load_answers(config: ml_collections.ConfigDict, sets: Sequence[Examples]) ->
 
 
 def answering(file: AnswersFile) -> TrainedModel:
-    """A teacher that is known by its answers alone, in the place of a network with weights."""
+    """The specification of a teacher of which there is only a file of answers, in the place of a trained network."""
     heads = {"expression": file.widths.get("logits"), "valence_arousal": file.widths.get("valence_arousal")}
     spec = AnswersSpec(
         features=file.widths.get("features", 0),

@@ -1,8 +1,8 @@
 """A run that begins where another one ended: with its parameters and statistics, and without the phases it has done.
 
-Where it has done all of them, the last one is done again: so a finished run is prolonged, with a schedule of its own.
-Several students of the same teachers, say: one run trains the teachers (`config.phases.student.enabled = False`), the
-others name its folder in `config.start_from`.
+Where the other run has done all phases, the last one is done again, with a new schedule: so a finished run is
+prolonged. It also gives several students the same teachers: one run trains the teachers
+(`config.phases.student.enabled = False`), the others name its folder in `config.start_from`.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Collection
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -20,7 +21,7 @@ from emokd.errors import InputError, excerpt
 from emokd.jobs.workdir import RECORD, read_config
 from emokd.phase import Recipe, Tree, path_string
 from emokd.recipes.common.phases import takes_part
-from emokd.training import checksums
+from emokd.training import checksums, evaluation
 from emokd.training.checkpoints import abstract_like, read_weights, steps_in
 from emokd.training.state import State
 from emokd.weights import model_folder
@@ -48,7 +49,7 @@ def without(recipe: Recipe, done: Collection[str], folder: pathlib.Path) -> Reci
 
 
 def phases_done(folder: pathlib.Path) -> set[str]:
-    """Names of the phases that the finished run in `folder` has done, and the run that it began with.
+    """Names of the phases that the finished run in `folder` has done, and the runs that it started from.
 
     Raises:
       InputError: there is no finished run.
@@ -84,7 +85,7 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
       places: shardings of the new run's state.
 
     Raises:
-      InputError: its checkpoints are gone or damaged, or its networks are others; the first few differences are named.
+      InputError: its checkpoints are gone or damaged, or its networks differ; the first few differences are named.
     """
     path = (folder / "checkpoints").absolute()
     steps = steps_in(path)
@@ -106,12 +107,20 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
             "Give both the same modalities, teachers, widths and classes."
         )
     weights = read_weights(path, step, wanted)
+    # A network of NaN can answer zeros, so that teachers which rest would not be noticed.
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    bad = [path_string(place) for place, leaf in leaves if not np.isfinite(evaluation.fetch(leaf)).all()]
+    if bad:
+        raise InputError(
+            f"config.start_from: what the run in {folder} has learnt is not finite (checkpoint {step}: "
+            f"{excerpt(bad, 3)}): it has diverged. Train it anew with a lower learning rate."
+        )
     logging.info("Beginning with what has been learnt in %s.", folder)
     return weights["params"], weights["stats"]
 
 
 def references(folder: pathlib.Path) -> dict[str, Reference]:
-    """From where and in what unit the run in `folder` read its arrays: its statistics hold for such values alone.
+    """The centre and unit in which the run in `folder` read its arrays: its statistics hold for such values alone.
 
     Raises:
       InputError: its student is gone.
@@ -120,7 +129,7 @@ def references(folder: pathlib.Path) -> dict[str, Reference]:
 
 
 def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
-    """In words, what of `wanted` is not in `stored` or has another shape there."""
+    """Describes the arrays of `wanted` that `stored` lacks or holds in another shape."""
     ours, theirs = _shapes(wanted), _shapes(stored)
     return [
         f"{name} is {theirs.get(name, 'missing')} there, {shape} here"
@@ -130,7 +139,7 @@ def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
 
 
 def stored_shapes(folder: pathlib.Path, step: int) -> Tree:
-    """What a checkpoint's state holds; its leaves have shapes."""
+    """The tree of a checkpoint's state, with metadata as leaves, which have a `shape`."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         return reader.metadata(folder / str(step) / "state").item_metadata.tree
 

@@ -31,7 +31,7 @@ def evaluate_student(
 ) -> dict:
     """Scores the student's folder of a finished run on a split of the run's data.
 
-    Scores do not depend on how the split is batched: padding counts nothing.
+    Scores do not depend on how the split is batched: padding does not count.
 
     Args:
       workdir: the run's folder.

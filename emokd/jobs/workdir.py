@@ -1,4 +1,4 @@
-"""A run's folder: whose configuration it holds, and files written whole or not at all."""
+"""A run's folder: the configuration that it belongs to, and what an earlier run has left in it."""
 
 import json
 import pathlib
@@ -13,8 +13,9 @@ from emokd.configuration import config as configuration
 from emokd.errors import InputError, excerpt
 from emokd.files import write_whole
 
-# Keys that change how a run works, not what it computes: they may differ when it is continued. Where data lie may
-# change because what they are is compared (`emokd.jobs.began`); so is the number of devices where a loss depends on it.
+# Keys that change how a run works, not what it computes: they may differ when it is continued. The data's folder may
+# differ because the data themselves are compared (`emokd.jobs.began`), as is the number of devices where a loss depends
+# on it.
 OPERATIONAL = (
     "log.",
     "data.num_threads",
@@ -30,17 +31,24 @@ OPERATIONAL = (
 )
 
 RECORD = "began_with.json"
-"""What a run began with, see `emokd.jobs.began`; its `config` stands in for a lost config.json."""
+"""The file with what a run began with, see `emokd.jobs.began`; its `config` stands in for a lost config.json."""
 
 RESULTS = ("student", "scores.json")
 """What a run leaves behind besides its checkpoints."""
 
 LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "observations", "baseline")
-"""What a run writes before its first checkpoint; without one, the next run takes its place."""
+"""What a run writes before its first checkpoint; while there is none, the next run in the folder removes it."""
+
+
+_KINDS = {
+    **dict.fromkeys(("checkpoints", "student", "observations", "teachers", "baseline"), True),
+    **dict.fromkeys(("metrics.jsonl", "scores.json", "teacher_weights.json", "report.html"), False),
+}
+"""What a run writes, and whether it is a folder."""
 
 
 def has_results(workdir: pathlib.Path) -> bool:
-    """Whether a run has left there what it learnt: a checkpoint, its student or its scores."""
+    """Whether the folder holds what a run has learnt: a checkpoint, its student or its scores."""
     checkpoints = workdir / "checkpoints"
     saved = checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir())
     return saved or any((workdir / name).exists() for name in RESULTS)
@@ -51,9 +59,10 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 
     Raises:
       InputError: the run there is of another configuration, whose differing keys are named; its configuration cannot
-        be read, or is gone while its results are there; or something else stands in a place that a run needs.
+        be read, or is gone while its results are there; or a path that a run writes is a folder instead of a file, or
+        the other way round.
     """
-    for name, is_folder in (("checkpoints", True), ("student", True), ("metrics.jsonl", False), ("scores.json", False)):
+    for name, is_folder in _KINDS.items():
         path = workdir / name
         if path.exists() and path.is_dir() != is_folder:
             raise InputError(f"{path} is a {'file' if is_folder else 'folder'}. Remove it, or use another --workdir.")
@@ -70,8 +79,8 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 def differing_keys(config: ml_collections.ConfigDict, stored: ml_collections.ConfigDict) -> list[str]:
     """The keys that decide what a run computes and in which two configurations differ.
 
-    The place of the run to start from may differ, as from another working directory: which run it is is compared by
-    its content (`emokd.jobs.began`).
+    The path in `start_from` may differ, as from another working directory: the run there is compared by its content
+    (`emokd.jobs.began`).
     """
     placed = ("start_from",) if config.get("start_from") and stored.get("start_from") else ()
     return [
@@ -84,7 +93,7 @@ def differing_keys(config: ml_collections.ConfigDict, stored: ml_collections.Con
 def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The configuration of the run in `workdir` where `config` differs from it, with a warning; else `config`.
 
-    Operational keys are those of `config`.
+    Operational keys always have the values of `config`.
 
     Raises:
       InputError: its configuration cannot be read.
@@ -104,11 +113,11 @@ def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collect
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes `workdir` this configuration's, its operational keys included.
+    """Stores the configuration in `workdir`, which makes it the folder of this run.
 
     To be called when the run can begin, by one process, which has the folder's lock.
 
-    What a run left behind that was stopped or refused before its first checkpoint is removed.
+    It removes what an earlier run left behind that was stopped or refused before its first checkpoint.
 
     Raises:
       InputError: as `check`.
@@ -147,12 +156,29 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
       InputError: it cannot be read as one.
     """
     try:
-        return with_defaults(configuration.from_json(path.read_text(encoding="utf-8")))
+        config = with_defaults(configuration.from_json(path.read_text(encoding="utf-8")))
+        _check_kinds(config, recipes.find(config.get("recipe")).default_config())
+        return config
     except (InputError, UnicodeDecodeError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as a configuration: {error} Restore it, or remove it and train with the run's own "
             "configuration again, which writes it anew."
         ) from error
+
+
+def _check_kinds(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict, prefix: str = "") -> None:
+    """Checks that what every run of a recipe reads is there, sections as sections and numbers as numbers."""
+    for key, default in defaults.items():
+        if key.endswith(tuple(f"_{unit}" for unit in configuration.UNITS)):
+            continue  # one of them is enough
+        value = config.get(key)
+        kinds = (ml_collections.ConfigDict, int | float)
+        if any(isinstance(default, kind) and not isinstance(value, kind) for kind in kinds):
+            raise InputError(f"config.{prefix}{key} is {str(value)[:60]!r}.")
+        if isinstance(default, str) and isinstance(value, int | float):
+            raise InputError(f"config.{prefix}{key} is {value}.")
+        if isinstance(default, ml_collections.ConfigDict):
+            _check_kinds(value, default, f"{prefix}{key}.")
 
 
 def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
@@ -175,7 +201,7 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
 
 
 def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration with what its recipe reads and it lacks, at the defaults."""
+    """The configuration with those keys that its recipe reads and it lacks, at their defaults."""
     if "recipe" not in config:
         return config
     return configuration.with_missing(config, recipes.find(config.recipe).default_config())

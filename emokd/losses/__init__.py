@@ -1,1 +1,1 @@
-"""Losses: pure functions that give a value per example; the caller weighs and reduces."""
+"""Losses: pure functions that return one value per example; the caller weights and averages them."""

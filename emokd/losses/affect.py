@@ -1,8 +1,8 @@
 """Losses against labels: expression classes or votes, and valence and arousal.
 
-A row without a label, and a row that the mask leaves out, has value 0 and no gradient. An expression is
-unlabelled where its id is negative or its distribution all zero; a valence or arousal where it is NaN. An id
-of C or more gives NaN, so that it cannot pass unnoticed.
+A row without a label, and a row that the mask excludes, has loss 0 and no gradient. An expression is
+unlabelled where its class id is negative or its vote distribution is all zero; valence and arousal are unlabelled
+where they are NaN. A class id of C or more gives a loss of NaN, so that it cannot pass unnoticed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from emokd.errors import InputError
 from emokd.labels import has_class, has_value
 from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
 
-_ROUNDING = 1e-10  # of the mean square: a smaller variance is float32's rounding of a constant
+_ROUNDING = 1e-10  # share of the mean square; a smaller variance is only float32's rounding error of a constant
 
 
 def cross_entropy(
@@ -25,13 +25,19 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     class_weights: Float[Array, " C"] | Sequence[float] | None = None,
 ) -> Float[Array, " B"]:
-    """Cross-entropy -sum_c w_c q_c log softmax(z)_c, q the label or the votes, mixed with uniform by `label_smoothing`.
+    """Cross-entropy -sum_c w_c q_c log softmax(z)_c, with z the logits and q the smoothed target.
 
-    The same definition as PyTorch's `cross_entropy` with `reduction="none"`: class weights multiply each term, and
+    The definition is that of PyTorch's `cross_entropy` with `reduction="none"`: class weights multiply each term, and
     are not normalised.
 
+    Args:
+      logits: z, unnormalised scores.
+      labels: class ids, or distributions of votes.
+      label_smoothing: e in q = (1 - e) target + e / C.
+      class_weights: w; None for 1 everywhere.
+
     Raises:
-      InputError: labels or weights that do not fit the logits, or smoothing outside [0, 1].
+      InputError: labels or weights do not fit the logits, or the smoothing is outside [0, 1].
     """
     check_range("label_smoothing", label_smoothing, 0, 1)
     if logits.ndim != 2:
@@ -83,7 +89,7 @@ def smooth_l1(
 def mean_squared_error(
     prediction: Float[Array, "B H"], target: Float[Array, "B H"], *, mask: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
-    """The sum over heads of the squared error; its mean over the batch is MSE_v + MSE_a.
+    """The sum over heads of the squared error; for valence and arousal its mean over the batch is MSE_v + MSE_a.
 
     Raises:
       InputError: the shapes differ.
@@ -95,12 +101,12 @@ def mean_squared_error(
 def ccc_loss(
     prediction: Float[Array, "B H"], target: Float[Array, "B H"], *, mask: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
-    """1 - the mean over heads of the concordance correlation of the batch, repeated on every row that counts.
+    """1 - the mean over heads of the batch's concordance correlation (CCC), repeated on every labelled row.
 
-    A loss of the whole batch: the mean of these values over the labelled rows is the loss, and so has its
-    gradient. A head whose rows are only partly labelled is compared over its own rows and contributes to those.
-    Where all predictions and targets are one number the concordance counts as 0, and has no gradient. It is NaN where
-    the square of a prediction is not finite.
+    This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the labelled rows.
+    A head that is labelled on some rows only is correlated over those rows, and contributes to them alone. Where all
+    predictions and targets are the same number, the correlation counts as 0 and has no gradient. Where the square of
+    a prediction or target is not finite, it is NaN.
 
     Raises:
       InputError: the shapes differ.
@@ -111,9 +117,9 @@ def ccc_loss(
 def pcc_loss(
     prediction: Float[Array, "B H"], target: Float[Array, "B H"], *, mask: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
-    """1 - the mean over heads of Pearson's correlation of the batch, repeated on every row that counts.
+    """1 - the mean over heads of the batch's Pearson correlation (PCC), repeated on every labelled row.
 
-    As `ccc_loss`; where the predictions or the targets are constant the correlation counts as 0.
+    As `ccc_loss`, but the correlation already counts as 0 where either the predictions or the targets are constant.
 
     Raises:
       InputError: the shapes differ.
@@ -128,11 +134,12 @@ def emonet_mixture(
     *,
     mask: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """EmoNet's loss of valence and arousal, mixed afresh at each step (Toisoul et al., 2021; bounded.md).
+    """EmoNet's loss of valence and arousal, a random mixture of three losses (Toisoul et al., 2021; bounded.md).
 
     a (MSE_v + MSE_a) + b [1 - (PCC_v + PCC_a) / 2] + c [1 - (CCC_v + CCC_a) / 2], with a, b, c drawn from U[0, 1]
-    by `key` and divided by their sum. The squared errors are per example; the correlations are of the batch, as
-    in `ccc_loss`. EmoNet adds the `cross_entropy` of the expressions with factor 1.
+    by `key` and divided by their sum, so a new key each step gives a new mixture. The squared errors are per example;
+    the correlations are those of the batch, as in `ccc_loss`. EmoNet adds the `cross_entropy` of the expressions with
+    factor 1.
 
     Raises:
       InputError: the shapes differ.
@@ -153,11 +160,11 @@ AFFECT_LOSSES: Mapping[str, Callable[..., Float[Array, " B"]]] = {
 """Losses of valence and arousal by name: (prediction [B, H], target [B, H], *, mask) -> [B]."""
 
 CORRELATIONS = ("ccc", "pcc", "emonet")
-"""Those that compare the examples of a batch, the mixture among them."""
+"""Names of the losses that correlate over the batch; "emonet" is `emonet_mixture`."""
 
 
 def _difference(prediction: Array, target: Array, mask: Array | None) -> tuple[Array, Bool[Array, "B H"]]:
-    """prediction - target, exactly 0 and without gradient where there is no label; and where there is one."""
+    """(prediction - target, labelled): the difference is exactly 0, without gradient, where `labelled` is False."""
     check_same_shape(2, prediction=prediction, target=target)
     prediction, target = as_floats(prediction, target)
     labelled = has_value(target) & check_rows(mask, prediction.shape[0])[:, None]
@@ -186,7 +193,7 @@ def _correlation_loss(prediction: Array, target: Array, mask: Array | None, *, c
         numerator = covariance
         varied = (variance_p > _ROUNDING * square_p) & (variance_t > _ROUNDING * square_t)
         scale = jnp.sqrt(jnp.where(varied, variance_p, 1.0)) * jnp.sqrt(jnp.where(varied, variance_t, 1.0))
-    # A prediction that is infinite or NaN, or whose square is, must not pass for a constant one.
+    # Predictions that are infinite or NaN, or whose squares are, must not be taken for constant ones.
     finite = jnp.isfinite(square_p + square_t)
     correlation = jnp.where(finite, jnp.where(varied, numerator, 0.0) / scale, jnp.nan)
     heads = prediction.shape[1]

@@ -1,6 +1,6 @@
-"""The teacher's bound (Chen et al., NeurIPS 2017): a student that beats its teacher is left in peace.
+"""The teacher-bounded regression loss (Chen et al., NeurIPS 2017): 0 where the student beats its teacher.
 
-With smooth L1 it is L_reg = smoothL1(R_s, y) + nu L_b; whoever adds the two takes both means over the same rows.
+The paper's L_reg is smoothL1(R_s, y) + nu L_b. A caller that adds the two must average both over the same rows.
 """
 
 import jax.numpy as jnp
@@ -22,17 +22,17 @@ def teacher_bound(
 ) -> Float[Array, " B"]:
     """L_b: |R_s - y|^2 where |R_s - y|^2 + margin > |R_t - y|^2, else 0.
 
-    The comparison carries no gradient, nor does the teacher. Rows that the mask leaves out, and heads whose
-    target is NaN, count nothing. A teacher's NaN sets no bound: there L_b is 0.
+    No gradient flows through the comparison, nor to the teacher. Rows that the mask excludes, and heads whose
+    target is NaN, contribute 0. Where the teacher's prediction is NaN it sets no bound, and L_b is 0.
 
     Args:
-      student: R_s, one column per regressed quantity.
-      teacher: R_t.
-      target: y.
-      margin: m, at least 0: how much better the student's squared error must be than the teacher's.
-      joint: False compares each head by itself and sums over heads; True takes |.|^2 over all heads of an
-        example, with one comparison. The paper's formula is per head; Chen et al. use the joint form for boxes.
-      mask: rows that count.
+      student: R_s, the student's predictions, one column per head (valence, arousal).
+      teacher: R_t, the teacher's predictions.
+      target: y, the labels.
+      margin: m, at least 0: how much smaller than the teacher's the student's squared error must be.
+      joint: False compares each head separately and sums over heads; True makes one comparison per example, of |.|^2
+        over all heads. The paper's formula (bounded.md) is per head; Chen et al. use the joint form for boxes.
+      mask: rows that count; None for all.
 
     Raises:
       InputError: the shapes differ, or the margin is negative.
@@ -42,9 +42,9 @@ def teacher_bound(
     student, teacher, target = as_floats(student, lax.stop_gradient(teacher), target)
     labelled = has_value(target) & check_rows(mask, student.shape[0])[:, None]
     target = jnp.where(labelled, target, 0.0)
-    own = jnp.where(labelled, student - target, 0.0) ** 2
-    theirs = jnp.where(labelled, teacher - target, 0.0) ** 2
+    student_error = jnp.where(labelled, student - target, 0.0) ** 2
+    teacher_error = jnp.where(labelled, teacher - target, 0.0) ** 2
     if joint:
-        own, theirs = own.sum(-1, keepdims=True), theirs.sum(-1, keepdims=True)
-    worse = lax.stop_gradient(own + margin > theirs)
-    return jnp.where(worse, own, 0.0).sum(-1)
+        student_error, teacher_error = student_error.sum(-1, keepdims=True), teacher_error.sum(-1, keepdims=True)
+    worse = lax.stop_gradient(student_error + margin > teacher_error)
+    return jnp.where(worse, student_error, 0.0).sum(-1)

@@ -1,4 +1,4 @@
-"""Distances between a student's (adapted) features and a teacher's."""
+"""Distances between a student's features, after its adapter, and a teacher's."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -33,11 +33,14 @@ def cosine(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> Float[
     check_same_shape(2, student=student, teacher=teacher)
     student, teacher = as_floats(student, lax.stop_gradient(teacher))
     student, teacher = _scaled_down(student), _scaled_down(teacher)
-    # Clamped before the root, so that the gradient at a zero vector is finite.
+    # The squares are clamped before the root, so that the gradient at a zero vector is finite.
     squares = jnp.maximum((student**2).sum(-1), _SMALLEST_SQUARE), jnp.maximum((teacher**2).sum(-1), _SMALLEST_SQUARE)
     return 1 - (student * teacher).sum(-1) * lax.rsqrt(squares[0]) * lax.rsqrt(squares[1])
 
 
 def _scaled_down(values: Float[Array, "B D"]) -> Float[Array, "B D"]:
-    """Rows of numbers up to 1, whose squares do not overflow; the cosine does not depend on the scale."""
+    """Divides each row by its largest magnitude where that exceeds 1, so that squares do not overflow.
+
+    The cosine does not depend on the scale.
+    """
     return values / lax.stop_gradient(jnp.maximum(jnp.abs(values).max(-1, keepdims=True), 1.0))

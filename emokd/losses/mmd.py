@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy: how far two samples are from being drawn from one distribution."""
+"""Maximum mean discrepancy (MMD): a distance between the distributions that two samples are drawn from."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -8,7 +8,7 @@ from emokd.losses.shapes import as_floats, check_rows, check_same_shape
 
 _KERNELS = 5
 _FACTOR = 2.0
-_ROUNDING = 1e-12  # of the mean square: a smaller spread is float32's rounding of one point
+_ROUNDING = 1e-12  # share of the sum of squares; a smaller spread is only float32's rounding error of equal points
 
 
 def gaussian_mmd(
@@ -18,17 +18,17 @@ def gaussian_mmd(
 
     k(u, v) is the sum of five kernels exp(-|u - v|^2 / h), each h twice the one before (mtpkdot.md). The middle h is
     the mean of |u - v|^2 over all pairs of different rows of both samples together, without gradient. The estimate
-    is the biased one: the means include each row with itself, so it is never below 0 but for rounding, and 0 for
+    is the biased one, whose means include each row paired with itself. It is at least 0, rounding aside, and 0 for
     equal samples. [ours]
 
-    A loss of the whole batch: the mean of these values over the rows that count is the loss, and so has its
-    gradient, which is finite for equal rows too. The order of the rows does not matter: it is a distance between
-    distributions, not between pairs.
+    This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the rows that
+    count. The gradient is finite for equal rows too. The order of the rows does not matter, because distributions
+    are compared, not pairs.
 
     Args:
-      generated: hallucinated features.
-      target: true features; no gradient flows to them.
-      mask: rows that count, the same for both.
+      generated: g, the hallucinated features.
+      target: t, the true features; no gradient flows to them.
+      mask: rows that count, the same for both samples; None for all.
 
     Raises:
       InputError: the shapes differ.
@@ -40,13 +40,13 @@ def gaussian_mmd(
     counted = jnp.concatenate([mask, mask])[:, None]
     both = jnp.where(counted, both, 0.0)
     rows = jnp.maximum(mask.sum(), 1).astype(both.dtype)
-    # Moving all points changes no distance, and squares of small coordinates round less.
+    # Subtracting the mean changes no distance, and the squares of smaller coordinates lose less to rounding.
     centre = lax.stop_gradient(both.sum(0, keepdims=True)) / (2 * rows)
     size, both = (both**2).sum(), jnp.where(counted, both - centre, 0.0)
     squares = (both**2).sum(-1)
     products = jnp.matmul(both, both.T, precision=lax.Precision.HIGHEST)
     distances = squares[:, None] + squares[None, :] - 2 * products
-    # Around their mean, the squares of all pairs' distances sum to 2 n sum |u|^2, over n (n - 1) pairs.
+    # For n centred points the squared distances of all n (n - 1) ordered pairs sum to 2 n sum |u|^2; here n = 2 rows.
     middle = lax.stop_gradient(2 * squares.sum() / (2 * rows - 1))
     middle = jnp.where(squares.sum() <= _ROUNDING * size, 1.0, middle)
     widths = [middle * _FACTOR ** (i - _KERNELS // 2) for i in range(_KERNELS)]

@@ -1,4 +1,4 @@
-"""What every loss checks before it computes."""
+"""Checks of a loss's arguments: shapes, masks, ranges and dtypes."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def check_same_shape(rank: int, **arrays: Array) -> None:
 
 
 def check_rows(mask: Array | None, rows: int) -> Bool[Array, " B"]:
-    """The mask, or one that is True everywhere; raises InputError unless it is bool [rows]."""
+    """The mask, or one that is True everywhere where it is None; raises InputError unless it is bool [rows]."""
     if mask is None:
         return jnp.ones(rows, bool)
     if mask.shape != (rows,) or mask.dtype != jnp.bool_:
@@ -28,7 +28,7 @@ def check_rows(mask: Array | None, rows: int) -> Bool[Array, " B"]:
 def check_range(
     name: str, value: float, low: float, high: float = float("inf"), *, above: bool = False, below: bool = False
 ) -> None:
-    """Raises InputError unless low <= value <= high; `above` leaves out low, `below` leaves out high."""
+    """Raises InputError unless low <= value <= high; `above` excludes low itself, `below` excludes high itself."""
     if not (low < value if above else low <= value) or not (value < high if below else value <= high):
         words = f"{'above' if above else 'at least'} {low}"
         if high != float("inf"):
@@ -37,6 +37,6 @@ def check_range(
 
 
 def as_floats(*arrays: Array) -> Sequence[Float[Array, "..."]]:
-    """The arrays in float32, or all in float64 where one of them is."""
+    """The arrays cast to float32, or all of them to float64 where one of them is float64."""
     dtype = jnp.float64 if any(array.dtype == jnp.float64 for array in arrays) else jnp.float32
     return [array.astype(dtype) for array in arrays]

@@ -11,10 +11,10 @@ from emokd.losses.shapes import as_floats, check_range, check_same_shape
 def kl_divergence(
     student_logits: Float[Array, "B C"], teacher_logits: Float[Array, "B C"], *, temperature: float
 ) -> Float[Array, " B"]:
-    """T^2 KL(softmax(z_t / T) || softmax(z_s / T)). No gradient to the teacher.
+    """T^2 KL(softmax(z_t / T) || softmax(z_s / T)), T the temperature. No gradient flows to the teacher.
 
-    The factor T^2 keeps the gradient's size the same at every temperature. A teacher's logit of -inf (a class
-    that it does not know) counts nothing.
+    The factor T^2 keeps the gradient's size about the same at every temperature. A class whose teacher's logit is -inf
+    (the teacher does not have it) contributes 0.
 
     Raises:
       InputError: the shapes differ, or the temperature is not positive.

@@ -1,7 +1,7 @@
-"""The structure of a batch: who resembles whom, by the cosines between its examples' features.
+"""The structure of a batch: the cosine similarities between its examples' features, and losses on them (MT-PKDOT).
 
-Every function takes a `mask` of the examples that count. One that does not count is nobody's anchor and has no
-similarity to anyone (0, without gradient), so it moves neither the clouds nor the centroids of the others.
+Every function takes a `mask` of the examples that count. The similarities of an example that does not count are 0,
+without gradient, and it is never an anchor. So it changes neither the clouds nor the centroids of the others.
 """
 
 from typing import NamedTuple
@@ -27,20 +27,20 @@ class Clouds(NamedTuple):
 
 
 def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"] | None = None) -> Float[Array, "B B"]:
-    """S: the cosine of each pair of rows. A row of zeros is similar to nothing (0) and has no gradient.
+    """S: the cosine of each pair of rows. A row of zeros has similarity 0 to every row, and no gradient.
 
     Args:
-      features: one row per example; a positive factor on any of them changes nothing.
+      features: one row per example. Scaling a row by a positive factor changes nothing.
       mask: examples that count; the rows and columns of the others are 0.
 
     Raises:
-      InputError: features that are not a matrix, or a mask that does not fit.
+      InputError: the features are not a matrix, or the mask does not fit.
     """
     check_same_shape(2, features=features)
     mask = check_rows(mask, features.shape[0])
     (features,) = as_floats(features)
     features = jnp.where(mask[:, None], features, 0.0)
-    # Divided by the largest entry first: neither tiny nor huge features may under- or overflow when squared.
+    # Each row is divided by its largest entry first, so that the squares neither underflow nor overflow.
     largest = lax.stop_gradient(jnp.abs(features).max(-1, keepdims=True))
     empty = largest == 0
     features = features / jnp.where(empty, 1.0, largest)
@@ -52,20 +52,21 @@ def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"
 def anchors(
     similarities: Float[Array, "B B"], k: int, *, nearest: bool = False, mask: Bool[Array, " B"] | None = None
 ) -> tuple[Int[Array, "B K"], Bool[Array, "B K"]]:
-    """The k columns of each row by which it is compared: the least similar, in ascending order of similarity.
+    """The anchors of each example: the k other examples that are least similar to it, in ascending order of similarity.
 
-    The release picks the least similar (mtpkdot.md) in the order of a partial sort; sorted, the result is
-    reproducible and coordinate r means "the r-th least similar". An example is never its own anchor. [ours]
+    The authors' release picks the least similar too (mtpkdot.md), in the order of a partial sort. Here they are sorted,
+    so that the result is reproducible and coordinate r means "the r-th least similar". An example is never its own
+    anchor. [ours]
 
     Args:
       similarities: the teacher's S.
       k: anchors per row, 1 to B - 1.
-      nearest: take the k most similar instead, in ascending order too. [ours]
-      mask: examples that count; the others are nobody's anchor.
+      nearest: whether to take the k most similar instead, in ascending order too. [ours]
+      mask: examples that count; the others are never anchors.
 
     Returns:
-      The columns, equals in order of their index (reversed for `nearest`), and which of them are anchors: where
-      fewer than k other examples count, the places left over are not.
+      (columns, filled). `columns` holds the anchors' indices; ties are in order of their index (reversed for
+      `nearest`). `filled` says which entries are anchors: where fewer than k other examples count, the rest are not.
 
     Raises:
       InputError: k is not between 1 and B - 1, or the shapes do not fit.
@@ -97,18 +98,18 @@ def clouds(
 ) -> Clouds:
     """The batch's structure as two clouds: X_i = S~_T[i, idx_i] and Y_i = S~_S[i, idx_i], S~ = S - min S.
 
-    The teacher's S alone chooses the anchors idx_i. Where the batch is split over devices, constrain the features
-    to replicated before this call: every row meets every other one.
+    The anchors idx_i come from the teacher's S, for both clouds. Where the batch is split over devices, constrain the
+    features to a replicated sharding before this call, because every row is compared with every other one.
 
     Args:
-      student: the student's features; the minimum is differentiated too.
+      student: the student's features; the gradient flows through min S too.
       teacher: the teacher's features, of any width; no gradient flows to them.
       k: anchors per example (30 in the release), at most B - 1; 0 takes the whole rows of S~, unsorted.
       nearest: as in `anchors`.
-      mask: examples that count. Rows of the others, and coordinates for which no anchor is left, are 0.
+      mask: examples that count. Rows of the others, and coordinates without an anchor, are 0.
 
     Raises:
-      InputError: features of different batches, k negative or not below B, or a mask that does not fit.
+      InputError: the batches differ, k is negative or not below B, or the mask does not fit.
     """
     similarities_s, similarities_t, mask = _both(student, teacher, mask)
     return clouds_of_similarities(similarities_s, similarities_t, k=k, nearest=nearest, mask=mask)
@@ -122,10 +123,17 @@ def clouds_of_similarities(
     nearest: bool = False,
     mask: Bool[Array, " B"] | None = None,
 ) -> Clouds:
-    """`clouds` where S is known already: `cosine_similarities` of the student and of the teacher, with this mask.
+    """`clouds` from similarities that were computed before, by `cosine_similarities` with this mask.
+
+    Args:
+      student: the student's S.
+      teacher: the teacher's S.
+      k: as in `clouds`.
+      nearest: as in `anchors`.
+      mask: as in `clouds`.
 
     Raises:
-      InputError: similarities of different batches, k negative or not below B, or a mask that does not fit.
+      InputError: the batches differ, k is negative or not below B, or the mask does not fit.
     """
     check_same_shape(2, student=student, teacher=teacher)
     mask = check_rows(mask, student.shape[0])
@@ -143,22 +151,23 @@ def centroid_distance(
 ) -> Float[Array, " B"]:
     """L_cent = |mean of the rows of S_T - mean of the rows of S_S|_2, repeated on every row that counts.
 
-    A loss of the whole batch: the mean of these values over the rows that count is the loss, and so has its
-    gradient. Where the centroids are equal it is 0 and has no gradient. No gradient flows to the teacher.
+    This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the rows that
+    count. Where the centroids are equal it is 0 and has no gradient. No gradient flows to the teacher. (MT-PKDOT,
+    mtpkdot.md)
 
     Raises:
-      InputError: features of different batches, or a mask that does not fit.
+      InputError: the batches differ, or the mask does not fit.
     """
     similarities_s, similarities_t, mask = _both(student, teacher, mask)
     count = jnp.maximum(mask.sum(), 1).astype(similarities_s.dtype)
     square = (((similarities_t - similarities_s).sum(0) / count) ** 2).sum()
-    apart = square != 0  # not `> 0`, which would take a NaN for equality
-    distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
+    differs = square != 0  # not `> 0`, which would take a NaN for equality
+    distance = jnp.where(differs, jnp.sqrt(jnp.where(differs, square, 1.0)), 0.0)
     return jnp.where(mask, distance, 0.0)
 
 
 def _both(student: Array, teacher: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-    """S of the student and of the teacher, and the mask."""
+    """Checks the features and the mask: (student's S, teacher's S, mask)."""
     if student.ndim != 2 or teacher.ndim != 2 or student.shape[0] != teacher.shape[0]:
         raise InputError(
             "Features must be [batch, width] with one batch for student and teacher, not "

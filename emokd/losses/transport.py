@@ -3,10 +3,10 @@
 S(x, y) = OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2, with OT the entropic transport cost between uniform clouds,
 cost |x - y|^2 / 2 and epsilon = blur^2. Two solvers, by name:
 
-- `converged`: ott-jax, iterated until the plan's marginals are right, differentiated implicitly.
-- `geomloss`: what GeomLoss computes and the authors of MT-PKDOT used: one pass over a falling epsilon, and the
-  gradient of its last step. It is not converged: on the clouds of the tests its value is off by up to 5% and its
-  gradient by up to 20% (35% with six points only), the converged solver's by 0.005% and 0.6%.
+- `converged`: ott-jax iterates until the plan's marginals are right, and differentiates implicitly.
+- `geomloss`: what GeomLoss computes, which the authors of MT-PKDOT used: one pass over a falling epsilon, and the
+  gradient of the last step alone. It does not converge. On the tests' clouds its value is off by up to 5% and its
+  gradient by up to 20% (35% with only six points); those of `converged` are off by up to 0.005% and 0.6%.
 """
 
 import contextlib
@@ -25,22 +25,23 @@ from ott.tools import sinkhorn_divergence as ott_divergence
 from emokd.errors import InputError, nearest
 from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
 
-_TOLERANCE = 1e-3  # of a plan's marginals, in the L1 norm
+_TOLERANCE = 1e-3  # largest error of a plan's marginals, in the L1 norm
 _MOST_ITERATIONS = 2000
-# Potentials overshoot (Thibault et al., 2021): the same fixed point in half the iterations. At 1.7 it may diverge.
+# Over-relaxation of the potentials (Thibault et al., 2021): the same fixed point in half the iterations. At 1.7 it may
+# diverge.
 _OVERRELAXATION = 1.4
 _MOST_HALVINGS = 64.0
-_SMALLEST_START = 1e-3  # of the blur
+_SMALLEST_START = 1e-3  # share of the blur: the annealing starts no lower
 
 
 class Transport(NamedTuple):
-    """What a solver found; all but `values` are scalars without gradient, for the log.
+    """A solver's result; all but `values` are scalars without gradient, for the log.
 
     Attributes:
-      values: S, repeated on every row that counts: its mean over those rows is S, and so has its gradient.
+      values: S, repeated on every row that counts; their mean over those rows is S, in value and in gradient.
       cost: OT(student, teacher) alone, not debiased.
-      iterations: Sinkhorn iterations of the slowest of the problems.
-      error: by how much the plans' marginals are wrong: L1 norm, the worst of the problems.
+      iterations: Sinkhorn iterations of the slowest transport problem.
+      error: the L1 error of the plans' marginals, the largest of the transport problems.
       converged: 1 where the error is below 1e-3, else 0.
     """
 
@@ -61,14 +62,14 @@ def sinkhorn_divergence(
 ) -> Transport:
     """The debiased Sinkhorn divergence between the student's and the teacher's cloud (mtpkdot.md, L_OT).
 
-    The arithmetic is float32 with the highest precision of matrix products whatever comes in (float64 stays
-    float64): in bfloat16 the costs would move the gradient by a percent. A NaN in a row that counts makes the
+    It computes in float32 whatever the inputs' dtype, with the highest precision of matrix products (float64 stays
+    float64): costs in bfloat16 would change the gradient by a percent. A NaN in a row that counts makes the
     value NaN. Nothing waits for the host, but the number of iterations depends on the data. Where the batch is
-    split over devices, constrain both clouds to replicated before this call.
+    split over devices, constrain both clouds to a replicated sharding before this call.
 
     Args:
-      student: Y, one point per example.
-      teacher: X; no gradient flows to it.
+      student: Y, the student's cloud, one point of K coordinates per example.
+      teacher: X, the teacher's cloud; no gradient flows to it.
       blur: the square root of epsilon, in the unit of the points (0.1 in the release).
       solver: one of `SOLVERS`.
       mask: rows that count, the same for both clouds; the others have no mass.
@@ -86,7 +87,7 @@ def sinkhorn_divergence(
     student, teacher = (jnp.where(mask[:, None], points, 0.0) for points in (student, teacher))
     counted = mask | ~mask.any()
     weights = counted.astype(student.dtype) / counted.sum().astype(student.dtype)
-    # Moving both clouds changes no distance, and squares of small coordinates round less.
+    # Moving both clouds by one vector changes no distance, and squares of smaller coordinates lose less to rounding.
     centre = lax.stop_gradient((weights[:, None] * (student + teacher)).sum(0, keepdims=True)) / 2
     student, teacher = (jnp.where(mask[:, None], points - centre, 0.0) for points in (student, teacher))
     divergence, rest = SOLVERS[solver](student, teacher, weights, blur)
@@ -106,17 +107,20 @@ def _solve(student: Array, teacher: Array, weights: Array, blur: float) -> tuple
         solve_kwargs={
             "threshold": _TOLERANCE,
             "max_iterations": _MOST_ITERATIONS,
-            # Its decorator hides from mypy that it is a dataclass.
+            # ott-jax's decorator hides from mypy that Momentum is a dataclass.
             "momentum": acceleration.Momentum(value=_OVERRELAXATION),  # type: ignore[call-arg]
         },
     )
+    assert output.potentials is not None  # ott-jax types them as optional for other ways to build an output
     f, g = output.potentials[0]
     # ott-jax's potentials contain epsilon log(weight), which is -inf where there is no mass.
     mass = weights > 0
     log_weights = jnp.log(jnp.where(mass, weights, 1.0))
     cost = jnp.where(mass, weights * (f + g - 2 * blur**2 * log_weights), 0.0).sum()
     # Its errors are -1 from where it stopped.
-    error = jnp.stack([errors[jnp.maximum((errors != -1).sum() - 1, 0)] for errors in output.errors]).max()
+    error = jnp.stack(
+        [errors[jnp.maximum((errors != -1).sum() - 1, 0)] for errors in output.errors if errors is not None]
+    ).max()
     iterations = jnp.stack(output.n_iters).max().astype(student.dtype)
     converged = jnp.stack(output.converged).all().astype(student.dtype)
     return divergence, (cost, iterations, error, converged)
@@ -124,7 +128,7 @@ def _solve(student: Array, teacher: Array, weights: Array, blur: float) -> tuple
 
 @contextlib.contextmanager
 def _as_ott_expects() -> Iterator[None]:
-    """ott-jax is not written for strict promotion, and takes the ambient precision for its matrix products."""
+    """Sets JAX's options for calls of ott-jax, which breaks strict promotion and uses the ambient matmul precision."""
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
@@ -140,7 +144,7 @@ def _converged(student: Array, teacher: Array, weights: Array, blur: float) -> t
 
 
 def _converged_forward(student, teacher, weights, blur):
-    # The gradient is taken here: whoever differentiates later does it outside of ott-jax's settings.
+    # The gradient is taken here, within ott-jax's settings: the backward pass is traced outside of them.
     with _as_ott_expects():
         outputs, slope = jax.value_and_grad(_solve, has_aux=True)(student, teacher, weights, blur)
     return outputs, (slope, weights)
@@ -157,8 +161,8 @@ _converged.defvjp(_converged_forward, _converged_backward)
 def _annealed(student: Array, teacher: Array, weights: Array, blur: float) -> tuple[Array, tuple[Array, ...]]:
     """S and (cost, iterations, error, converged) as GeomLoss computes them.
 
-    The four problems (teacher to student, student to teacher, each to itself) are one batch. The loop's gradient
-    is not taken; the last step's is, with the potentials that enter it and each cost's second cloud held fixed.
+    The four softmins (teacher to student, student to teacher, each cloud to itself) are computed as one batch. Only the
+    last step is differentiated, with the potentials that enter it and the second cloud of each cost held constant.
     """
     fixed = lax.stop_gradient(student)
     pairs = ((teacher, fixed), (student, teacher), (teacher, teacher), (student, fixed))
@@ -167,7 +171,7 @@ def _annealed(student: Array, teacher: Array, weights: Array, blur: float) -> tu
     swap = jnp.array([1, 0, 2, 3])
 
     def step(costs, potentials, epsilon):
-        """The softmin of each problem, from its partner's potential."""
+        """One softmin of each problem, over its dual potential (`swap` pairs the potentials)."""
         exponents = log_weights + potentials[swap] / epsilon
         return -epsilon * jax.nn.logsumexp(exponents[:, None, :] - costs / epsilon, axis=-1)
 
@@ -176,7 +180,7 @@ def _annealed(student: Array, teacher: Array, weights: Array, blur: float) -> tu
     last = halvings + 1
 
     def epsilon_at(i):
-        """The squared diameter twice, a quarter of it, ..., and blur^2 at last."""
+        """The schedule: the squared diameter twice, then a quarter of it at each step, and blur^2 last."""
         return jnp.where(i == last, blur**2, (start * jnp.exp2(-jnp.maximum(i - 1, 0.0))) ** 2)
 
     def anneal(carry):
@@ -205,11 +209,11 @@ def _half_squares(x: Array, y: Array) -> Array:
 
 
 def _diameter(x: Array, y: Array, mass: Array) -> Array:
-    """The diagonal of the box around all points that have mass."""
+    """The diagonal of the bounding box of all points that have mass."""
     both, mass = jnp.concatenate([x, y]), jnp.concatenate([mass, mass])[:, None]
     size = jnp.where(mass, both, -jnp.inf).max(0) - jnp.where(mass, both, jnp.inf).min(0)
     return jnp.sqrt((size**2).sum())
 
 
 SOLVERS: Mapping[str, Callable[..., tuple[Array, tuple[Array, ...]]]] = {"converged": _converged, "geomloss": _annealed}
-"""Solvers by name."""
+"""Solvers by name: (student [B, K], teacher [B, K], weights [B], blur) -> S, (cost, iterations, error, converged)."""

@@ -1,1 +1,1 @@
-"""Networks, one architecture per file. Each name below makes a backbone; `network` puts heads on it."""
+"""Networks, one architecture per file. `registry` names the backbones; `network` puts heads on them."""

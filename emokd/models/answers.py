@@ -1,4 +1,4 @@
-"""Answers of a network that emokd does not know, in the place of the network."""
+"""The specification of a file of answers: the stored outputs of a network that emokd does not have."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ HEADS = ("expression", "valence_arousal")
 
 @dataclasses.dataclass(frozen=True)
 class AnswersSpec:
-    """What the rows of a file of answers hold: features, logits, and valence and arousal, side by side in this order.
+    """The columns of a file of answers: features, logits, then valence and arousal, side by side in a row.
 
     Attributes:
-      features: how many features a row begins with; 0 where the file has none.
-      heads: number of logits under "expression", 2 under "valence_arousal"; what the file lacks is absent.
-      classes: the names of the logits, under "expression".
-      preprocessing: None: emokd never shows such a teacher a picture.
+      features: number of features at the start of a row; 0 where the file has none.
+      heads: number of logits under "expression", 2 under "valence_arousal"; a head that the file lacks is left out.
+      classes: the class names of the logits, under "expression".
+      preprocessing: always None, because emokd never runs such a network on a picture.
     """
 
     features: int
@@ -29,16 +29,16 @@ class AnswersSpec:
 
     @property
     def width(self) -> int:
-        """Numbers in a row."""
+        """Numbers in a row, W."""
         return self.features + sum(self.heads.values())
 
     @property
     def feature_size(self) -> int:
-        """Width of what `signals` calls features."""
+        """Width D of the features that `signals` returns."""
         return self.features or self.width
 
     def signals(self, rows: Float[Array, "B W"]) -> Signals:
-        """The signals of a batch. Without features of its own, a teacher's outputs are its features. [ours]"""
+        """Splits the rows of a batch into signals. Without features in the file, whole rows are the features. [ours]"""
         rows = rows.astype(jnp.float32)
         outputs, start = {}, self.features
         for name in HEADS:

@@ -1,6 +1,6 @@
-"""A very basic convolutional network: the student of SMKD, whose paper says no more than that.
+"""The basic CNN, student of SMKD: five plain 3x3 convolutions without branches.
 
-Five plain 3x3 convolutions and nothing that branches; the depth, the widths and the input size are ours. [ours]
+The paper says only that the student is a very basic CNN; depth, widths and input size are [ours].
 """
 
 import jax
@@ -16,12 +16,12 @@ from emokd.signals import Signals
 
 
 class BasicCNN(nnx.Module):
-    """Five times 3x3 convolution, BatchNorm and ReLU, a 2x2 maximum between them; then the mean over positions.
+    """Five layers of 3x3 convolution, BatchNorm and ReLU, with 2x2 max pooling between them; then the spatial mean.
 
-    At the default width it has 0.98 million parameters, and 157 million multiply-accumulates at the default size.
+    At the defaults it has 0.98 million parameters and 157 million multiply-accumulates.
 
     Args:
-      width: channels of the first convolution; they double up to 8 times this, the feature size.
+      width: channels of the first convolution; later ones double up to 8 times this, which is the feature size.
       size: side of the input, pixels.
       rngs: source of the fresh parameters.
 

@@ -17,11 +17,11 @@ GROWTH = 8
 class Conv1d(nnx.Module):
     """Convolutions of 7 samples with stride 2, BatchNorm and ReLU; then the mean over time.
 
-    At the defaults it has 0.77 million parameters on three channels, and an output sees 187 samples.
+    At the defaults it has 0.77 million parameters on three channels, and a receptive field of 187 samples.
 
     Args:
       shape: of one example, [samples, channels].
-      width: channels of the first convolution; they double up to 8 times this.
+      width: channels of the first convolution; later ones double up to 8 times this.
       depth: number of convolutions; each halves the length, rounding up.
       rngs: source of the fresh parameters.
 

@@ -1,8 +1,8 @@
-"""Two-dimensional convolution in the form that is fastest on the backend: the same numbers everywhere.
+"""Two-dimensional convolution in the fastest form for the backend; every form computes the same function.
 
-XLA's CPU backend runs depthwise convolutions, and the gradients of any, up to a hundred times slower than
-they need be. There, depthwise becomes a sum of shifted products, 1x1 a matrix product, and the first layer
-of a network a matrix product over patches. GPU and TPU keep `lax.conv_general_dilated`. [ours]
+XLA's CPU backend runs depthwise convolutions, and the gradients of any convolution, up to a hundred times slower than
+necessary. On CPU, depthwise convolution is a sum of shifted products, 1x1 convolution is a matrix product, and a
+network's first layer is a matrix product over patches. GPU and TPU keep `lax.conv_general_dilated`. [ours]
 """
 
 import contextlib
@@ -26,8 +26,8 @@ _STEM_CHANNELS = 4
 def plain_convolutions() -> Iterator[None]:
     """Within this context convolutions are traced as `lax.conv_general_dilated`, and `max_pool` as `lax.reduce_window`.
 
-    On CPU too. For exporting to formats that have operations of their own for these. It acts while a function is
-    traced: one that `jax.jit` has traced before keeps the form it had.
+    This holds on CPU too. It serves exports to formats that have these operations. It acts at tracing: a function that
+    `jax.jit` has traced before keeps its form.
     """
     token = _PLAIN.set(True)
     try:
@@ -37,12 +37,12 @@ def plain_convolutions() -> Iterator[None]:
 
 
 def traced_plainly() -> bool:
-    """Whether this is within `plain_convolutions`."""
+    """Whether the caller is within `plain_convolutions`."""
     return _PLAIN.get()
 
 
 def widen(x: Array) -> Array:
-    """Casts half precision to float32, in which sums are kept."""
+    """Casts half precision to float32, in which sums are accumulated; wider types are returned unchanged."""
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
@@ -85,7 +85,7 @@ def _dot(inputs: Float[Array, "B H W C"], matrix: Float[Array, "C O"], precision
 def _windows(
     inputs: Float[Array, "B H W C"], size: Pair, strides: Pair, pads: Pads
 ) -> Iterator[Float[Array, "B OH OW C"]]:
-    """For each kernel position, row by row, the inputs that it meets."""
+    """Yields, for each kernel position in row-major order, the inputs that it is multiplied with."""
     padded = jnp.pad(inputs, ((0, 0), *pads, (0, 0))) if any(map(any, pads)) else inputs
     (sh, sw), batch, channels = strides, inputs.shape[0], inputs.shape[3]
     rows = (padded.shape[1] - size[0]) // sh * sh + 1
@@ -102,16 +102,19 @@ def _shifted_sum(inputs: Array, kernel: Array, strides: Pair, pads: Pads) -> Arr
     return functools.reduce(jnp.add, terms).astype(inputs.dtype)
 
 
-# The three programs below are jitted under their names so that `macs.count_macs` can recognise them.
+# The three functions below are jitted so that `macs.count_macs` recognises them in a jaxpr by their names.
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def depthwise_output(inputs: Array, kernel: Array, strides: Pair, pads: Pads) -> Array:
-    """Depthwise convolution: kernel [kh, kw, 1, C]."""
+    """Depthwise convolution with a kernel [kh, kw, 1, C]."""
     return _shifted_sum(inputs, kernel, strides, pads)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def depthwise_input_gradient(cotangent: Array, kernel: Array, strides: Pair, pads: Pads, size: Pair) -> Array:
-    """Its gradient by the inputs, whose height and width are `size`: the flipped kernel over spread cotangents."""
+    """Gradient of `depthwise_output` by the inputs, whose height and width are `size`.
+
+    It convolves the cotangents, dilated by the strides, with the flipped kernel.
+    """
     config = [(0, 0, 0)]
     for axis, (stride, (low, _)) in enumerate(zip(strides, pads, strict=True)):
         taps, length = kernel.shape[axis], (cotangent.shape[axis + 1] - 1) * stride + 1
@@ -123,9 +126,10 @@ def depthwise_input_gradient(cotangent: Array, kernel: Array, strides: Pair, pad
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def depthwise_kernel_gradient(inputs: Array, cotangent: Array, strides: Pair, pads: Pads, size: Pair) -> Array:
-    """Its gradient by the kernel of height and width `size`.
+    """Gradient of `depthwise_output` by the kernel, whose height and width are `size`.
 
-    One pass over the data sums rows for all positions at once; the batch, which may be sharded, comes after.
+    One pass over the data sums over rows for all kernel positions at once. The sum over the batch, which may be
+    sharded, comes last.
     """
     products = [widen(window) * widen(cotangent) for window in _windows(inputs, size, strides, pads)]
     zeros = [jnp.zeros((), product.dtype) for product in products]

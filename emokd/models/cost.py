@@ -13,10 +13,10 @@ _described: dict[str, dict[str, Any]] = {}
 
 
 def describe(spec: NetworkSpec | MultimodalSpec) -> dict[str, Any]:
-    """Backbone, parameters, MACs of one example, and input side of a network; nothing is allocated.
+    """A network's `backbone`, `parameters`, `macs` of one example, and `size` (input side in pixels).
 
-    A multimodal network's backbones are joined by "+", and it has no side. Remembered per specification, because
-    counting traces the whole network.
+    A multimodal network's backbones are joined by "+", and it has no `size`. Nothing is allocated. Results are cached
+    per specification, because counting traces the whole network.
     """
     known = _described.get(repr(spec))
     if known is None:
@@ -31,7 +31,7 @@ def describe(spec: NetworkSpec | MultimodalSpec) -> dict[str, Any]:
 
 
 def _abstract_input(spec: NetworkSpec | MultimodalSpec) -> Any:
-    """One example as the network sees it."""
+    """Shape and dtype of a batch of one example."""
     if isinstance(spec, NetworkSpec):
         size, channels = spec.preprocessing.size, spec.preprocessing.channels
         return jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)

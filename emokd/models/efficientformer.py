@@ -1,6 +1,6 @@
 """EfficientFormer L1, L3 and L7 (Li et al. 2022, arXiv:2206.01191): pooling blocks on maps, then attention on tokens.
 
-The attention learns a bias for every offset on a grid of 7 x 7 tokens, so pictures are 224 x 224 and nothing else.
+The attention learns a bias for every offset on a grid of 7 x 7 tokens, so pictures must be 224 x 224.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ SIDE = SIZE // 32
 EXPANSION = 4
 HEADS, KEY, VALUE = 8, 32, 128
 
-# For each pair of tokens, row by row, the number of their absolute offset (rows * SIDE + columns).
+# For each pair of tokens, the index of their absolute offset (rows * SIDE + columns); tokens are in row-major order.
 _ROWS, _COLUMNS = np.divmod(np.arange(SIDE**2), SIDE)
 OFFSETS = np.abs(np.subtract.outer(_ROWS, _ROWS)) * SIDE + np.abs(np.subtract.outer(_COLUMNS, _COLUMNS))
 
@@ -40,7 +40,7 @@ class Unit(nnx.Module):
 
 
 class Pooling(nnx.Module):
-    """Mixes neighbours: the mean of those 3x3 that lie in the map, minus the middle."""
+    """The pooling mixer: the mean over the 3x3 neighbourhood (positions outside the map excluded), minus the input."""
 
     def __call__(self, maps: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         mean = nnx.avg_pool(widen(maps), (3, 3), padding=[(1, 1), (1, 1)], count_include_pad=False)
@@ -59,7 +59,7 @@ class ConvMlp(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention of normalised tokens, with a learned bias for each head and offset."""
+    """Layer normalisation, then self-attention with a learned bias for each head and offset."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.norm = LayerNorm(features, rngs=rngs)
@@ -79,7 +79,7 @@ class Attention(nnx.Module):
 
 
 class TokenMlp(nnx.Module):
-    """Two linear layers on normalised tokens, and a GELU between them."""
+    """Layer normalisation, then two linear layers with a GELU between them."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.norm = LayerNorm(features, rngs=rngs)
@@ -91,7 +91,7 @@ class TokenMlp(nnx.Module):
 
 
 class MetaBlock(nnx.Module):
-    """Adds a mixer of positions, then an MLP at each position, both scaled per channel from 1e-5 on."""
+    """Residual token mixer, then residual MLP, each with a learned scale per channel (LayerScale), at first 1e-5."""
 
     def __init__(self, mixer: nnx.Module, mlp: nnx.Module, features: int):
         self.mixer = mixer
@@ -110,7 +110,7 @@ def _scale(x: Float[Array, "B *S C"], scale: Float[Array, " C"]) -> Float[Array,
 
 
 class ToTokens(nnx.Module):
-    """Lays the positions of a map in one row. It is counted among the blocks, as in the published files."""
+    """Flattens a map to a sequence of tokens. It counts as one of the blocks, as in the published weights."""
 
     def __call__(self, maps: Float[Array, "B H W C"]) -> Float[Array, "B N C"]:
         return maps.reshape(maps.shape[0], -1, maps.shape[-1])
@@ -120,12 +120,12 @@ class EfficientFormer(nnx.Module):
     """An EfficientFormer without its classifiers.
 
     Gives features [B, feature_size] and, among the intermediates, the normalised "map" [B, 7, 7, feature_size] of
-    which they are the mean. There is no stochastic depth: the published training has none.
+    which they are the mean. There is no stochastic depth, as in the published training.
 
     Args:
       depths: number of blocks in each stage.
       widths: channels of each stage.
-      attention_blocks: how many of the last stage's blocks attend; the others pool.
+      attention_blocks: how many blocks at the end of the last stage use attention; the others use pooling.
       rngs: source of the fresh parameters.
     """
 

@@ -1,8 +1,8 @@
 """EfficientNet B0 and B2 (Tan and Le 2019, arXiv:1905.11946) and EfficientNet-Lite0.
 
-In the style "tensorflow", in which they were first trained, padding is TensorFlow's "SAME" and the normalisation's
-epsilon 1e-3, as in efficientnet_pytorch and in the files that timm calls `tf_...`. In the style "pytorch" padding is
-the same on both sides and epsilon 1e-5, as in torchvision and in timm's `efficientnet_...`.
+The style "tensorflow" is that of the original training: padding is TensorFlow's "SAME" and BatchNorm's epsilon is 1e-3,
+as in efficientnet_pytorch and in the files that timm calls `tf_...`. In the style "pytorch" padding is the same on both
+sides and epsilon is 1e-5, as in torchvision and in timm's `efficientnet_...`.
 """
 
 import functools
@@ -21,7 +21,7 @@ from emokd.signals import Signals
 
 STYLES: Mapping[str, tuple[str | None, float]] = {"tensorflow": ("SAME", 1e-3), "pytorch": (None, 1e-5)}
 """Padding of every convolution and epsilon of its normalisation, by style."""
-# Expansion, channels, repeats, stride of the first, kernel (Table 1).
+# Expansion, channels, repeats, stride of the first block, kernel size of each stage (Table 1).
 STAGES = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
@@ -37,7 +37,7 @@ DEPTHS = {"efficientnet_b0": 1.0, "efficientnet_b2": 1.2, "efficientnet_lite0": 
 
 
 class Block(nnx.Module):
-    """Inverted residual with, where `squeeze` says so, squeeze-excite between depthwise and projection."""
+    """Inverted residual; with `squeeze`, a squeeze-excite module between depthwise convolution and projection."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class EfficientNet(nnx.Module):
     Args:
       width: multiplier of the channels.
       depth: multiplier of the repeats.
-      lite: the Lite form: ReLU6, no squeeze-excite, and stem, head, first and last stage at their size in B0.
+      lite: whether it is the Lite form: ReLU6, no squeeze-excite, and stem, head, first and last stage sized as in B0.
       style: a name in `STYLES`.
       preprocessing: size and normalisation of the pictures.
       rngs: source of the fresh parameters.
@@ -157,8 +157,8 @@ def efficientnet_b2(size: int = 260, style: str = "tensorflow", *, rngs: nnx.Rng
 def efficientnet_lite0(size: int = 224, style: str = "tensorflow", *, rngs: nnx.Rngs) -> EfficientNet:
     """EfficientNet-Lite0.
 
-    In the style "tensorflow" its pixels are scaled to [-1, 1]: with these its stem's running statistics fit pictures.
-    In the style "pytorch" they are standardised as ImageNet's usually are.
+    In the style "tensorflow" pixels are scaled to [-1, 1], the range that agrees with the published stem's running
+    statistics. In the style "pytorch" they are standardised by ImageNet's usual mean and deviation.
     """
     name = "efficientnet_lite0"
     preprocessing = Preprocessing(size=size)

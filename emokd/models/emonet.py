@@ -1,7 +1,8 @@
 """EmoNet (Toisoul et al., Nature Machine Intelligence 2021): expression, valence and arousal through face alignment.
 
-Two stacked hourglasses find 68 landmarks; where they look is where the emotion part looks. Written from a description
-of the network; the authors' weights, licensed CC BY-NC-ND, are the user's to bring (`emokd.weights.emonet`).
+Two stacked hourglasses predict heatmaps of 68 landmarks, and these weight the features that the emotion part reads.
+Written from a description of the network. The authors' weights, licensed CC BY-NC-ND, are not included: users supply
+their own copy (`emokd.weights.emonet`).
 """
 
 import jax
@@ -24,7 +25,7 @@ FEATURES = 128
 
 
 class Shortcut(nnx.Module):
-    """BatchNorm, ReLU and a 1x1 convolution: the residual of a block that changes the number of channels."""
+    """BatchNorm, ReLU and a 1x1 convolution: the shortcut of a block that changes the number of channels."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.norm = BatchNorm(inputs, rngs=rngs)
@@ -35,7 +36,7 @@ class Shortcut(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Three 3x3 convolutions, each after BatchNorm and ReLU; their outputs side by side, plus the residual."""
+    """Three 3x3 convolutions in sequence, each after BatchNorm and ReLU; their concatenation plus the shortcut."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         widths = (inputs, outputs // 2, outputs // 4, outputs // 4)
@@ -54,7 +55,7 @@ class Block(nnx.Module):
 
 
 class Stem(nnx.Module):
-    """Pictures [B, H, W, 3] to low-level features [B, H / 4, W / 4, 256]."""
+    """Maps pictures [B, H, W, 3] to low-level features [B, H / 4, W / 4, 256]."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv = Conv(3, 64, 7, 2, use_bias=True, rngs=rngs)
@@ -68,14 +69,14 @@ class Stem(nnx.Module):
 
 
 class Level(nnx.Module):
-    """The blocks of one resolution of an hourglass: beside the narrower part, before it and after it."""
+    """The blocks of one resolution of an hourglass: on the skip connection, before and after the lower resolutions."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.skip, self.before, self.after = (Block(WIDTH, WIDTH, rngs=rngs) for _ in range(3))
 
 
 class Hourglass(nnx.Module):
-    """Halves the maps four times and doubles them again, adding at each resolution what went beside."""
+    """Downsamples the maps four times by 2 and upsamples them again, adding the skip connection at each resolution."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.levels = nnx.List([Level(rngs=rngs) for _ in range(DEPTH)])
@@ -93,10 +94,10 @@ class Hourglass(nnx.Module):
 
 
 class Aligner(nnx.Module):
-    """An hourglass, the features and the landmark heatmaps made of its output, and what the next one is fed.
+    """An hourglass, the features and landmark heatmaps computed from its output, and the input of the next hourglass.
 
     Args:
-      last: whether no hourglass follows.
+      last: whether no hourglass follows; then the input is passed on unchanged.
       rngs: source of the fresh parameters.
     """
 
@@ -115,14 +116,14 @@ class Aligner(nnx.Module):
         """Gives the next hourglass's input, the features and the heatmaps."""
         features = jax.nn.relu(self.norm(self.conv(self.top(self.hourglass(x)))))
         heatmaps = self.heatmaps(features)
-        if self.feed_features is None:
+        if self.feed_features is None or self.feed_heatmaps is None:
             return x, features, heatmaps
         features = self.feed_features(features)
         return x + features + self.feed_heatmaps(heatmaps), features, heatmaps
 
 
 class Emotion(nnx.Module):
-    """Maps [B, H, W, 768] to features [B, 128]."""
+    """The emotion part: from maps [B, H, W, 768] to features [B, 128]."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.reduce = Conv((1 + HOURGLASSES) * WIDTH, WIDTH, 1, use_bias=True, rngs=rngs)
@@ -138,11 +139,11 @@ class Emotion(nnx.Module):
 
 
 class EmoNet(nnx.Module):
-    """The backbone: RGB in [0, 1], 256 x 256, to features [B, 128], on which the original's last layer is linear.
+    """The backbone: RGB in [0, 1], 256 x 256, to features [B, 128]. The original's last layer is a linear head on them.
 
     Intermediates are the last hourglass's `heatmaps` [B, H / 4, W / 4, 68] and their sum, `attention`
-    [B, H / 4, W / 4, 1]. Other sizes work where both sides are multiples of 64: the average over 4 x 4 positions of
-    the original is taken over all that there are. [ours]
+    [B, H / 4, W / 4, 1]. Other sizes work where both sides are multiples of 64: the original's average over 4 x 4
+    positions becomes an average over all positions. [ours]
 
     The order of the 768 channels is low-level features, first hourglass, second hourglass. [ours]
     """

@@ -1,6 +1,6 @@
 """The age and gender network of face-api (MIT): a small Xception (Chollet 2017, arXiv 1610.02357) without BatchNorm.
 
-Written from the arrays in the published manifest and its authors' description.
+Written from the published manifest's list of arrays and the authors' description.
 """
 
 import jax
@@ -16,12 +16,12 @@ from emokd.signals import Signals
 
 
 class Reduction(nnx.Module):
-    """Two separable convolutions and a maximum at stride 2, beside a 1x1 convolution at stride 2.
+    """Two separable convolutions and max pooling at stride 2, plus a 1x1 convolution at stride 2 as the shortcut.
 
     Args:
       inputs: channels in.
       outputs: channels out.
-      activate: whether a ReLU comes before the first convolution; the 1x1 sees the maps without it.
+      activate: whether a ReLU comes before the first separable convolution; the shortcut has none.
       rngs: source of the fresh parameters.
     """
 
@@ -38,7 +38,7 @@ class Reduction(nnx.Module):
 
 
 class Middle(nnx.Module):
-    """Three separable convolutions, a ReLU before each, added to their input."""
+    """A residual block of three separable convolutions with a ReLU before each."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.separables = nnx.List([SeparableConv(channels, channels, rngs=rngs) for _ in range(3)])
@@ -52,7 +52,7 @@ class Middle(nnx.Module):
 
 
 class FaceApiAgeGender(nnx.Module):
-    """The backbone: RGB faces to features [B, 512], the means of the last maps.
+    """The backbone: RGB faces to features [B, 512], the spatial means of the last maps.
 
     Args:
       size: side of the pictures, pixels; the original's is 112.

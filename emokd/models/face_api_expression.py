@@ -1,6 +1,6 @@
 """The expression network of face-api (MIT): four dense blocks of separable convolutions, 324 thousand parameters.
 
-There is no paper; written from the arrays in the published manifest and its authors' description.
+There is no paper; written from the published manifest's list of arrays and the authors' description.
 """
 
 import jax
@@ -15,11 +15,11 @@ from emokd.signals import Signals
 
 WIDTHS = (32, 64, 128, 256)
 MEAN = (122.782 / 255, 117.001 / 255, 104.298 / 255)
-"""What all networks of face-api subtract from pixels in [0, 1]."""
+"""Mean RGB that every network of face-api subtracts from pixels in [0, 1]."""
 
 
 class Block(nnx.Module):
-    """Four convolutions, the first at stride 2; each of the others sees the sum of all before it, after a ReLU."""
+    """Four convolutions, the first at stride 2. Each later one reads the ReLU of the sum of all outputs before it."""
 
     def __init__(self, inputs: int, outputs: int, *, first: bool, rngs: nnx.Rngs):
         down = (
@@ -40,9 +40,9 @@ class Block(nnx.Module):
 
 
 class FaceApiExpression(nnx.Module):
-    """The backbone: RGB faces to features [B, 256], the means of the last maps.
+    """The backbone: RGB faces to features [B, 256], the spatial means of the last maps.
 
-    The original averages 7 x 7 positions, which at its own size of 112 are all that there are.
+    The original averages 7 x 7 positions, which are all positions at its size of 112.
 
     Args:
       size: side of the pictures, pixels.

@@ -1,7 +1,7 @@
 """The identity network of face-api (MIT): dlib's residual network of 29 convolutions, 5.6 million parameters.
 
-Faces of one person lie closer than 0.6 in its embedding. Where BatchNorm was, learnt scales and shifts are left.
-Written from the arrays in the published manifest and its authors' description.
+By its authors' threshold, two faces are of one person where their embeddings are closer than 0.6. Learned scales and
+shifts take BatchNorm's place. Written from the published manifest's list of arrays and the authors' description.
 """
 
 import jax
@@ -27,7 +27,7 @@ BLOCKS = (
     (256, True),
 )
 SMALLEST = 103
-"""The side below which nothing is left for the last block."""
+"""The smallest side, in pixels, at which the last block still has an input."""
 
 
 class Affine(nnx.Module):
@@ -43,7 +43,7 @@ class Affine(nnx.Module):
 
 
 class Unit(nnx.Module):
-    """A convolution with a bias, and an `Affine`; without padding at stride 2, with as much as keeps the sides at 1."""
+    """A convolution with a bias, and an `Affine`. Padding keeps the sides at stride 1; there is none at stride 2."""
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, strides: int = 1, *, rngs: nnx.Rngs):
         padding = "SAME" if strides == 1 else "VALID"
@@ -55,10 +55,10 @@ class Unit(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Two 3x3 units around which the input is added.
+    """A residual block of two 3x3 units.
 
-    Where the block halves the sides, the input is averaged over 2 x 2 positions. What then lacks channels (the input)
-    or a last row and column (the units' maps) is zero there.
+    Where the block halves the sides, its shortcut is the input averaged over 2 x 2 positions. Zeros fill up the
+    channels that the shortcut lacks, and the last row and column that the units' maps may lack.
     """
 
     def __init__(self, inputs: int, outputs: int, down: bool, *, rngs: nnx.Rngs):
@@ -79,7 +79,7 @@ class Block(nnx.Module):
 
 
 def _halved(maps: Float[Array, "B H W D"]) -> Float[Array, "B H2 W2 D"]:
-    """Means over 2 x 2 positions; an odd last row or column is left out."""
+    """Means over 2 x 2 positions; an odd last row or column is dropped."""
     batch, height, width, channels = maps.shape
     maps = maps[:, : height // 2 * 2, : width // 2 * 2]
     return maps.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
@@ -91,9 +91,6 @@ class FaceApiIdentity(nnx.Module):
     Args:
       size: side of the pictures, pixels; the original's is 150.
       rngs: source of the fresh parameters.
-
-    Raises:
-      InputError: pictures are too small for so many halvings.
     """
 
     def __init__(self, size: int = 150, *, rngs: nnx.Rngs):
@@ -108,7 +105,11 @@ class FaceApiIdentity(nnx.Module):
         self.preprocessing = Preprocessing(size, MEAN, (256 / 255,) * 3)
 
     def __call__(self, images: Float[Array, "B H W 3"]) -> Signals:
-        """Gives the embeddings of normalised pictures."""
+        """Gives the embeddings of normalised pictures.
+
+        Raises:
+          InputError: a side is below `SMALLEST`.
+        """
         if min(images.shape[1:3]) < SMALLEST:
             raise InputError(
                 f"face_api_identity needs pictures of {SMALLEST} pixels or more, not {images.shape[1:3]}: "

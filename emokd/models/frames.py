@@ -1,4 +1,4 @@
-"""A video as a set of pictures: any picture backbone on each frame, pooled over time."""
+"""A video encoder that runs a picture backbone on each frame and pools its features over time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +14,9 @@ POOLINGS = ("mean", "max")
 
 
 class FrameEncoder(nnx.Module):
-    """The features of each frame, their mean or maximum over the frames. [ours]
+    """The mean or maximum over frames of a picture backbone's features. [ours]
 
-    The order of frames does not matter. Its `preprocessing` is the inner backbone's; other outputs of that are dropped.
+    The order of frames does not matter. `preprocessing` is the inner backbone's; its intermediates are dropped.
 
     Args:
       backbone: name in `registry.BACKBONES` of a network for pictures.

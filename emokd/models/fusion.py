@@ -1,9 +1,9 @@
-"""Fusions of modalities: one token per modality, some of which may be absent, to one vector per example.
+"""Fusions of modalities: from one token per modality, some of them absent, to one vector per example.
 
-Examples never see each other, except in `Transformer(attend="batch")`. An absent modality has no influence, whatever
-stands in its place, NaN included. At least one modality of each example must be present: a compiled step cannot
-check that, and gives finite numbers of no meaning where none is (as in rows that only fill a batch up).
-They compute in the dtype of the tokens, norms and softmax in at least float32, which the result has.
+Examples do not influence each other, except in `Transformer(attend="batch")`. An absent modality has no influence,
+whatever its token holds, NaN included. Each example must have at least one modality. A compiled step cannot check
+that; where none is present (as in padding rows) the result is finite and meaningless.
+Fusions compute in the dtype of the tokens, but norms and softmax in at least float32, which is the result's dtype.
 """
 
 import functools
@@ -25,7 +25,7 @@ Linear = functools.partial(AnyLinear, kernel_init=nnx.initializers.lecun_normal(
 
 
 class Concatenation(nnx.Module):
-    """The tokens side by side; a learned vector, at first zero, stands in for an absent one. [ours]
+    """The tokens side by side; each modality has a learned vector, at first zero, for where it is absent. [ours]
 
     Args:
       modalities: number of tokens M.
@@ -44,14 +44,14 @@ class Concatenation(nnx.Module):
 
 
 class JointAttention(nnx.Module):
-    """What one modality learns of joint cross-attention: its correlation with the joint representation, as attention.
+    """One modality's part of joint cross-attention: its features attend by their correlation with the joint ones.
 
-    With X the modality's features, J the joint ones, d their number (Praveen et al. 2022, arXiv 2203.14779):
+    With X the modality's features, J the joint features, d the size of J (Praveen et al. 2022, arXiv 2203.14779):
 
         C = tanh(X^T W_j J / sqrt(d)),   H = relu(W X + W_c C^T),   X_att = W_h H + X
 
-    There X and J have a column for each time step, and W_j, W and W_h mix these. Here a token is one step, so W_j is
-    a scalar, W and W_h are vectors, and C holds D x d correlations of each example.
+    In the paper X and J have a column for each time step, and W_j, W and W_h mix time steps. Here a token is a single
+    step, so W_j is a scalar, W and W_h are vectors, and C holds D x d correlations for each example.
 
     Args:
       width: size of a token D.
@@ -76,9 +76,9 @@ class JointAttention(nnx.Module):
 class JointCrossAttention(nnx.Module):
     """Recursive joint cross-attention (Praveen et al. 2023, arXiv 2304.07958), without its LSTMs.
 
-    Each modality attends to the concatenation of all, and the attended features go in again, through the same
-    weights. An absent modality is zero, and stays so: it correlates with nothing. [ours] The memory of a training
-    step grows with B * M * D * M * D.
+    Each modality attends to the concatenation of all modalities; the attended features are the next recursion's input,
+    with the same weights. An absent modality's token is zero and stays zero, so its correlations are 0. [ours] The
+    memory of a training step grows with B * (M * D)^2.
 
     Args:
       modalities: number of tokens M.
@@ -113,7 +113,7 @@ class JointCrossAttention(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Scaled dot-product attention with several heads (Vaswani et al. 2017), over those keys that are present."""
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017); absent keys are masked."""
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads = heads
@@ -156,15 +156,15 @@ class Transformer(nnx.Module):
 
     h_m = Block_m(x_m), c_m = CrossAttention_m(h_m) and, for two modalities,
     g = sigmoid(Linear([c_1, c_2])), J = g c_1 + (1 - g) c_2. For M modalities the gates are the softmax of M - 1
-    learned scores and a zero [ours], which for M = 2 is that sigmoid. Only modalities that are present get a gate.
+    learned scores and a zero [ours], which for M = 2 is that sigmoid. Absent modalities have no gate.
 
-    With `attend="modalities"` [ours] the block and the cross-attention of modality m ask with m's own token, and their
-    keys are the tokens of all modalities that this example has, its own among them: so the query matters, and an
-    example with a single modality is complete.
+    With `attend="modalities"` [ours] the query of modality m's block and cross-attention is m's token, and the keys are
+    the tokens of all modalities that the example has, m's among them. So the query has an effect, and an example with
+    a single modality works too.
 
-    `attend="batch"` mirrors the authors' release, faults included: the block's self-attention runs over the examples of
-    the mini-batch, so that an answer depends on its batch-mates, and the cross-attention of m has one key, m's own
-    token, so that its query (there, the other modality) has no effect.
+    `attend="batch"` mirrors the authors' release, faults included. The block's self-attention runs over the examples of
+    the mini-batch, so an example's output depends on the rest of its batch. The cross-attention of m has a single key,
+    m's token, so its query (in the release, the other modality) has no effect.
 
     Args:
       modalities: number of tokens M.
@@ -228,8 +228,8 @@ FUSIONS: dict[str, Callable[..., nnx.Module]] = {
 def create_fusion(name: str, modalities: int, width: int, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     """Makes the fusion `name` of M `modalities` of equal `width` D.
 
-    A fusion is an `nnx.Module` with `feature_size: int` and `__call__(tokens [B, M, D], present [B, M]) -> [B,
-    feature_size]`; an absent modality, where `present` is False, has no influence.
+    A fusion is an `nnx.Module` with `feature_size: int` and `__call__(tokens [B, M, D], present [B, M]) ->
+    [B, feature_size]`. Modalities for which `present` is False have no influence.
 
     Raises:
       InputError: there is no such fusion, it does not take one of the options, or a size is below 1.

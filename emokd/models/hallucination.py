@@ -1,4 +1,4 @@
-"""T-Net of PKDOT and MT-PKDOT: from features of a modality that is there to those of one that is not."""
+"""T-Net of PKDOT and MT-PKDOT: it hallucinates the features of an absent modality from those of a present one."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from emokd.models.layers import Linear
 
 
 class TNet(nnx.Module):
-    """Linear layers that narrow (encoder) and widen again (decoder), with ReLU between them, none after the last.
+    """An encoder and a decoder of linear layers, with a ReLU after each layer but the last.
 
-    The sizes are the authors'. Their release has no activation at all, which makes it one linear map of rank 256;
-    the ReLU is [ours]. At 512 to 512 it has 7.6 million parameters.
+    The sizes are the authors'. Their release has no activation, which makes the T-Net one linear map of rank 256;
+    the ReLU is [ours]. From 512 to 512 features it has 7.6 million parameters.
 
     Args:
-      inputs: size of the features that are there.
+      inputs: size of the present modality's features.
       outputs: size of the hallucinated features.
       rngs: source of the fresh parameters.
       encoder: sizes of the encoder's layers; the last is the bottleneck.
@@ -49,7 +49,7 @@ class TNet(nnx.Module):
         self.feature_size = outputs
 
     def __call__(self, features: Float[Array, "B D"]) -> Float[Array, "B E"]:
-        """Gives the hallucinated features."""
+        """Gives the hallucinated features; E is `outputs`."""
         x = features
         for layer in self.encoder:
             x = jax.nn.relu(layer(x))

@@ -1,4 +1,4 @@
-"""Layers that every architecture here shares. They compute in the dtype of their inputs, parameters in their own."""
+"""Layers that all architectures share. They cast their parameters to the dtype of the inputs and compute in it."""
 
 import contextlib
 import contextvars
@@ -18,10 +18,10 @@ _ROWS: contextvars.ContextVar[tuple[Array, Array] | None] = contextvars.ContextV
 
 @contextlib.contextmanager
 def statistics_of(rows: Bool[Array, " B"] | None) -> Iterator[None]:
-    """Within this context BatchNorm's statistics in training are those of these examples alone; None: of all.
+    """Within this context BatchNorm in training takes its statistics from the marked examples alone; None: from all.
 
-    Of a layer whose first axis is longer, such as one for the frames of videos, each example has as many entries in a
-    row. Where no example counts, it normalises with all and its running statistics rest.
+    A layer's first axis may be a multiple of B, as for the frames of videos: then each example has as many consecutive
+    entries. Where no example is marked, the layer normalises by all and keeps its running statistics.
     """
     token = _ROWS.set(None if rows is None else (rows, rows.any()))
     try:
@@ -31,7 +31,7 @@ def statistics_of(rows: Bool[Array, " B"] | None) -> Iterator[None]:
 
 
 def _as_inputs(arrays, *, dtype=None):
-    """Casts parameters to the dtype of the inputs, which come first."""
+    """Casts parameters to the dtype of the inputs, the first of the arrays."""
     return tuple(None if x is None else x.astype(dtype or arrays[0].dtype) for x in arrays)
 
 
@@ -50,7 +50,7 @@ class Conv(nnx.Conv):
       strides: step, the same or one for each spatial dimension.
       padding: None for `(k - 1) // 2` on both sides as is usual in PyTorch, "SAME" for TensorFlow's (uneven at
         stride 2), "VALID", a number, or (low, high) for each spatial dimension.
-      groups: number of groups of channels; as many as channels makes it depthwise.
+      groups: number of groups of channels; `in_features` groups make the convolution depthwise.
       use_bias: whether there is a bias.
       rngs: source of the fresh parameters, normal with variance 2 / fan-out (He et al. 2015).
     """
@@ -86,12 +86,12 @@ class Conv(nnx.Conv):
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation over all axes but the last, in at least float32; the result has the inputs' dtype.
 
-    In training its statistics are those of every row, or of those that `statistics_of` says.
+    In training the statistics are those of every row, or of the rows that `statistics_of` marks.
 
     Args:
       features: channels.
       epsilon: added to the variance.
-      momentum: share of the old statistics that is kept; 0.9 is what PyTorch calls 0.1.
+      momentum: share of the old running statistics that is kept; 0.9 corresponds to PyTorch's 0.1.
       rngs: required by flax.
     """
 

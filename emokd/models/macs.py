@@ -13,20 +13,20 @@ Shape = tuple[int, ...]
 def count_macs(function: Callable, *args) -> int:
     """Counts the multiply-accumulates of all convolutions and matrix products in `function(*args)`.
 
-    The depthwise convolutions that are written as shifted products on CPU count like any other. Elementwise
-    work, normalisation and pooling count nothing, as is usual. A loop counts as often as it runs (`scan`), a
-    `while` once, a `cond` as its dearest branch. Products with the zeros that a transposed convolution puts
+    Depthwise convolutions that `convolution` writes as shifted products on CPU count like any other. Elementwise
+    operations, normalisation and pooling are not counted, as is usual. A `scan` counts once per iteration, a `while`
+    loop once, a `cond` as its most expensive branch. Products with the zeros that a transposed convolution inserts
     between its inputs are not counted.
 
     Args:
-      function: any function of JAX; it is traced, not run.
-      *args: arrays or `jax.ShapeDtypeStruct`, in trees.
+      function: any JAX function; it is traced, not run.
+      *args: its arguments: trees of arrays or `jax.ShapeDtypeStruct`.
     """
     return count_macs_of(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def count_macs_of(jaxpr: core.Jaxpr) -> int:
-    """`count_macs` of a function that has been traced."""
+    """`count_macs` of a traced function."""
     return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
 
@@ -50,12 +50,12 @@ def _count_equation(equation: core.JaxprEqn) -> int:
 
 
 def _convolution(kernel: Shape, output: Shape, params: Mapping[str, Any]) -> int:
-    """Outputs x window x channels of a group."""
+    """Outputs x window size x input channels of a group."""
     _, channels, *window = (kernel[axis] for axis in params["dimension_numbers"].rhs_spec)
     return math.prod(output) * channels * math.prod(window) // math.prod(params["lhs_dilation"])
 
 
-# By the name of the jitted program in `convolution`, from the shapes of its arguments and its result.
+# MACs of the jitted functions of `convolution`, by name, from the shapes of their arguments and result.
 _DEPTHWISE: Mapping[str, Callable[..., int]] = {
     "depthwise_output": lambda inputs, kernel, output: math.prod(output) * math.prod(kernel[:2]),
     "depthwise_input_gradient": lambda cotangent, kernel, _: math.prod(cotangent) * math.prod(kernel[:2]),

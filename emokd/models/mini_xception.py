@@ -1,8 +1,8 @@
 """mini-Xception (Arriaga, Valdenegro-Toro, Ploeger 2017, arXiv 1710.07557), as its authors' FER2013 file has it.
 
-That network ends in a 3x3 convolution to one map for each class, of which the mean over positions is the logit. The
-mean of a convolution is linear in the means of what the kernel's nine positions meet, so those nine means of
-the last maps are our features, 9 x 128 of them, and the convolution is a linear head like any other. [ours]
+The original ends in a 3x3 convolution to one map per class, whose mean over positions is the logit. The mean of a
+convolution is linear in nine means of its input, one for each kernel position. Here these 9 x 128 means of the last
+maps are the features, and the original's last convolution becomes an ordinary linear head. [ours]
 """
 
 import jax
@@ -20,7 +20,7 @@ WIDTHS = (16, 32, 64, 128)
 
 
 def _norm(features: int, rngs: nnx.Rngs) -> BatchNorm:
-    """Keras's BatchNorm defaults."""
+    """BatchNorm with Keras's defaults."""
     return BatchNorm(features, epsilon=1e-3, momentum=0.99, rngs=rngs)
 
 
@@ -36,7 +36,7 @@ class SeparableConv(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Two separable convolutions and a maximum at stride 2, beside a 1x1 convolution at stride 2."""
+    """Two separable convolutions and max pooling at stride 2, plus a 1x1 convolution at stride 2 as the shortcut."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.shortcut_conv = Conv(inputs, outputs, 1, 2, padding="SAME", rngs=rngs)
@@ -68,7 +68,7 @@ class Stem(nnx.Module):
 class MiniXception(nnx.Module):
     """The backbone: 64 x 64 grey pictures in [-1, 1] to features [B, 1152], 49 thousand parameters.
 
-    A linear head over the features is the original's last convolution, exactly.
+    A linear head on the features computes exactly what the original's last convolution does.
     """
 
     def __init__(self, *, rngs: nnx.Rngs):
@@ -86,7 +86,10 @@ class MiniXception(nnx.Module):
 
 
 def window_means(maps: Float[Array, "B H W D"]) -> Float[Array, "B 9*D"]:
-    """Mean of the zero-padded maps under each position of a 3x3 kernel, row by row, D channels each. [ours]"""
+    """Means of the zero-padded maps over what each position of a 3x3 kernel meets: D channels for each of the nine.
+
+    The kernel's positions are in row-major order. [ours]
+    """
     _, height, width, _ = maps.shape
     padded = jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on a table of features that were computed before. [ours]"""
+"""A multi-layer perceptron on precomputed features. [ours]"""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ NORMS = {"layer": LayerNorm, "batch": BatchNorm}
 
 
 class MLP(nnx.Module):
-    """Linear layer, normalisation and ReLU, as often as there are widths.
+    """Layers of linear map, normalisation and ReLU, one for each of `widths`.
 
     Args:
       shape: of one example, [columns].
@@ -24,7 +24,7 @@ class MLP(nnx.Module):
       rngs: source of the fresh parameters.
 
     Raises:
-      InputError: `shape` or `widths` does not hold what it must, or `norm` is unknown.
+      InputError: `shape` or `widths` is not made of positive numbers as above, or `norm` is unknown.
     """
 
     def __init__(

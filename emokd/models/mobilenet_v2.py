@@ -12,7 +12,7 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
 
-# Expansion, channels, repeats, stride of the first (Table 2).
+# Expansion, channels, repeats, stride of the first block of each stage (Table 2).
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -48,8 +48,8 @@ class MobileNetV2(nnx.Module):
     which they are the mean.
 
     Args:
-      width: multiplier of the channels; features are 1280, and more only above 1.
-      size: side of the pictures it is given, pixels.
+      width: multiplier of the channels; the feature size is 1280, and larger only where `width` is above 1.
+      size: side of the pictures, pixels.
       rngs: source of the fresh parameters.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A network of several modalities: an encoder for each, hallucinations of absent ones, a fusion, heads."""
+"""A network of several modalities: an encoder for each, T-Nets that hallucinate absent ones, a fusion, and heads."""
 
 import dataclasses
 import math
@@ -23,12 +23,12 @@ class ModalitySpec:
     """One modality and its encoder.
 
     Attributes:
-      input: the batch's key, such as "image", "video", "physiology" or "features/eye".
-      shape: of one example as the encoder sees it.
+      input: its key in a batch, such as "image", "video", "physiology" or "features/eye".
+      shape: of one example as the encoder reads it.
       backbone: a name in `registry.BACKBONES`.
-      options: the backbone's keyword arguments; `shape` is added for what is no picture.
+      options: the backbone's keyword arguments; for arrays `shape` is added.
       preprocessing: size and normalisation of pictures and videos; None for arrays, which are standardised instead.
-      standardize: for arrays: "columns" gives each entry of the last axis its own mean and deviation, "all" one to all.
+      standardize: for arrays: "columns" uses one mean and deviation per entry of the last axis, "all" a common one.
     """
 
     input: str
@@ -44,10 +44,10 @@ class MultimodalSpec:
     """Everything needed to build a multimodal network again.
 
     Attributes:
-      modalities: what it is given, by name, in the order of the fusion's tokens.
-      hallucinated: names of the modalities that it imagines from the others; their tokens come last.
+      modalities: its input modalities by name, in the order of the fusion's tokens.
+      hallucinated: names of the modalities that T-Nets hallucinate from the inputs; their tokens come last.
       width: size of a token.
-      fusion: a name in `fusion.FUSIONS`; not used where there is one token alone.
+      fusion: a name in `fusion.FUSIONS`; not used where there is a single token.
       fusion_options: its keyword arguments.
       hallucination: T-Net's keyword arguments, such as the sizes of its layers.
       heads: output size of each head.
@@ -71,9 +71,9 @@ class MultimodalSpec:
 
 
 class Standardizer(nnx.Module):
-    """Arrays at mean 0 and deviation 1 over the training set; what is missing (NaN) becomes the mean, 0.
+    """Standardises arrays to mean 0 and deviation 1 over the training set; missing values (NaN) become the mean, 0.
 
-    The statistics are not learnt: whoever trains sets them. They travel with the network's other statistics.
+    The statistics have no gradient: the training recipe sets them. They are stored with BatchNorm's statistics.
 
     Args:
       shape: () for one mean and deviation, (columns,) for one per entry of the last axis.
@@ -92,7 +92,7 @@ class Standardizer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """One modality to a token: standardised where it is an array, through its backbone, to the common width.
+    """Encodes one modality as a token: arrays are standardised, then come the backbone and a map to the common width.
 
     Args:
       spec: the modality.
@@ -116,7 +116,7 @@ class Encoder(nnx.Module):
         if self.standardizer is not None:
             present = is_present(values)
             values = self.standardizer(values)
-        values = _cast(values, dtype)  # not earlier: raw values may be far from 0
+        values = _cast(values, dtype)  # after standardising: raw values may be too far from 0 for half precision
         with statistics_of(present):
             features = self.backbone(values).features
         return features if self.project is None else self.project(features)
@@ -125,10 +125,10 @@ class Encoder(nnx.Module):
 class MultimodalNetwork(nnx.Module):
     """Encoders, T-Nets, fusion and heads.
 
-    A modality is absent from an example where its array is all NaN, or where the caller says so; then nothing of it
-    reaches the example's answer, nor does its placeholder enter the encoder's BatchNorm statistics in training. (What
-    the caller hides is there, and does.) The T-Nets see the tokens of all modalities side by side, zeros for absent
-    ones.
+    A modality is absent from an example where its array is NaN throughout, or where the caller's `keep` is False. An
+    absent modality does not influence the example's outputs. An array that is NaN throughout does not enter the
+    encoder's BatchNorm statistics in training either; a modality that `keep` hides does. The T-Nets read the tokens of
+    all modalities side by side, with zeros for absent ones.
 
     Args:
       spec: what to build.
@@ -166,10 +166,10 @@ class MultimodalNetwork(nnx.Module):
         """Gives features, heads, and the tokens, each as the intermediate `token/<name>`.
 
         Args:
-          inputs: the modalities' values by name: normalised pictures and videos, arrays as they come.
-          keep: False for a modality that is to be taken for absent, in the order of the specification.
-          dtype: what encoders, T-Nets and fusion compute in; None: in the dtype of the inputs.
-          rngs: source of dropout.
+          inputs: the modalities' values by name: normalised pictures and videos, arrays before standardisation.
+          keep: False for modalities to treat as absent, in the order of the specification; None keeps all.
+          dtype: of the computation in encoders, T-Nets and fusion; None: the dtype of the inputs.
+          rngs: source of dropout's randomness.
         """
         tokens = {name: encoder(inputs[name], dtype) for name, encoder in self.encoders.items()}
         present = jnp.stack([is_present(inputs[name]) for name in self.names], axis=1)

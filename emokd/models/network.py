@@ -1,4 +1,4 @@
-"""A backbone with heads, and the functional form in which the rest of the project uses it."""
+"""A backbone with heads, its specification, and its functional form, which training and inference use."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from emokd.signals import Signals
 Tree = dict[str, Any]
 
 PRECISIONS: Mapping[str, DTypeLike | None] = {"float32": None, "bfloat16": jnp.bfloat16}
-"""What networks compute in, by name; None is the dtype of what they are given."""
+"""The dtype that networks compute in, by name; None is the dtype of their inputs."""
 
 
 class Network(nnx.Module):
@@ -45,7 +45,7 @@ class Network(nnx.Module):
 
 
 def attach_heads(signals: Signals, outputs: Mapping[str, Array]) -> Signals:
-    """Puts the outputs of named heads where Signals has a place for them."""
+    """Adds the outputs of named heads to Signals: `expression`, `valence_arousal`, the others as intermediates."""
     rest = {k: v for k, v in outputs.items() if k not in ("expression", "valence_arousal")}
     return signals.replace(
         logits=outputs.get("expression"),
@@ -98,11 +98,11 @@ class TrainedModel:
 
 
 class FreshKeys:
-    """What `nnx.Rngs(key)` gives to modules that are being built, the same keys in the same order.
+    """A faster `nnx.Rngs(key)` for building modules: the same keys in the same order.
 
-    It counts in Python. The counter of `nnx.Rngs` is an array, and flax compares the sharding of its old value with
-    that of its new one; while JAX traces, it answers by searching all operations so far. For EmoNet that was three
-    quarters of the time.
+    It counts in Python. The counter of `nnx.Rngs` is an array, and flax compares the shardings of its old and new
+    values. During tracing JAX answers that by searching all operations so far, which took three quarters of the time of
+    building EmoNet.
     """
 
     def __init__(self, key: Array):
@@ -118,12 +118,12 @@ class FreshKeys:
 class Functional:
     """A module as pure functions over plain nested dicts of parameters and BatchNorm statistics.
 
-    Modules are split once, here; inside a compiled step only `nnx.merge` runs, on plain dicts, because
+    The module is split once, at construction. Inside a compiled step only `nnx.merge` runs, on plain dicts, because
     merging State objects would share Variables between traces.
 
-    Parameters and statistics are float32 at every precision. Below float32 the network casts its inputs, once they are
-    standardised, and every layer its parameters; norms, softmax, pooling and heads compute in float32, and whatever
-    comes out is float32.
+    Parameters and statistics are float32 at every precision. Below float32 the network casts its inputs after
+    standardising them, and every layer casts its parameters. Norms, softmax, pooling and heads compute in float32, and
+    all outputs are float32.
     """
 
     def __init__(self, make, *, precision: str = "float32", remat: bool = False, name: str = "network"):
@@ -132,8 +132,8 @@ class Functional:
         Args:
           make: makes the module.
           precision: a name in `PRECISIONS`.
-          remat: whether the backward pass computes the activations inside blocks again.
-          name: the part of a step that its operations are.
+          remat: whether the backward pass recomputes the activations inside blocks.
+          name: the part of a step that its operations belong to, see `emokd.parts`.
         """
         self._make = make
         self._dtype = PRECISIONS[precision]
@@ -153,9 +153,9 @@ class Functional:
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def __call__(
-        self, params: Tree, stats: Tree, *inputs: Array, train: bool = False, key: Array | None = None
+        self, params: Tree, stats: Tree, *inputs: Array | None, train: bool = False, key: Array | None = None
     ) -> tuple[Any, Tree]:
-        """Returns (outputs, stats); the statistics change only when `train`."""
+        """Returns (outputs, stats); the statistics change only with `train`. `key` is that of dropout."""
         module = nnx.merge(self._train if train else self._eval, params, stats)
         rngs = nnx.Rngs(dropout=key) if key is not None else None
         with part(self._name), rematerialization(self._remat):
@@ -170,7 +170,7 @@ class Functional:
 
 
 class Makes(Protocol):
-    """A specification: whatever can make a module."""
+    """A specification: any object that can make a module."""
 
     def make(self, rngs: nnx.Rngs) -> nnx.Module: ...
 

@@ -1,4 +1,4 @@
-"""What a network expects of its input picture."""
+"""The input size and normalisation that a network expects of pictures."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of RGB in grey: ITU-R BT.601, as Pillow, OpenCV and Keras have them."""
+"""Weights of red, green and blue in grey: ITU-R BT.601, as in Pillow, OpenCV and Keras."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Preprocessing:
     Attributes:
       size: side of the square input, pixels.
       mean: per-channel mean subtracted from pixels in [0, 1].
-      std: per-channel deviation divided by.
-      channels: 3 for RGB, 1 for grey (`LUMA`).
+      std: per-channel deviation that the pixels are then divided by.
+      channels: 3 for RGB, 1 for grey (weighted by `LUMA`).
     """
 
     size: int = 224
@@ -29,7 +29,7 @@ class Preprocessing:
     channels: int = 3
 
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W C"]:
-        """Normalises RGB pixels in [0, 1]; the spatial size is the caller's business."""
+        """Normalises RGB pixels in [0, 1]; it does not resize them to `size`."""
         if self.channels == 1:
             luma = jnp.asarray(LUMA, pixels.dtype)
             pixels = (pixels * luma[None, None, None]).sum(-1, keepdims=True)

@@ -32,11 +32,11 @@ BACKBONES = {
 
 
 def create_backbone(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
-    """Makes the backbone `name`, or the one that "package.module:factory" of somebody's own gives.
+    """Makes the backbone `name`, or that of a user's own factory at the import path "package.module:factory".
 
     A backbone is an `nnx.Module` with `feature_size: int` and `__call__(inputs normalised) -> Signals` holding features
-    [B, feature_size]. One of pictures [B, H, W, C] or videos [B, T, H, W, C] has a `preprocessing: Preprocessing`, any
-    other an option `shape`, that of one example; one of videos says `takes_videos = True`.
+    [B, feature_size]. A backbone for pictures [B, H, W, C] or videos [B, T, H, W, C] has a `preprocessing:
+    Preprocessing`; for videos it also has `takes_videos = True`. Any other has an option `shape`, that of one example.
 
     Raises:
       InputError: there is no such backbone, or it does not take one of the options.

@@ -1,6 +1,6 @@
-"""Blocks whose activations are computed again in the backward pass instead of being kept for it.
+"""Rematerialisation: the backward pass recomputes the activations inside blocks instead of storing them.
 
-Then memory grows with one value per block, its input, in place of every layer's. A forward pass more is the price.
+Only each block's input is stored, not the output of every layer. It costs one more forward pass.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _ON = contextvars.ContextVar("rematerialization", default=False)
 
 @contextlib.contextmanager
 def rematerialization(on: bool) -> Iterator[None]:
-    """Within this context blocks are traced so that the backward pass computes their activations again, if `on`."""
+    """Within this context, if `on`, blocks are traced so that the backward pass recomputes their activations."""
     token = _ON.set(on)
     try:
         yield

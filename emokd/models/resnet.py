@@ -26,13 +26,13 @@ class Unit(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Two 3x3 units, or a bottleneck of 1x1, 3x3 and 1x1, around which the input is added.
+    """A residual block: two 3x3 units, or a bottleneck of 1x1, 3x3 and 1x1 units.
 
     Args:
       inputs: channels in.
       width: channels inside.
-      stride: of the 3x3 (the first of two).
-      bottleneck: whether it is one; it gives 4 * width channels, otherwise width.
+      stride: of the first 3x3 unit.
+      bottleneck: whether it is a bottleneck, with 4 * width channels out; otherwise `width` channels out.
       rngs: source of the fresh parameters.
     """
 

@@ -16,7 +16,7 @@ KINETICS = Preprocessing(size=112, mean=(0.43216, 0.394666, 0.37645), std=(0.228
 
 
 class Block(nnx.Module):
-    """Two 3x3x3 units around which the input is added.
+    """A residual block of two 3x3x3 units.
 
     Args:
       inputs: channels in.

@@ -1,4 +1,4 @@
-"""Traces as pictures: power spectrograms, and ResNet-18 on them as MT-PKDOT has it for physiological signals."""
+"""Power spectrograms of traces, and MT-PKDOT's encoder of physiological signals: ResNet-18 on spectrograms."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def spectrogram(
 ) -> Float[Array, "B F N C"]:
     """Power spectral density of successive segments, as `scipy.signal.spectrogram` gives it by default.
 
-    Segments lose their mean and are weighted by a Tukey(0.25) window; the density is one-sided and per cycle per
+    Each segment is centred and weighted by a Tukey(0.25) window. The density is one-sided, in power per cycle per
     sample (sampling rate 1). The defaults are MT-PKDOT's: 1536 samples give F = 65 frequencies and N = 127 segments.
 
     Args:
@@ -51,7 +51,7 @@ def spectrogram(
     segments = segments * jnp.asarray(weights, segments.dtype)[None, None, :, None]
     transform = jnp.fft.rfft(segments, fft, axis=2)
     power = transform.real**2 + transform.imag**2
-    # A one-sided density counts every frequency twice that has a negative twin: not the mean, not Nyquist's.
+    # A one-sided density doubles every frequency that has a negative counterpart: all but 0 and Nyquist's.
     twins = np.full(power.shape[2], 2.0)
     twins[0] = 1.0
     if fft % 2 == 0:
@@ -75,11 +75,11 @@ def _check(samples: int, window: int, overlap: int, fft: int) -> None:
 
 
 class SpectrogramResNet18(nnx.Module):
-    """ResNet-18 on the spectrogram of a trace, or on maps that are spectrograms already: features [B, 512].
+    """ResNet-18 on the spectrogram of a trace, or on an input that is a spectrogram: features [B, 512].
 
     Args:
       shape: of one example: [T, C] for a trace; without `transform` [F, N] or [F, N, C].
-      transform: whether inputs are traces; False for a mel spectrogram.
+      transform: whether inputs are traces; False where they are spectrograms, such as mel spectrograms.
       window: as for `spectrogram`.
       overlap: likewise.
       fft: likewise.

@@ -19,7 +19,7 @@ from emokd.phase import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What a module of a recipe has.
+    """A recipe's two functions.
 
     Attributes:
       build: makes the recipe of (configuration, `common.task.Task`, models read from files by name).
@@ -33,9 +33,12 @@ class Method:
 
 
 def find(name: str) -> Method:
-    """The recipe called `name`, the one that `config.recipe` says, or "package.module:build" of somebody's own.
+    """Finds a recipe by its name in `config.recipe`, or by the import path of a user's own: "package.module:build".
 
-    The latter's defaults are those of `default_config` in its module, where it has one, else those of every run.
+    A user's recipe has the defaults of `default_config` in its module, where there is one, else those of every run.
+
+    Raises:
+      InputError: there is no such recipe; the nearest is named.
     """
     if imports.is_path(name):
         build = imports.load(name, "config.recipe")
@@ -43,7 +46,7 @@ def find(name: str) -> Method:
         return Method(build, getattr(module, "default_config", lambda: defaults.run(name)), _uses_teachers(module))
     known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     if name not in known:
-        raise InputError(f"config.recipe is {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+        raise InputError(f"config.recipe is {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     module = importlib.import_module(f"{__name__}.{name}")
     return Method(module.build, module.default_config, _uses_teachers(module))
 

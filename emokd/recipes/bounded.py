@@ -8,7 +8,7 @@ EmoNet (Toisoul et al., Nature Machine Intelligence 2021) taught to light networ
 The formula is the paper's; nu = 0.5 is Chen et al.'s; T = 4, alpha = 0.5 and margin 0 are ours, and each is a switch.
 With several teachers the terms that have a teacher in them are weighted per example by `config.weighting`. [ours]
 
-    head       the new heads learn on the resting backbone    (for imported weights; off by default)
+    head       the new heads learn on the frozen backbone     (for imported weights; off by default)
     distill    the whole student learns from labels and teachers
 """
 
@@ -92,10 +92,10 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
 
 @dataclasses.dataclass(frozen=True)
 class Lesson:
-    """What one teacher has to say about this data.
+    """What one teacher teaches on this data.
 
     Attributes:
-      classes: the place among the teacher's logits of each of the data's expressions; None if it knows none.
+      classes: for each of the data's expressions its index among the teacher's logits; None if it has no such logits.
       soft_targets: whether its logits are imitated.
       bound: whether its valence and arousal bound the student's.
     """
@@ -107,7 +107,7 @@ class Lesson:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bounded:
-    """The method with all that a configuration decides.
+    """The method, with everything that the configuration decides.
 
     Attributes:
       config: the run's configuration.
@@ -115,7 +115,7 @@ class Bounded:
       student: the network that learns.
       teachers: all of them frozen.
       lessons: what each teacher teaches, by name.
-      draw_views: a batch's augmented views.
+      draw_views: draws a batch's augmented views.
       cross_entropy: the loss of expressions.
     """
 
@@ -138,11 +138,11 @@ class Bounded:
         return features_of_frozen(self.teachers, constants, batch, view)
 
     def head(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: labels and teachers; the backbone and its statistics rest."""
+        """Objective: labels and teachers; the backbone and its statistics are frozen."""
         return self._learn(params, stats, constants, batch, context.key, train=False)
 
     def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: labels and teachers. A backbone that rests keeps its BatchNorm statistics."""
+        """Objective: labels and teachers. A frozen backbone keeps its BatchNorm statistics."""
         train = self.config.backbone_multiplier > 0
         return self._learn(params, stats, constants, batch, context.key, train=train)
 
@@ -170,7 +170,7 @@ class Bounded:
             }
         evidence = {}
         if "expression" in self.heads and all(lesson.classes for lesson in self.lessons.values()):
-            evidence["teacher_logits"] = jnp.stack([answer.logits for answer in answers.values()], axis=1)
+            evidence["teacher_logits"] = jnp.stack([answer.require("logits") for answer in answers.values()], axis=1)
             evidence["labels"], _ = targets(batch)
         evidence = jax.lax.stop_gradient(evidence)
         return Outcome(terms, stats, jnp.stack(losses, axis=1), batch["mask"], evidence, metrics, teacher_terms)
@@ -178,25 +178,26 @@ class Bounded:
     def label_terms(
         self, signals: Signals, batch: Batch, key: Array
     ) -> tuple[dict[str, Term], dict[str, Array | Measure]]:
-        """What the labels say; with nothing from teachers it is the paper's baseline.
+        """The losses of the labels; without any of teachers they are the paper's baseline.
 
         Returns:
-          The terms, each the mean over the rows with its label (valence, arousal or both); and the metrics.
+          (terms, each the mean over the rows with its label: for the last valence, arousal or both; metrics)
         """
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
         if "expression" in self.heads:
             soft = any(lesson.soft_targets for lesson in self.lessons.values())
-            labels, rows = targets(batch)
+            logits, (labels, rows) = signals.require("logits"), targets(batch)
             share = 1.0 - self.config.soft_targets.alpha if soft else 1.0
-            terms["expression"] = Term(self.cross_entropy(signals.logits, labels), rows, share)
-            metrics["accuracy"] = accuracy(signals.logits, labels, rows)
+            terms["expression"] = Term(self.cross_entropy(logits, labels), rows, share)
+            metrics["accuracy"] = accuracy(logits, labels, rows)
         if "valence_arousal" in self.heads:
+            own = signals.require("valence_arousal")
             target, rows = targets(batch, "valence_arousal")
             if self.config.affect_loss == "emonet":
-                values = affect.emonet_mixture(signals.valence_arousal, target, key, mask=rows)
+                values = affect.emonet_mixture(own, target, key, mask=rows)
             else:
-                values = affect.AFFECT_LOSSES[self.config.affect_loss](signals.valence_arousal, target, mask=rows)
+                values = affect.AFFECT_LOSSES[self.config.affect_loss](own, target, mask=rows)
             terms["valence_arousal"] = Term(values, rows)
         return terms, metrics
 
@@ -204,8 +205,9 @@ class Bounded:
         """alpha T^2 KL of one teacher; 0 where it has no soft targets."""
         soft = self.config.soft_targets
         if not self.lessons[teacher].soft_targets:
-            return jnp.zeros(signals.features.shape[:1], jnp.float32)
-        return soft.alpha * soft_targets.kl_divergence(signals.logits, answer.logits, temperature=soft.temperature)
+            return jnp.zeros(signals.require("features").shape[:1], jnp.float32)
+        own, other = signals.require("logits"), answer.require("logits")
+        return soft.alpha * soft_targets.kl_divergence(own, other, temperature=soft.temperature)
 
     def bounding(
         self,
@@ -220,8 +222,8 @@ class Bounded:
         if not self.lessons[teacher].bound:
             return jnp.zeros(rows.shape, jnp.float32)
         return bound.nu * bounded.teacher_bound(
-            signals.valence_arousal,
-            answer.valence_arousal,
+            signals.require("valence_arousal"),
+            answer.require("valence_arousal"),
             target,
             margin=bound.margin,
             joint=bound.joint,
@@ -232,10 +234,15 @@ class Bounded:
         """The teacher's signals, with the logits of the data's classes in the data's order."""
         weights, classes = constants[teacher.name], self.lessons[teacher.name].classes
         signals, _ = teacher.signals(weights["params"], weights["stats"], batch, view)
-        return signals.replace(logits=None if classes is None else signals.logits[:, jnp.array(classes)])
+        if classes is None:
+            return signals.replace(logits=None)
+        return signals.replace(logits=signals.require("logits")[:, jnp.array(classes)])
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
-        """The student's and the teachers' signals for the evaluation view; affect with the mirrored one's on demand."""
+        """The student's and the teachers' signals for the evaluation view.
+
+        With `config.mirror` valence and arousal are averaged with those of the mirrored view.
+        """
 
         def look(batch: Batch, view: View) -> dict[str, Signals]:
             own, _ = self.student.signals(params["student"], stats["student"], batch, view)
@@ -245,7 +252,7 @@ class Bounded:
         straight = look(batch, centre_views(rows))
         if not self.config.mirror:
             return straight
-        # No cache holds the mirrored picture. Nor does a file of answers, which stand for it as they are.
+        # No cache holds the mirrored picture, so networks run on it; answers from a file stand for both pictures.
         cached = {f"features/{t.name}" for t in self.teachers if t.network}
         live = {name: values for name, values in batch.items() if name not in cached}
         mirrored = look(live, centre_views(rows, mirrored=True))
@@ -261,7 +268,7 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
 
 
 def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Task, heads: Mapping[str, int]) -> Lesson:
-    """What the teacher can teach here.
+    """What the teacher can teach on this data.
 
     Raises:
       InputError: it has no weights, no output that the data has a target for, or not all of the data's classes.
@@ -297,9 +304,10 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
 
 
 def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
-    """1 where the student's squared error of what is labelled is below the teacher's, else 0."""
+    """1 where the student's squared error in labelled valence and arousal is below the teacher's, else 0."""
     labelled = has_value(target)
-    own, other = (jnp.where(labelled, s.valence_arousal - target, 0.0) ** 2 for s in (signals, theirs))
+    answers = (s.require("valence_arousal") for s in (signals, theirs))
+    own, other = (jnp.where(labelled, answer - target, 0.0) ** 2 for answer in answers)
     return (own.sum(-1) < other.sum(-1)).astype(jnp.float32)
 
 

@@ -4,9 +4,9 @@ Multi-teacher privileged knowledge distillation with optimal transport, and its 
 What the papers and the authors' release say is in docs/mtpkdot.md, and what is ours.
 
     teach        each modality's encoder learns the task, with a head of its own
-    joint        the fusion of all modalities learns it; the encoders rest
-    hallucinate  T-Nets learn to imagine the privileged modalities' tokens from the visible ones'
-    align        through an adapter each, the modalities' tokens come near the joint features
+    joint        the fusion of all modalities learns it; the encoders are frozen
+    hallucinate  T-Nets learn to hallucinate the privileged modalities' tokens from the visible ones'
+    align        each modality's token, through an adapter of its own, comes close to the joint features
     student      sees the visible modalities alone; learns from labels and from the batch's structure in the teachers
 
 The teachers of the last phase are the modalities (aligned) and the joint one; `config.weighting` says which counts,
@@ -117,15 +117,15 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mtpkdot:
-    """The method with all that a configuration decides.
+    """The method, with everything that the configuration decides.
 
     Attributes:
       config: the run's configuration.
-      labels: the task of all networks, and what answers to it cost.
+      labels: the losses of the task that all networks share.
       columns: the names of the columns of inputs that are tables, where they are known.
       teacher: the joint teacher, of all modalities.
       student: the network of the visible modalities; it may hallucinate the others.
-      draw_views: a batch's augmented views.
+      draw_views: draws a batch's augmented views.
     """
 
     config: ml_collections.ConfigDict
@@ -142,7 +142,7 @@ class Mtpkdot:
 
     @property
     def aligned(self) -> bool:
-        """Whether the modalities answer through adapters."""
+        """Whether the modalities' predictions go through adapters."""
         return takes_part(self.config.phases.align)
 
     @property
@@ -172,12 +172,12 @@ class Mtpkdot:
         return params, {"teacher": teacher_stats, "student": student_stats}
 
     def begin(self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch]) -> tuple[Tree, Tree]:
-        """Takes the statistics of the arrays, once, for all encoders."""
+        """Computes the statistics of array modalities over the training set, for all encoders."""
         fitted = modalities.fit_standardizers(self.teacher.modalities, batches, self.columns)
         return params, {**stats, **{k: modalities.set_standardizers(stats[k], fitted) for k in ("teacher", "student")}}
 
     def teach(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: each modality's token, through a head of its own, says the label."""
+        """Objective: each modality's token, through a head of its own, predicts the label."""
         signals, moved = self.teacher.signals(
             params["teacher"], stats["teacher"], batch, self.draw_views(batch), train=True, key=context.key
         )
@@ -190,7 +190,7 @@ class Mtpkdot:
         return Outcome(terms, {**stats, "teacher": moved}, metrics=metrics)
 
     def joint(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the fusion of all modalities says the label."""
+        """Objective: the fusion of all modalities predicts the label."""
         view = self.draw_views(batch)
         keep = modalities.drop(context.key, batch, self.teacher.modalities, self.config.modality_dropout)
         signals, _ = self.teacher.signals(params["teacher"], stats["teacher"], batch, view, keep=keep)
@@ -198,7 +198,7 @@ class Mtpkdot:
         return Outcome(terms, stats, metrics=self.labels.accuracy(JOINT, signals, batch))
 
     def hallucinate(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: from the teacher's visible tokens the T-Nets make its privileged ones."""
+        """Objective: the T-Nets hallucinate the teacher's privileged tokens from its visible ones."""
         view = self.draw_views(batch)
         signals, _ = self.teacher.signals(params["teacher"], stats["teacher"], batch, view)
         imagination, _ = self.student.signals(*self._with_teachers_encoders(params, stats), batch, view)
@@ -211,17 +211,19 @@ class Mtpkdot:
         return Outcome({name: Term(distances[name], rows) for name, (_, rows) in true.items()}, stats)
 
     def align(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: adapted tokens are near the joint features, and all of them say the label."""
+        """Objective: adapted tokens are close to the joint features, and all of these predict the label."""
         section = self.config.align
         answers = self.answers(params, stats, batch, self.draw_views(batch))
         signals = answers.pop(JOINT)
+        joint = signals.require("features")
         terms = self.labels.terms(JOINT, signals, batch, batch["mask"], section.task)
         metrics = self.labels.accuracy(JOINT, signals, batch)
         for name, answer in answers.items():
             rows = self.teacher.has(name, batch)
-            distances = features.cosine(answer.features, signals.features)
-            if not section.detach:  # the joint features move as well, as in the release
-                back = features.cosine(signals.features, answer.features)
+            adapted = answer.require("features")
+            distances = features.cosine(adapted, joint)
+            if not section.detach:  # the joint features get gradients too, as in the release
+                back = features.cosine(joint, adapted)
                 distances += back - jax.lax.stop_gradient(back)
             terms[f"align/{name}"] = Term(distances, rows, section.distance)
             terms |= self.labels.terms(name, answer, batch, rows, section.task * section.modality)
@@ -229,7 +231,7 @@ class Mtpkdot:
         return Outcome(terms, stats, metrics=metrics)
 
     def begin_student(self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch]) -> tuple[Tree, Tree]:
-        """The student sees with the eyes of its teachers of the same modalities."""
+        """Copies the teacher's encoders of the same modalities to the student, unless these are to start fresh."""
         if not self.taught:
             return self.begin(params, stats, constants, batches)
         if self.config.student_encoders == "fresh":
@@ -238,11 +240,11 @@ class Mtpkdot:
         return {**params, "student": own}, {**stats, "student": own_stats}
 
     def learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the student says the label, and resembles its teachers as `config.objective` says."""
+        """Objective: the student predicts the label, and imitates its teachers as `config.objective` says."""
         view, rows = self.draw_views(batch), batch["mask"]
         drop_key, key = jax.random.split(context.key)
         keep = modalities.drop(drop_key, batch, self.student.modalities, self.config.modality_dropout)
-        # Encoders that rest keep their BatchNorm statistics.
+        # Frozen encoders keep their BatchNorm statistics.
         train = self.config.encoder_multiplier > 0
         signals, moved = self.student.signals(
             params["student"], stats["student"], batch, view, keep=keep, train=train, key=key
@@ -257,12 +259,13 @@ class Mtpkdot:
         known = [self.teacher.has(name, batch) for name in self.pool]
         evidence = jax.lax.stop_gradient(self.labels.evidence(pool, known, batch))
         counts = context.weigh(evidence, rows) != 0 if context.weigh else jnp.ones((rows.shape[0], len(pool)), bool)
-        theirs = [(answer.features, has) for answer, has in zip(pool, known, strict=True)]
-        losses, measured = imitation.imitate(self.config, self.pool, signals.features, theirs, counts)
+        theirs = [(answer.require("features"), has) for answer, has in zip(pool, known, strict=True)]
+        own = signals.require("features")
+        losses, measured = imitation.imitate(self.config, self.pool, own, theirs, counts)
         return Outcome(terms, stats, losses, rows, evidence, {**metrics, **measured})
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
-        """Everybody's signals for the evaluation view, and those of both networks shown some modalities alone."""
+        """All networks' signals for the evaluation view, and those of student and joint teacher on some modalities."""
         view = views.centre(batch)
         student, teacher = ((params[name], stats[name], batch, view) for name in ("student", "teacher"))
         found = {"student": self.student.signals(*student)[0], **self.student.signals_of_variants(*student)}
@@ -271,14 +274,15 @@ class Mtpkdot:
         return found
 
     def observe(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Array]:
-        """For the report's pictures: features, before and after alignment, and errors; NaN where there are none."""
+        """For the report's pictures: features, before and after alignment, and errors; NaN where rows have none."""
         view = views.centre(batch)
         answers = self.answers(params, stats, batch, view)
-        found = {"student": self.student.signals(params["student"], stats["student"], batch, view)[0].features}
+        own, _ = self.student.signals(params["student"], stats["student"], batch, view)
+        found = {"student": own.require("features")}
         before = tokens(answers[JOINT], self.teacher.modalities) if self.aligned else {}
         for name, answer in answers.items():
             rows = self.teacher.has(name, batch)
-            found[f"teacher/{name}"] = jnp.where(rows[:, None], answer.features, jnp.nan)
+            found[f"teacher/{name}"] = jnp.where(rows[:, None], answer.require("features"), jnp.nan)
             if name in before:
                 found[f"before/{name}"] = jnp.where(rows[:, None], before[name], jnp.nan)
             if name in self.pool:

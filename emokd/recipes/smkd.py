@@ -9,7 +9,7 @@ distance, the adapters, the exact weights and all schedules are ours, and each i
     teach      teachers without weights learn their own tasks           (only where a teacher has a `task`)
     probe      each teacher gets an emotion classifier h_k on z_k
     distill    the student's features, through adapters, reproduce the teachers', weighted per instance
-    classify   the student's classifier learns the emotions; its features rest
+    classify   the student's classifier learns the emotions; its backbone is frozen
     finetune   the whole student learns the emotions
 """
 
@@ -70,7 +70,7 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
     student_groups = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     prepare, again = method.standardize_teachers, None
     if tuned or not method.probed:
-        # Teachers that rest have the statistics that the probe began with: no second pass over the training set.
+        # Frozen teachers keep the statistics from the beginning of the probe: no second pass over the training set.
         again = functools.partial(method.standardize_teachers, log=not method.probed)
     phases = [
         create_phase("teach", config, task, method.teach, untaught),
@@ -109,16 +109,16 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Smkd:
-    """The method with all that a configuration decides.
+    """The method, with everything that the configuration decides.
 
     Attributes:
       config: the run's configuration.
       classes: how many emotions there are.
       student: the network that learns.
       teachers: in the order of the weighting's columns.
-      draw_views: a batch's augmented views.
-      distance: d, of the student's adapted features from a teacher's.
-      cross_entropy: the loss of every classifying column.
+      draw_views: draws a batch's augmented views.
+      distance: d, between the student's adapted features and a teacher's.
+      cross_entropy: the loss of every column of classes.
     """
 
     config: ml_collections.ConfigDict
@@ -143,13 +143,11 @@ class Smkd:
         for teacher, teacher_key, adapter_key in zip(self.teachers, keys[::2], keys[1::2], strict=True):
             name, size = teacher.name, teacher.feature_size
             params["adapters"][name] = create_linear(adapter_key, self.student.feature_size, size)
-            # A probe is convex: it starts from zero.
+            # Training a probe is a convex problem, so it starts from zero.
             params["probes"][name] = jax.tree.map(jnp.zeros_like, create_linear(key, size, self.classes))
             stats["standardizer"][name] = {"mean": jnp.zeros((size,)), "std": jnp.ones((size,))}
             if teacher.learns:
-                model = teacher.model
-                weights = (model.params, model.stats) if model else teacher.network.init(teacher_key)
-                params["teachers"][name], stats["teachers"][name] = weights
+                params["teachers"][name], stats["teachers"][name] = teacher.init(teacher_key)
         return params, stats
 
     def frozen_features(self, constants: Tree, batch: Batch, centre: bool) -> dict[str, Array]:
@@ -169,7 +167,7 @@ class Smkd:
         train: bool = False,
         key: Array | None = None,
     ) -> tuple[Signals, Tree]:
-        """A teacher's signals and statistics, wherever its weights are."""
+        """A teacher's signals and its statistics after them, whether its weights are frozen or trained."""
         if teacher.name in constants:
             weights = constants[teacher.name]["params"], constants[teacher.name]["stats"]
         else:
@@ -181,7 +179,7 @@ class Smkd:
     ) -> Float[Array, "B D"]:
         """z_k: the teacher's features, in evaluation mode, each dimension standardised over the training set."""
         signals, _ = self.teacher_signals(teacher, params, stats, constants, batch, view)
-        return standardize.standardize(stats["standardizer"][teacher.name], signals.features)
+        return standardize.standardize(stats["standardizer"][teacher.name], signals.require("features"))
 
     def teach(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: every teacher without weights learns the column that is its task."""
@@ -195,7 +193,7 @@ class Smkd:
                 teacher, params, stats, constants, batch, view, train=True, key=key
             )
             column = self.config.teachers[teacher.name].task
-            logits = signals.logits if column == "expression" else signals.intermediates[column]
+            logits = signals.require("logits") if column == "expression" else signals.intermediates[column]
             labels, rows = targets(batch, column)
             terms[teacher.name] = Term(self.cross_entropy(logits, labels, column), rows)
             metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
@@ -204,11 +202,12 @@ class Smkd:
     def standardize_teachers(
         self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], *, log: bool = True
     ) -> tuple[Tree, Tree]:
-        """Takes the statistics of every teacher's features; the probes go on answering as before."""
+        """Computes the statistics of every teacher's features, and rewrites the probes so that their outputs stay."""
 
         def raw(weights: tuple[Tree, Tree, Tree], batch: Batch) -> dict[str, Array]:
             view = views.centre(batch)
-            return {t.name: self.teacher_signals(t, *weights, batch, view)[0].features for t in self.teachers}
+            answers = {t.name: self.teacher_signals(t, *weights, batch, view)[0] for t in self.teachers}
+            return {name: signals.require("features") for name, signals in answers.items()}
 
         fitted = standardize.fit(raw, (params, stats, constants), batches, log=log) if self.teachers else {}
         probes = {
@@ -218,7 +217,7 @@ class Smkd:
         return {**params, "probes": probes}, {**stats, "standardizer": fitted}
 
     def probe(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: h_k on z_k learns the emotions, and with it the teachers that are tuned."""
+        """Objective: h_k on z_k learns the emotions, and so do the teachers that are tuned."""
         view = self.draw_views(batch)
         labels, rows = targets(batch)
         terms: dict[str, Term] = {}
@@ -230,14 +229,14 @@ class Smkd:
             signals, after = self.teacher_signals(teacher, params, stats, constants, batch, view, train=tuned, key=key)
             if tuned:
                 moved[teacher.name] = after
-            z = standardize.standardize(stats["standardizer"][teacher.name], signals.features)
+            z = standardize.standardize(stats["standardizer"][teacher.name], signals.require("features"))
             logits = linear(params["probes"][teacher.name], z)
             terms[teacher.name] = Term(self.cross_entropy(logits, labels), rows)
             metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
 
     def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the student's features, through adapters, are near the teachers'; nobody needs a label."""
+        """Objective: the student's features, through adapters, are close to the teachers'. It needs no labels."""
         view = self.draw_views(batch)
         labels, _ = targets(batch)
         z = [jax.lax.stop_gradient(self.standardized(t, params, stats, constants, batch, view)) for t in self.teachers]
@@ -251,44 +250,43 @@ class Smkd:
             maps = (linear(params["adapters"][t.name], student_features) for t in self.teachers)
             return jnp.stack([self.distance(a, z_k) for a, z_k in zip(maps, z, strict=True)], axis=1)
 
+        own = signals.require("features")
         evidence = {"teacher_logits": jnp.stack(logits, axis=1), "labels": labels}
         if weighting.needs_gradients(self.config.weighting):
-            evidence["gradients"] = teacher_gradients(imitation, signals.features, len(self.teachers))
-        return Outcome(
-            {}, {**stats, "student": moved}, imitation(signals.features), batch["mask"], jax.lax.stop_gradient(evidence)
-        )
+            evidence["gradients"] = teacher_gradients(imitation, own, len(self.teachers))
+        return Outcome({}, {**stats, "student": moved}, imitation(own), batch["mask"], jax.lax.stop_gradient(evidence))
 
     def classify(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the emotions; the backbone and its statistics rest."""
+        """Objective: the emotions; the backbone and its statistics are frozen."""
         return self._emotion(params, stats, batch, context.key, train=False)
 
     def finetune(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the emotions. A backbone that rests keeps its BatchNorm statistics."""
+        """Objective: the emotions. A frozen backbone keeps its BatchNorm statistics."""
         return self._emotion(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
 
     def _emotion(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
         signals, moved = self.student.signals(
             params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
         )
-        labels, rows = targets(batch)
-        loss = self.cross_entropy(signals.logits, labels)
-        metrics = {"accuracy": accuracy(signals.logits, labels, rows)}
+        logits, (labels, rows) = signals.require("logits"), targets(batch)
+        loss = self.cross_entropy(logits, labels)
+        metrics = {"accuracy": accuracy(logits, labels, rows)}
         return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
-        """The student's signals for the evaluation view, and z_k with h_k's answer of every teacher."""
+        """The student's signals for the evaluation view, and for every teacher z_k and the logits of h_k."""
         view = views.centre(batch)
         found = {"student": self.student.signals(params["student"], stats["student"], batch, view)[0]}
         for teacher in self.teachers:
             z = self.standardized(teacher, params, stats, constants, batch, view)
-            # Without the probe a teacher has no answer to emotions.
+            # Without the probe a teacher does not predict emotions.
             answers = {"expression": linear(params["probes"][teacher.name], z)} if self.probed else {}
             found[teacher.name] = attach_heads(Signals(features=z), answers)
         return found
 
 
 def _check_teachers_can_teach(config: ml_collections.ConfigDict, teachers: Sequence[Teacher]) -> None:
-    """Checks that the phases teach the teachers what later phases ask of them."""
+    """Checks that the phases train what later phases need of the teachers."""
     taught, probed, distilled = (takes_part(config.phases[name]) for name in ("teach", "probe", "distill"))
     if distilled and not probed and weighting.needs_logits(config.weighting):
         raise InputError(

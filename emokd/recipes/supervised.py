@@ -1,6 +1,6 @@
 """Supervised training of one network on labels: the baseline, and how teachers of our own are made.
 
-head       the new heads learn on the resting backbone    (for imported weights; off by default)
+head       the new heads learn on the frozen backbone     (for imported weights; off by default)
 train      the whole network learns
 """
 
@@ -59,12 +59,12 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Supervised:
-    """The method with all that a configuration decides.
+    """The method, with everything that the configuration decides.
 
     Attributes:
       config: the run's configuration.
       student: the network.
-      draw_views: a batch's augmented views.
+      draw_views: draws a batch's augmented views.
       cross_entropy: the loss of classes.
       affect_loss: the loss of valence and arousal.
     """
@@ -81,11 +81,11 @@ class Supervised:
         return {"student": params}, {"student": stats}
 
     def head(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the labels; the backbone and its statistics rest."""
+        """Objective: the labels; the backbone and its statistics are frozen."""
         return self._learn(params, stats, batch, context.key, train=False)
 
     def train(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the labels. A backbone that rests keeps its BatchNorm statistics."""
+        """Objective: the labels. A frozen backbone keeps its BatchNorm statistics."""
         return self._learn(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
 
     def _learn(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
@@ -97,9 +97,9 @@ class Supervised:
         for column in self.config.targets:
             labels, rows = targets(batch, column)
             if column == "valence_arousal":
-                terms[column] = Term(self.affect_loss(signals.valence_arousal, labels, mask=rows), rows)
+                terms[column] = Term(self.affect_loss(signals.require("valence_arousal"), labels, mask=rows), rows)
             else:
-                logits = signals.logits if column == "expression" else signals.intermediates[column]
+                logits = signals.require("logits") if column == "expression" else signals.intermediates[column]
                 terms[column] = Term(self.cross_entropy(logits, labels, column), rows)
                 metrics[f"accuracy/{column}"] = accuracy(logits, labels, rows)
         return Outcome(terms, {**stats, "student": moved}, metrics=metrics)

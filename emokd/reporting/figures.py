@@ -1,4 +1,4 @@
-"""Figures of a report. As SVG text: curves, a confusion matrix, teachers' weights. As PNG: many-pointed ones."""
+"""Draws a report's figures: curves, confusion matrix and teachers' weights as SVG, figures of many points as PNG."""
 
 import dataclasses
 import io
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-if TYPE_CHECKING:  # Only who draws waits a second for it.
+if TYPE_CHECKING:  # Imported when a figure is drawn, because importing matplotlib takes a second.
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # Only who draws waits a second for it.
 
 Curve = Sequence[tuple[int, float]]
 
-# Names come from users: "$" in them is no formula. Text becomes outlines, so that the file needs no font.
+# Names come from users: "$" in them does not begin a formula. Text is drawn as paths, so that the file needs no font.
 STYLE: dict[Any, Any] = {"text.parse_math": False, "svg.fonttype": "path", "font.size": 9, "svg.hashsalt": "emokd"}
 BACKGROUND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
 COLUMNS = 3
@@ -36,7 +36,7 @@ def curves(series: Mapping[str, Curve], phases: Sequence[tuple[str, int, int]]) 
         figure = _figure(figsize=(3.4 * min(len(series), COLUMNS), 2.3 * rows))
         for index, (name, points) in enumerate(series.items()):
             axes = figure.add_subplot(rows, min(len(series), COLUMNS), index + 1)
-            # The same name means another thing in another phase, so no line crosses a phase's border.
+            # A metric may mean something else in another phase, so no line connects two phases.
             for _, first, last in phases:
                 part = np.array([point for point in points if first < point[0] <= last], float).reshape(-1, 2)
                 axes.plot(*part.T, color="#1f5fa8", linewidth=1.2, marker="." if len(points) <= 60 else None)
@@ -60,7 +60,7 @@ def _figure(figsize: tuple[float, float]) -> "Figure":
 
 
 def shortened(name: str, limit: int = 24) -> str:
-    """A name that leaves room for the figure: its beginning and its end where it is long."""
+    """A name of at most `limit` characters: of a longer one its beginning and its end."""
     return name if len(name) <= limit else f"{name[: limit // 2]}...{name[-(limit // 2 - 3) :]}"
 
 
@@ -85,7 +85,7 @@ def _bands(axes: "Axes", phases: Sequence[tuple[str, int, int]], *, named: bool)
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> str:
-    """A heat map of the share of each true class that is taken for each class, with the counts written in.
+    """A heat map of the share of each true class that is predicted as each class, with the counts written in.
 
     Args:
       counts: [C, C], rows are true classes.
@@ -197,7 +197,7 @@ def representations(
 def label_colours(
     labels: Float[np.ndarray, " N"], classes: Sequence[str]
 ) -> tuple[Float[np.ndarray, "N 4"], "Colormap"]:
-    """RGBA of each label (a class id or, without classes, a value in [-1, 1]; grey for NaN), and whence they come."""
+    """RGBA of each label (a class id or, without classes, a value in [-1, 1]; grey for NaN), and the colour map."""
     import matplotlib
 
     colours = matplotlib.colormaps[("tab10" if len(classes) <= 10 else "tab20") if classes else "coolwarm"]

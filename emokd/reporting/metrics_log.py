@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard events: what was measured, step by step."""
+"""Writes and reads a run's metrics by step: metrics.jsonl, and TensorBoard events."""
 
 import contextlib
 import json
@@ -18,14 +18,15 @@ from emokd.files import write_whole
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
-    """Imports as if PyTorch were absent: tensorboardX imports all of it (seconds) where it is there, for tensors.
+    """Hides PyTorch from imports inside the block.
 
-    It does so while it is imported itself, and copes; nothing that is written here is a tensor.
+    tensorboardX imports PyTorch (seconds) where it is installed, in order to accept tensors, and works without it. No
+    tensors are written here.
     """
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None  # Python's own way to say that there is no such module
+    sys.modules["torch"] = None  # type: ignore[assignment]  # makes Python raise ModuleNotFoundError
     try:
         yield
     finally:

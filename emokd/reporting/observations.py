@@ -1,14 +1,14 @@
-"""What a run's networks made of a few fixed examples over training: kept as arrays, drawn as pictures.
+"""Stores the features that a run's networks compute for a few fixed examples during training, and draws them.
 
 An observation is `observations/PHASE-STEP.npz` in the run's folder. Its arrays have a row for each example:
 
     student         the student's features
-    teacher/NAME    a teacher's, as it teaches them; NaN where it cannot see the example
-    before/NAME     what its alignment makes them of, where there is one
-    error/NAME      how wrong it is about the example, if it is one of those that teach; NaN where that is unknown
+    teacher/NAME    a teacher's features, as the student learns them; NaN where the example lacks the teacher's modality
+    before/NAME     a teacher's features before alignment, if it is aligned
+    error/NAME      a teacher's error on the example, if the student may learn from it; NaN where it is unknown
 
 and the targets among TARGETS that the data has; `classes` names the expressions. The pictures are MT-PKDOT's figures
-4 and 5: who resembles whom in the eyes of teacher and student, and the teachers' features in two dimensions.
+4 and 5: similarities between examples for teacher and student, and the teachers' features in two dimensions.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from emokd.reporting import figures
 FOLDER = "observations"
 TARGETS = ("expression", "votes", "valence_arousal")
 EXAMPLES = 128
-"""Examples that are observed, at most."""
+"""The largest number of examples that are observed."""
 
 SIMILARITY = "similarity.png"
 REPRESENTATIONS = "representations.png"
@@ -40,7 +40,7 @@ _UNREADABLE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError),
     *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
-"""What reading a damaged archive of arrays raises."""
+"""Errors that reading a damaged archive of arrays may raise."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Observation:
     """One observation.
 
     Attributes:
-      phase: the phase it was made in.
+      phase: the name of the phase in which it was made.
       step: the global step.
-      arrays: as above, without `classes`.
+      arrays: the arrays that the module's docstring lists, without `classes`.
       classes: names of the expressions; empty where there are none.
     """
 
@@ -74,7 +74,7 @@ class Observation:
 
     @property
     def best_teacher(self) -> str | None:
-        """The teacher of least mean error among those that teach, or None."""
+        """The teacher of least mean error; None where no errors are known."""
         errors = {name: values[np.isfinite(values)] for name, values in self.named("error").items()}
         means = {name: values.mean() for name, values in errors.items() if len(values)}
         return min(means, key=lambda name: means[name]) if means else None
@@ -97,7 +97,7 @@ def read(workdir: pathlib.Path) -> list[Observation]:
     """The observations of a run in the order of their steps.
 
     Raises:
-      InputError: a file is none.
+      InputError: a file is no observation.
     """
     found = []
     for path in (workdir / FOLDER).glob("*.npz"):
@@ -126,9 +126,10 @@ def write_pictures(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def draw_similarity(observations: Sequence[Observation]) -> bytes:
-    """Similarity matrices of the best teacher and the student: first, middle and last in the last phase; empty if none.
+    """Similarity matrices of the best teacher and the student at the last phase's first, middle and last observation.
 
-    Examples are in the order of their labels; those that the teacher cannot see are left out.
+    Examples are in the order of their labels; examples that lack the teacher's modality are left out. Empty where there
+    is nothing to draw.
     """
     last = [o for o in observations if o.phase == observations[-1].phase]
     columns = []
@@ -136,12 +137,12 @@ def draw_similarity(observations: Sequence[Observation]) -> bytes:
         teacher = observation.best_teacher
         if teacher is None or "student" not in observation.arrays:
             continue
-        theirs, own = observation.arrays[f"teacher/{teacher}"], observation.arrays["student"]
-        seen = np.isfinite(theirs).all(1) & np.isfinite(own).all(1)
-        rows = [i for i in by_label(observation.labels) if seen[i]]
+        teacher_features, student_features = observation.arrays[f"teacher/{teacher}"], observation.arrays["student"]
+        complete = np.isfinite(teacher_features).all(1) & np.isfinite(student_features).all(1)
+        rows = [i for i in by_label(observation.labels) if complete[i]]
         if len(rows) > 1:
             titles = (f"step {observation.step}: teacher {teacher}", "student")
-            matrices = (similarities(theirs[rows]), similarities(own[rows]))
+            matrices = (similarities(teacher_features[rows]), similarities(student_features[rows]))
             columns.append(figures.SimilarityColumn(titles, matrices, observation.labels[rows]))
     return figures.similarity(columns, observations[-1].classes) if columns else b""
 
@@ -151,7 +152,7 @@ def draw_representations(observation: Observation) -> bytes:
     after, before = observation.named("teacher"), observation.named("before")
     panels = []
     if before:
-        # What is not aligned, the joint features that the others are brought near, is in both.
+        # Teachers without alignment, such as the joint features that the others are aligned to, are in both panels.
         panels += [("before alignment", part) for part in _by_width({**after, **before})]
     panels += [("after alignment" if before else "teachers", part) for part in _by_width(after)]
     projected = [(title, project(part)) for title, part in panels]
@@ -159,20 +160,21 @@ def draw_representations(observation: Observation) -> bytes:
 
 
 def by_label(labels: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """The order of examples by label, equal ones as they were, those without a label last."""
+    """Indices that sort examples by label, stably; examples without a label come last."""
     return np.argsort(labels, kind="stable")  # NumPy sorts NaN last
 
 
 def similarities(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N N"]:
-    """The cosine of each pair of rows; 0 with a row of zeros."""
+    """The cosine of each pair of rows; 0 where one is all zeros."""
     directions = _directions(features)
     return directions @ directions.T
 
 
 def project(sets: Mapping[str, Float[np.ndarray, "N D"]]) -> dict[str, Float[np.ndarray, "N 2"]]:
-    """The first two principal components of all sets' rows together, each row at length 1, since cosines align them.
+    """The first two principal components of all sets' rows together.
 
-    The sign of a component is such that its largest loading is positive. Rows that are not finite stay NaN.
+    Rows are scaled to length 1 first, because alignment is by cosines. The sign of a component is such that its largest
+    loading is positive. Rows that are not finite become NaN.
     """
     directions = {name: _directions(rows) for name, rows in sets.items()}
     rows = np.concatenate(list(directions.values()))
@@ -198,7 +200,7 @@ def _directions(features: np.ndarray) -> np.ndarray:
 
 
 def _by_width(sets: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Sets that share a space: those of the same number of columns."""
+    """Groups the sets that can be drawn in one space: those of the same number of columns."""
     found: dict[int, dict[str, np.ndarray]] = {}
     for name, rows in sets.items():
         found.setdefault(rows.shape[1], {})[name] = rows

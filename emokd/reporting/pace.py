@@ -1,4 +1,4 @@
-"""How fast a run is going: a chronometer that can be paused, and the rates that follow from it."""
+"""Measures how fast a run is: a chronometer that can be paused, and rates of steps."""
 
 import contextlib
 import time
@@ -8,7 +8,7 @@ Clock = Callable[[], float]
 
 
 class Chronometer:
-    """Seconds that count: those since `start`, without the pauses."""
+    """Measures the seconds since `start`, without pauses."""
 
     def __init__(self, clock: Clock = time.perf_counter):
         self._clock = clock
@@ -73,7 +73,7 @@ class Pace:
         """Counts a step.
 
         Args:
-          waited: seconds so far in which nothing ran for want of data, a total that only grows.
+          waited: total seconds so far in which devices were idle because the next batch was missing.
         """
         self._steps += 1
         if self._steps == 0:
@@ -86,9 +86,9 @@ class Pace:
         return self._chronometer.pause()
 
     def recent(self) -> tuple[float, float] | None:
-        """(examples per second and device, share of the time without a step for want of data) since the last call.
+        """(examples per second and device, share of the time that devices waited for data) since the last call.
 
-        None where no step after the warm-up fell in between.
+        None where no step after the warm-up was counted since then.
         """
         steps, seconds, waited = max(self._steps, 0), self._chronometer.seconds, self._waited
         past_steps, past_seconds, past_waited = self._mark
@@ -100,7 +100,10 @@ class Pace:
         return (steps - past_steps) * self._examples_per_step / elapsed, share
 
     def remaining(self, steps: int) -> float | None:
-        """Seconds that `steps` more steps will take at the pace so far, pauses such as evaluations included."""
+        """Seconds that `steps` more steps will take at the pace so far, including pauses such as evaluations.
+
+        None before the second step.
+        """
         if steps == 0:
             return 0.0
         return self._chronometer.wall / self._steps * steps if self._steps > 0 else None

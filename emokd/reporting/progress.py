@@ -1,4 +1,4 @@
-"""The progress of a run: one live line on a terminal, a sparse plain line elsewhere."""
+"""Shows the progress of a run: one live line on a terminal, occasional plain lines elsewhere."""
 
 import contextlib
 import math
@@ -38,8 +38,8 @@ class Progress:
     """Counts the steps of a run's phases and shows how it goes.
 
     A line has the phase, its steps, the losses, examples per second and device (without compilation, the
-    first step and pauses), the share of the time in which nothing ran for want of data, and an estimate of the
-    time left in the whole run, for which later phases are taken to go at the present pace.
+    first step and pauses), the share of the time in which devices waited for data, and an estimate of the
+    time left in the whole run, which assumes the present pace for later phases.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Progress:
         Args:
           phases: (name, steps) in order.
           batch_size: examples in a step, over all devices and processes.
-          devices: how many devices share it; None for all that JAX has.
+          devices: how many devices share a step; None for all that JAX has.
           clock: gives seconds.
           display: where lines go; None for the terminal where standard error is one, else the log.
         """
@@ -84,13 +84,13 @@ class Progress:
         self._recent, self._shown_first, self._metrics = None, False, {}
 
     def step(self, *, waited: float = 0.0) -> None:
-        """Counts a step; `waited` is the total of seconds in which nothing ran for want of data in this phase."""
+        """Counts a step; `waited` is the total of seconds in which devices waited for data in this phase."""
         self._step += 1
         self._pace.step(waited)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Time inside the block, such as an evaluation, counts in no rate."""
+        """Time inside the block, such as an evaluation, does not count in rates."""
         with self._pace.pause():
             yield
 

@@ -1,4 +1,4 @@
-"""Where a number comes from: command, commit, date, machine."""
+"""Records where a number comes from: command, commit, date, machine."""
 
 import datetime
 import functools
@@ -38,7 +38,7 @@ def commit() -> str:
     """The commit of the checkout that this package lies in, with "+ uncommitted changes" where there are any."""
     folder = pathlib.Path(__file__).parent
     try:
-        # An installed copy may lie inside the checkout of another project, whose commit says nothing.
+        # An installed copy may lie inside the checkout of another project, whose commit is not ours.
         _git(folder, "ls-files", "--error-unmatch", pathlib.Path(__file__).name)
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain", ":/")

@@ -1,4 +1,4 @@
-"""Classes that a network never answers, and networks that answer little else than one class. [ours]"""
+"""Finds classes that a network never predicts, and networks that predict little else than one class. [ours]"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from emokd.errors import excerpt
 
 COLLAPSED = 0.95
-"""A network that gives one class this share of its answers, where its share of the labels is clearly less, is named."""
+"""A network is reported that predicts one class for this share of the examples, far more than have it."""
 
 _CLEARLY = 0.05
 
@@ -15,10 +15,10 @@ Counts = Mapping[str, Mapping[str, float]]
 
 
 def imbalanced(scores: Mapping[str, Any]) -> bool:
-    """Whether the largest class of a target's scored examples has over twice its share, 2 / C; of two classes, 3/4.
+    """Whether the largest of C classes has more than 2 / C of a target's scored examples; of two classes, 3/4.
 
     Args:
-      scores: those of one network and one target, as `metrics.classification_scores` gives them.
+      scores: the scores of one network and one target, as `metrics.classification_scores` gives them.
     """
     found = scores.get("per_class")
     classes = found.values() if isinstance(found, Mapping) else ()
@@ -29,14 +29,14 @@ def imbalanced(scores: Mapping[str, Any]) -> bool:
 
 
 def never_predicted(scores: Mapping[str, Any]) -> dict[str, int]:
-    """The classes of one target that occur and have no prediction, with their numbers of examples."""
+    """The classes of one target that have examples but are never predicted, with their numbers of examples."""
     return {name: count for name, (count, predicted) in _tally(scores).items() if count and not predicted}
 
 
 def remarks(networks: Mapping[str, Mapping[str, Any]], split: str, training: Counts) -> list[str]:
-    """One sentence for each network and target of which some class that occurs in the split has no prediction.
+    """One sentence for each network and target with a class that occurs in the split and is never predicted.
 
-    Also one where nearly all answers are a single class, and one for the classes that the split has no example of.
+    Also one where nearly all predictions are a single class, and one for classes without examples in the split.
 
     Args:
       networks: scores by network ("student" and teachers) and target.
@@ -64,7 +64,7 @@ def remarks(networks: Mapping[str, Mapping[str, Any]], split: str, training: Cou
 
 
 def _of_network(target: str, scores: Mapping[str, Any], training: Mapping[str, float]) -> list[str]:
-    """What is to be said of one network, without its subject."""
+    """The remarks on one network, as sentences without their subject."""
     found, tally = [], _tally(scores)
     total = sum(count for count, _ in tally.values())
     if never := never_predicted(scores):

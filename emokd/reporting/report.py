@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a run, whatever of it there is so far."""
+"""Writes report.html: one self-contained page about a run, as far as it has come."""
 
 import base64
 import html
@@ -28,7 +28,7 @@ from emokd.reporting.table import Table, count_text
 COMPILED = ("compile_seconds", "flops_per_step", "device_bytes")
 MEASURED = ("examples_per_second_per_device", "data_wait_share", "host_peak_bytes")
 PANELS = 24
-"""Most panels in one figure of curves; the report names those it leaves out."""
+"""Most panels in one figure of curves; the report names the metrics that it leaves out."""
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 68rem; margin: 2rem auto;
@@ -48,12 +48,12 @@ th { background: #f3f3f3; } img { max-width: 100%; } .missing { color: #8a4b00; 
 def write_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> pathlib.Path:
     """Writes `report.html` into a run's folder, whole or not at all, and returns its path.
 
-    The pictures of the run's observations are written beside it, and are in it too. The run may be under way: two
-    reports, or a report and the run's end, do not meet in a temporary file.
+    The pictures of the run's observations are written beside it, and are in it too. The run may be under way: several
+    processes may write the report at the same time.
 
     Args:
       workdir: the run's folder.
-      remarks: sentences to stand above the scores, besides the changes of data that the scores themselves tell.
+      remarks: sentences to show above the scores, besides the changes of data that the scores themselves list.
 
     Raises:
       InputError: there is no such folder, nothing of a run is in it, or an observation cannot be read.
@@ -69,7 +69,7 @@ def write_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> pathlib.
 
 
 def render_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> str:
-    """The page's HTML. A missing or unreadable file is said so in its place."""
+    """The page's HTML. Where a file is missing or unreadable, the page says so in its place."""
     config, config_problem = _read(workdir / "config.json")
     scores, scores_problem = _read(workdir / "scores.json")
     records = read_metrics(workdir)
@@ -94,7 +94,7 @@ def render_report(workdir: pathlib.Path, remarks: Sequence[str] = ()) -> str:
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], str]:
-    """(content, what is wrong with it)."""
+    """Reads a JSON object: (content, problem); the problem is empty where there is none."""
     if not path.exists():
         return {}, f"There is no {path.name} yet."
     try:
@@ -126,7 +126,8 @@ def _image(picture: str | bytes, description: str) -> str:
 
 
 def _head(config: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
-    data = config.get("data") if isinstance(config.get("data"), Mapping) else {}
+    given = config.get("data")
+    data = given if isinstance(given, Mapping) else {}
     facts = [f"recipe {config['recipe']}"] if config.get("recipe") else []
     facts += [f"data {data['source']}"] if data.get("source") else []
     facts += [f"seed {config['seed']}"] if "seed" in config else []
@@ -141,14 +142,14 @@ def _head(config: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
 
 
 def _marks(scores: Mapping[str, Any], remarks: Sequence[str]) -> str:
-    """What is to be known before the scores are: which changes of the data have been accepted."""
+    """The remarks above the scores: which changes of the data have been accepted, and `remarks`."""
     changes = scores.get("accepted_changes")
     texts = [*(accepted_texts(changes) if isinstance(changes, list) else ()), *remarks]
     return "".join(_missing(text) for text in dict.fromkeys(texts))
 
 
 def _sources(data: Mapping[str, Any]) -> set[str]:
-    """The data set's name, and those of the sets that it is made of."""
+    """The names of the data set and of the sets that it combines."""
     options = data.get("options")
     parts = options.get("sources") if isinstance(options, Mapping) else None
     return {data.get("source", ""), *(part["source"] for part in parts or () if isinstance(part, Mapping))}

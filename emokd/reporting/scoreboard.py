@@ -1,4 +1,4 @@
-"""The scoreboard: the student beside its teachers and itself on labels alone, and how much each teacher counted."""
+"""The scoreboard: scores of the student, of its network on labels alone and of its teachers; the teachers' weights."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,15 +8,15 @@ from emokd.reporting import rare_classes
 from emokd.reporting.table import Table, count_text
 
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "ccc", "rmse")
-"""Scores worth a column, in this order; every other one is in scores.json and in the report.
+"""Scores with a column of their own, in this order; all others are in scores.json and in the report.
 
-Balanced accuracy has one where classes are unequal, see `rare_classes.imbalanced`.
+Balanced accuracy has a column where classes are imbalanced, see `rare_classes.imbalanced`.
 """
 
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "ece", "nll", "brier", "loss", "error", "kl"})
 
 MISSHAPEN = (TypeError, ValueError, AttributeError, LookupError, OverflowError, ZeroDivisionError)
-"""What drawing raises where scores.json holds something else than scores."""
+"""Errors that drawing raises where scores.json holds something else than scores."""
 
 COST = ("backbone", "parameters", "macs", "size")
 """What `emokd.models.cost.describe` adds to a network's scores."""
@@ -44,7 +44,7 @@ def headline_scores(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def headline(name: str) -> str:
-    """Which headline a dotted score name is, such as "ccc" for "valence_arousal.mean_ccc"; empty for none."""
+    """The headline that a dotted score name belongs to: "ccc" for "valence_arousal.mean_ccc"; empty for none."""
     last = name.split(".")[-1].removeprefix("mean_")
     return last if last in HEADLINES else ""
 
@@ -70,7 +70,7 @@ def scoreboard_tables(scores: Mapping[str, Any]) -> list[Table]:
 
 
 def score_table(scores: Mapping[str, Any]) -> Table:
-    """Student and teachers with their headline scores, parameters and MACs, and who is ahead."""
+    """Student and teachers with their headline scores, parameters and MACs; notes say who is ahead."""
     networks = named_networks(scores)
     found = {name: headline_scores(entry) for name, entry in networks.items()}
     columns = list(dict.fromkeys(column for values in found.values() for column in values))
@@ -109,7 +109,7 @@ def named_networks(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def accepted_texts(changes: Iterable[str]) -> list[str]:
-    """A sentence for each change of what a run began with that was accepted (`accepted_changes` of its scores)."""
+    """A sentence for each accepted change of what a run began with (`accepted_changes` of its scores)."""
     return [f"Accepted although the run began with something else: {change}." for change in changes]
 
 
@@ -118,7 +118,7 @@ def _imbalanced(scores: Any) -> bool:
 
 
 def variant_tables(scores: Mapping[str, Any]) -> list[Table]:
-    """The headline scores of networks that were given some of their modalities only; no table where there are none."""
+    """A table of headline scores of networks that got only some of their modalities; empty where there are none."""
     found = {name: headline_scores(entry) for name, entry in (scores.get("variants") or {}).items()}
     columns = list(dict.fromkeys(column for values in found.values() for column in values))
     if not columns:
@@ -130,7 +130,7 @@ def variant_tables(scores: Mapping[str, Any]) -> list[Table]:
 
 
 def comparisons(found: Mapping[str, Mapping[str, float]], with_target: bool) -> list[str]:
-    """One sentence per headline score that the student shares with a teacher: who is ahead, and by how much."""
+    """One sentence per headline score: whether the student beats the best teacher that has it, and by how much."""
     sentences = []
     for column, own in found["student"].items():
         rivals = {name: values[column] for name, values in found.items() if name != "student" and column in values}
@@ -168,7 +168,7 @@ def weight_tables(weights: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 def column_name(column: str, *, with_target: bool = True) -> str:
     """A dotted score name as a heading: "expression.macro_f1" as "macro F1", with its target where asked."""
     target, *rest = column.split(".")
-    # "valence CCC" needs no target's name before it.
+    # "valence CCC" is clear without the target's name before it.
     named = with_target and target != "valence_arousal"
     words = " ".join([target, *rest] if named or not rest else rest).replace("_", " ")
     return re.sub(r"\b(ccc|pcc|rmse|mae|sagr|f1)\b", lambda match: match.group().upper(), words)

@@ -12,8 +12,8 @@ class Table:
     Attributes:
       header: the columns' names.
       rows: as many cells each.
-      title: stands above, or empty.
-      notes: sentences below.
+      title: shown above the table; may be empty.
+      notes: sentences shown below it.
     """
 
     header: Sequence[str]

@@ -51,7 +51,7 @@ class Study:
       per_fold: the keys that a fold sets; none where the study has no folds.
       baselines: for each variant, those it is compared with.
       support: variants that others build on, which the table leaves out.
-      runs: all of them, seed by seed, so that an unfinished study has whole comparisons over all folds.
+      runs: all of them, seed by seed, so that an unfinished study has complete comparisons over all folds.
     """
 
     title: str
@@ -98,9 +98,9 @@ def define(
       per_seed: dotted keys set to the seed, such as "seed"; with "data.split.fold" among them each seed is a fold.
       folds: test folds; every variant has a run for each seed and each fold.
       per_fold: dotted keys set to the fold, such as "data.split.fold".
-      baseline: whom the variants are compared with, in pairs of the same seed: one or more variants for
-        all, or for each variant its own.
-      support: variants that are only there for others to build on, such as teachers; the table leaves them out.
+      baseline: the variants that others are compared with, in pairs of runs of the same seed and fold: one or more for
+        all variants, or for each variant its own.
+      support: variants that only serve others, such as teachers that these start from; the table leaves them out.
     """
     return ml_collections.ConfigDict(
         {
@@ -211,7 +211,7 @@ def create_study(config: ml_collections.ConfigDict, workdir: pathlib.Path = path
 
 
 def folder_of(workdir: pathlib.Path, variant: str, seed: int, fold: int | None) -> pathlib.Path:
-    """The folder of a run in a study's."""
+    """The folder of a run within the study's folder `workdir`."""
     folder = workdir / "runs" / variant / f"seed{seed}"
     return folder if fold is None else folder / f"fold{fold}"
 

@@ -39,7 +39,7 @@ def run_study(
     accept_changed_data: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> str:
-    """Runs what is not finished, and returns the table.
+    """Runs a study's unfinished runs, and returns its table as Markdown.
 
     Args:
       study: what to run.
@@ -95,10 +95,10 @@ def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[
         raise InputError(f"Variant {planned.variant}, {place_text(planned)}, in {folder}: {error}") from error
     seconds = clock() - began
     facts = provenance()
-    # The time of a run that was interrupted is not known: its first part was never written down.
+    # The time of a run that was interrupted is not known: the time of its first part was not stored.
     write_whole(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
     gc.collect()  # a finished run's parameters sit in reference cycles
-    gc.freeze()  # what is left, programs that others share, is large: it is looked at again when one is forgotten
+    gc.freeze()  # later collections skip the rest, mostly shared programs, until `programs.make_room` drops one
 
 
 def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:
@@ -130,12 +130,12 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
 
 
 def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, began.Record]], accept: bool) -> list[str]:
-    """What a finished run was asked to go on with, and how its data differ from those of earlier runs, in words.
+    """The differences accepted in a finished run, and those between its data and the data of earlier runs, in words.
 
     Args:
       folder: the run's.
-      known: the first run of each configuration of data, by name, and what it began with; a new one is added.
-      accept: say it, in place of refusing.
+      known: for each configuration of data, as JSON, the folder and the record of the first run with it; added to.
+      accept: return differences, in place of refusing.
 
     Raises:
       InputError: the data differ, which is not accepted.
@@ -161,7 +161,7 @@ def write_results(study: Study, workdir: pathlib.Path, results: Sequence[Result]
       study: the study.
       workdir: its folder.
       results: the finished runs.
-      changes: where the data of runs differ although that was accepted; they stand below the table.
+      changes: the accepted differences between runs' data, which are listed below the table.
 
     Raises:
       InputError: a finished run has no number of the study's metric; results.csv is written all the same.
@@ -194,7 +194,7 @@ def _source(config: ml_collections.ConfigDict) -> str:
 
 
 def estimate_seconds(done: Sequence[Result], waiting: Sequence[Run]) -> float | None:
-    """Seconds that the waiting runs will take: the mean of their variant, else of all; None where none is known."""
+    """Seconds that the waiting runs will take: each its variant's mean so far, else that of all; None without any."""
     known: dict[str, list[float]] = {}
     for result in done:
         if result.seconds is not None:

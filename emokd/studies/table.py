@@ -41,7 +41,7 @@ class Result:
 
     @property
     def unit(self) -> int:
-        """What intervals count as independent: the fold, whose test examples no other shares, else the seed."""
+        """The unit that intervals take as independent: the fold, whose test examples no other shares, else the seed."""
         return self.seed if self.fold is None else self.fold
 
     @property
@@ -102,9 +102,9 @@ def study_table(
       per_fold: what a fold sets; empty in a study without folds.
       baselines: for each variant, those it is compared with.
       planned: how many runs the study has.
-      synthetic: whether any of it was run on the face painter.
-      command: what was typed.
-      date: when.
+      synthetic: whether any run's data are the face painter's.
+      command: the command line.
+      date: of the table.
 
     Raises:
       InputError: a run's scores have no number of the metric's name; the nearest is named.
@@ -246,7 +246,7 @@ def _differences(results: Sequence[Result], metric: str, baselines: Mapping[str,
 def _pairs(
     results: Sequence[Result], metric: str, baselines: Mapping[str, Sequence[str]]
 ) -> dict[str, Interval | None]:
-    """The paired difference of each variant and each of its baselines; None where no run of both is there."""
+    """The paired difference of each variant and each of its baselines; None where no pair of runs is finished."""
     groups = _by_variant(results)
     pairs = {}
     for variant, others in baselines.items():
@@ -302,7 +302,7 @@ def _balanced_accuracies(results: Sequence[Result]) -> list[str]:
 
 
 def _never_predicted(results: Sequence[Result]) -> str:
-    """Of each variant the classes of the scored split that its students never answer, and in how many runs."""
+    """For each variant the classes of the scored split that its students never predict, and in how many runs."""
     texts = []
     for variant, group in _by_variant(results).items():
         counts = collections.Counter(

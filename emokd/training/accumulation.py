@@ -1,13 +1,13 @@
-"""Gradient accumulation: one step's batch, taken in microbatches one after the other.
+"""Gradient accumulation: one optimiser step whose batch is computed in microbatches, one after the other.
 
-The step stays the batch's. What counts (labels, masks) and what the weighting looks at are gathered over all
-microbatches first, so every loss is divided by the rows of the whole batch, and the weighting is asked once. Only what
-compares examples cannot be had this way: such a phase is refused (`Phase.relational`), and BatchNorm normalises with
-each microbatch's own statistics.
+The gradient is the whole batch's. A first pass over all microbatches collects the rows that count (labels, masks) and
+the weighting's evidence, so every loss is divided by the rows of the whole batch, and the weighting runs once. The
+exception is whatever compares the examples of a batch: a phase with such a loss is refused (`Phase.relational`), and
+BatchNorm normalises with each microbatch's own statistics.
 
-Microbatches are unrolled. In `lax.scan` XLA's CPU backend runs the gradients of convolutions many times slower, and a
-frozen teacher would run twice on all backends, once for its evidence and once for its losses; unrolled, the compiler
-finds it again. The price is compilation, which grows with the number of microbatches.
+The microbatches are unrolled. In `lax.scan` XLA's CPU backend runs the gradients of convolutions many times slower, and
+on every backend a frozen teacher would run twice, once for its evidence and once for its losses; unrolled, the compiler
+merges the two. The price is compilation time, which grows with the number of microbatches.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from emokd.errors import InputError
 from emokd.phase import Batch, Outcome, Recipe, Tree
 
 RowLosses = tuple[dict[str, Array], Array | None, dict[str, Array]]
-"""Of the terms, of the teachers and of the teacher terms, row by row; their cotangents have the same tree."""
+"""Losses of each row: of the terms, of the teachers and of the teacher terms; their cotangents have the same tree."""
 Losses = Callable[[list[Array], Batch, Array], tuple[RowLosses, Outcome]]
 """(parameters that learn, batch, key) -> (losses, outcome)."""
 Judged = tuple[RowLosses, Array | None, Tree]
@@ -31,7 +31,7 @@ Judged = tuple[RowLosses, Array | None, Tree]
 
 
 def check_accumulation(recipe: Recipe, config: ml_collections.ConfigDict) -> None:
-    """Raises InputError where `config.accumulate` is no divisor of the batch, or would change what a phase computes."""
+    """Raises InputError where `config.accumulate` does not divide the batch, or would change what a phase computes."""
     count, size = config.accumulate, config.batch_size
     if count < 1 or size % count:
         divisors = [n for n in range(1, size + 1) if size % n == 0]
@@ -48,19 +48,19 @@ def check_accumulation(recipe: Recipe, config: ml_collections.ConfigDict) -> Non
 
 
 def split(tree: Any, count: int) -> list[Any]:
-    """Every count-th row from the first on, from the second on, and so on.
+    """Splits every array's rows into microbatches: microbatch i has the rows i, i + count, i + 2 count, ...
 
-    So each device's share of a batch that is split over devices in blocks gives to every microbatch alike.
+    A batch is sharded in blocks of rows, so every device has equally many rows of every microbatch.
     """
     apart = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]), tree)
     return [jax.tree.map(lambda x: x[:, i], apart) for i in range(count)]  # noqa: B023
 
 
 def join(outcomes: Sequence[Outcome], stats: Tree) -> Outcome:
-    """The batch's outcome: rows where they were before `split`; statistics moved from `stats` by the mean move."""
+    """Undoes `split` for outcomes. New statistics = `stats` + mean over microbatches of (its statistics - `stats`)."""
     rows = [dataclasses.replace(outcome, stats={}) for outcome in outcomes]
     joined = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *rows)
-    # As a move, so that statistics that rest stay bit for bit.
+    # Written as a difference, so that frozen statistics stay the same bit for bit.
     moved = jax.tree.map(
         lambda old, *new: old + sum(x - old for x in new) / len(new), stats, *[outcome.stats for outcome in outcomes]
     )
@@ -92,13 +92,13 @@ def accumulate(
     """
     parts = split(batch, count)
     keys = [jax.random.fold_in(key, i) for i in range(count)]
-    # Of this pass the compiler keeps what decides the cotangents: rows that count, and evidence.
+    # The compiler keeps only the part of this pass that decides the cotangents: the rows that count, and the evidence.
     whole = join([losses(learning, part, k)[1] for part, k in zip(parts, keys, strict=True)], stats)
     cotangents, weights, weighting = judge(jax.lax.stop_gradient(whole))
     total: list[Array] = []
     outcomes = []
     for part, k, cotangent in zip(parts, keys, split(cotangents, count), strict=True):
-        # One after the other, or the activations of several would be kept at a time.
+        # The barrier runs microbatches one after the other; else the activations of several are in memory at once.
         learning, total = jax.lax.optimization_barrier((learning, total))
         _, backward, outcome = jax.vjp(lambda values: losses(values, part, k), learning, has_aux=True)  # noqa: B023
         (found,) = backward(cotangent)

@@ -1,8 +1,8 @@
-"""The student's average over the steps of a phase: what is scored and kept where `config.ema.decay` asks for one.
+"""The student's exponential moving average: scored and stored in its place where `config.ema.decay` is above 0.
 
-An exponential moving average of parameters and statistics, such as BatchNorm's, as in Mean Teacher (Tarvainen and
-Valpola, NeurIPS 2017). It follows training and changes nothing of it: steps, and the phases after, go on from the
-parameters themselves. It begins anew with each phase, because a phase may set the student to something else.
+It averages parameters and statistics, such as BatchNorm's, as Mean Teacher does (Tarvainen and Valpola, NeurIPS 2017).
+Training does not read it: later steps and phases go on from the parameters themselves. It restarts with each phase,
+because a phase may begin by replacing the student's parameters.
 
 With decay d the average after n steps is sum_i d^(n-i) x_i / sum_i d^(n-i): Adam's correction of the bias (Kingma and
 Ba, ICLR 2015), so that a short phase has the plain mean of its steps rather than mostly its beginning. [ours]
@@ -19,7 +19,7 @@ from emokd.phase import Recipe, Tree
 
 
 def student_entries(recipe: Recipe, params: Tree, stats: Tree) -> tuple[Collection[str], Collection[str]]:
-    """The top-level names of parameters and of statistics under which `recipe.extract` finds the student."""
+    """The top-level keys of parameters and of statistics that hold what `recipe.extract` takes for the student."""
 
     def names(tree: Tree) -> Tree:
         return {name: jax.tree.map(lambda _, name=name: name, entry) for name, entry in tree.items()}
@@ -40,7 +40,7 @@ def create(recipe: Recipe, decay: float, params: Tree, stats: Tree) -> Tree:
 
 
 def restart(average: Tree, params: Tree, stats: Tree) -> Tree:
-    """The same entries of these parameters and statistics; nothing where nothing is averaged."""
+    """A tree like `average` with the values of `params` and `stats`; empty where nothing is averaged."""
     trees = {"params": params, "stats": stats}
     return {kind: {name: trees[kind][name] for name in entries} for kind, entries in average.items()}
 
@@ -57,11 +57,11 @@ def update(average: Tree, params: Tree, stats: Tree, steps: Int[Array, ""], deca
     """
     if not average:
         return average
-    # 1 - d^n loses its digits where d is near 1; the first step must not overshoot.
+    # expm1, because 1 - d^n loses digits where d is near 1; the minimum, because the first step must not overshoot.
     share = jnp.minimum((1 - decay) / -jnp.expm1(steps.astype(jnp.float32) * math.log(decay)), 1.0)
 
     def move(old: Array, new: Array) -> Array:
-        # As a move, so that what rests stays bit for bit. Counts are not averaged.
+        # Written as a difference, so that frozen values stay the same bit for bit. Counts are not averaged.
         return old + share.astype(old.dtype) * (new - old) if jnp.issubdtype(old.dtype, jnp.floating) else new
 
     return jax.tree.map(move, average, restart(average, params, stats))

@@ -24,7 +24,7 @@ from emokd.training.state import State
 
 
 class _OneStep(PreservationPolicy):
-    """Keeps the checkpoint of one step. Orbax's BestN would know the scores of this process's checkpoints alone."""
+    """Keeps the checkpoint of one step. Orbax's BestN would know only scores of checkpoints that this process saved."""
 
     def __init__(self) -> None:
         self.step = -1
@@ -37,7 +37,7 @@ class Checkpoints:
     """The checkpoints under `workdir/checkpoints`: the best one and the last few.
 
     Saving is asynchronous and atomic: a run killed while saving resumes from the step before. Each checkpoint holds
-    the checksums of its files; damaged ones are set aside, and the run goes on from the newest that is whole.
+    the checksums of its files; damaged checkpoints are renamed, and the run goes on from the newest undamaged one.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int):
@@ -74,7 +74,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self.wait()  # the callback that writes checksums asks for the step that is being saved
+        self.wait()  # the callback that writes checksums reads `_saving`, so only one save may be under way
         self._best.step, self._saving = best.step, step
         self._manager.save(
             step,
@@ -109,7 +109,9 @@ class Checkpoints:
             ) from error
 
     def restore_weights(self, step: int, state: State) -> State:
-        """`state` with a step's number, parameters, statistics and average, on its own shardings; no more is read.
+        """Replaces step, parameters, statistics and average of `state` by a checkpoint's, and reads nothing else.
+
+        The shardings stay those of `state`.
 
         Raises:
           InputError: the checkpoint is damaged.
@@ -122,10 +124,10 @@ class Checkpoints:
         return dataclasses.replace(state, **read_weights(self._folder, step, abstract))
 
     def restore_iterator(self, step: int, iterator: DeviceIterator) -> None:
-        """Puts a fresh data iterator where it was at `step`, however many processes there were.
+        """Sets a new data iterator to its position at `step`; the number of processes may have changed since.
 
-        An iterator counts the batches of all processes, so that each of them stored the same; grain's own handler
-        would ask for a file of this process among as many.
+        An iterator counts the batches of all processes, so every process stored the same position. Grain's own handler
+        would look for a file named by this process's index and today's number of processes.
         """
         [stored] = (self._folder / str(step) / "data").glob("process_0-of-*.json")
         iterator.set_state(json.loads(stored.read_text()))
@@ -145,7 +147,7 @@ class Checkpoints:
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
-    """The steps of which `folder` holds a checkpoint, ascending; an empty folder, as of a copy cut short, is none."""
+    """The steps with a checkpoint in `folder`, ascending; logs and skips empty folders, left by an interrupted copy."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
@@ -156,7 +158,7 @@ def steps_in(folder: pathlib.Path) -> list[int]:
 
 
 def damage(folder: pathlib.Path) -> str:
-    """What is wrong with a checkpoint or with the best one at its time, in words; empty where both are whole."""
+    """Describes what is damaged in a checkpoint, or in the best one that it names; empty where both are undamaged."""
     if found := checksums.damage(folder):
         return found
     try:
@@ -170,7 +172,7 @@ def damage(folder: pathlib.Path) -> str:
 
 
 def set_aside_damaged(folder: pathlib.Path) -> None:
-    """Renames what is newer than the newest whole checkpoint, so that the run goes on from there; logs what and why.
+    """Renames checkpoints newer than the newest undamaged one, so that the run goes on from there; logs the damage.
 
     Nothing is deleted: `25` becomes `25.set_aside`.
 
@@ -178,7 +180,7 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
       folder: the run's `checkpoints`, which need not exist.
 
     Raises:
-      InputError: there are checkpoints, but no whole one; none is renamed then.
+      InputError: every checkpoint is damaged; none is renamed then.
     """
     wrong: dict[int, str] = {}
     steps = steps_in(folder)
@@ -218,7 +220,7 @@ def _require_whole(folder: pathlib.Path) -> None:
 
 
 def read_weights(folder: epath.PathLike, step: int, abstract: Tree) -> Tree:
-    """Some of a checkpoint's state.
+    """Reads a part of a checkpoint's state.
 
     Args:
       folder: the run's `checkpoints`.
@@ -226,7 +228,7 @@ def read_weights(folder: epath.PathLike, step: int, abstract: Tree) -> Tree:
       abstract: shapes of what is wanted, with shardings, such as {"params": ..., "stats": ...}.
 
     Raises:
-      ValueError: it is not there in these shapes.
+      ValueError: the checkpoint does not hold it in these shapes.
     """
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)

@@ -1,8 +1,8 @@
 """Checksums of a checkpoint's files, stored with it, so that a changed bit is noticed before anything is read.
 
-orbax checks its own indices, not the numbers: a flipped bit in an array gives another network, in silence. [ours]
+Orbax checks its own indices, not the arrays: a flipped bit gives another network, in silence. [ours]
 Cost: a checkpoint is read once more when it is saved (in the background) and once when a run begins with it, at the
-speed of CRC-32: about a second per GB. It is for damage, not against intent.
+speed of CRC-32: about a second per GB. Checksums show damage; they do not protect against intent.
 """
 
 import json
@@ -12,7 +12,7 @@ import zlib
 from emokd.files import write_whole
 
 CHECKSUMS = "checksums.json"
-"""File of a checkpoint: the CRC-32 of each other file in its folders, by path."""
+"""A file in each checkpoint: the CRC-32 of every other file in its subfolders, by path."""
 
 _NEEDED = ("state/_METADATA", "state/manifest.ocdbt", "best/metadata")
 _BLOCK = 1 << 20
@@ -20,7 +20,7 @@ _MARKS = "commit_success.txt"  # orbax writes these marks at different moments o
 
 
 def write(folder: pathlib.Path) -> None:
-    """Stores the checksums of a checkpoint that is written but for its last renaming."""
+    """Stores the checksums of a checkpoint that is complete but for its final renaming."""
     write_whole(folder / CHECKSUMS, json.dumps({name: _checksum(folder / name) for name in _files(folder)}, indent=1))
 
 
@@ -30,9 +30,9 @@ def are_known(folder: pathlib.Path) -> bool:
 
 
 def damage(folder: pathlib.Path) -> str:
-    """What is wrong with a checkpoint, in words; empty where it is whole.
+    """Describes the first damage in a checkpoint; empty where there is none.
 
-    Without checksums only missing files are noticed.
+    Without checksums it notices only missing files.
     """
     try:
         if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
@@ -52,7 +52,7 @@ def damage(folder: pathlib.Path) -> str:
 
 
 def _files(folder: pathlib.Path) -> list[str]:
-    """The files in the checkpoint's folders; what lies beside these is orbax's own and holds nothing of the run."""
+    """The files in the checkpoint's subfolders; those at its top are orbax's own and hold nothing of the run."""
     inside = (path for path in folder.glob("*/**/*") if path.is_file() and path.name != _MARKS)
     return sorted(path.relative_to(folder).as_posix() for path in inside)
 

@@ -1,15 +1,15 @@
 """Several processes as one run: they find each other by environment variables and join through `jax.distributed`.
 
-EMOKD_COORDINATOR=HOST:PORT, EMOKD_PROCESSES=N and EMOKD_PROCESS=I say it outright: process 0 listens at the address,
-the others call there. EMOKD_DISTRIBUTED=auto asks JAX, which knows Slurm, Open MPI and TPU pods. Without any of them a
-process runs alone.
+EMOKD_COORDINATOR=HOST:PORT, EMOKD_PROCESSES=N and EMOKD_PROCESS=I name the processes explicitly: process 0 listens at
+the address, and the others connect to it. EMOKD_DISTRIBUTED=auto lets JAX detect them, under Slurm, Open MPI or on TPU
+pods. Without any of these variables a process runs alone.
 """
 
 import dataclasses
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -21,29 +21,32 @@ MODE = "EMOKD_DISTRIBUTED"
 JOIN_SECONDS = 300
 """How long a process waits for the others when it starts."""
 LEAVE_SECONDS = 60
-"""How long a process that ends waits for the others; after an error of its own they may never come."""
+"""How long a process waits for the others when it ends; if it ends by an error, they may never come."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """Which processes are to be one run.
+    """The processes that make up a run.
 
     Attributes:
-      coordinator: "host:port" of process 0; None to let JAX find out all three.
+      coordinator: "host:port" of process 0.
       count: how many processes.
       index: which of them this is, from 0.
     """
 
-    coordinator: str | None = None
-    count: int | None = None
-    index: int | None = None
+    coordinator: str
+    count: int
+    index: int
 
 
-def requested(environment: Mapping[str, str]) -> Processes | None:
-    """What the environment asks for; None for one process alone. A variable that is empty counts as unset.
+def requested(environment: Mapping[str, str]) -> Processes | Literal["auto"] | None:
+    """Reads the environment variables; None means one process alone. A variable that is empty counts as unset.
+
+    Returns:
+      The processes; "auto" to let JAX find them; or None.
 
     Raises:
-      InputError: a variable is missing, is no number or out of range, or two ways are asked for at once.
+      InputError: a variable is missing, no number or out of range, or both the explicit variables and auto are set.
     """
     given = {name: environment[name] for name in EXPLICIT if environment.get(name)}
     mode = environment.get(MODE, "")
@@ -52,7 +55,7 @@ def requested(environment: Mapping[str, str]) -> Processes | None:
     if mode and given:
         raise InputError(f"{MODE}=auto and {', '.join(given)} are both set; unset the one or the others.")
     if mode:
-        return Processes()
+        return "auto"
     if not given:
         return None
     missing = [name for name in EXPLICIT if name not in given]
@@ -70,7 +73,7 @@ def requested(environment: Mapping[str, str]) -> Processes | None:
     return Processes(given["EMOKD_COORDINATOR"], count, index)
 
 
-def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
+def initialize(processes: Processes | Literal["auto"], join_seconds: int = JOIN_SECONDS) -> int:
     """Joins the processes. Must come before anything that starts JAX's backend.
 
     JAX's preemption service is off: it would swallow the first SIGTERM, so that a run could not be stopped. A run that
@@ -82,12 +85,12 @@ def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
     Raises:
       InputError: JAX finds no cluster; process 0 cannot listen, or does not within `join_seconds`.
     """
-    if processes.coordinator is not None:
+    if isinstance(processes, Processes):
         _check_address(processes, join_seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
     seconds: dict[str, Any] = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
-    if processes.coordinator is None:
+    if not isinstance(processes, Processes):
         try:
             jax.distributed.initialize(**seconds)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -99,7 +102,7 @@ def initialize(processes: Processes, join_seconds: int = JOIN_SECONDS) -> int:
     jax.distributed.initialize(
         processes.coordinator, processes.count, processes.index, cluster_detection_method="deactivate", **seconds
     )
-    return int(processes.index)
+    return processes.index
 
 
 def _check_address(processes: Processes, join_seconds: int) -> None:
@@ -130,10 +133,10 @@ def _first_line(error: Exception) -> str:
 
 
 def together(name: str) -> None:
-    """Returns when every process has come here; at once where there is one.
+    """A barrier: returns when every process has reached it; at once where there is one process.
 
     Args:
-      name: of the place, the same in every process.
+      name: of the barrier, the same in every process.
     """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
@@ -142,7 +145,7 @@ def together(name: str) -> None:
 
 
 def agreed(decision: bool) -> bool:
-    """What process 0 decided, in every process."""
+    """Process 0's decision, in every process."""
     if jax.process_count() == 1:
         return decision
     from jax.experimental import multihost_utils
@@ -152,10 +155,10 @@ def agreed(decision: bool) -> bool:
 
 
 def in_first_process(action: Callable[[], None]) -> None:
-    """Does something in process 0 alone; where it is refused there, it is refused in all.
+    """Runs `action` in process 0 alone; an InputError there stops every process.
 
     Raises:
-      InputError: as `action`, in process 0; elsewhere it says to look there.
+      InputError: in process 0 that of `action`; elsewhere one that refers to it.
     """
     refused = None
     if jax.process_index() == 0:

@@ -1,6 +1,7 @@
-"""Whether what is learnt is finite, looked at inside every step: a finite loss proves nothing.
+"""Detects divergence: every step checks that loss, parameters, gradients and statistics are finite.
 
-A compiled network of NaN can give finite answers: XLA's maximum on the CPU drops NaN, so a ReLU turns it into zeros.
+A finite loss alone proves nothing. A compiled network of NaN can give finite outputs: XLA's maximum on the CPU drops
+NaN, so a ReLU turns it into zeros.
 """
 
 import pathlib
@@ -19,17 +20,17 @@ LOSS = "the loss"
 
 
 def watched(groups: Mapping[str, str], stats: Tree) -> list[str]:
-    """What is watched, in the order of `State.failed`: the loss, the parameters of each group, the statistics."""
+    """Names of what is checked, in the order of `State.failed`: the loss, each group's parameters, the statistics."""
     return [LOSS, *(f"parameters {group}" for group in groups), *_statistics(stats)]
 
 
 def _statistics(stats: Tree) -> dict[str, Tree]:
-    """The parts of the statistics that have names: a network's, or, where several lie together, each one's."""
+    """The statistics by a name for messages: an entry's parts each by themselves, an entry without parts whole."""
     parts: dict[str, Tree] = {}
     for name, entry in stats.items():
         inside = {f"{name}/{part}": values for part, values in entry.items()} if isinstance(entry, Mapping) else {}
         parts |= {f"statistics {part}": values for part, values in (inside or {name: entry}).items()}
-    return dict(sorted(parts.items()))  # objectives build their statistics in orders of their own
+    return dict(sorted(parts.items()))  # sorted, because objectives build their statistics in various orders
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
@@ -46,15 +47,15 @@ def first_failures(
     stats: Tree,
     names: Sequence[str],
 ) -> Int[Array, " P"]:
-    """`State.failed` after a step: what is not finite and was so far is noted with the step.
+    """`State.failed` after a step: records the step's number for whatever is not finite for the first time.
 
     Args:
       failed: before the step.
       step: the step's number, from 1.
       loss: the total loss.
-      learning: of each group that learns its parameters after the step, and the squared norm of its gradients.
+      learning: for each group that learns, its parameters after the step and the squared norm of its gradients.
       stats: after the step.
-      names: what is watched, in order.
+      names: what is checked, from `watched`.
     """
     fine = {LOSS: jnp.isfinite(loss)}
     fine |= {f"parameters {group}": all_finite(values) for group, values in learning.items()}
@@ -72,11 +73,11 @@ def check(
     workdir: pathlib.Path,
     saved: int | None,
 ) -> None:
-    """Stops a run that has diverged; to be called before anything of it is scored, logged or saved.
+    """Stops a run that has diverged; to be called before a step is scored, logged or saved.
 
     Args:
       failed: `State.failed`, on the host.
-      names: what is watched, in its order.
+      names: what is checked, from `watched`.
       metrics: of the present step.
       phase: the present phase.
       step: the steps of the run so far.
@@ -84,7 +85,7 @@ def check(
       saved: the step of its last checkpoint, if there is one.
 
     Raises:
-      InputError: something is not finite, or was not in a step before; it says what, since when, and what to do.
+      InputError: something is not finite in this step or an earlier one; it says what, since when, and what to do.
     """
     bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
     if not failed.any() and not bad:

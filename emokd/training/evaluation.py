@@ -1,4 +1,4 @@
-"""Scores over a whole split: exact on odd sizes, the same on any number of devices."""
+"""Scores over a whole split: exact where the last batch is not full, the same on any number of devices."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from emokd.training.sharding import replicated
 
 Predictions = dict[str, dict[str, np.ndarray]]
 Predictor = Callable[[Tree, Tree, Tree, Batch], dict[str, dict[str, jax.Array]]]
-"""(params, stats, constants, batch) -> answers by network and target."""
+"""(params, stats, constants, batch) -> outputs by network and target."""
 
 
 def create_predict(predict: Predict, heads: Sequence[str], mesh: Mesh) -> Predictor:
@@ -24,7 +24,7 @@ def create_predict(predict: Predict, heads: Sequence[str], mesh: Mesh) -> Predic
       predict: (params, stats, constants, batch) -> Signals of each network by name.
       heads: the student's heads. Teachers are scored on expression, valence and arousal alone: a teacher's own
         task may not be one of this data set.
-      mesh: where the answers are wanted, whole on every device.
+      mesh: the devices; each of them gets all outputs.
     """
     own = [head for head in heads if head not in ("expression", "valence_arousal")]
 
@@ -47,12 +47,16 @@ def collect(
     constants: Tree,
     batches: Iterable[Mapping[str, jax.Array]],
 ) -> tuple[Predictions, dict[str, np.ndarray]]:
-    """Runs over a split; returns predictions by network and target, and the columns to score them by, no padding."""
+    """Predicts a whole split.
+
+    Returns:
+      (predictions by network and target, target columns by name), as arrays of all rows but the masked ones
+    """
     found: list[Any] = []
     columns: list[dict[str, np.ndarray]] = []
     for batch in batches:
         outputs = predict(params, stats, constants, batch)
-        # No more: a batch also holds pictures, tables and cached features of teachers.
+        # Only these go to the host: a batch also holds pictures, tables and cached teacher features.
         wanted = {"mask", "votes", *(target for answers in outputs.values() for target in answers)}
         found.append(jax.device_get(outputs))
         columns.append({name: fetch(batch[name]) for name in sorted(wanted) if name in batch})
@@ -62,7 +66,7 @@ def collect(
 
 
 def fetch(values: jax.Array) -> np.ndarray:
-    """A global array on this host, whichever processes hold it."""
+    """Copies a global array to this host, whichever processes hold its parts."""
     if values.is_fully_addressable:
         return np.asarray(jax.device_get(values))
     from jax.experimental import multihost_utils
@@ -78,7 +82,7 @@ def score(predictions: Predictions, columns: Mapping[str, np.ndarray], classes: 
         for target, values in outputs.items():
             if target == "valence_arousal":
                 if target in columns:
-                    # Networks answer unbounded; what is reported is on the scale.
+                    # Networks predict unbounded values; scores are of values clipped to the scale.
                     scores[name][target] = metrics.affect_scores(np.clip(values, -1, 1), columns[target])
                 continue
             labels = columns.get("votes") if target == "expression" and "votes" in columns else columns.get(target)

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from emokd.configuration.config import duration
+from emokd.configuration.durations import duration
 from emokd.data.examples import Examples
 from emokd.data.prefetch import DeviceIterator
 from emokd.phase import Phase, Recipe, Tree
@@ -45,23 +45,23 @@ class Job:
 
     Attributes:
       config: the resolved configuration.
-      recipe: what to do.
+      recipe: phases, networks and what they learn.
       splits: "train", "validation" and "test" examples, and `UNLABELLED` ones that phases with data="all" read as well,
         where labels are limited.
       extra: unlabelled examples of another set that these phases read as well, or None.
+      programs: what the recipe compiles to; runs of one process may share it.
       attach: adds cached teacher features to a host batch; the identity where nothing is cached.
       begin: parameters and statistics of another run to begin with, or None for fresh ones.
-      programs: what the recipe compiles to, where another run of this process has it already.
-      baseline: the same student's training on labels alone, where it is asked for; `train` leaves it alone.
+      baseline: the same student's training on labels alone, or None; `train` does not look at it.
     """
 
     config: ml_collections.ConfigDict
     recipe: Recipe
     splits: Mapping[str, Examples]
     extra: Examples | None
+    programs: Programs
     attach: Attach = dict
     begin: tuple[Tree, Tree] | None = None
-    programs: Programs | None = None
     baseline: "Job | None" = None
 
     def without_labels(self, phase: Phase) -> list[Examples]:
@@ -77,7 +77,7 @@ def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
       (the state to keep: the best or the last one, scores of student and teachers with their weights)
 
     Raises:
-      InputError: the batch does not fit the data or the devices, or a loss is no longer finite.
+      InputError: the batch does not fit the data or the devices, or the run has diverged.
       Stopped: SIGTERM or Ctrl-C came; the last step is saved.
     """
     run = _Run(job, workdir)
@@ -88,12 +88,12 @@ def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
 
 
 class _Run:
-    """The moving parts of one training run."""
+    """One training run: its state, its streams, and what writes its folder."""
 
     def __init__(self, job: Job, workdir: pathlib.Path):
         config = job.config
         expressions = job.splits["train"].classes.get("expression", ())
-        self.programs = job.programs or Programs(job.recipe, config, len(expressions))
+        self.programs = job.programs
         recipe, self.mesh, self.placement = self.programs.recipe, self.programs.mesh, self.programs.placement
         self.job, self.config, self.recipe, self.workdir = job, config, recipe, workdir
         check_batch_size(config.batch_size, self.mesh, config.accumulate)
@@ -119,7 +119,7 @@ class _Run:
         self.progress.close()
 
     def initial_state(self) -> State:
-        """The last checkpoint's state, or a fresh one; born on its sharding either way."""
+        """The last checkpoint's state, or a fresh one; created on its shardings either way."""
         latest = self.checkpoints.latest()
         if latest is None:
             state = self.programs.create(jax.random.key(self.config.seed))
@@ -144,7 +144,7 @@ class _Run:
         return self.state, self.scorer.final("test", self.state, self.best, self.weights.phases)
 
     def one_phase(self, phase: Phase, index: int) -> None:
-        """Runs a phase from wherever the state stands in it to its end."""
+        """Runs a phase to its end, from the step of it that the state has reached."""
         step, taken = int(self.state.step), int(self.state.phase_step)
         extra = self.job.without_labels(phase)
         stream = self.streams.training(self.job.splits["train"], extra, index)
@@ -180,8 +180,9 @@ class _Run:
                     with self.progress.pause():
                         over = self.evaluate_and_save(phase, index, stream, over)
                 if stop.signal is not None:
-                    # After an evaluation the state may be the next phase's already.
-                    self.state = self.state if due else take.unflatten(leaves)
+                    if not due:  # after an evaluation the state is looked at, and may be the next phase's already
+                        self.finite(phase, step, *jax.device_get((metrics, take.failed(leaves))))
+                        self.state = take.unflatten(leaves)
                     self.checkpoints.save(self.state, stream, self.best)
                     raise Stopped(stop.signal, step)
                 if not over:
@@ -189,7 +190,7 @@ class _Run:
         self.progress.end()
 
     def begin(self, phase: Phase, index: int) -> None:
-        """Statistics over the training set; tally, average and early stopping begin anew."""
+        """Enters a phase: runs its `prepare` on the training set, and resets tally, average and early stopping."""
         self.best = self.best.begun()
         state = enter(self.state, index)
         if phase.prepare is not None:
@@ -199,7 +200,7 @@ class _Run:
             state = dataclasses.replace(state, params=params, stats=stats)
         tally = jax.tree.map(jnp.zeros_like, state.tally)
         average = averaging.restart(state.average, state.params, state.stats)
-        # A copy: the step donates its state, and preparing may have passed leaves through.
+        # A copy, because the step donates its state and `prepare` may return arrays that are held elsewhere too.
         self.state = jax.device_put(
             jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally, average=average)), self.placement.state
         )
@@ -225,9 +226,7 @@ class _Run:
 
     def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> None:
         """Writes and shows a step's metrics, unless the run has diverged."""
-        metrics = {name: float(value) for name, value in values.items()}
-        watched, saved = self.programs.watched, self.checkpoints.latest()
-        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
+        metrics = self.finite(phase, step, values, failed)
         remark = phase.remark(metrics) if phase.remark else ""
         if remark and phase.name not in self.remarked:
             self.remarked.add(phase.name)
@@ -236,11 +235,22 @@ class _Run:
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
 
+    def finite(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> dict[str, float]:
+        """A step's metrics as numbers.
+
+        Raises:
+          InputError: the run has diverged.
+        """
+        metrics = {name: float(value) for name, value in values.items()}
+        watched, saved = self.programs.watched, self.checkpoints.latest()
+        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
+        return metrics
+
     def evaluate_and_save(self, phase: Phase, index: int, stream: DeviceIterator, over: bool) -> bool:
-        """Scores the student where the phase lets it, and saves; at the phase's end the state goes on to the next.
+        """Scores the student in a scored phase; at a phase's end enters the next; saves unless it did so just before.
 
         Returns:
-          Whether the phase is over: it was, or it has waited too long for a better score.
+          Whether the phase is over: by its length, or because early stopping ends it.
         """
         step = int(self.state.step)
         if over or phase.scored:
@@ -261,7 +271,7 @@ class _Run:
         return over
 
     def stops_early(self, phase: Phase) -> bool:
-        """Whether the last evaluations of a phase that is not over were too many without a better score; says so."""
+        """Whether early stopping ends the phase: too many evaluations in turn without a better score. Logs it."""
         if not 0 < self.config.early_stopping.patience <= self.best.waited:
             return False
         taken = int(self.state.phase_step)
@@ -278,7 +288,7 @@ class _Run:
 
 
 def evaluation_interval(job: Job, phase: Phase) -> int:
-    """Steps between evaluations; an epoch is one of the phase's own data, extra examples included, as in its length."""
+    """Steps between evaluations. As in the phase's length, an epoch is one of its own data, extra examples included."""
     examples = len(job.splits["train"]) + sum(map(len, job.without_labels(phase)))
     return duration(
         job.config.evaluation,
@@ -291,5 +301,5 @@ def evaluation_interval(job: Job, phase: Phase) -> int:
 
 
 def host_peak_bytes() -> int:
-    """Peak resident memory of this process so far."""
+    """Peak resident memory of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

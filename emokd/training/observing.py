@@ -1,4 +1,4 @@
-"""What the networks make of a few fixed examples, stored now and then for the report's pictures."""
+"""Stores what the networks compute for a few fixed examples at evaluations, for the report's pictures."""
 
 import pathlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from emokd.training.streams import Streams
 
 
 class Observer:
-    """Asks a recipe's `observe`, where it has one, and writes the answers to the run's folder."""
+    """Runs a recipe's `observe`, where it has one, and writes the results to the run's folder."""
 
     def __init__(
         self,
@@ -25,15 +25,15 @@ class Observer:
         workdir: pathlib.Path,
         batch_size: int,
     ):
-        """Picks the examples: of validation where there is one, else of the training split."""
+        """Picks the examples: from the validation split where there is one, else from the training split."""
         self._programs, self._streams, self._workdir = programs, streams, workdir
         self._split = splits.get("validation", splits["train"])
         self._examples = few_examples(self._split, batch_size) if programs.observe is not None else None
         self._classes = splits["train"].classes.get("expression", ())
 
     def observe(self, weights: tuple[Tree, Tree], constants: Tree, phase: str, step: int) -> None:
-        """Writes what networks of these parameters and statistics answer, under the phase's name and the step."""
-        if self._programs.observe is None:
+        """Writes what the networks compute with these weights (parameters, statistics), under phase and step."""
+        if self._programs.observe is None or self._examples is None:
             return
         with jax.transfer_guard("allow"):
             (batch,) = self._streams.evaluation(self._examples, part_of=self._split)
@@ -46,6 +46,6 @@ class Observer:
 
 
 def few_examples(examples: Examples, batch_size: int) -> Examples:
-    """A fixed sample of no more than a batch: the examples of lowest id, which is a hash, in their order."""
+    """A fixed sample of at most a batch: the examples of lowest id, which is a hash, in the order of the data set."""
     count = min(len(examples), batch_size, observations.EXAMPLES)
     return examples.select(np.sort(np.argsort(examples.ids, kind="stable")[:count]))

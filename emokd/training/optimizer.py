@@ -1,4 +1,4 @@
-"""The optimiser: one optax chain per parameter group, held where the phase lets the group rest."""
+"""The optimiser: one optax chain per parameter group; frozen groups keep their optimiser state."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from emokd.phase import Phase, Tree
 def scale_by_phase_schedule(schedule: optax.Schedule, multiplier: float) -> optax.GradientTransformationExtraArgs:
     """Multiplies by minus the learning rate at `phase_step`, an extra argument; keeps no state.
 
-    Each phase has its own schedule from its own step 0, while the moments before it in the chain live on.
+    Each phase has its own schedule from its own step 0, while the moments earlier in the chain last over all phases.
     """
 
     def update(updates, state, params=None, *, phase_step, **extra):
@@ -26,9 +26,9 @@ def scale_by_phase_schedule(schedule: optax.Schedule, multiplier: float) -> opta
 
 
 def hold(transform: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Keeps the state that `transform` would have, untouched, and gives zero updates.
+    """Freezes a group: gives zero updates, and leaves the state of `transform` as it is.
 
-    So a group at rest costs nothing and the optimiser's tree is the same in every phase.
+    So a frozen group costs nothing, and the optimiser's state has the same tree in every phase.
     """
 
     def update(updates, state, params=None, **extra):
@@ -60,8 +60,8 @@ def create_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """The optimiser of one phase.
 
-    Clipping sits inside each group: around the partition it would read the gradients of resting groups
-    and bring their backward pass back.
+    Clipping is inside each group's chain: around the partition it would read the gradients of frozen groups, and the
+    compiler could not remove their backward pass.
 
     Args:
       config: `name` ("adam" or "sgd"), `b1`, `b2`, `momentum`, `nesterov`, `weight_decay` (decoupled),
@@ -69,6 +69,9 @@ def create_optimizer(
       phase: which groups learn, and the schedule.
       labels: the group of each parameter, from `label_parameters`.
       groups: all groups.
+
+    Raises:
+      InputError: the optimiser's name is unknown.
     """
 
     def chain(multiplier: float) -> optax.GradientTransformation:

@@ -1,7 +1,7 @@
-"""What lies where: rules split parameters and their optimiser's state over the mesh's `fsdp` axis; the rest is whole.
+"""Shards parameters and their optimiser state over the mesh's `fsdp` axis, by rules; the rest is replicated.
 
-A step gathers what is split where an objective asks for it, and its gradients come back split: the memory of
-parameters and moments is divided, what is computed is not. That is fully sharded data parallelism (Rajbhandari et
+A step gathers sharded parameters before the objective uses them, and scatters their gradients: the memory of
+parameters and moments is divided, the computation is not. That is fully sharded data parallelism (Rajbhandari et
 al., ZeRO, SC 2020, stage 3), with the compiler free to choose when each array is gathered.
 """
 
@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from emokd.errors import InputError, excerpt, nearest
-from emokd.phase import Recipe, Tree, path_string
+from emokd.phase import FrozenFeatures, Recipe, Tree, path_string
 from emokd.training import averaging
 from emokd.training.sharding import replicated
 from emokd.training.state import State, create_state
@@ -66,12 +66,12 @@ def place_tree(tree: Tree, section: ml_collections.ConfigDict, name: str, mesh: 
 
     Args:
       tree: arrays or their shapes.
-      section: `config.sharding`: rules, and `min_size`, the elements from which an array is split at all.
+      section: `config.sharding`: rules, and `min_size`; arrays of fewer elements are not split.
       name: "state" or "teachers".
       mesh: the devices.
 
     Raises:
-      InputError: a rule is malformed, matches nothing, or nothing that the rules before it leave.
+      InputError: a rule is malformed, matches nothing, or only what rules before it match.
     """
     key = f"config.sharding.{name}"
     rules = [_check_rule(rule, f"{key}[{i}]") for i, rule in enumerate(_as_rules(section[name], key))]
@@ -95,9 +95,10 @@ def place_tree(tree: Tree, section: ml_collections.ConfigDict, name: str, mesh: 
 
 
 def place_optimizer(optimizer: Any, params: Tree, shardings: Tree, otherwise: NamedSharding) -> Any:
-    """Shardings for an optimiser's state: those of the parameters for what is kept for each of them, such as moments.
+    """Shardings for an optimiser state: what is kept for each parameter, such as moments, is sharded as the parameter.
 
-    A leaf is a parameter's where its path ends in the parameter's and the shapes are equal.
+    A leaf belongs to a parameter where its path ends in the parameter's and the shapes are equal. The other leaves get
+    `otherwise`.
     """
     places = zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True)
     known = {tuple(path): (leaf.shape, sharding) for (path, leaf), sharding in places}
@@ -113,9 +114,9 @@ def place_optimizer(optimizer: Any, params: Tree, shardings: Tree, otherwise: Na
 
 
 def gathering(recipe: Recipe, placement: Placement) -> Recipe:
-    """The recipe for parameters and constants that are split: whatever runs in a compiled program gathers them first.
+    """The recipe with functions that first gather sharded parameters and constants; as it is where none is sharded.
 
-    A phase's `prepare` is left as it is: the compiler divides its passes as it likes.
+    A phase's `prepare` is left as it is: the compiler partitions its passes as it likes.
     """
     params_at, constants_at = placement.state.params, placement.constants
     if all(sharding.is_fully_replicated for sharding in jax.tree.leaves((params_at, constants_at))):
@@ -127,20 +128,23 @@ def gathering(recipe: Recipe, placement: Placement) -> Recipe:
 
         return gathered
 
-    def frozen_features(constants, batch, centre):
-        return recipe.frozen_features(whole(constants, constants_at), batch, centre)
+    def gathers_constants(function: FrozenFeatures) -> FrozenFeatures:
+        def gathered(constants, batch, centre):
+            return function(whole(constants, constants_at), batch, centre)
+
+        return gathered
 
     return dataclasses.replace(
         recipe,
         phases=[dataclasses.replace(phase, objective=gathers(phase.objective)) for phase in recipe.phases],
         predict=gathers(recipe.predict),
         observe=gathers(recipe.observe) if recipe.observe else None,
-        frozen_features=frozen_features if recipe.frozen_features else None,
+        frozen_features=gathers_constants(recipe.frozen_features) if recipe.frozen_features else None,
     )
 
 
 def whole(tree: Tree, shardings: Tree) -> Tree:
-    """The tree with every array whole on every device; cotangents go back to the shardings."""
+    """Gathers every sharded array on every device; cotangents are scattered back to the shardings."""
     return jax.tree.map(lambda x, s: x if s.is_fully_replicated else _gather(x, s), tree, shardings)
 
 
@@ -149,7 +153,7 @@ def _gather(x: Array, sharding: NamedSharding) -> Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
-# Left to itself, the cotangent would be whole as well: an all-reduce where a reduce-scatter is enough.
+# Without this rule the cotangent would be replicated too: an all-reduce where a reduce-scatter is enough.
 _gather.defvjp(
     lambda x, sharding: (_gather(x, sharding), None),
     lambda sharding, _, cotangent: (jax.lax.with_sharding_constraint(cotangent, sharding),),
@@ -177,7 +181,7 @@ def _check_rule(rule: Sequence[Any], key: str) -> tuple[re.Pattern, str]:
 
 
 def _apply(tactic: str, shape: Sequence[int], min_size: int, mesh: Mesh) -> NamedSharding:
-    """The largest dimension that divides over `fsdp` is split; small arrays and those without one stay whole."""
+    """Splits the largest dimension that `fsdp` divides; replicates small arrays and those without such a dimension."""
     parts = mesh.shape["fsdp"]
     dividing = [d for d, size in enumerate(shape) if size and size % parts == 0]
     if tactic == "replicate" or parts == 1 or not dividing or math.prod(shape) < min_size:

@@ -1,4 +1,4 @@
-"""What a recipe compiles to: a program per phase and some more; runs that differ in seed and data alone share them."""
+"""A recipe's compiled programs: one per phase and a few more. Runs that differ only in seed and data share them."""
 
 import functools
 import gc
@@ -19,7 +19,7 @@ from emokd.training.step import create_train_step, parameter_labels
 
 
 def memory_maps() -> float:
-    """The share of the memory maps that Linux allows this process which it uses; 0 where that is not known."""
+    """The share of Linux's limit on memory maps that this process uses; 0 where that is not known."""
     try:
         used = len(pathlib.Path("/proc/self/maps").read_bytes().splitlines())
         return used / int(pathlib.Path("/proc/sys/vm/max_map_count").read_text())
@@ -32,7 +32,7 @@ class Leaves(NamedTuple):
 
     Attributes:
       moving: what a step may change; donated to it.
-      resting: what no step of the phase changes, such as the other groups' parameters and moments.
+      resting: what no step of the phase changes, such as the parameters and moments of frozen groups.
     """
 
     moving: list[Array]
@@ -42,8 +42,8 @@ class Leaves(NamedTuple):
 class PhaseStep:
     """A phase's compiled step: (leaves, constants, batch) -> (leaves, metrics).
 
-    It works on lists: the state is a tree of thousands of nodes (optax keeps a whole tree for every group), and on
-    small networks taking that apart and passing on what rests takes longer than the step computes.
+    It works on lists: the state is a tree of thousands of nodes (optax keeps a whole tree for every group). For small
+    networks, flattening that tree and passing frozen leaves through the program takes longer than the computation.
 
     Attributes:
       compiled: the program, (moving, resting, constants, batch) -> (moving, metrics).
@@ -59,11 +59,11 @@ class PhaseStep:
         return Leaves(moving, leaves.resting), metrics
 
     def flatten(self, state: State) -> Leaves:
-        """The leaves of a state, which the first step takes over."""
+        """The leaves of a state; the first step donates the moving ones."""
         return sort_leaves(jax.tree.leaves(state), self._moves)
 
     def failed(self, leaves: Leaves) -> Array:
-        """`State.failed` among the leaves, without putting the state together."""
+        """`State.failed` among the leaves, without unflattening the state."""
         return leaves.moving[sum(self._moves[: self._failed])]
 
     def unflatten(self, leaves: Leaves) -> State:
@@ -72,37 +72,37 @@ class PhaseStep:
 
 
 def sort_leaves(leaves: Sequence[Any], moves: Sequence[bool]) -> Leaves:
-    """Leaves in the order of `jax.tree.leaves`, apart by whether they move."""
+    """Sorts leaves in the order of `jax.tree.leaves` into moving and resting ones."""
     sorted_ = [[leaf for leaf, m in zip(leaves, moves, strict=True) if m is kind] for kind in (True, False)]
     return Leaves(*sorted_)
 
 
 def join_leaves(leaves: Leaves, moves: Sequence[bool]) -> list[Any]:
-    """`sort_leaves` undone."""
+    """The inverse of `sort_leaves`."""
     moving, resting = iter(leaves.moving), iter(leaves.resting)
     return [next(moving if m else resting) for m in moves]
 
 
 class Programs:
-    """A recipe's compiled programs on its mesh. Nothing is compiled before it is asked for.
+    """A recipe's compiled programs on its mesh, each compiled when it is first needed.
 
     Attributes:
-      recipe: the recipe, gathering what is split.
+      recipe: the recipe, which gathers what is sharded (`placement.gathering`).
       mesh: the devices.
       placement: where state and constants live.
       labels: the group of each parameter.
-      watched: what `State.failed` is of.
-      create: key -> the state at step 0, born where it belongs.
+      watched: names of the entries of `State.failed`.
+      create: key -> the state at step 0, created on its shardings.
       predict: (params, stats, constants, batch) -> what is scored.
       observe: (params, stats, constants, batch) -> what the report draws, or None.
     """
 
     def __init__(self, recipe: Recipe, config: ml_collections.ConfigDict, classes: int):
-        """Takes of the configuration what programs depend on: devices, optimiser.
+        """Reads from the configuration what programs depend on: devices, optimiser.
 
         Args:
           recipe: the recipe.
-          config: the run's configuration; its seed is not among what is taken.
+          config: the run's configuration; its seed is not read.
           classes: how many expressions there are.
         """
         self.mesh = create_mesh(config.devices, **config.mesh)
@@ -138,7 +138,7 @@ class Programs:
         return self._steps[key]
 
     def trace(self, phase: int, state: State, constants: Tree, batch: Tree) -> jax.stages.Traced:
-        """What `step` compiles: (moving, resting, constants, batch) -> (moving, metrics), which takes over moving."""
+        """Traces what `step` compiles: (moving, resting, constants, batch) -> (moving, metrics); donates `moving`."""
         moves = self._moves(phase, state)
         leaves, structure = jax.tree.flatten(state)
 
@@ -149,7 +149,7 @@ class Programs:
 
         places = sort_leaves(jax.tree.leaves(self.placement.state), moves).moving
         step = jax.jit(function, donate_argnums=0, out_shardings=(places, replicated(self.mesh)))
-        with jax.set_mesh(self.mesh):  # so that an objective may ask for arrays gathered over it
+        with jax.set_mesh(self.mesh):  # so that an objective may gather arrays over it
             return step.trace(*sort_leaves(leaves, moves), constants, batch)
 
     def _moves(self, phase: int, state: State) -> list[bool]:
@@ -157,13 +157,13 @@ class Programs:
 
 
 def make_room(shared: dict[str, Programs], maps: Callable[[], float] = memory_maps) -> None:
-    """Forgets the programs that were used least lately, until a quarter of the memory maps is free.
+    """Drops the least recently used programs, until a quarter of the memory maps is free.
 
-    A program compiled for CPU holds hundreds of them, and LLVM aborts the process that asks for one too many: about
-    twenty runs' programs of a MobileNetV2 did.
+    A program compiled for the CPU holds hundreds of memory maps, and LLVM aborts a process that exceeds the limit:
+    about twenty runs' programs of a MobileNetV2 did.
 
     Args:
-      shared: by key, the last one used at the end; what is forgotten is removed.
+      shared: programs by key, the most recently used last; changed in place.
       maps: gives the share that is in use.
     """
     while shared and maps() > 0.75:

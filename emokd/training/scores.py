@@ -32,11 +32,11 @@ class Scorer:
         """Keeps what all scores need.
 
         Args:
-          config: the run's.
+          config: the run's configuration.
           programs: its programs.
-          streams: of its batches.
+          streams: its batches.
           splits: its examples by split.
-          constants: the recipe's, where they belong.
+          constants: the recipe's, on their shardings.
         """
         self._config, self._programs, self._streams = config, programs, streams
         self._splits, self._constants = splits, constants
@@ -57,7 +57,7 @@ class Scorer:
         """Scores a step on validation.
 
         Returns:
-          (the student's scores, the one that picks the step, the best so far with this step counted)
+          (the student's scores, that of `config.select.metric`, the best so far, this step included)
         """
         step, scores = int(state.step), self.split("validation", state)
         score = evaluation.selection_score(scores["student"], self._config.select.metric)
@@ -67,13 +67,13 @@ class Scorer:
         return scores["student"], score, best
 
     def final(self, split: str, state: State, best: Best, weights: Mapping[str, dict]) -> dict[str, Any]:
-        """What scores.json holds: student, every teacher, and the weights each teacher received.
+        """What scores.json holds: the scores of student and teachers, and the weights each teacher received.
 
         Args:
           split: what is scored.
-          state: that of the step that is kept.
+          state: at the selected step.
           best: of the whole run.
-          weights: the teachers' in each phase.
+          weights: by phase the teachers' mean weights, as in `TeacherWeights.phases`.
         """
         config, recipe = self._config, self._programs.recipe
         found = self.split(split, state)
@@ -102,7 +102,7 @@ class Scorer:
         }
 
     def _remarks(self, scored: dict[str, dict], state: State) -> list[str]:
-        """What is to be said of rare classes, on these splits and on validation; each is logged as well."""
+        """Remarks on rare classes, on these splits and on validation; logs each of them."""
         if "validation" in self._splits and not self._config.data.split.validation_is_test:
             step = int(state.step)  # scored already, but for a run that continued after its best step
             scored = {"validation": self._validation.get(step) or self.split("validation", state), **scored}
@@ -120,7 +120,7 @@ class Scorer:
 
 
 def flatten(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Nested scores as "prefix/target/name"; only scalars."""
+    """Nested scores by their path, "prefix/target/name"; only scalars."""
     flat: dict[str, float] = {}
     for name, value in scores.items():
         if isinstance(value, Mapping):

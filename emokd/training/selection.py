@@ -13,7 +13,7 @@ from emokd.phase import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best validation score so far, and what early stopping counts; a checkpoint holds it, so a resume does too.
+    """The best validation score so far, and the counts of early stopping. Checkpoints hold it for a resumed run.
 
     Attributes:
       step: the step that reached the best score; -1: none yet.
@@ -30,12 +30,12 @@ class Best:
     stopped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def improved(self, step: int, score: float, min_delta: float = 0.0) -> "Best":
-        """With a new score: the better of this and the new one, the later one at a tie; early stopping counts on.
+        """Updated by a new score: the higher one is the best, the later one at a tie; early stopping counts it.
 
         Args:
           step: the step that was scored.
           score: its score; NaN is no improvement.
-          min_delta: by more than this must a score beat the phase's, or it counts as no improvement.
+          min_delta: early stopping counts only a score that exceeds `phase_score` by more than this as an improvement.
         """
         found = dataclasses.replace(self, step=step, score=score) if score >= self.score else self
         if score > self.phase_score + min_delta:
@@ -43,11 +43,11 @@ class Best:
         return dataclasses.replace(found, waited=self.waited + 1)
 
     def begun(self) -> "Best":
-        """At the beginning of a phase: early stopping counts from nothing."""
+        """At the beginning of a phase: resets the counts of early stopping."""
         return dataclasses.replace(self, phase_score=float("-inf"), waited=0)
 
     def ended(self, phase: str, steps: int) -> "Best":
-        """With a phase that was stopped early, after so many of its steps."""
+        """Records that a phase was stopped early, after so many of its steps."""
         return dataclasses.replace(self, stopped={**self.stopped, phase: steps})
 
     def to_json(self) -> dict[str, Any]:
@@ -56,12 +56,12 @@ class Best:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "Best":
-        """`to_json` undone.
+        """The inverse of `to_json`.
 
         Raises:
-          KeyError: something is missing, or of another kind.
-          TypeError: as well.
-          ValueError: as well.
+          KeyError: an entry is missing.
+          TypeError: an entry has another type.
+          ValueError: an entry cannot be converted.
         """
         return Best(
             step=int(content["step"]),
@@ -73,12 +73,12 @@ class Best:
 
 
 def check_early_stopping(recipe: Recipe, config: ml_collections.ConfigDict) -> None:
-    """Says which phases early stopping leaves alone: those in which the student is not scored.
+    """Logs the phases that early stopping leaves alone: those in which the student is not scored.
 
-    Their training loss is no sign of how well the student does, so they run to their end. [ours]
+    Their training loss does not show how well the student does, so they run to their end. [ours]
 
     Raises:
-      InputError: no phase is scored, so that it would do nothing.
+      InputError: no phase is scored, so that early stopping would do nothing.
     """
     if not config.early_stopping.patience:
         return

@@ -11,9 +11,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from emokd.errors import InputError
 
 AXES = ("data", "fsdp")
-"""Batches are split over both, so that `fsdp` adds no copy of the work; parameters over the second, where asked for."""
+"""Batches are split over both axes, so that devices along `fsdp` repeat no work; parameters over `fsdp`, by rules."""
 
-_SMALL_BYTES = 2**20  # a batch of features or labels; of pictures, a copy more would cost more than the calls
+# Up to this size, as of features or labels, `_hand_over` pays; of pictures its extra copy costs more than it saves.
+_SMALL_BYTES = 2**20
 
 
 def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1) -> Mesh:
@@ -25,8 +26,8 @@ def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1) -> Mesh:
       fsdp: devices along `fsdp`, which share the arrays that `placement` splits; 0 for what `data` leaves.
 
     Raises:
-      InputError: more devices are asked for than there are, or only some of those of several processes; or the two
-        axes do not make up the devices.
+      InputError: there are fewer devices than `devices`; `devices` leaves out some while there are several processes;
+        or the product of the two axes is not the number of devices.
     """
     available = jax.device_count()
     if devices > available:
@@ -57,14 +58,14 @@ def create_local_mesh(devices: int = 0) -> Mesh:
     """
     if jax.process_count() == 1:
         return create_mesh(devices)
-    create_mesh(devices)  # the same number is refused
+    create_mesh(devices)  # raises for the same values of `devices`
     return jax.make_mesh(
         (jax.local_device_count(), 1), AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.local_devices()
     )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -74,7 +75,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
-    """Raises InputError when a (micro)batch does not divide over the mesh; it is never silently replicated."""
+    """Raises InputError where a (micro)batch does not divide over the mesh; it is never silently replicated."""
     parts = mesh.size * microbatches
     if batch_size % parts:
         lower = max(batch_size - batch_size % parts, parts)
@@ -89,12 +90,12 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Assembles the global batch from this process's rows."""
+    """Puts the global batch on the devices, each process its own rows."""
     sharding = batch_sharding(mesh)
     small = mesh.size == 1 and sum(values.nbytes for values in batch.values()) <= _SMALL_BYTES
     if jax.process_count() == 1 and not small:
         return jax.device_put(dict(batch), sharding)  # all arrays in one call
-    # Meant, but JAX takes both for accidents and the loop's guard would refuse them.
+    # Both transfers are intended, but JAX counts them as implicit and the loop's transfer guard would refuse them.
     with jax.transfer_guard_host_to_device("allow"):
         if small:
             return _hand_over(sharding)(dict(batch))
@@ -103,5 +104,5 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 @functools.cache
 def _hand_over(sharding: NamedSharding) -> Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]:
-    """A program that does nothing: its arguments arrive in a quarter of the host's time that `device_put` takes."""
+    """A program that returns its arguments: passing arrays to it takes a quarter of `device_put`'s time on the host."""
     return jax.jit(lambda batch: batch, in_shardings=sharding, out_shardings=sharding)

@@ -50,7 +50,7 @@ class State:
 
 
 def empty_tally(classes: int, teachers: int) -> Tree:
-    """A tally of no steps."""
+    """A tally before any step, see `State.tally`."""
     return {
         "weights": jnp.zeros((classes + 1, teachers), jnp.float32),
         "rows": jnp.zeros((classes + 1,), jnp.float32),
@@ -58,7 +58,7 @@ def empty_tally(classes: int, teachers: int) -> Tree:
 
 
 def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int, key: Array) -> State:
-    """The state at step 0; traceable, so that it can be born sharded under `jit`.
+    """The state at step 0; traceable, so that `jit` can create it on its shardings.
 
     Args:
       recipe: what is trained.
@@ -89,9 +89,9 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
 
 
 def weights_for_use(state: State) -> tuple[Tree, Tree]:
-    """Parameters and statistics for all that is no training: scoring, observing, the student's folder.
+    """Parameters and statistics for everything but training: scoring, observing, the student's folder.
 
-    The student's are its average where there is one; all else is as the last step left it.
+    The student's are its moving average where there is one; the others are those after the last step.
     """
     if not state.average:
         return state.params, state.stats
@@ -112,7 +112,7 @@ def enter(state: State, phase: int) -> State:
 def which_move(state: State, labels: Tree, learns: Collection[str]) -> State:
     """For each leaf of the state, whether a step of a phase may change it.
 
-    All may but the key, the phase's index and the resting groups.
+    It may change all but the key, the phase's index, and the frozen groups' parameters, averages and moments.
 
     Args:
       state: the state.

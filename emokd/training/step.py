@@ -11,6 +11,7 @@ import ml_collections
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from emokd.errors import InputError
 from emokd.labels import class_ids, has_class
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
@@ -26,13 +27,13 @@ class TrainStep(Protocol):
     """A step of any phase, to be jitted with static `phase`."""
 
     def __call__(self, state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
-        """The state after a step of this phase, and what is logged of it."""
+        """The state after a step of this phase, and the step's metrics."""
 
 
 def split_parameters(
     params: Tree, labels: Tree, learning: set[str]
 ) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
-    """The leaves of learning groups, and a function that puts new values of them back among the rest."""
+    """The leaves of groups that learn, and a function from new values of these leaves to the whole tree."""
     leaves, treedef = jax.tree.flatten(params)
     learns = [label in learning for label in jax.tree.leaves(labels)]
 
@@ -45,7 +46,7 @@ def split_parameters(
 
 
 def by_group(tree: Tree, labels: Tree, groups: Collection[str]) -> dict[str, list[Array]]:
-    """The leaves of a tree like the parameters by their group, of these groups alone."""
+    """The leaves of some groups, by group; `tree` has the structure of the parameters."""
     found: dict[str, list[Array]] = {}
     for leaf, label in zip(jax.tree.leaves(tree), jax.tree.leaves(labels), strict=True):
         if label in groups:
@@ -58,8 +59,8 @@ def gradients(
 ) -> tuple[Tree, Outcome, Array | None, Tree]:
     """Gradients of the phase's objective in one backward pass, however many teachers; or in one per microbatch.
 
-    The weighting's [B, K] output is the cotangent of the per-example, per-teacher losses. Only learning
-    parameters are differentiated; the others get zeros that the compiler folds away.
+    The weighting's [B, K] output is the cotangent of the per-example, per-teacher losses. Only the groups that learn
+    are differentiated; the others get zeros, which the compiler folds away.
 
     Returns:
       (gradients like params, outcome, teacher weights [B, K] or None, new weighting state)
@@ -94,11 +95,16 @@ def cotangents(recipe: Recipe, weighting: Tree, outcome: Outcome) -> Judged:
     Returns:
       (cotangents of the terms, of the teacher losses and of the teacher terms; teacher weights [B, K] or None; new
       weighting state)
+
+    Raises:
+      InputError: teacher losses come without their rows, or without a weighting.
     """
     terms = {name: term.cotangent for name, term in outcome.terms.items()}
     losses = outcome.teacher_losses
     if losses is None:
         return (terms, None, {}), None, weighting
+    if outcome.rows is None:
+        raise InputError("An objective gives teacher_losses but no rows: say in Outcome.rows which examples count.")
     weights, weighting = weigh(recipe, weighting, outcome.evidence, outcome.rows)
     count = jnp.maximum(outcome.rows.sum().astype(jnp.float32), 1.0)
     further = {name: term.cotangent(weights).astype(term.values.dtype) for name, term in outcome.teacher_terms.items()}
@@ -109,6 +115,8 @@ def weigh(
     recipe: Recipe, weighting: Tree, evidence: Mapping[str, Array], rows: Bool[Array, " B"]
 ) -> tuple[Float[Array, "B K"], Tree]:
     """The teachers' weights, 0 on rows that do not count, and the new weighting state."""
+    if recipe.weighting is None:
+        raise InputError("An objective gives teacher_losses, but the recipe has no weighting: give Recipe.weighting.")
     teachers = len(recipe.teachers)
     uniform = jnp.full((rows.shape[0], teachers), 1 / teachers, jnp.float32)
     weights, weighting = recipe.weighting.update(uniform, weighting, None, mask=rows, **evidence)
@@ -123,7 +131,7 @@ def update_tally(
     unlabelled = jnp.full(rows.shape, count - 1, jnp.int32)
     if labels is None:
         classes = unlabelled
-    else:  # of votes the majority's class
+    else:  # votes count for their majority class
         classes = jnp.where(has_class(labels), class_ids(labels).astype(jnp.int32), unlabelled)
     one_hot = jax.nn.one_hot(classes, count, dtype=jnp.float32) * rows.astype(jnp.float32)[:, None]
     return {
@@ -133,7 +141,7 @@ def update_tally(
 
 
 def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics:
-    """Means of every loss, teacher's weight and further metric over the examples that have one."""
+    """Means of every loss, teacher weight and further metric, each over the examples that have one."""
     total = jnp.zeros(())
     metrics: Metrics = {}
     for name, term in outcome.terms.items():
@@ -141,6 +149,7 @@ def _summary(recipe: Recipe, outcome: Outcome, weights: Array | None) -> Metrics
         metrics[f"loss/{name}"] = (term.values * rows).sum() / jnp.maximum(rows.sum(), 1.0)
         total = total + (term.values * term.cotangent).sum()
     if weights is not None:
+        assert outcome.rows is not None and outcome.teacher_losses is not None  # the weights are theirs
         rows = outcome.rows.astype(jnp.float32)
         count = jnp.maximum(rows.sum(), 1.0)
         total = total + (weights * outcome.teacher_losses).sum() / count
@@ -171,7 +180,7 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
     optimizers = [create_optimizer(config.optimizer, phase, labels, recipe.groups) for phase in recipe.phases]
 
     def train_step(state: State, constants: Tree, batch: Batch, *, phase: int) -> tuple[State, Metrics]:
-        # Of resting groups nothing is asked, or their backward pass might come back.
+        # Frozen groups are left out, or the compiler might keep their backward pass.
         grouped = functools.partial(by_group, labels=labels, groups=recipe.phases[phase].learns)
         grads, outcome, weights, weighting = gradients(
             recipe, recipe.phases[phase], labels, state, constants, batch, config.accumulate
@@ -196,7 +205,7 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
             state.failed, state.step + 1, metrics["loss"], learnt, outcome.stats, watched
         )
         tally = state.tally
-        if weights is not None:
+        if weights is not None and outcome.rows is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
         state = dataclasses.replace(
             state,

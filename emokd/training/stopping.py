@@ -1,7 +1,7 @@
-"""SIGTERM and Ctrl-C: the run saves at the end of the step under way and stops, so that nothing learnt is lost.
+"""On SIGTERM and Ctrl-C a run finishes its present step, saves and stops, so that nothing learnt is lost.
 
-In one process only. Of several, one that has lost another waits for it inside a step and would never come to a step's
-end; there a signal ends the process at once, and the run goes on from its last checkpoint.
+This holds for runs of one process only. With several, a process whose peer is gone waits for it inside a step and would
+never reach the step's end; there a signal ends the process at once, and the run goes on from its last checkpoint.
 """
 
 import signal
@@ -17,11 +17,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """A run was told to stop, and has saved.
+    """Raised where a signal has stopped a run, once it has saved.
 
     Attributes:
-      signal: by which signal.
-      step: the step that it has saved.
+      signal: the signal.
+      step: the step that is saved.
     """
 
     def __init__(self, by: signal.Signals, step: int):
@@ -30,9 +30,9 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Remembers, while its block runs, that the process was told to stop; a second signal acts as without it.
+    """A context that catches the first SIGTERM or Ctrl-C and remembers it; a second one has its usual effect.
 
-    Does nothing outside the main thread, which alone may listen, and where there are several processes.
+    It does nothing outside the main thread, where Python allows no signal handlers, and with several processes.
 
     Attributes:
       signal: the signal that came, or None.

@@ -17,7 +17,7 @@ Attach = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 VIEWS_OF_A_PHASE = 2**20
-"""Where the numbers of the next phase's views begin; no phase has so many epochs."""
+"""How many view numbers each phase has to itself; no phase has so many epochs."""
 
 
 class Streams:
@@ -33,10 +33,10 @@ class Streams:
         """Keeps what all streams share.
 
         Args:
-          config: the run's.
-          mesh: where batches go.
+          config: the run's configuration.
+          mesh: the devices that batches are put on.
           attach: adds cached teacher features to a host batch.
-          splits: the run's, by name, for messages.
+          splits: the run's examples by split, for messages.
         """
         data = config.data
         self._config, self._mesh, self._attach = config, mesh, attach
@@ -55,7 +55,7 @@ class Streams:
     def training(self, examples: Examples, extra: Sequence[Examples], phase: int) -> DeviceIterator:
         """A phase's endless batches; order and views are functions of (seed, phase, epoch, index).
 
-        No phase repeats a view of another. Where `config.data.views` limits them, phases begin with different ones.
+        No phase repeats another's views. Where `config.data.views` limits their number, phases begin at different ones.
         """
         seed = self._config.seed * 1009 + phase  # phases of one run, and runs of other seeds, have other orders
         views = self._config.data.views
@@ -68,7 +68,7 @@ class Streams:
     ) -> Iterator[dict[str, jax.Array]]:
         """Every example once, in order, all in one view (the evaluation view by default); the last batch is padded.
 
-        `part_of` is the split that the examples are a few of, where they are.
+        `part_of` is the split from which the examples are a selection, where they are one.
         """
         return to_device(evaluation_batches(examples, view=view, part_of=part_of, **self._options), self._put)
 

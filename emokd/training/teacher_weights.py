@@ -1,4 +1,4 @@
-"""How much each teacher counted, phase by phase: `WORKDIR/teacher_weights.json`, which the run's scores repeat."""
+"""The teachers' mean weights in each phase: `WORKDIR/teacher_weights.json`, which the run's scores repeat."""
 
 import json
 import pathlib
@@ -11,14 +11,15 @@ from absl import logging
 from emokd.errors import InputError
 from emokd.files import write_whole
 from emokd.phase import Tree
+from emokd.reporting.scoreboard import MISSHAPEN, weight_tables
 
 FILE = "teacher_weights.json"
 
 
 class TeacherWeights:
-    """The mean weight of each teacher in the phases that are over.
+    """The mean weight of each teacher in finished phases.
 
-    A checkpoint holds the sums of the present phase alone, so the file keeps those of the phases before.
+    A checkpoint holds the sums of the present phase alone, so the file keeps the means of earlier ones.
 
     Attributes:
       phases: by name `mean` {teacher: weight} and `by_class` {class: {teacher: weight}}.
@@ -29,7 +30,7 @@ class TeacherWeights:
 
         Args:
           workdir: the run's folder.
-          teachers: the weighting's columns; none where nothing is weighed.
+          teachers: the weighting's columns; empty where a run weighs no teachers.
           classes: the expressions.
         """
         self.phases: dict[str, dict] = {}
@@ -37,7 +38,7 @@ class TeacherWeights:
         self._path, self._teachers, self._classes = workdir / FILE, teachers, classes
 
     def recall(self, phase: str) -> None:
-        """Reads what the file holds, for a phase that was over before this process began; logs where it is gone."""
+        """Reads the file, for a phase that was finished before this process began; warns where the file is gone."""
         if not self._teachers or phase in self.phases:
             return
         if not self._path.exists() and not self._missed:
@@ -46,7 +47,7 @@ class TeacherWeights:
         self.phases |= self._stored()
 
     def keep(self, phase: str, tally: Tree) -> None:
-        """Writes a finished phase's weights; to be done before its last checkpoint, so that none is lost in between."""
+        """Writes a finished phase's mean weights; to be called before its last checkpoint, or a crash may lose them."""
         if self._teachers:
             self.phases |= self._stored() | mean_weights(phase, jax.device_get(tally), self._teachers, self._classes)
             if jax.process_index() == 0:
@@ -56,8 +57,10 @@ class TeacherWeights:
         if not self._path.exists():
             return {}
         try:
-            return dict(json.loads(self._path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            stored = dict(json.loads(self._path.read_text(encoding="utf-8")))
+            weight_tables(stored)  # what the scores repeat is drawn
+            return stored
+        except (OSError, RecursionError, *MISSHAPEN) as error:
             raise InputError(
                 f"{self._path} cannot be read as JSON ({error}). Restore it, or remove it: the run then goes on, and "
                 "its scores lack the teachers' weights in the phases before."
@@ -71,7 +74,7 @@ def mean_weights(phase: str, tally: Tree, teachers: Sequence[str], classes: Sequ
       phase: the phase's name.
       tally: as in `State.tally`, on the host.
       teachers: its columns.
-      classes: its rows but the last one, which is of examples without a label.
+      classes: its rows but the last one, which is for examples without a label.
     """
     rows, names = tally["rows"], [*classes, "unlabelled"]
     if not rows.sum():

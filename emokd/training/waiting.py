@@ -1,4 +1,4 @@
-"""How long devices stand still for want of data, which is less than how long the host waits for it."""
+"""Measures device idle time caused by the input pipeline, which is less than the time that the host waits for it."""
 
 import contextlib
 import queue
@@ -14,14 +14,14 @@ STEPS_AHEAD = 2
 
 
 class DataWait:
-    """Counts the time in which no step runs because the next batch is not there.
+    """Counts the time in which no step runs because the next batch is not ready.
 
-    Steps are dispatched and not waited for. A thread of its own waits for their results and notes when they were
-    there; what the host spends on a batch while a step still runs costs nothing.
+    The host dispatches steps without waiting for them. A thread waits for their results and notes when each was ready.
+    Time that the host spends on a batch while a step still runs does not count.
 
     Attributes:
       seconds: the time so far.
-      over: how many steps are over, and when the last of them was.
+      over: how many steps have finished, and when the last of them did.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
@@ -45,19 +45,19 @@ class DataWait:
         return batch
 
     def watch(self, result: jax.Array) -> None:
-        """A step was dispatched whose end is that of `result`."""
+        """Registers a dispatched step, which has finished when `result` is ready."""
         self._taken += 1
         self._results.put(result)
 
     def close(self) -> None:
-        """Ends the thread, once the steps under way are over."""
+        """Ends the thread, once the dispatched steps have finished."""
         self._results.put(None)
         self._thread.join()
 
     def _watch(self) -> None:
         over = 0
         while (result := self._results.get()) is not None:
-            with contextlib.suppress(Exception):  # a step that failed is over; who reads its results is told why
+            with contextlib.suppress(Exception):  # a failed step counts as finished; its error reaches whoever reads it
                 result.block_until_ready()
             over += 1
             self.over = (over, self._clock())

@@ -1,4 +1,4 @@
-"""A small convex quadratic programme over weights that sum to one and may not exceed a bound."""
+"""Exact solver of a small quadratic programme over the capped simplex: weights of sum 1, each at most a bound."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from emokd.errors import InputError
 
 MOST_VARIABLES = 8
-_RIDGE = 1e-4  # of the trace; makes every system solvable, and refinement then removes its bias
+_RIDGE = 1e-4  # share of the trace, added to the diagonal: every system is solvable; refinement removes the bias
 _REFINEMENTS = 8
 _TOLERANCE = 2e-6
 
@@ -20,19 +20,19 @@ def capped_simplex_minimum(
 ) -> Float[Array, " K"]:
     """The weights a, with sum 1 and 0 <= a <= bound, that minimise 1/2 d'Qd + c'd for d = a - 1/K.
 
-    Takes a fixed number of operations: for each way of holding some weights at 0 and some at the bound, the
-    others solve one linear system; a candidate that meets the optimality conditions is the minimum, because
-    the problem is convex. All systems are solved as one batch, so the cost is that of a single small batched solve.
-    Where several weights do equally well the ones nearest to uniform are taken. A NaN gives NaN. In float32 the
-    weights are right to about 1e-5, or, along directions of almost no curvature, right in value to 1e-6 of the trace.
+    The number of operations is fixed. For each active set (some weights held at 0, some at the bound) the other weights
+    solve one linear system, and all systems are solved as one batch. Because the problem is convex, a candidate that
+    meets the optimality conditions is the minimum. Among equally good weights those nearest to uniform are taken. A
+    NaN gives NaN. In float32 the weights are right to about 1e-5; along directions of almost no curvature it is the
+    minimum's value that is right, to 1e-6 of the trace. [ours]
 
     Args:
       quadratic: Q, positive semi-definite.
       linear: c.
-      bound: largest weight; at least 1 / K.
+      bound: the largest weight allowed, at least 1 / K.
 
     Raises:
-      InputError: no weights can obey the bound, or there are more than `MOST_VARIABLES` of them.
+      InputError: the shapes differ, K weights below the bound cannot sum to 1, or K is above `MOST_VARIABLES`.
     """
     size = linear.shape[0]
     if quadratic.shape != (size, size):
@@ -43,7 +43,7 @@ def capped_simplex_minimum(
     scale = jnp.where(scale > 0, scale, jnp.ones_like(scale))
     quadratic, linear = quadratic / scale, (linear / scale)[None]
 
-    # One candidate per row: the multiplier of the sum is its last entry, and what is held stays as it starts.
+    # One system per active set. The last unknown is the multiplier of the sum; held weights keep their start.
     fixed = np.where(free, 0.0, np.where(upper, bound, 0.0) - 1 / size)
     start = np.where(free, -fixed.sum(1, keepdims=True) / free.sum(1, keepdims=True), fixed)
     frame = np.zeros((len(free), size + 1, size + 1))
@@ -57,8 +57,8 @@ def capped_simplex_minimum(
     def product(steps):
         return jnp.matmul(steps, quadratic, precision=lax.Precision.HIGHEST)
 
-    # Each pass solves for what the last one left over: it ends at the minimum without the ridge in every
-    # direction with curvature, and never moves along one without, so that ties end nearest to the start.
+    # Iterative refinement: each pass solves for the residual of the last. In directions with curvature it converges to
+    # the minimum without the ridge; along the others it never moves, so that ties end nearest to the start.
     steps = jnp.asarray(start, quadratic.dtype)
     share = jnp.asarray(free / free.sum(1, keepdims=True), quadratic.dtype)
     for turn in range(_REFINEMENTS + 1):
@@ -68,7 +68,7 @@ def capped_simplex_minimum(
             right = jnp.pad(jnp.where(free, -excess, 0.0), ((0, 0), (0, 1)))
             steps = steps + jnp.einsum("nij,nj->ni", inverses, right, precision=lax.Precision.HIGHEST)[:, :size]
 
-    # The optimality conditions tell candidates apart to first order; their values would only to second.
+    # Candidates are ranked by the optimality conditions, which differ to first order; their values only to second.
     weights = steps + 1 / size
     outside = jnp.maximum(-weights, weights - bound).max(1)
     profit = jnp.where(free, jnp.abs(excess), jnp.where(upper, excess, -excess)).max(1)
@@ -78,7 +78,7 @@ def capped_simplex_minimum(
 
 
 def _active_sets(size: int, bound: float) -> tuple[Bool[np.ndarray, "N K"], Bool[np.ndarray, "N K"]]:
-    """Which weights are free, and which sit at the bound, in every combination that can sum to one."""
+    """(free, at the bound) for every active set whose weights can sum to one; all other weights are 0."""
     if size > MOST_VARIABLES:
         raise InputError(
             f"The exact solver takes at most {MOST_VARIABLES} weights, not {size}; its cost doubles with each."

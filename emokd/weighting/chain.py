@@ -1,4 +1,4 @@
-"""Weightings from a configuration: by name, with their options, chained in order."""
+"""Builds weightings from a configuration: by name, with their options, chained in order."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from emokd.weighting import modifiers, rules
 from emokd.weighting.transform import Weighting, chain
 
 Spec: TypeAlias = str | Mapping[str, Any] | Sequence[Mapping[str, Any] | str]
-"""A weighting as a configuration says it, see `create`."""
+"""A weighting as a configuration states it, see `create`."""
 
 WEIGHTINGS: Mapping[str, Callable[..., Weighting]] = {
     name: make
@@ -18,20 +18,20 @@ WEIGHTINGS: Mapping[str, Callable[..., Weighting]] = {
     for name, make in vars(module).items()
     if inspect.isfunction(make) and make.__module__ == module.__name__ and not name.startswith("_")
 }
-"""Every public function of the two files, by its name."""
+"""Every public function of `rules` and `modifiers`, by its name."""
 
 
 def create(spec: Spec, **options) -> Weighting:
     """Builds a weighting from configuration.
 
     Args:
-      spec: a name, or "package.module:function" of one's own, with its options as keyword arguments; a mapping with
-        the key `name` and the options beside it; or a list of either, chained in order. An option that is a weighting
-        itself, as those of `where_unlabelled`, is such a spec too.
-      **options: the options of a weighting given by name.
+      spec: a name, or the import path "package.module:function" of a user's own weighting; a mapping with the key
+        `name` and the options beside it; or a list of these, chained in order. An option that is itself a weighting,
+        as those of `where_unlabelled` are, is such a spec too.
+      **options: the options, where `spec` is a name alone.
 
     Raises:
-      InputError: an unknown name (the message gives the nearest), or options that do not fit.
+      InputError: the name is unknown (the message gives the nearest), or the options do not fit.
     """
     if isinstance(spec, str):
         return chain(_create_one(spec, options))
@@ -52,12 +52,12 @@ def create(spec: Spec, **options) -> Weighting:
 
 
 def needs_gradients(spec: Spec) -> bool:
-    """Whether the weighting that `create` makes of this configuration reads `gradients`, which cost a backward pass."""
+    """Whether this weighting reads the evidence `gradients`, which costs a backward pass."""
     return "gradients" in create(spec).reads
 
 
 def needs_logits(spec: Spec) -> bool:
-    """Whether the weighting that `create` makes of this configuration asks what the teachers predict."""
+    """Whether this weighting reads the teachers' logits, or errors, which are computed from logits by default."""
     return not create(spec).reads.isdisjoint({"teacher_logits", "errors"})
 
 

@@ -1,4 +1,4 @@
-"""Evidence for weighing teachers: which rows have labels, and how wrong each teacher is on them."""
+"""The evidence that weightings read: which rows have labels, and each teacher's error on them."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ from emokd.labels import Labels, has_class
 def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Float[Array, "B K"]:
     """CE_ik: each teacher's cross-entropy on each example, [B, K]; 0 where there is no label.
 
-    An id of C or more counts as C - 1; `Evidence.impossible` finds those.
+    A class id of C or more is taken as C - 1; `Evidence.impossible` marks such rows.
     """
     log_p = jax.nn.log_softmax(teacher_logits.astype(jnp.float32))
     labelled = has_class(labels)[:, None]
@@ -31,7 +31,15 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a weighting may look at, see `emokd.weighting.transform`. Absent parts are None, save the mask."""
+    """What a weighting may read, see `emokd.weighting.transform`. Absent parts are None; there always is a mask.
+
+    Attributes:
+      teacher_logits: [B, K, C].
+      labels: class ids [B], or distributions [B, C].
+      gradients: [B, K, D].
+      mask: bool [B], False on padding.
+      given_errors: errors that the recipe computed [B, K], in place of the cross-entropy.
+    """
 
     teacher_logits: Array | None
     labels: Array | None
@@ -41,10 +49,10 @@ class Evidence:
 
     @property
     def errors(self) -> Float[Array, "B K"]:
-        """Each teacher's cross-entropy, or the errors that the recipe gave."""
+        """Each teacher's error: what the recipe computed, else the cross-entropy; 0 where there is no label."""
         if self.given_errors is not None:
             return jnp.where(jnp.isnan(self.given_errors), 0.0, self.given_errors)
-        return cross_entropies(self.teacher_logits, self.labels)
+        return cross_entropies(*self._answered)
 
     @property
     def scored(self) -> Bool[Array, "B 1"]:
@@ -56,9 +64,18 @@ class Evidence:
     @property
     def impossible(self) -> Bool[Array, "B 1"]:
         """Rows, padding aside, whose class id is higher than the teachers know."""
-        if self.given_errors is not None or self.labels.ndim == 2:
+        if self.given_errors is not None:
             return jnp.zeros_like(self.mask)[:, None]
-        return ((self.labels >= self.teacher_logits.shape[-1]) & self.mask)[:, None]
+        logits, labels = self._answered
+        if labels.ndim == 2:
+            return jnp.zeros_like(self.mask)[:, None]
+        return ((labels >= logits.shape[-1]) & self.mask)[:, None]
+
+    @property
+    def _answered(self) -> tuple[Float[Array, "B K C"], Array]:
+        """The teachers' logits and the labels."""
+        assert self.teacher_logits is not None and self.labels is not None  # `checked`: no errors are given
+        return self.teacher_logits, self.labels
 
 
 def checked(
@@ -67,14 +84,20 @@ def checked(
     weights: Float[Array, "B K"],
     given: Mapping[str, Any],
 ) -> Evidence:
-    """The evidence among the keyword arguments `given`, once its shapes agree with the weights'.
+    """Checks the evidence in an update's keyword arguments against the weights, and returns it.
+
+    Args:
+      name: the weighting's, for messages.
+      reads: the parts of the evidence that it needs.
+      weights: the incoming weights, float32.
+      given: the keyword arguments of `update`.
 
     Raises:
-      InputError: a part that the weighting `name` reads is missing, or a shape or dtype is wrong.
+      InputError: a part that the weighting reads is missing, or a shape or dtype is wrong.
     """
     errors = given.get("errors")
     for part in sorted(reads):
-        # Errors that are not given are the cross-entropy of these two.
+        # Without errors, the cross-entropy of logits and labels takes their place.
         for key in ("teacher_logits", "labels") if part == "errors" and errors is None else (part,):
             if given.get(key) is None:
                 raise InputError(f"The weighting {name!r} needs {key!r}, which this recipe or this data does not give.")

@@ -1,4 +1,4 @@
-"""What goes around rules, or after one of them. Every public function here is one of a configuration, by its name."""
+"""Weightings that modify or combine rules. A configuration names every public function here."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,10 @@ class SplitState(NamedTuple):
 
 
 def where_unlabelled(labelled: Weighting, unlabelled: Weighting) -> Weighting:
-    """The first weighting on rows with a label, the second on rows without; neither sees the other's rows."""
+    """Applies the first weighting to rows with a label and the second to rows without. [ours]
+
+    To each of the two, the other's rows are padding.
+    """
     labelled, unlabelled = optax.with_extra_args_support(labelled), optax.with_extra_args_support(unlabelled)
 
     def update(updates, state, params=None, **evidence):
@@ -29,9 +32,9 @@ def where_unlabelled(labelled: Weighting, unlabelled: Weighting) -> Weighting:
         has_label = has_class(given.labels)
         first = {**evidence, "mask": given.mask & has_label}
         second = {**evidence, "mask": given.mask & ~has_label}
-        ours, labelled_state = labelled.update(updates, state.labelled, params, **first)
-        theirs, unlabelled_state = unlabelled.update(updates, state.unlabelled, params, **second)
-        return jnp.where(has_label[:, None], ours, theirs), SplitState(labelled_state, unlabelled_state)
+        with_label, labelled_state = labelled.update(updates, state.labelled, params, **first)
+        without_label, unlabelled_state = unlabelled.update(updates, state.unlabelled, params, **second)
+        return jnp.where(has_label[:, None], with_label, without_label), SplitState(labelled_state, unlabelled_state)
 
     return Weighting(
         lambda params: SplitState(labelled.init(params), unlabelled.init(params)),
@@ -41,19 +44,19 @@ def where_unlabelled(labelled: Weighting, unlabelled: Weighting) -> Weighting:
 
 
 class SmoothState(NamedTuple):
-    """The running mean of the weights over batches, [K], and how many batches it holds."""
+    """The moving average of the weights over batches, [K], and how many batches it averages."""
 
     average: Float[Array, " K"]
     batches: Int[Array, ""]
 
 
 def smooth(decay: float) -> Weighting:
-    """Mixes each row with the mean weights of earlier batches.
+    """Mixes each row with the mean weights of earlier batches. [ours]
 
-    With m the exponential moving average of the batch-mean weights (corrected for its start, as Adam's is)
-    and t the batches before this one, d = decay (1 - decay^t) / (1 - decay^(t+1)): a row becomes
-    d m + (1 - d) row, and the new m is the mean of these rows. So the first batch passes unchanged, and
-    rows keep (1 - d) of their differences. A batch of padding alone changes nothing.
+    m is the exponential moving average of the batch-mean weights, with Adam's correction of the initial bias, and t
+    the number of earlier batches. With d = decay (1 - decay^t) / (1 - decay^(t+1)) a row becomes d m + (1 - d) row,
+    and the new m is the mean of these rows. So the first batch's weights are unchanged, and rows keep (1 - d) of their
+    differences. A batch of padding alone does not change the state.
     """
     if not 0 <= decay < 1:
         raise InputError(f"smooth(decay={decay}): the decay must be at least 0 and below 1.")
@@ -75,7 +78,7 @@ def smooth(decay: float) -> Weighting:
 
 
 def floor(minimum: float) -> Weighting:
-    """Gives every teacher at least `minimum` of its row's total s: w becomes minimum s + (1 - K minimum) w."""
+    """Gives every teacher at least the share `minimum` of a row's sum s: w becomes minimum s + (1 - K minimum) w."""
     if not minimum >= 0:
         raise InputError(f"floor(minimum={minimum}): the least share must not be negative.")
 
@@ -89,16 +92,17 @@ def floor(minimum: float) -> Weighting:
 
 
 class AnnealState(NamedTuple):
-    """How many batches were weighed."""
+    """How many batches have been weighted so far."""
 
     batches: Int[Array, ""]
 
 
 def anneal(schedule: optax.Schedule | int) -> Weighting:
-    """Passes from uniform weights to the incoming ones: (1 - s) / K + s w, s = schedule(batches so far) in [0, 1].
+    """Moves from uniform weights to the incoming ones: (1 - s) / K + s w, s = schedule(batches so far) in [0, 1].
 
     Args:
-      schedule: a function of the count, or the number of batches of a linear rise from 0 to 1.
+      schedule: s as a function of the number of batches so far, or the number of batches in which s rises linearly
+        from 0 to 1.
     """
     if not callable(schedule):
         if isinstance(schedule, bool) or not isinstance(schedule, int) or schedule < 1:

@@ -1,6 +1,7 @@
-"""Rules: what each teacher's weight is. Every public function here is a weighting of a configuration, by its name.
+"""Rules that set each teacher's weight. A configuration names every public function here.
 
-Each gives a `Weighting` that says what evidence it reads.
+Each returns a `Weighting`, which declares what evidence it reads. K is the number of teachers, CE_ik the
+cross-entropy of teacher k on example i.
 """
 
 from typing import NamedTuple
@@ -18,12 +19,12 @@ from emokd.weighting.transform import Weighting, by_label, finish, stateless
 
 
 def uniform() -> Weighting:
-    """1 / K for every teacher, whatever came in."""
+    """1 / K for every teacher, whatever the incoming weights."""
     return stateless("uniform", (), lambda weights, _: jnp.full_like(weights, 1 / weights.shape[1]))
 
 
 def only(teacher: int) -> Weighting:
-    """1 for the teacher at this index, 0 for the others: distillation from one of them."""
+    """1 for the teacher at this index, 0 for the others: distillation from a single teacher."""
     if not teacher >= 0:
         raise InputError(f"only(teacher={teacher}): teachers are counted from 0.")
 
@@ -48,9 +49,9 @@ def true_probability() -> Weighting:
 
 
 def correct_only() -> Weighting:
-    """Uniform over the teachers that are right; over all of them where none is.
+    """Uniform over the teachers that classify the example correctly; over all of them where none does.
 
-    A teacher is right where the class that it ranks first is the label, or one of the most voted classes.
+    A teacher is correct where its most probable class is the label, or one of the most voted classes.
     """
 
     def rule(evidence):
@@ -80,10 +81,10 @@ def ca_mkd() -> Weighting:
 
 
 def ebkd() -> Weighting:
-    """EBKD (Kwon et al., 2020): 1 - H_ik / sum_j H_ij, H a teacher's entropy; label-free, rows sum to K - 1.
+    """EBKD (Kwon et al., 2020): 1 - H_ik / sum_j H_ij, H_ik the entropy of teacher k on example i; reads no labels.
 
-    Where every entropy is 0 the shares count as equal. A single teacher gets 1, not the formula's 0, with
-    which it would teach nothing. [ours]
+    Rows sum to K - 1. Where every entropy is 0, H_ik / sum_j H_ij counts as 1 / K. A single teacher gets weight 1: the
+    formula's 0 would let it teach nothing. [ours]
     """
 
     def rule(weights, evidence):
@@ -103,8 +104,8 @@ def most_confident(per: str = "batch") -> Weighting:
     """MT-PKDOT's choice: 1 for the teacher of least cross-entropy, 0 for the others; ties go to the first.
 
     Args:
-      per: "batch" (the paper's): one teacher for all rows, by the mean over the rows that have a label;
-        where none has, the weights stay as they came in. "sample": one teacher for each row. [ours]
+      per: "batch" (the paper's): one teacher for all rows, by the mean over the labelled rows; a batch without labels
+        keeps its incoming weights. "sample": one teacher for each row [ours].
     """
     _check_per("most_confident", per)
 
@@ -122,11 +123,11 @@ def most_confident(per: str = "batch") -> Weighting:
 
 
 def aekd(bound: float = 0.6) -> Weighting:
-    """AEKD (Du et al., NeurIPS 2020): one weight vector for the batch, the least-norm mixture of gradients.
+    """AEKD (Du et al., NeurIPS 2020): one weight vector for the batch, which minimises the norm of the mixed gradient.
 
-    min over a of 1/2 |sum_m a_m g_m|^2 with sum a = 1 and 0 <= a_m <= bound, g_m teacher m's gradients over
-    all rows of the batch. Solved exactly inside the step, for at most 8 teachers. Where several mixtures
-    are equally short (equal or vanishing gradients) the one nearest to uniform is taken. [ours]
+    min over a of 1/2 |sum_m a_m g_m|^2 with sum a = 1 and 0 <= a_m <= bound, where g_m is the gradient of teacher m's
+    losses over all rows of the batch. It is solved exactly inside the step, for at most 8 teachers. Where several
+    mixtures have the same norm (equal or vanishing gradients), the one nearest to uniform is taken. [ours]
     """
     if not bound > 0:
         raise InputError(f"aekd(bound={bound}): the largest weight must be positive.")
@@ -135,7 +136,7 @@ def aekd(bound: float = 0.6) -> Weighting:
         gradients = jnp.where(evidence.mask[:, None, None], evidence.gradients.astype(jnp.float32), 0.0)
         largest = jnp.abs(gradients).max()
         gradients = gradients / jnp.where(largest == 0, 1.0, largest)
-        # Centred by way of the first teacher, so that equal gradients leave exactly nothing to choose between.
+        # Centred by offsets from the first teacher, so that equal gradients give exactly 0 in both terms.
         offsets = gradients - gradients[:, :1]
         centred = offsets - offsets.mean(1, keepdims=True)
         mean = gradients[:, 0] + offsets.mean(1)
@@ -148,19 +149,19 @@ def aekd(bound: float = 0.6) -> Weighting:
 
 
 class DrawState(NamedTuple):
-    """How many batches were weighed: with the seed it says what is drawn next."""
+    """How many batches have been weighted so far; with the seed it determines the next draw."""
 
     batches: Int[Array, ""]
 
 
 def random_teacher(per: str = "batch", seed: int = 0) -> Weighting:
-    """1 for a teacher drawn at random, each as likely, 0 for the others (Fukuda et al., Interspeech 2017, per batch).
+    """1 for a teacher drawn uniformly at random, 0 for the others (Fukuda et al., Interspeech 2017, per batch).
 
-    What is drawn depends on `seed` and the number of the batch alone, so a run that continues draws what it would have.
+    The draw depends on `seed` and the batch's number alone, so a resumed run draws the same teachers.
 
     Args:
-      per: "batch": one teacher for all rows; "sample": one for each row. [ours]
-      seed: another one draws otherwise.
+      per: "batch": one teacher for all rows; "sample": one for each row [ours].
+      seed: of the draws; independent of the run's seed.
 
     Raises:
       InputError: `per` is neither.

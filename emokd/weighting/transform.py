@@ -1,19 +1,19 @@
-"""How much each teacher counts for each example: a [batch, teachers] matrix, as an optax chain.
+"""How much each teacher counts for each example: weights [B, K], computed by an optax chain.
 
-Uniform weights go in (`initial`), evidence comes as keyword arguments of `update`, weights come out. The
-evidence, each part needed only by the transforms whose `reads` names it:
+The chain's updates are the weights: uniform ones go in (`initial`), and each transform returns new ones. Evidence
+comes as keyword arguments of `update`; a transform needs only the parts that its `reads` names:
 
   teacher_logits: Float [B, K, C].
   labels: Int [B], any negative id meaning "no label"; or Float [B, C] distributions, a row of zeros
     meaning "no label". An id of C or more gives NaN weights, so that it cannot pass unnoticed.
   gradients: Float [B, K, D], of each teacher's distillation loss with respect to the student's output.
-  errors: Float [B, K], each teacher's own error in a task that is not classification, NaN where there is no label.
-    Where it is not given, it is the cross-entropy of teacher_logits and labels. [ours]
-  mask: Bool [B], False on padding. Its rows get weight 0 and count in no statistic.
+  errors: Float [B, K], each teacher's error in a task that is not classification, NaN where there is no label.
+    Without it, errors are the cross-entropy of teacher_logits and labels. [ours]
+  mask: Bool [B], False on padding. Padding rows get weight 0 and enter no statistics.
 
-A transform that reads labels leaves the weights of an unlabelled row as they came in. Otherwise transforms that
-read evidence replace what came in; `smooth`, `floor` and `anneal` modify it and go after one of them.
-Weights are float32, and no gradient flows through them.
+A rule replaces the incoming weights; one that weights each row by its label keeps those of unlabelled rows. `smooth`,
+`floor` and `anneal` modify the incoming weights, so they come after a rule. Weights are float32, and no gradient flows
+through them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ Weights = Float[Array, "B K"]
 
 
 class Weighting(optax.GradientTransformationExtraArgs):
-    """An optax transform of weights that says what evidence it reads.
+    """An optax transform of weights that declares what evidence it reads.
 
     Attributes:
       reads: names among teacher_logits, labels, gradients and errors.
@@ -46,7 +46,7 @@ class Weighting(optax.GradientTransformationExtraArgs):
 
 
 def initial(batch: int, teachers: int) -> Weights:
-    """Uniform weights, 1 / teachers each: what goes into a chain.
+    """Uniform weights, 1 / teachers each: the input of a chain.
 
     Raises:
       InputError: there is no example or no teacher.
@@ -57,13 +57,13 @@ def initial(batch: int, teachers: int) -> Weights:
 
 
 def chain(*transforms: optax.GradientTransformation) -> Weighting:
-    """`optax.chain`, which reads what any of its transforms reads."""
+    """`optax.chain` as a Weighting, which reads whatever its transforms read."""
     init, update = optax.chain(*transforms)
     return Weighting(init, update, {name for transform in transforms for name in reads_of(transform)})
 
 
 def reads_of(transform: optax.GradientTransformation) -> frozenset[str]:
-    """What a transform says that it reads; one of optax's own reads nothing."""
+    """The evidence that a transform declares; optax's own transforms read none."""
     return getattr(transform, "reads", frozenset())
 
 
@@ -71,9 +71,9 @@ def stateless(name: str, reads: Sequence[str], rule: Callable[[Weights, Evidence
     """A transform without state.
 
     Args:
-      name: for messages.
-      reads: the evidence that must be there.
-      rule: (incoming weights, evidence) -> weights; what it gives to padding does not matter.
+      name: the transform's, for messages.
+      reads: the evidence that it requires.
+      rule: (incoming weights, evidence) -> weights; its values on padding rows are ignored.
     """
 
     def update(updates, state, params=None, **evidence):
@@ -85,7 +85,10 @@ def stateless(name: str, reads: Sequence[str], rule: Callable[[Weights, Evidence
 
 
 def by_label(name: str, reads: Sequence[str], rule: Callable[[Evidence], Weights]) -> Weighting:
-    """A transform that weighs each row by its label, and leaves the rows without one."""
+    """A stateless transform that applies `rule` to labelled rows; the other rows keep their incoming weights.
+
+    Rows whose class id is C or more get NaN.
+    """
 
     def on_labelled(weights, evidence):
         return jnp.where(evidence.impossible, jnp.nan, jnp.where(evidence.scored, rule(evidence), weights))
@@ -94,5 +97,5 @@ def by_label(name: str, reads: Sequence[str], rule: Callable[[Evidence], Weights
 
 
 def finish(weights: Weights, mask: Bool[Array, " B"]) -> Weights:
-    """The weights without gradient, 0 on padding."""
+    """Stops the weights' gradient and sets them to 0 on padding rows."""
     return lax.stop_gradient(jnp.where(mask[:, None], weights, 0.0))

@@ -1,1 +1,1 @@
-"""Maps from foreign checkpoints to our models, strict both ways, and our own portable model folders."""
+"""Strict maps from other frameworks' checkpoints to our models, and our own portable model folders."""

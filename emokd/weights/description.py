@@ -1,7 +1,7 @@
-"""What `model.json` says of a model: read field by field, so that whatever was changed in it is named.
+"""Reads and writes `model.json`, field by field, so that an error names the field that is wrong.
 
-Its own SHA-256, over all but that entry, tells a file that changed from one that was written so. Folders of emokd 0.1
-have none and are read without it.
+The file holds a SHA-256 of all its other entries, which shows whether it was changed after it was written. Folders of
+emokd 0.1 have none and are read without it.
 """
 
 import dataclasses
@@ -29,25 +29,26 @@ SEAL = "description_sha256"
 REMEDY = "Import or train the model again, or restore the folder from where it came."
 
 LARGEST_SIDE = 4096
-"""Pixels of a network's input or of a canvas: more is damage."""
+"""Largest side in pixels of a network's input or of a canvas; a larger one is taken for damage."""
 LARGEST = 100_000
-"""Outputs, widths and options of a network: more is damage. It also bounds what a damaged file can make us compute."""
+"""Largest number of outputs, width or option of a network; a larger one is taken for damage. It also bounds what a
+damaged file can make us compute."""
 LAYERS = {"depth": 256, "recursions": 256}
-"""Largest value of the options that are numbers of layers: each one takes a while to build."""
+"""Largest value of the options that count layers, each of which takes time to build."""
 LARGEST_FILE = 1 << 27
 FITS, CROPS = ("crop", "squash", "pad"), ("landmarks", "box")
 
 
 @dataclasses.dataclass(frozen=True)
 class SeenAs:
-    """How pictures became squares in a model's training, and what the model computed in.
+    """How pictures became squares in a model's training, and in what precision the model computed.
 
     Attributes:
       canvas: side of the stored square, pixels.
       fit: "crop", "squash" or "pad".
       face_crop: how faces were cut out, "landmarks" or "box".
       precision: a name in `models.network.PRECISIONS`.
-      mirror: whether its scores are of valence and arousal averaged with the mirrored picture's.
+      mirror: whether it was scored with valence and arousal averaged over the picture and its mirror image.
     """
 
     canvas: int
@@ -58,13 +59,13 @@ class SeenAs:
 
 
 def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The description with its own hash; an older one is replaced."""
+    """The description with its own hash, which replaces an older one."""
     content = {name: value for name, value in description.items() if name != SEAL}
     return {**content, SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def read_description(folder: pathlib.Path) -> dict[str, Any]:
-    """The content of a model folder's `model.json`, its own hash checked where it has one.
+    """Reads a model folder's `model.json`, and checks its own hash if it has one.
 
     Raises:
       InputError: it is no model folder, or the file is damaged or of another version.
@@ -99,9 +100,9 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def seen_as(spec: Spec, provenance: Mapping[str, Any], source: str) -> SeenAs:
-    """How training made pictures into squares and computed on them, from a model's provenance.
+    """How training turned pictures into squares and computed on them, from a model's provenance.
 
-    Imported weights are shown pictures cropped to the network's own size, and faces cut out around their landmarks.
+    For imported weights: pictures cropped to the network's own size, and faces cut out around their landmarks.
 
     Raises:
       InputError: the provenance is damaged; `source` says whose.
@@ -126,7 +127,7 @@ def seen_as(spec: Spec, provenance: Mapping[str, Any], source: str) -> SeenAs:
 
 
 def _largest_side(spec: Spec) -> int:
-    """The side of the largest pictures that a network is shown; 1 where it is shown none."""
+    """The side in pixels of a network's largest picture input; 1 where it has none."""
     if isinstance(spec, NetworkSpec):
         return spec.preprocessing.size
     return max((m.preprocessing.size for m in spec.modalities.values() if m.preprocessing is not None), default=1)
@@ -190,7 +191,7 @@ def _modality(modality: Fields) -> ModalitySpec:
 
 
 def _backbone(fields: Fields) -> str:
-    """A known name, or an import path, of which `create_backbone` says whether it is trusted."""
+    """A known backbone's name, or an import path; `create_backbone` checks whether the path is trusted."""
     name = fields.text("backbone")
     return name if ":" in name else fields.text("backbone", tuple(BACKBONES))
 

@@ -1,8 +1,8 @@
-"""Where the modules of an EfficientFormer `Network` are in its authors' checkpoints, and what becomes of two heads.
+"""Where the modules of an EfficientFormer `Network` are in its authors' checkpoints, whose two heads are merged.
 
-The published networks were distilled: one head learned from labels, the other from a teacher, and the answer is the
-mean of both. The mean of two linear maps is one, so they are imported as one head. Leaving "dist_head" out keeps the
-head of the labels alone.
+The published networks were distilled: one head was trained on labels, the other on a teacher, and the output is the
+mean of both. The mean of two linear maps is a linear map, so they are imported as one head. Leaving "dist_head" out
+keeps the head that was trained on labels alone.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 CONSTANTS = ("attention_bias_idxs", "ab")
-"""Arrays that carry no weights: each pair of tokens' place among the biases, and the biases laid out by it."""
+"""Arrays that hold no weights: the index of each pair of tokens into the biases, and the biases gathered by it."""
 
 DISTILLED = "dist_head."
 INNER = {

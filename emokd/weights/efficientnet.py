@@ -115,7 +115,7 @@ def _starts(depth: float) -> list[int]:
 
 
 def layouts(backbone: str) -> Sequence[Names]:
-    """The three ways in which files call its modules."""
+    """The three namings of the backbone's modules in files."""
     depth = DEPTHS[backbone]
     return [
         Names("timm", timm),
@@ -125,11 +125,11 @@ def layouts(backbone: str) -> Sequence[Names]:
 
 
 def settle(names: Names, options: dict[str, Any], source: str) -> tuple[dict[str, Any], Sequence[str]]:
-    """The style of a file with timm's names: as the options say, as the file's name says, or TensorFlow's.
+    """Chooses the style of a file with timm's names: by the options, else by the file's name, else TensorFlow's.
 
     Args:
-      names: the file's layout.
-      options: the backbone's, as far as they are known.
+      names: the naming that the file has.
+      options: the backbone's options, as far as they are known.
       source: the file's name; timm's own begin with "efficientnet_" for style "pytorch", otherwise with "tf_".
 
     Returns:

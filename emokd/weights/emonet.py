@@ -16,7 +16,7 @@ LAST_LAYER = "emo_fc_2.3"
 FIVE = ("neutral", "happy", "sad", "surprise", "anger")
 EIGHT = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 HEADS: Mapping[str, Mapping[int, tuple[str, ...]]] = {"expression": {5: FIVE, 8: EIGHT}, "valence_arousal": {}}
-"""What the heads of a prepared file are, and the class names of one with so many outputs."""
+"""The heads of a prepared file, and the class names of each by its number of outputs, where it has classes."""
 
 STEM = {"conv": "conv1", "norm": "bn1"}
 STEM_BLOCKS = {"0": "conv2", "1": "conv3", "2": "conv4"}
@@ -91,7 +91,7 @@ def prepare(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _inside_block(inner: list[str]) -> str:
-    """What follows a block's name: ["convs", "0"] -> ".conv1"; nothing for a module that is no block."""
+    """The end of a name inside a block: ["convs", "0"] -> ".conv1"; empty for a module that is no block."""
     match inner:
         case []:
             return ""

@@ -1,6 +1,6 @@
 """Where the modules of face-api's three networks are in its TensorFlow.js manifests.
 
-Expression, age and gender, identity: each has names of its own, so that a file of another network fits nowhere.
+The networks for expression, for age and gender and for identity use different names: a file of one fits no other.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ HEADS: Mapping[str, Mapping[str, Mapping[int, tuple[str, ...]]]] = {
     "face_api_age_gender": {"age": {}, "gender": {2: GENDERS}},
     "face_api_identity": {},
 }
-"""By architecture: the heads of its file, and the class names of one with so many outputs. Age is in years."""
+"""By architecture: the heads of its file, and the class names of each by its number of outputs. Age is in years."""
 
 IDENTITY_BLOCKS = (
     *(f"conv32_{i}" for i in (1, 2, 3)),
@@ -66,7 +66,7 @@ def heads(backbone: str) -> Mapping[str, Mapping[int, tuple[str, ...]]]:
 
 
 def prepare(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays under names that say module and array, as the mapping expects them.
+    """Renames arrays to "module/array", as the mapping expects them.
 
     A separable convolution becomes the modules "depthwise", with the kernel [h, w, 1, C * M], and "pointwise", which
     has the bias.

@@ -1,8 +1,8 @@
-"""Fields of a JSON object, taken one by one, each of a type and in a range; a misfit is said with its place."""
+"""Reads fields of a JSON object one by one, and checks their types and ranges; errors name the place in the file."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from emokd.errors import InputError, excerpt, nearest
 
@@ -11,13 +11,13 @@ SHOWN = 60
 
 
 class Fields:
-    """An object of a JSON file.
+    """An object of a JSON file. Methods that read a field raise an InputError where it is missing or does not fit.
 
     Args:
       values: the object.
-      file: where it is from, for messages.
-      place: the object's place in the file, such as "spec.preprocessing"; empty for the whole.
-      remedy: what to do where something is wrong, a sentence.
+      file: the file's name, for messages.
+      place: the object's place in the file, such as "spec.preprocessing"; empty for the whole file.
+      remedy: a sentence that says what to do where something is wrong.
     """
 
     def __init__(self, values: Any, file: str, place: str = "", remedy: str = ""):
@@ -30,7 +30,7 @@ class Fields:
         """Checks that the object has these keys, and perhaps the optional ones, but no other.
 
         Raises:
-          InputError: it lacks one, or has another one.
+          InputError: a key is missing or unknown.
         """
         if missing := sorted(set(names) - set(self._values)):
             raise InputError(f"{self._of('lacks')} {excerpt(missing)}. {self._remedy}".strip())
@@ -72,10 +72,11 @@ class Fields:
     def numbers(self, name: str, count: int, low: float, high: float) -> tuple[float, ...]:
         """A list of `count` finite numbers from `low` to `high`."""
         value = self._values.get(name)
-        fits = (
-            isinstance(value, list) and len(value) == count and all(_is_number(v) and low <= v <= high for v in value)
-        )
-        if not fits:
+        if (
+            not isinstance(value, list)
+            or len(value) != count
+            or not all(_is_number(v) and low <= v <= high for v in value)
+        ):
             raise self._wrong(name, value, f"a list of {count} numbers from {low:g} to {high:g}")
         return tuple(map(float, value))
 
@@ -87,20 +88,19 @@ class Fields:
         return tuple(map(int, value))
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A list of different texts."""
+        """A list of distinct texts."""
         value = self._values.get(name)
-        fits = isinstance(value, list) and all(isinstance(v, str) for v in value) and len(set(value)) == len(value)
-        if not fits:
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value) or len(set(value)) < len(value):
             raise self._wrong(name, value, "a list of different texts")
         return tuple(value)
 
     def options(self, name: str, limit: int, limits: Mapping[str, int]) -> dict[str, Any]:
-        """Keyword arguments: texts, truth values, null, numbers no further from 0 than a limit, and lists of such.
+        """Keyword arguments: texts, truth values, null, numbers of limited magnitude, and lists of these.
 
         Args:
           name: the object's key.
-          limit: of most numbers.
-          limits: of those with these keys.
+          limit: the largest magnitude of numbers without a limit of their own.
+          limits: largest magnitudes by key.
         """
         options = self.inner(name)
         for key in options:
@@ -112,7 +112,7 @@ class Fields:
         return Fields(self._values.get(name), self._file, self._path(name), self._remedy)
 
     def wrong_count(self, name: str, found: int, wanted: int) -> InputError:
-        """The error for a list under a key that has another length than something else asks for."""
+        """The error for a list of `found` entries under a key where `wanted` are needed."""
         return InputError(f"{self._file}: {self._path(name)} has {found} entries for {wanted} outputs. {self._remedy}")
 
     def __iter__(self) -> Iterator[str]:
@@ -149,12 +149,12 @@ class Fields:
         return InputError(" ".join(part for part in (where, hint, self._remedy) if part))
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floating ones
+    except OverflowError:  # a whole number beyond the range of floats
         return False

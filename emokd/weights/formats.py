@@ -1,4 +1,4 @@
-"""Which format a weights file has: its first bytes say it, its suffix only where these do not."""
+"""Recognises the format of a weights file by its first bytes, or by its suffix where these say nothing."""
 
 import pathlib
 import zipfile
@@ -38,7 +38,7 @@ OTHERS: Mapping[str, str] = {
 
 
 def read_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Layout]:
-    """The arrays in a weights file, and the layout of the framework that wrote it.
+    """Reads the arrays in a weights file, and gives the layout of the framework that wrote it.
 
     Raises:
       InputError: there is no such file, or its format is unknown or damaged.
@@ -60,16 +60,16 @@ def read_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Layout]:
 
 
 def recognise(path: pathlib.Path) -> tuple[Reader, Layout] | None:
-    """What a file's first bytes say; None if they say nothing.
+    """The reader and layout for a file, by its first bytes; None if they say nothing.
 
     Raises:
-      InputError: they say that it is something else, which has a remedy.
+      InputError: the file is recognised as something else than weights; the message has the remedy.
     """
     with path.open("rb") as file:
         head = file.read(HEAD)
     if head.startswith(b"PK\x03\x04"):
         return _recognise_zip(path)
-    # HDF5 may begin with a block of the user's.
+    # An HDF5 file may begin with a user block.
     if any(head[start : start + 8] == b"\x89HDF\r\n\x1a\n" for start in (0, 512, 1024, 2048)):
         return HDF5
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
@@ -119,7 +119,7 @@ def _recognise_zip(path: pathlib.Path) -> tuple[Reader, Layout] | None:
 
 
 def _manifest_of(path: pathlib.Path) -> str:
-    """The name of a manifest of TensorFlow.js beside `path` that names it."""
+    """The name of a TensorFlow.js manifest beside `path` that lists it as a shard; empty where there is none."""
     if path.suffix.lower() not in ("", ".bin"):
         return ""
     for other in sorted(path.parent.glob("*.json")):

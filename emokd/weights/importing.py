@@ -1,4 +1,4 @@
-"""A weights file of another framework, whatever its format, as a model of ours."""
+"""Imports a weights file of another framework, of any known format, as a model of ours."""
 
 import contextlib
 import hashlib
@@ -38,23 +38,24 @@ FOREIGN = {
     "face_api_age_gender": "emokd.weights.face_api",
     "face_api_identity": "emokd.weights.face_api",
 }
-"""The module that names each architecture's foreign modules: by `foreign_module`, or, where files call them in several
-ways, by `layouts(backbone)`, a sequence of `Names`.
+"""The module that maps each architecture's modules to foreign names: by `foreign_module`, or, where several namings are
+in use, by `layouts(backbone)`, a sequence of `Names`.
 
 If it also has `prepare(foreign) -> foreign`, that rewrites the file's arrays before they are mapped. If it has
-`heads(backbone)`, its files have heads of their own: for each name the class names by number of classes, as far as they
-are known. If it has `settle(names, options, file) -> (options, note)`, that chooses what the names leave open.
+`heads(backbone)`, its files have fixed heads: for each head's name the class names by number of classes, as far as they
+are known. If it has `settle(names, options, file) -> (options, notes)`, that chooses options which the names leave
+open.
 """
 
 DEFAULT_HEAD = "pretrained"
 
 
 KEY_MARK = "#"
-"""What stands between a file and the key of one of its sets of weights, where a configuration names both."""
+"""Separates a file's path from the key of one of its sets of weights, where a configuration names both."""
 
 
 def split_key(path: str) -> tuple[str, str]:
-    """A path of a configuration as (path, key): "ema.pth#state_dict_ema" has the key "state_dict_ema"."""
+    """Splits a path of a configuration: "ema.pth#state_dict_ema" into ("ema.pth", "state_dict_ema")."""
     before, _, key = path.rpartition(KEY_MARK)
     known = pathlib.Path(before).suffix.lower() in FORMATS or (
         pathlib.Path(before).is_file() and not pathlib.Path(path).exists()
@@ -72,16 +73,16 @@ def import_file(
     classes: Sequence[str] = (),
     key: str = "",
 ) -> TrainedModel:
-    """Reads a weights file for one of our architectures; nothing in it is executed, and nothing is left over.
+    """Reads a weights file for one of our architectures. Nothing in it is executed, and every array must be used.
 
-    What was taken off the file's names, left aside or guessed is logged.
+    Logs which prefixes were removed from names, which arrays were not used by request, and what was guessed.
 
     Args:
       backbone: a name in `registry.BACKBONES`.
       path: the file; its first bytes, or its suffix, say the format.
       options: the backbone's options.
-      head: our name for the file's head, whose size is read off the file. Empty: "pretrained", or the names that
-        the architecture's heads have by themselves, where the file has a head that is not left out.
+      head: our name for the file's head, whose size is taken from the file. Empty: "pretrained", or the names of
+        the architecture's fixed heads, where the file has a head that is not left out.
       leave_out: foreign modules that are not wanted, such as "fc".
       classes: names of the head's classes, in order.
       key: which set of weights, where the file has several: the beginning of their names, such as "state_dict_ema".
@@ -190,7 +191,7 @@ def read_options(texts: list[str]) -> dict[str, Any]:
 
 
 def find_layouts(backbone: str) -> Sequence[Names]:
-    """The ways in which files call an architecture's modules.
+    """The namings of an architecture's modules in files.
 
     Raises:
       InputError: no foreign file is known for it.
@@ -205,9 +206,9 @@ def find_layouts(backbone: str) -> Sequence[Names]:
 
 
 def file_hash(path: pathlib.Path) -> str:
-    """SHA-256 of a file, hexadecimal; of a manifest of weights and its shards one after the other."""
+    """SHA-256 of a file, hexadecimal; for a manifest, of the manifest and its shards one after the other."""
     shards: list[pathlib.Path] = []
-    with contextlib.suppress(InputError):  # it is no manifest, or no weights at all
+    with contextlib.suppress(InputError):  # the file is no manifest, or holds no weights
         shards = shards_of(path) if recognise(path) is MANIFEST else []
     digest = hashlib.sha256()
     for each in [path, *filter(pathlib.Path.is_file, shards)]:
@@ -218,7 +219,7 @@ def file_hash(path: pathlib.Path) -> str:
 
 
 def _array_names(paths: Sequence[str], names: Names, layout: Layout) -> dict[str, str]:
-    """Our path of each array, by the name that it has in files."""
+    """Our path of each array, by its name in files with this naming."""
     found = {}
     for path in paths:
         module, _, leaf = path.rpartition("/")
@@ -228,7 +229,7 @@ def _array_names(paths: Sequence[str], names: Names, layout: Layout) -> dict[str
 
 
 def _settle(backbone: str, names: Names, given: Mapping[str, Any], source: str) -> tuple[dict[str, Any], Sequence[str]]:
-    """The backbone's options as the file's names want them, and notes on what was guessed."""
+    """The backbone's options that the file's naming implies, and notes on what was guessed."""
     module = importlib.import_module(FOREIGN[backbone])
     for option, value in names.options.items():
         if given.get(option, value) != value:
@@ -241,7 +242,7 @@ def _settle(backbone: str, names: Names, given: Mapping[str, Any], source: str) 
         options, notes = module.settle(names, options, source)
     place, factory = BACKBONES[backbone].split(":")
     defaults = inspect.signature(getattr(importlib.import_module(place), factory)).parameters
-    # As a configuration writes it that says nothing about them.
+    # Options at their defaults are left out, as in a configuration that does not mention them.
     return {k: v for k, v in options.items() if k in given or v != defaults[k].default}, notes
 
 

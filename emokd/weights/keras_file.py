@@ -1,4 +1,4 @@
-"""Reads the weights in a Keras HDF5 file; its model configuration, lambdas included, is never looked at."""
+"""Reads the weights in a Keras HDF5 file; its model configuration, lambdas included, is never read."""
 
 import math
 import pathlib
@@ -13,7 +13,7 @@ KERAS_3 = (
 )
 SMALL = 1 << 26
 LARGEST_RATIO = 100
-"""Arrays of more than `SMALL` bytes together may take so many times the file: more is no compression of weights."""
+"""Highest ratio of all arrays' bytes to the file's, if they are more than `SMALL`. Weights do not compress further."""
 RENAMED = {"pointwise_kernel": "pointwise/kernel", "beta": "bias"}
 
 
@@ -69,7 +69,7 @@ def read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
             root.visititems(visit)
     except InputError:
         raise
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
+    except Exception as error:  # a damaged file may raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} cannot be read as HDF5: {reason}. Fetch or write the file again.") from error
     if not arrays:

@@ -1,4 +1,4 @@
-"""Strict conversion of a foreign checkpoint into our parameter trees: nothing left over, nothing unfilled.
+"""Converts a foreign checkpoint into our parameter trees strictly: every array is used, every parameter is filled.
 
 An architecture says, in `emokd/weights/<architecture>.py`, only which foreign module each of our modules is:
 
@@ -29,9 +29,9 @@ class Layout:
 
     Attributes:
       separator: between a module's path and the name of an array.
-      names: the foreign name of each of our arrays; one that is not here has the same name.
+      names: the foreign name of each of our arrays; arrays that are not listed have the same name.
       kernel_axes: for each rank of a `kernel`, the order of foreign axes that gives ours (spatial, in, out).
-      ignored: last part of the names of arrays that carry no weights.
+      ignored: last parts of the names of arrays that hold no weights.
     """
 
     separator: str
@@ -64,7 +64,7 @@ TORCH = Layout(
     separator=".",
     names={"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"},
     kernel_axes={2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)},
-    # Counters: of BatchNorm, of averaged models, of tools that count operations.
+    # Counters that BatchNorm, averaged models and tools that count operations keep.
     ignored=("num_batches_tracked", "n_averaged", "total_ops", "total_params"),
 )
 KERAS = Layout(
@@ -77,10 +77,10 @@ TFJS = Layout(separator="/", names={}, kernel_axes={})
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """One way in which the modules of an architecture are called in files.
+    """One naming of an architecture's modules in files.
 
     Attributes:
-      label: who calls them so, for messages.
+      label: the library whose naming it is, for messages.
       foreign_module: the foreign module of one of ours; KeyError where there is none.
       options: options of the backbone that networks with these names need.
     """
@@ -102,7 +102,7 @@ def unflatten(leaves: Mapping[str, Any], like: Tree) -> Tree:
 
 
 def compare(path: str, expected: jax.ShapeDtypeStruct, found: np.ndarray) -> str | None:
-    """Says what is wrong with an array that is to become the leaf at `path`, or None."""
+    """Says how an array differs in shape, dtype or values from what the leaf at `path` needs; None if it fits."""
     if found.shape != expected.shape:
         return f"{path}: expected {expected.shape}, found {found.shape}"
     if not np.issubdtype(found.dtype, np.floating):
@@ -113,13 +113,13 @@ def compare(path: str, expected: jax.ShapeDtypeStruct, found: np.ndarray) -> str
 
 
 def refuse(problems: Sequence[str], source: str, remedy: str, *more: Sequence[str]) -> None:
-    """Raises one InputError that lists the first problems of each kind and counts the others, if there are any.
+    """Raises one InputError that lists the first problems of each kind and counts the others; nothing without problems.
 
     Args:
-      problems: those of the first kind.
+      problems: problems of the first kind.
       source: the file's name.
       remedy: what to do.
-      *more: those of further kinds.
+      *more: problems of further kinds.
     """
     kinds = [kind for kind in (problems, *more) if kind]
     if not kinds:
@@ -179,7 +179,7 @@ def convert(
                 problems.append(f"{ours}: expected an array of its own, found {name!r}, already used for {taken[name]}")
             taken[name] = ours
             array = np.asarray(remaining[name])
-            if array.size != expected.size:  # before axes are moved: an array of any size may come from a small file
+            if array.size != expected.size:  # before axes are reordered: a small file may claim an array of any size
                 problems.append(
                     f"{ours} from {name!r}: expected {expected.shape}, found {layout.ordered(leaf, array).shape}"
                 )
@@ -204,7 +204,7 @@ def convert(
 
 
 def _pattern(unused: Mapping[str, Any], taken: Mapping[str, str], layout: Layout) -> str:
-    """What many misfits have in common."""
+    """Says what many unused arrays have in common, for a message; empty for a few."""
     if len(unused) <= SHOWN:
         return ""
     begins = collections.Counter(name.split(layout.separator)[0] for name in unused)
@@ -216,7 +216,7 @@ def _pattern(unused: Mapping[str, Any], taken: Mapping[str, str], layout: Layout
 def leave_out_modules(
     foreign: Mapping[str, np.ndarray], modules: Iterable[str], layout: Layout, source: str
 ) -> dict[str, np.ndarray]:
-    """A state dict without what carries no weights, and without the named foreign modules.
+    """A state dict without arrays that hold no weights, and without the named foreign modules.
 
     Raises:
       InputError: one of `modules` is not in the file.

@@ -1,7 +1,7 @@
 """Keras layer names of the FER2013 mini-Xception, numbered in the order in which its authors built the layers.
 
-In each block the shortcut's convolution and normalisation were built first. Keras counts layers through a session and,
-in later versions, from none on ("conv2d", "conv2d_1"): layers are numbered anew, in their order, from 1 on.
+In each block the shortcut's convolution and normalisation were built first. Keras numbers layers through a session and,
+in later versions, begins without a number ("conv2d", "conv2d_1"): here layers are renumbered in their order, from 1.
 """
 
 import re
@@ -32,7 +32,7 @@ def foreign_module(path: str) -> str:
 
 
 def prepare(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays whose layers with automatic names are numbered from 1 on, kind by kind, in the order of their numbers."""
+    """Renumbers layers with automatic names from 1, each kind by itself, in the order of their numbers."""
     numbers: dict[str, dict[str, int]] = {}
     for name in foreign:
         layer = name.split("/")[0]

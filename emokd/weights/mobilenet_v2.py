@@ -9,7 +9,7 @@ from emokd.weights.mapping import Names
 BLOCKS = sum(repeats for _, _, repeats, _ in STAGES)
 UNITS = {"conv": "0", "norm": "1"}
 PLACES = [(stage, place) for stage, (_, _, repeats, _) in enumerate(STAGES) for place in range(repeats)]
-"""Stage, and place in it, of each block."""
+"""Stage of each block, and its index within the stage."""
 
 
 def foreign_module(path: str) -> str:
@@ -29,7 +29,7 @@ def foreign_module(path: str) -> str:
         case ["backbone", "last", unit]:
             return f"features.{BLOCKS + 1}.{UNITS[unit]}"
         case ["backbone", "blocks", block, part, unit]:
-            # The first block alone has no expansion, so all that follows is one place earlier.
+            # Only the first block has no expansion: the rest of it is one index lower.
             place = {"expand": 0, "depthwise": 1, "project": 2}[part] - (block == "0")
             # The projection has no activation: torchvision does not nest its two layers.
             inner = str(place + int(UNITS[unit])) if part == "project" else f"{place}.{UNITS[unit]}"

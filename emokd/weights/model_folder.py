@@ -1,4 +1,4 @@
-"""Our portable model: a folder with `model.json` (what it is) and `weights.safetensors` (its arrays).
+"""Reads and writes our portable model: a folder with `model.json` (what it is) and `weights.safetensors` (its arrays).
 
     model.json           {"format", "emokd", "spec", "provenance", "weights_sha256", "description_sha256"}
     weights.safetensors  "params/backbone/..." and "stats/backbone/...", float32
@@ -49,7 +49,7 @@ def save_model(
     """Writes a model folder whole or not at all; an older model in its place is replaced.
 
     Args:
-      folder: where; its parents are made.
+      folder: the folder to write; its parents are created.
       spec: the architecture.
       params: its parameters, arrays on host or device.
       stats: its BatchNorm statistics.
@@ -132,12 +132,12 @@ def require_pictures(model: TrainedModel, source: str) -> TrainedModel:
 
 
 def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
-    """Reads a model folder, and how its training made pictures into squares and computed on them.
+    """Reads a model folder, and how its training turned pictures into squares and computed on them.
 
-    That is known of a student, from its provenance, see `description.seen_as`.
+    The latter is from its provenance, see `description.seen_as`.
 
     Raises:
-      InputError: as `load_model`; or the network cannot look at pictures of the size that its description says.
+      InputError: as `load_model`; or the network cannot process pictures of the size that its description says.
     """
     model = load_trained(folder)
     place = str(pathlib.Path(folder) / DESCRIPTION)
@@ -148,12 +148,12 @@ def load_with_canvas(folder: str | pathlib.Path) -> tuple[TrainedModel, SeenAs]:
 
 
 def _check_pictures(model: TrainedModel, place: str) -> None:
-    """Traces the network on a picture of the size that `place` says it is shown; nothing is computed."""
+    """Traces the network on a picture of its own size without computing anything; `place` is the file, for messages."""
     seen = model.spec.preprocessing
     image = jax.ShapeDtypeStruct((1, seen.size, seen.size, seen.channels), jnp.float32)
     try:
         jax.eval_shape(functional(model.spec), model.params, model.stats, image)
-    except Exception as error:  # each architecture has conditions of its own
+    except Exception as error:  # each architecture has its own conditions
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{place}: the network cannot look at a picture of shape {image.shape[1:]}: {reason}. {REMEDY}"
@@ -161,7 +161,7 @@ def _check_pictures(model: TrainedModel, place: str) -> None:
 
 
 def provenance(folder: str | pathlib.Path) -> dict[str, Any]:
-    """Where a model folder's weights came from, and what is known of the data that they learnt from.
+    """Where a model folder's weights came from, and what is known of the data that they were trained on.
 
     Raises:
       InputError: it is no model folder.
@@ -178,7 +178,7 @@ def model_hash(folder: str | pathlib.Path) -> str:
 def _abstract(spec: Spec, source: str) -> Tree:
     try:
         params, stats = functional(spec).abstract
-    except Exception as error:  # each architecture has conditions of its own
+    except Exception as error:  # each architecture has its own conditions
         if isinstance(error, InputError):
             raise InputError(f"{source}: {error}") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -204,7 +204,7 @@ def _check(leaves: Mapping[str, np.ndarray], abstract: Tree, source: str) -> Non
 
 @contextlib.contextmanager
 def _new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary folder that takes `folder`'s place when the block ends, and disappears when it fails."""
+    """Makes a temporary folder that replaces `folder` when the block ends, and is removed when the block fails."""
     if folder.exists() and not (folder / DESCRIPTION).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a model folder. Choose another place, or remove it.")
     unique = uuid.uuid4().hex[:8]

@@ -1,4 +1,4 @@
-"""Where weights lie: at their path, or under the folder of data and weights."""
+"""Finds weights at their path, or under the folder of data and weights ($EMOKD_DATA)."""
 
 import os
 import pathlib

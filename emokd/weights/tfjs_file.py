@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -24,14 +24,14 @@ AGAIN = "Fetch the manifest and all its files again, from one place."
 def read_tfjs(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads the arrays of a `...-weights_manifest.json`, or of a `model.json` with a "weightsManifest".
 
-    Integers that stand for floating point (quantised weights) become float32: value * scale + min of their array.
+    Quantised weights (integers) become float32: value * scale + min, with their array's scale and min.
 
     Returns:
       Arrays by name, in TensorFlow's order of axes.
 
     Raises:
-      InputError: it is no such manifest, a shard is missing or not as long as the manifest says, or an array has a
-        type that is not known. Sizes are checked before anything is read.
+      InputError: it is no such manifest, a shard is missing or not as long as the manifest says, or an array has an
+        unknown type. Sizes are checked before anything is read.
     """
     arrays: dict[str, np.ndarray] = {}
     for number, group in enumerate(_groups(path)):
@@ -47,11 +47,11 @@ def read_tfjs(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def shards_of(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files of bytes that a manifest names; it has been read before."""
+    """The paths of a manifest's shards. The manifest must have been checked by `read_tfjs` before."""
     return [path.parent / name for group in _groups(path) for name in group["paths"]]
 
 
-def is_manifest(value: Any) -> bool:
+def is_manifest(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     """Whether a JSON value looks like the groups of a manifest."""
     return (
         isinstance(value, list)
@@ -80,7 +80,7 @@ class _Entry:
         self.shape: Sequence[int] = shape
         self.quantization: Mapping[str, Any] = weight.get("quantization") or {}
         kind = self.quantization.get("dtype", weight.get("dtype"))
-        if kind not in STORED:
+        if not isinstance(kind, str) or kind not in STORED:
             raise InputError(
                 f"{path}: {self.name!r} is stored as {kind!r}, which cannot be read. Known: {', '.join(STORED)}."
             )

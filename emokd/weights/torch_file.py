@@ -10,11 +10,11 @@ from emokd.errors import InputError, excerpt
 from emokd.weights.wrapping import flatten_containers
 
 SMALL = 1 << 20
-"""Bytes that a tensor may take however few of them are in the file."""
+"""A tensor of more bytes is refused if it repeats fewer bytes of the file (`torch.expand`)."""
 
 
 def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the state dicts of a PyTorch file, in evaluation of nothing but tensors and plain containers.
+    """Reads the state dicts of a PyTorch file, unpickling nothing but tensors and plain containers.
 
     Returns:
       Arrays by their place in the file and their name (see `wrapping.flatten_containers`).
@@ -30,9 +30,9 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"Reading {path} needs PyTorch. Install it: pip install emokd[torch]. (A .safetensors file needs nothing.)"
         ) from error
     try:
-        with path.open("rb") as file:  # by its path, PyTorch would go by the suffix
+        with path.open("rb") as file:  # given a path, PyTorch would go by its suffix
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever the bytes lead to
+    except Exception as error:  # a damaged file may raise anything
         raise _unreadable(path, str(error) or type(error).__name__) from error
     if not isinstance(loaded, dict):
         raise InputError(
@@ -74,7 +74,7 @@ def _to_numpy(torch: Any, value: Any, name: str, path: pathlib.Path) -> np.ndarr
 
 
 def _oddity(torch: Any, value: Any) -> str:
-    """What keeps a value from being an array of numbers; nothing is allocated to find out."""
+    """What is wrong with a value that should be a tensor of numbers, found without allocating; empty if nothing is."""
     if not isinstance(value, torch.Tensor):
         return f"a {type(value).__name__}"
     if value.layout != torch.strided or value.is_quantized or value.is_nested:

@@ -1,8 +1,7 @@
-"""What training scripts put around a state dict: containers, prefixes, a second set of weights beside the first.
+"""Removes what training scripts put around a state dict: containers, prefixes, a second set of weights.
 
-A checkpoint is flattened to names that say where an array was ("state_dict_ema.module.conv1.weight"). Which part of a
-name is wrapping and which the architecture's own is then read off the names that the architecture has; nothing is
-taken off that these do not confirm.
+A checkpoint is flattened to names that say where an array was ("state_dict_ema.module.conv1.weight"). A part of a name
+counts as wrapping only where the rest is a name of the architecture; nothing else is removed.
 """
 
 import collections
@@ -19,21 +18,21 @@ from emokd.weights.mapping import TORCH, Names
 ROOT = "."
 """The key of a set whose names have no prefix."""
 DEPTH = 6
-"""How deep dicts are searched; a dict of a file may hold itself."""
+"""Largest depth at which dicts are searched: a dict in a file may contain itself."""
 OPTIMISER = re.compile("optim|sched|scaler", re.IGNORECASE)
 PLAIN = {"", "state_dict", "model_state_dict", "model", "module", "_orig_mod"}
-"""Parts of a prefix that need no word."""
+"""Usual parts of a prefix, whose removal is not logged."""
 AVERAGED = re.compile("ema|averag|swa|shadow|polyak", re.IGNORECASE)
 
 
 def flatten_containers(loaded: Mapping[Any, Any], source: str) -> dict[str, Any]:
     """The arrays of all state dicts in a checkpoint, by their place in it and their name, joined by dots.
 
-    A state dict is a dict whose entries, dicts aside, are arrays for the most part. Optimisers' states are none.
+    A state dict is a dict most of whose entries, dicts aside, are arrays. States of optimisers are left out.
 
     Args:
-      loaded: what the file holds.
-      source: its name, for messages.
+      loaded: the content of the file.
+      source: the file's name, for messages.
 
     Raises:
       InputError: there is no state dict.
@@ -72,7 +71,7 @@ def _state_dicts(loaded: Mapping[Any, Any], place: tuple[str, ...]) -> Iterator[
 
 
 def _unnamed_averages(loaded: Any, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Places of lists of arrays that an averaging wrapper has left, as `torch_ema` and NeMo do."""
+    """Places of lists of averaged weights without names, as `torch_ema` and NeMo save them."""
     entries = loaded.items() if isinstance(loaded, Mapping) else enumerate(loaded)
     for key, value in entries if len(place) < DEPTH else ():
         inner = (*place, str(key))
@@ -84,7 +83,7 @@ def _unnamed_averages(loaded: Any, place: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def find_prefixes(names: Collection[str], expected: Collection[str]) -> dict[str, set[str]]:
-    """By prefix (without its last dot): which of the `expected` names are in `names` behind it."""
+    """For each prefix (without its last dot): the `expected` names that are in `names` with this prefix."""
     found: dict[str, set[str]] = collections.defaultdict(set)
     for name in names:
         parts = name.split(".")
@@ -97,17 +96,19 @@ def find_prefixes(names: Collection[str], expected: Collection[str]) -> dict[str
 def unwrap(
     flat: Mapping[str, Any], layouts: Sequence[tuple[Names, Mapping[str, str]]], key: str, head: str, source: str
 ) -> tuple[dict[str, Any], Names, list[str]]:
-    """Takes off what is around the names of an architecture.
+    """Selects a set of weights, and removes the prefix of its names.
 
     Args:
       flat: arrays by name, as `flatten_containers` gives them.
-      layouts: the ways in which the architecture's modules are called, each with the arrays' names and our paths.
-      key: the prefix of the set of weights that is wanted, `ROOT` for the one without a prefix; empty if there is one.
-      head: our name of the one head, which any linear layer may be that is left over; empty if none may.
+      layouts: the namings of the architecture's modules, each with our path of each array by its name in files.
+      key: the prefix of the set of weights to use, `ROOT` for the set without a prefix; empty if there is one set.
+      head: our name of the only head, for which a linear layer of any name is taken if it is the one left over; empty
+        to take none.
       source: the file's name, for messages.
 
     Returns:
-      Arrays by the architecture's names, as far as these confirm a prefix; the layout; and what was done, in words.
+      Arrays by the architecture's names, as far as these confirm a prefix; the naming that fits best; and notes on what
+      was done.
 
     Raises:
       InputError: there are several sets of weights and `key` does not say which; or none at `key`.
@@ -130,9 +131,9 @@ def unwrap(
     if not found:
         return dict(flat), names, notes
     most = max(found.values(), key=len)
-    # A second set has the same arrays once more; the head of a backbone has others.
+    # A second set of weights repeats at least half of the first one's names; other parts of a model do not.
     sets = [prefix for prefix, ends in found.items() if ends is most or 2 * len(ends & most) >= len(most)]
-    if key and "" in sets:  # what is named is what has no further prefix
+    if key and "" in sets:  # the key names the set without a further prefix
         others = tuple(f"{prefix}." for prefix in sets if prefix)
         kept = {name: value for name, value in flat.items() if not name.startswith(others)}
         if len(kept) < len(flat):
@@ -163,7 +164,7 @@ def _ends(name: str) -> Iterator[str]:
 
 
 def _adopt_head(arrays: dict[str, Any], expected: Mapping[str, str], head: str, notes: list[str]) -> dict[str, Any]:
-    """Takes the one linear layer that is left over as the head, where a head is all that is missing."""
+    """Takes the only unused linear layer as the head, where the head is all that is missing."""
     heads = [name for name, path in expected.items() if head and path.startswith(f"heads/{head}/")]
     missing = [name for name in expected if name not in arrays]
     left = [name for name in arrays if name not in expected and name.rpartition(".")[2] not in TORCH.ignored]
@@ -181,7 +182,7 @@ def _adopt_head(arrays: dict[str, Any], expected: Mapping[str, str], head: str, 
 
 
 def _which(sets: Sequence[str], found: Mapping[str, Collection[str]], source: str, inside: str) -> str:
-    """Asks which of the sets is wanted; `inside`: what stands before their prefixes in the file."""
+    """The message that asks which set of weights to use; `inside` is put before their prefixes."""
 
     def averaged(prefix: str) -> bool:
         return bool(AVERAGED.search(prefix))

@@ -16,6 +16,7 @@ from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data import reference
 from emokd.errors import InputError
+from emokd.inference import loading
 from emokd.jobs import datasets, scoring
 from emokd.models.network import functional
 from emokd.recipes import mtpkdot
@@ -228,3 +229,13 @@ def test_tables_that_do_not_fit_name_the_place(command, tmp_path, text, said):
     (tmp_path / "rows.txt").write_text(text)
     with pytest.raises(InputError, match="neither an .npz nor a .csv"):
         command(table=str(tmp_path / "rows.txt"))
+
+
+@pytest.mark.parametrize(
+    "modalities", ["[]", "5", '{"a": 5}', '{"a": {"privileged": 1}}', '{"a": {"privileged": true}}']
+)
+def test_a_description_of_modalities_that_something_changed_is_refused(modalities):
+    with pytest.raises(
+        InputError, match=r"model\.json: provenance\.config\.modalities.* Import or train the model again"
+    ):
+        loading._privileged({"config": f'{{"modalities": {modalities}}}'}, "model.json")

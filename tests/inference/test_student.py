@@ -16,6 +16,7 @@ from emokd.data.decode import to_canvas
 from emokd.errors import InputError
 from emokd.inference.engine import padded_sizes
 from emokd.inference.faces import Face, FaceCropper
+from emokd.inference.student import Student
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
@@ -209,3 +210,25 @@ def test_the_pages_own_lines_run(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(textwrap.dedent(code), {})
     assert capsys.readouterr().out.split()[0] in CLASSES
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_not_the_first_class(student, wrong):
+    def engine(arrays):
+        found = {name: values.copy() for name, values in student.engine(arrays).items()}
+        found["expression"][1] = wrong
+        return found
+
+    broken = Student(student.spec, engine, student.seen_as)
+    with pytest.raises(InputError, match=r"answer \(expression\) about 1 of 3 examples is no number: its weights"):
+        broken(list(PICTURES[:3]))
+
+
+def test_a_pil_image_that_cannot_be_read_is_said(student, tmp_path):
+    with pytest.raises(InputError, match="0 x 5 pixels is no picture"):
+        student(Image.new("RGB", (0, 5)))
+    Image.fromarray(PICTURES[0]).save(tmp_path / "x.png")
+    whole = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(whole[: len(whole) // 2])
+    with Image.open(tmp_path / "x.png") as image, pytest.raises(InputError, match=r"\(mode RGB\) cannot be read: "):
+        student(image)

@@ -282,3 +282,40 @@ def test_what_was_accepted_of_a_run_goes_on_through_those_that_begin_with_it(tmp
         "config.start_from: first: 2 new",
         f"config.start_from: {tmp_path}: 3 gone",
     ]
+
+
+def change(*path, to=None):
+    def changed(record):
+        *places, last = path
+        for place in places:
+            record = record[place]
+        if to is None:
+            del record[last]
+        else:
+            record[last] = to
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(change(name) for name in ("config", "sets", "classes", "files", "trained", "accepted")),
+        change("sets", "train", "keys"),
+        change("sets", "train", "columns", to=[]),
+        change("sets", "test", to=5),
+        change("classes", "expression", to="x"),
+        change("files", to={"a": 5}),
+        change("accepted", to=[5]),
+        change("accepted", to=[{"date": ""}]),
+        change("start_from", to={"folder": "x"}),
+    ],
+)
+def test_a_record_that_lacks_what_is_compared_names_its_file_and_the_remedy(tmp_path, damage):
+    record = json.loads(json.dumps(describe(splits())))
+    began.write(tmp_path, record)
+    assert began.compare(tmp_path, describe(splits()), accept=False) == []
+    damage(record)
+    began.write(tmp_path, record)
+    with pytest.raises(InputError, match=rf"{workdir.RECORD} does not say what the run began with\. .*or remove it"):
+        began.compare(tmp_path, describe(splits()), accept=False)

@@ -12,7 +12,7 @@ import rich.console
 from absl import flags
 from absl import logging as absl_logging
 
-from emokd.configuration import config
+from emokd.configuration import flag
 from emokd.errors import InputError
 from emokd.jobs import command
 from emokd.training.stopping import Stopped
@@ -25,10 +25,10 @@ import jax
 from absl import flags, logging
 from emokd.jobs import command
 from emokd.training.stopping import Stopped
-from emokd.configuration import config
+from emokd.configuration import flag
 
-CONFIG = config.define_config_flag()
-assert config.define_config_flag().name == CONFIG.name
+CONFIG = flag.define_config_flag()
+assert flag.define_config_flag().name == CONFIG.name
 WORKDIR = flags.DEFINE_string("workdir", None, "Where.", required=True)
 NUMBER = flags.DEFINE_integer("number", 1, "A number.")
 
@@ -41,7 +41,7 @@ def main(argv):
     exec(compile("from absl import logging; logging.info('their news')", "/lib/orbax/x.py", "exec"), {})
     exec(compile("from absl import logging; logging.warning('their worry')", "/lib/orbax/x.py", "exec"), {})
     jax.jit(lambda x: x + 1)(1.0)
-    print(argv[1:], config.file_of(CONFIG), CONFIG.value.to_dict(), CONFIG.value.is_locked)
+    print(argv[1:], flag.file_of(CONFIG), CONFIG.value.to_dict(), CONFIG.value.is_locked)
     if NUMBER.value == 3:
         raise RuntimeError("a bug")
 
@@ -164,7 +164,7 @@ def test_messages_of_wrong_flags(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
     monkeypatch.setattr("sys.argv", ["sample.py", *arguments])
-    config.define_config_flag()
+    flag.define_config_flag()
     flags.DEFINE_string("workdir", None, "Where.", required=True, flag_values=flags.FLAGS)
     flags.DEFINE_integer("number", 1, "A number.", flag_values=flags.FLAGS)
     with pytest.raises(InputError) as error:

@@ -132,3 +132,11 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="run cannot be written .Read-only file system.*Give a folder"):
         with locks.held(tmp_path / "run"):
             pass
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"process": 1}'])
+def test_an_owner_that_something_has_damaged_is_nobody(tmp_path, content):
+    with locks.held(tmp_path):
+        (tmp_path / locks.OWNER).write_text(content)
+        with pytest.raises(InputError, match="is in use by another process"), locks.held(tmp_path):
+            pass

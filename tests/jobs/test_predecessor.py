@@ -154,3 +154,22 @@ def test_bad_predecessors_are_refused(first, tmp_path):
     (tmp_path / "begun" / "config.json").write_text((first / "config.json").read_text())
     with pytest.raises(InputError, match="not finished; finish it first"):
         create_job(make_config(start_from=str(tmp_path / "begun")))
+
+
+def test_what_a_diverged_run_has_learnt_is_not_begun_with(first, monkeypatch):
+    """Teachers that rest would not be noticed: a compiled network of NaN can answer zeros."""
+    read = predecessor.read_weights
+
+    def damaged(*arguments):
+        weights = read(*arguments)
+        teacher = {
+            **weights["params"]["teachers"],
+            "one": jax.tree.map(lambda x: x * np.nan, weights["params"]["teachers"]["one"]),
+        }
+        return {**weights, "params": {**weights["params"], "teachers": teacher}}
+
+    monkeypatch.setattr(predecessor, "read_weights", damaged)
+    with pytest.raises(
+        InputError, match=r"start_from: what the run in .* is not finite .*params/teachers/one/.*diverged"
+    ):
+        create_job(make_config(start_from=str(first)))

@@ -172,7 +172,13 @@ def test_results_without_any_configuration_are_nobodys(finished, kept):
     assert not (run / "config.json").exists()
 
 
-@pytest.mark.parametrize("content", [b'{"seed": 0,', b"\xff\xfe\x00", b"[1]", b""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b'{"seed": 0,', b"\xff\xfe\x00", b"[1]", b"", b"[" * 100_000, b"{}", b'{"recipe": 5}'),
+        *(b'{"recipe": "smkd", "data": 5}', b'{"recipe": "smkd", "batch_size": "x"}', b'{"recipe": "smkd", "a.b": 1}'),
+    ],
+)
 def test_a_damaged_configuration_names_its_file_and_the_remedy(finished, content):
     config, run, _ = finished
     (run / "config.json").write_bytes(content)
@@ -203,6 +209,11 @@ def test_a_file_in_place_of_a_folder_is_said_so(finished, tmp_path):
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").write_text("no folder")
     with pytest.raises(InputError, match=r"checkpoints is a file. Remove it"):
+        job.train(config, run)
+    (run / "checkpoints").unlink()
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    with pytest.raises(InputError, match=r"report.html is a folder. Remove it"):
         job.train(config, run)
 
 
@@ -357,7 +368,7 @@ def test_a_cache_under_way_is_not_written_twice(tmp_path, monkeypatch):
     assert job.write_cache(config, tmp_path / "cache", None) == {}
 
 
-@pytest.mark.parametrize("content", ['{"distill": ', "3"])
+@pytest.mark.parametrize("content", ['{"distill": ', "3", '{"distill": 5}', '{"distill": {"mean": {"one": "x"}}}'])
 def test_damaged_weights_of_teachers_name_their_file_and_the_remedy(tmp_path, content):
     (tmp_path / "teacher_weights.json").write_text(content)
     with pytest.raises(InputError, match=r"teacher_weights.json cannot be read .*remove it"):

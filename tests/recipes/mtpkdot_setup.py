@@ -6,8 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import ml_collections
+import mtpkdot_tables
 import numpy as np
-import test_mtpkdot
 from random_state import random_state
 
 from emokd.configuration import defaults
@@ -23,7 +23,7 @@ TOLERANCE = {"rtol": 2e-4, "atol": 2e-6}
 
 def make_config(**changes) -> ml_collections.ConfigDict:
     """Eyes and skin are visible, the heart is privileged; the fusion is one that compiles fast."""
-    config = test_mtpkdot.make_config()
+    config = mtpkdot_tables.make_config()
     config.modalities.skin.privileged = False
     for name in NAMES:
         config.modalities[name].options = {"widths": (4,)}
@@ -37,7 +37,7 @@ def make_config(**changes) -> ml_collections.ConfigDict:
 
 
 def build(**changes) -> Recipe:
-    return test_mtpkdot.build(make_config(**changes), test_mtpkdot.make_examples())
+    return mtpkdot_tables.build(make_config(**changes), mtpkdot_tables.make_examples())
 
 
 def phase_of(recipe: Recipe, name: str) -> Phase:
@@ -46,7 +46,7 @@ def phase_of(recipe: Recipe, name: str) -> Phase:
 
 def make_batch(gaps: bool = True) -> dict[str, jax.Array]:
     """A row of padding and one without label; with gaps, rows without heart and without skin."""
-    (batch,) = test_mtpkdot.batches(test_mtpkdot.make_examples(), make_config())
+    (batch,) = mtpkdot_tables.batches(mtpkdot_tables.make_examples(), make_config())
     batch["mask"] = batch["mask"].at[11].set(False)
     batch["expression"] = batch["expression"].at[5].set(-1)
     if gaps:

@@ -1,4 +1,4 @@
-"""MT-PKDOT: what each phase moves, the total against its parts, what the student may depend on, and bad input."""
+"""MT-PKDOT: what each phase moves, the total against its parts, and what the student may depend on."""
 
 import dataclasses
 import functools
@@ -8,90 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mtpkdot_tables import ROWS, batches, build, gradients_of, make_config, make_examples, same, whole
 from random_state import random_state
 
 from emokd.benchmarking.program import find_collectives
-from emokd.configuration import defaults
-from emokd.data.examples import Examples
-from emokd.data.pipeline import evaluation_batches, train_batches
-from emokd.errors import InputError
+from emokd.data.pipeline import train_batches
 from emokd.losses import structure, transport
 from emokd.models.network import functional
 from emokd.phase import Context
-from emokd.recipes import mtpkdot
-from emokd.recipes.common import imitation, modalities
-from emokd.recipes.common.task import Task
+from emokd.recipes.common import imitation
 from emokd.training.sharding import create_mesh, put_batch, replicated
-from emokd.training.state import create_state, enter
+from emokd.training.state import enter
 from emokd.training.step import create_train_step, gradients, parameter_labels
 from emokd.weights import model_folder
-
-ROWS, CLASSES = 24, ("no", "some", "much")
-
-
-def make_examples(targets=("expression",)) -> Examples:
-    """Feature tables of three modalities with a common cause; the eyes lack an entry here and there."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(ROWS) % 3
-    tables = {
-        f"features/{name}": (rng.normal(size=(ROWS, size)) + labels[:, None] * scale).astype(np.float32)
-        for name, size, scale in (("eye", 5, 0.5), ("skin", 4, 1.0), ("heart", 3, 2.0))
-    }
-    tables["features/eye"][::7, 2] = np.nan
-    columns = {
-        "expression": labels.astype(np.int32),
-        "valence_arousal": rng.uniform(-1, 1, (ROWS, 2)).astype(np.float32),
-    }
-    columns = {name: columns[name] for name in targets}
-    return Examples(
-        name="tables",
-        keys=[f"row{i}" for i in range(ROWS)],
-        columns=columns,
-        classes={"expression": CLASSES} if "expression" in columns else {},
-        inputs={name: table.__getitem__ for name, table in tables.items()},
-        content=str,
-    )
-
-
-def make_config():
-    config = mtpkdot.default_config()
-    config.batch_size = 12
-    for name, privileged in (("eye", False), ("skin", True), ("heart", True)):
-        config.modalities[name] = defaults.modality(f"features/{name}", "mlp", privileged=privileged, widths=(8,))
-    config.width, config.adapter_width = 8, 4
-    config.hallucination.options = {"encoder": (8, 4), "decoder": (8,)}
-    config.structure.k, config.structure.solver = 4, "geomloss"  # which compiles faster than the default
-    for name in config.phases:
-        config.phases[name] = defaults.phase(steps=2, learning_rate=1e-2, warmup_percent=0.0)
-    return config
-
-
-def build(config, examples, devices=1):
-    inputs = {name: read(0).shape for name, read in examples.inputs.items()}
-    sizes = {"labelled": len(examples)}
-    task = Task(examples.classes, tuple(examples.columns), sizes, config.batch_size, inputs=inputs, devices=devices)
-    return mtpkdot.build(config, task, {})
-
-
-def batches(examples, config, count=1):
-    stream = train_batches(examples, batch_size=config.batch_size, seed=0, canvas=8, fit="crop", num_threads=0)
-    return [jax.tree.map(jnp.asarray, next(stream)) for _ in range(count)]
-
-
-def whole(examples, config):
-    stream = evaluation_batches(examples, batch_size=config.batch_size, canvas=8, fit="crop", num_threads=0)
-    return [jax.tree.map(jnp.asarray, batch) for batch in stream]
-
-
-def gradients_of(recipe, state, batch):
-    """What the last phase's step computes before the optimiser."""
-    labels = parameter_labels(recipe)
-    _, outcome, weights, _ = jax.jit(lambda s, b: gradients(recipe, recipe.phases[-1], labels, s, {}, b))(state, batch)
-    return outcome, weights
-
-
-def same(a, b) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((np.asarray(x) == np.asarray(y)).all()), a, b)))
 
 
 @pytest.fixture(scope="module")
@@ -280,35 +209,6 @@ def test_similarities_of_fewer_than_two_examples_have_no_range():
         np.testing.assert_allclose(imitation.similarity_range(features, jnp.asarray(rows, bool)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "names"),
-    [
-        ({"pool": "joint", "objective.centroid": 0.0}, ["teach", "joint", "hallucinate", "align", "student"]),
-        ({"objective.transport": 0.0, "objective.centroid": 0.0, "objective.features": 1.0}, None),
-        ({"phases.hallucinate.enabled": False}, ["teach", "joint", "align", "student"]),
-        ({f"phases.{name}.enabled": False for name in ("teach", "joint", "hallucinate", "align")}, ["student"]),
-        ({"weighting": ({"name": "uniform"},), "structure.anchors": "most", "structure.solver": "converged"}, None),
-    ],
-)
-def test_the_relatives_are_the_same_recipe_with_other_settings(changes, names):
-    config, examples = make_config(), make_examples()
-    config.update_from_flattened_dict(changes)
-    recipe = build(config, examples)
-    if names:
-        assert [phase.name for phase in recipe.phases] == names
-    state = jax.eval_shape(lambda: create_state(recipe, config, 3, jax.random.key(config.seed)))
-    (batch,) = batches(examples, config)
-    outcome = jax.eval_shape(
-        recipe.phases[-1].objective, state.params, state.stats, {}, batch, Context(jax.random.key(0))
-    )
-    if "phases.teach.enabled" in changes:
-        assert outcome.teacher_losses is None and list(recipe.teachers) == []
-    else:
-        assert outcome.teacher_losses.shape == (12, 1 if changes.get("pool") == "joint" else 4)
-    measured = any(name.startswith("transport/") for name in outcome.metrics)
-    assert measured == ("phases.teach.enabled" not in changes and changes.get("objective.transport") != 0.0)
-
-
 @pytest.mark.slow
 def test_valence_and_arousal_alone_choose_by_squared_error():
     config, examples = make_config(), make_examples(("valence_arousal",))
@@ -319,60 +219,6 @@ def test_valence_and_arousal_alone_choose_by_squared_error():
     errors = [((np.asarray(answers[n].valence_arousal) - target) ** 2).sum(-1).mean() for n in recipe.teachers]
     _, weights = gradients_of(recipe, state, batch)
     np.testing.assert_array_equal(np.asarray(weights).argmax(1), np.full(12, np.argmin(errors)))
-
-
-def test_modality_dropout_leaves_every_example_something_that_it_has():
-    config, examples = make_config(), make_examples()
-    specs = modalities.create_specs(config, Task({}, (), {}, 12, inputs={name: (3,) for name in examples.inputs}))
-    batch = {f"features/{name}": np.zeros((4000, 3), np.float32) for name in specs}
-    keep = np.asarray(modalities.drop(jax.random.key(1), batch, specs, 0.7))
-    assert keep.any(1).all()
-    # P(kept) = .3 + P(all three dropped) / 3 = .3 + .343 / 3
-    np.testing.assert_allclose(keep.mean(0), 0.3 + 0.7**3 / 3, atol=0.03)
-    assert modalities.drop(jax.random.key(1), batch, specs, 0.0) is None
-    first, *_ = specs
-    batch[f"features/{first}"][::2] = np.nan
-    keep = np.asarray(modalities.drop(jax.random.key(1), batch, specs, 0.7))
-    assert keep.any(1).all() and not keep[::2, 0].any() and keep[1::2, 0].any()
-    np.testing.assert_allclose(keep[::2, 1:].mean(0), 0.3 + 0.7**2 / 2, atol=0.04)
-
-
-def test_subsets_are_all_proper_ones_or_those_without_one():
-    assert modalities.subsets(("a", "b", "c")) == [("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c")]
-    assert modalities.subsets(("a",)) == []
-    assert [len(s) for s in modalities.subsets("abcdef")] == [5] * 6
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"structure.k": 12}, "config.structure.k is 12, but a batch of 12 has 11 other examples"),
-        ({"modalities.eye.privileged": True}, "Every modality is privileged"),
-        ({"modalities.heart.input": "features/hart"}, "Did you mean 'features/heart'"),
-        ({"phases.joint.enabled": False}, "teach and joint go together"),
-        ({"pool": "joined"}, "Did you mean 'joint'"),
-        ({"structure.anchors": "leat"}, "Did you mean 'least'"),
-        ({"structure.solver": "geomlos"}, "Did you mean 'geomloss'"),
-        ({"objective.transport": -1.0}, "config.objective.transport must be at least 0"),
-        ({"modality_dropout": 1.5}, "config.modality_dropout must be"),
-        ({"modalities.eye.standardize": "al"}, "Did you mean 'all'"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(changes, message):
-    config = make_config()
-    config.update_from_flattened_dict(changes)
-    with pytest.raises(InputError, match=message):
-        build(config, make_examples())
-
-
-def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
-    config, examples = make_config(), make_examples()
-    absent = np.full((ROWS, 4), np.nan, np.float32)
-    examples = dataclasses.replace(examples, inputs={**examples.inputs, "features/skin": absent.__getitem__})
-    recipe = build(config, examples)
-    state = random_state(recipe, config, 3)
-    with pytest.raises(InputError, match="Modality 'skin'.*has no value in any training"):
-        recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
 
 
 @pytest.mark.slow
@@ -398,16 +244,6 @@ def test_local_structure_is_that_of_each_devices_rows():
         expected = 0.2 * divergence + 0.2 * structure.centroid_distance(own, theirs)
         np.testing.assert_allclose(found[start : start + 3, k], expected, rtol=1e-4, atol=1e-6)
     assert "all-gather" not in find_collectives(program.as_text())
-
-
-def test_local_anchors_must_be_among_a_devices_rows():
-    config, examples = make_config(), make_examples()
-    config.structure.local = True
-    with pytest.raises(
-        InputError, match="k is 4, but a batch of 3 on each of 4 devices .config.structure.local. has 2"
-    ):
-        build(config, examples, devices=4)
-    build(config, examples, devices=2)
 
 
 def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):

@@ -4,9 +4,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import mtpkdot_tables
 import numpy as np
 import pytest
-import test_mtpkdot
 from mtpkdot_setup import make_batch, make_config
 
 from emokd.configuration import config as configuration
@@ -18,6 +18,7 @@ from emokd.phase import Context
 from emokd.recipes import mtpkdot
 from emokd.recipes.common.task import Task
 from emokd.training import loop
+from emokd.training.programs import Programs
 from emokd.training.state import create_state
 from emokd.weights import model_folder
 
@@ -77,14 +78,15 @@ def test_a_run_standardises_by_its_training_split_alone(tmp_path):
     config = make_config(**off, devices=1)
     config.modalities.skin.privileged = True
     config.phases.student = defaults.phase(steps=1, learning_rate=1e-3, warmup_percent=0.0)
-    examples = test_mtpkdot.make_examples()
+    examples = mtpkdot_tables.make_examples()
     splits = {
         "train": examples.select(np.arange(13)),  # the last batch of its statistics is mostly padding
         "validation": moved(examples.select(np.arange(13, 18)), 5),
         "test": moved(examples.select(np.arange(18, 24)), -3),
     }
-    recipe = test_mtpkdot.build(config, splits["train"])
-    state, _ = loop.train(loop.Job(config, recipe, splits, None), tmp_path)
+    recipe = mtpkdot_tables.build(config, splits["train"])
+    programs = Programs(recipe, config, len(examples.classes["expression"]))
+    state, _ = loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path)
     table = np.stack([examples.inputs["features/eye"](i) for i in range(13)]).astype(np.float64)
     params, stats = jax.device_get(recipe.extract(state.params, state.stats))
     model_folder.save_model(tmp_path / "student", recipe.student_spec, params, stats, {})

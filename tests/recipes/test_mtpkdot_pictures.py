@@ -13,6 +13,7 @@ from emokd.recipes.common.task import Task
 from emokd.reporting import observations
 from emokd.reporting.report import write_report
 from emokd.training import loop
+from emokd.training.programs import Programs
 
 ROWS = 12
 
@@ -111,7 +112,9 @@ def test_a_run_leaves_its_pictures(tmp_path):
     config.log.every_steps = 1
     config.evaluation = defaults.every(steps=1)
     splits = dict.fromkeys(("train", "validation", "test"), examples)
-    loop.train(loop.Job(config, build(config, examples), splits, None), tmp_path)
+    recipe = build(config, examples)
+    programs = Programs(recipe, config, len(examples.classes["expression"]))
+    loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path)
     found = observations.read(tmp_path)
     assert [(o.phase, o.step) for o in found] == [
         ("teach", 1), ("joint", 2), ("align", 3), ("student", 3), ("student", 4),

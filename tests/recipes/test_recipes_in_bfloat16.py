@@ -4,10 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import mtpkdot_tables
 import numpy as np
 import pytest
 import recipes_setup
-import test_mtpkdot
 from jax.extend import core
 from random_state import random_state
 
@@ -42,13 +42,13 @@ def face_batch(config):
 
 
 def mtpkdot_of(precision):
-    config = test_mtpkdot.make_config()
+    config = mtpkdot_tables.make_config()
     config.precision, config.weighting = precision, ({"name": "uniform"},)
-    return config, test_mtpkdot.build(config, test_mtpkdot.make_examples())
+    return config, mtpkdot_tables.build(config, mtpkdot_tables.make_examples())
 
 
 def table_batch(config):
-    return test_mtpkdot.batches(test_mtpkdot.make_examples(), config)[0]
+    return mtpkdot_tables.batches(mtpkdot_tables.make_examples(), config)[0]
 
 
 def found_by(recipe, config, batch, phase):
@@ -128,9 +128,9 @@ def test_a_step_keeps_the_state_in_float32_and_lets_rest_what_rests():
     after, _ = step(state, recipe.constants, batch, phase=2)  # the classifier on resting features
     floats = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {SINGLE}
-    assert test_mtpkdot.same(after.params["student"]["backbone"], state.params["student"]["backbone"])
-    assert test_mtpkdot.same(after.stats, state.stats)
-    assert not test_mtpkdot.same(after.params["student"]["heads"], state.params["student"]["heads"])
+    assert mtpkdot_tables.same(after.params["student"]["backbone"], state.params["student"]["backbone"])
+    assert mtpkdot_tables.same(after.stats, state.stats)
+    assert not mtpkdot_tables.same(after.params["student"]["heads"], state.params["student"]["heads"])
 
 
 def test_a_cached_teacher_says_what_a_live_one_says():

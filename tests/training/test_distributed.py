@@ -19,7 +19,7 @@ GIVEN = {"EMOKD_COORDINATOR": "[::1]:5000", "EMOKD_PROCESSES": "2", "EMOKD_PROCE
         ({}, None),
         ({"EMOKD_DISTRIBUTED": "", "EMOKD_PROCESS": ""}, None),
         (GIVEN, distributed.Processes("[::1]:5000", 2, 1)),
-        ({"EMOKD_DISTRIBUTED": "auto"}, distributed.Processes()),
+        ({"EMOKD_DISTRIBUTED": "auto"}, "auto"),
     ],
 )
 def test_what_is_asked_for(environment, processes):

@@ -1,18 +1,20 @@
 """A network of NaN is found in the step that makes it, whatever the loss says, and no checkpoint holds it."""
 
 import dataclasses
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_loop import CLASSES
+from test_loop import CLASSES, at_step
 
 from emokd.errors import InputError
 from emokd.phase import Phase
 from emokd.training import divergence, loop
-from emokd.training.checkpoints import Checkpoints, read_weights
+from emokd.training.checkpoints import Checkpoints, read_weights, steps_in
 from emokd.training.programs import Programs
 
 
@@ -54,7 +56,7 @@ def test_parameters_that_are_not_finite_stop_the_run_and_are_never_saved(
     recipe, programs = hiding
     config.evaluation.every_steps, config.log.every_steps = every, log
     with pytest.raises(InputError) as refused:
-        loop.train(loop.Job(config, recipe, splits, None, programs=programs), tmp_path)
+        loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path)
     text = str(refused.value)
     assert text.startswith("Step 3 of phase 'distill': parameters backbone, parameters adapters")
     assert "Lower config.phases.distill.learning_rate" in text and "the loss" not in text
@@ -99,3 +101,12 @@ def test_the_message_names_what_was_first_and_what_followed(tmp_path):
         "Step 5 of phase 'teach': parameters teacher_one, statistics teachers (from step 6), accuracy (step 7) is not "
         "finite, so the run has diverged. The solver stopped. Lower config.phases.teach.learning_rate, or"
     )
+
+
+def test_a_run_that_is_told_to_stop_after_it_has_diverged_saves_nothing(hiding, config, splits, tmp_path, monkeypatch):
+    recipe, programs = hiding
+    config.evaluation.every_steps = config.log.every_steps = 1000
+    at_step(monkeypatch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(InputError, match=r"Step 3 of phase 'distill': parameters backbone.* no checkpoint yet"):
+        loop.train(loop.Job(config, recipe, splits, None, programs=programs), tmp_path)
+    assert not steps_in(tmp_path / "checkpoints")

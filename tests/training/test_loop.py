@@ -45,7 +45,7 @@ def programs_of(recipe: Recipe, config) -> Programs:
 
 def run(recipe: Recipe, config, splits, workdir):
     workdir.mkdir(exist_ok=True)
-    job = loop.Job(config, recipe, splits, None, programs=programs_of(recipe, config))
+    job = loop.Job(config, recipe, splits, None, programs_of(recipe, config))
     state, scores = loop.train(job, workdir)
     return jax.device_get(dataclasses.replace(state, key=jax.random.key_data(state.key))), scores
 
@@ -356,7 +356,7 @@ def test_frozen_features_cost_no_flops(recipe, config, batch):
 def test_an_epoch_between_evaluations_is_one_of_the_phases_own_data(recipe, config, splits, data, extra, every):
     """37 labelled examples and as many more in batches of 16: 2 steps, or 4."""
     config.evaluation = defaults.every(epochs=1)
-    job = loop.Job(config, recipe, splits, splits["train"] if extra else None)
+    job = loop.Job(config, recipe, splits, splits["train"] if extra else None, programs_of(recipe, config))
     assert loop.evaluation_interval(job, dataclasses.replace(recipe.phases[0], data=data)) == every
 
 

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from emokd.errors import InputError
-from emokd.phase import Context, Measure, label_parameters
+from emokd.phase import Context, Measure, Outcome, label_parameters
 from emokd.training.sharding import check_batch_size, create_mesh, put_batch, replicated
 from emokd.training.state import create_state
-from emokd.training.step import create_train_step, gradients, parameter_labels
+from emokd.training.step import cotangents, create_train_step, gradients, parameter_labels
 
 
 def compiled_step(recipe, config):
@@ -175,3 +175,10 @@ def test_parameter_in_no_group_and_in_two_groups_are_named():
 def test_batch_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match="over 8 devices; set config.batch_size to 8 or 16, or, .* config.devices to"):
         check_batch_size(12, create_mesh())
+
+
+@pytest.mark.parametrize(("rows", "message"), [(None, "no rows"), (np.ones(4, bool), "no weighting")])
+def test_teacher_losses_without_rows_or_weighting_are_refused(recipe, rows, message):
+    outcome = Outcome({}, {}, np.ones((4, 2), np.float32), rows)
+    with pytest.raises(InputError, match=message):
+        cotangents(dataclasses.replace(recipe, weighting=None), (), outcome)

@@ -62,6 +62,7 @@ def test_several_groups_and_a_model_json(tmp_path):
         ([entry()], b"\0" * 25, ["x-shard1of1"], "hold 25.*Fetch the manifest and all its files again"),
         ([entry(shape=[10**9, 10**9])], b"\0" * 24, ["x-shard1of1"], "take 4,000,000,000,000,000,000 bytes"),
         ([entry(dtype="string")], b"\0" * 24, ["x-shard1of1"], "'a' is stored as 'string'.*Known: float32"),
+        ([entry(dtype=["float32"])], b"\0" * 24, ["x-shard1of1"], "'a' is stored as .*float32.*which cannot be read"),
         ([entry(shape=[2, -3])], b"\0" * 24, ["x-shard1of1"], "shape of 'a' is"),
         ([entry(shape=[2, "3"])], b"\0" * 24, ["x-shard1of1"], "shape of 'a' is"),
         ([entry(quantization={"dtype": "uint8"})], b"\0" * 6, ["x-shard1of1"], "'a' has no scale and min"),

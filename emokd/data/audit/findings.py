@@ -1,4 +1,4 @@
-"""What is wrong, or likely wrong, with a data set, one line a finding. The searches are those of a run's own start."""
+"""Finds what is wrong, or likely wrong, with a data set, by the same checks that a run makes at its start."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +19,13 @@ _READERS = 4
 
 
 def find_all(source: str, examples: Examples, parts: Mapping[str, np.ndarray], duplicates: Duplicates) -> list[str]:
-    """All findings.
+    """All findings, one sentence each.
 
     Args:
-      source: the set's name, by which published numbers are known.
+      source: the set's name, by which published counts are looked up.
       examples: the whole set.
-      parts: the places of each split's examples, as the run would have them.
-      duplicates: its copies.
+      parts: indices of each split's examples, as the run would divide them.
+      duplicates: the set's copies.
     """
     home = {int(i): name for name, part in parts.items() for i in part}
     return [
@@ -38,7 +38,7 @@ def find_all(source: str, examples: Examples, parts: Mapping[str, np.ndarray], d
 
 
 def unreadable(examples: Examples) -> list[str]:
-    """Reads every input of every example, those of tables in memory excepted."""
+    """Examples that cannot be read: tries every input of every example, except arrays that are in memory."""
     bad: dict[str, str] = {}
     for read in (read for read in examples.inputs.values() if not isinstance(read, Rows)):
         with ThreadPoolExecutor(_READERS) as pool:
@@ -62,7 +62,7 @@ def _problem(read: Callable[[int], np.ndarray]) -> Callable[[int], str]:
 
 
 def copies(examples: Examples, duplicates: Duplicates) -> list[str]:
-    """Equal examples, those of them whose labels differ, and near copies."""
+    """Sets of equal examples, sets of equal examples with different labels, and sets of near copies."""
     found = []
     for sets, what in (
         (
@@ -79,7 +79,7 @@ def copies(examples: Examples, duplicates: Duplicates) -> list[str]:
 
 
 def _crossings(examples: Examples, duplicates: Duplicates, home: Mapping[int, str]) -> list[str]:
-    """Groups and copies on several sides: of the splits that a run would have, and of those that the set prescribes."""
+    """Groups and sets of copies that straddle splits: this configuration's, and those that the set prescribes."""
     named = {examples.keys[own[0]]: own for own in (*duplicates.sets, *duplicates.near)}
     groups = groups_of(examples)
     prescribed = {} if examples.splits is None else {i: str(name) for i, name in enumerate(examples.splits) if name}
@@ -99,7 +99,7 @@ def _crossings(examples: Examples, duplicates: Duplicates, home: Mapping[int, st
 
 
 def labels(examples: Examples) -> list[str]:
-    """Classes without examples, and those that contradict their valence or arousal."""
+    """Classes without examples, and classes whose valence or arousal contradicts their name."""
     ids, names = expression_ids(examples), examples.classes.get("expression", ())
     if ids is None:
         return []

@@ -1,4 +1,4 @@
-"""How many examples published sets have, to be compared with what lies on the disk."""
+"""Published numbers of examples of data sets, to compare a local copy with."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from emokd.data.tables.expressions import expression_ids
 from emokd.labels import UNLABELLED
 
 WHOLE = "all"
-"""In place of a split: the set's total, where the counts of its splits are not published or not fixed."""
+"""Stands for all splits together, where the counts of each are not published or not fixed."""
 
 Counts = Mapping[str, Mapping[str, int]]
 """Examples by split (or `WHOLE`) and class."""
@@ -48,17 +48,17 @@ PUBLISHED: Mapping[str, Counts] = {
     # The spoken clips (Livingstone and Russo 2018).
     "ravdess": {WHOLE: _row("neutral calm happy sad angry fearful disgust surprised", 96, *[192] * 7)},
 }
-"""By source. What a source's options leave out is missing against these."""
+"""Published counts by source. Examples that a source's options leave out show up as missing."""
 
 TOTALS: Mapping[str, int] = {"oasis": 900, "emoset": 118_102}
 """Totals of sets whose classes are not counted here: Kurdi et al. 2017, Yang et al. 2023."""
 
 
 def differences(source: str, examples: Examples) -> list[str]:
-    """Where the numbers of examples are not the published ones, one line for each split and class.
+    """Where the numbers of examples differ from the published ones, one line for each split and class.
 
     Args:
-      source: its name; of one that has no published numbers here there is nothing to say.
+      source: the set's name. The list is empty for a set without published numbers here.
       examples: the whole set, before it is divided.
     """
     told = []
@@ -83,6 +83,6 @@ def differences(source: str, examples: Examples) -> list[str]:
 
 
 def published_total(source: str, name: str) -> int | None:
-    """How many examples of a class are published, over all splits; None where that is not known here."""
+    """The published number of examples of a class, over all splits; None where it is not listed here."""
     counts = [split[name] for split in PUBLISHED.get(source, {}).values() if name in split]
     return sum(counts) if counts else None

@@ -12,14 +12,14 @@ from emokd.data.examples import Examples, stable_hash
 from emokd.errors import InputError
 
 SIDE, ACROSS, HEADING = 96, 10, 16
-"""Pixels of a picture's side, pictures of a class, and pixels of a class's heading."""
+"""Side of a picture (pixels), pictures of each class, and height of a class's heading (pixels)."""
 
 
 def contact_sheet(examples: Examples) -> UInt8[np.ndarray, "H W 3"]:
-    """A row for each class (or third of valence) with its name, its number of examples and `ACROSS` pictures.
+    """Draws a row for each class (or third of valence): its name, its number of examples and `ACROSS` pictures.
 
-    The pictures are chosen by a hash of their names, so the same set gives the same sheet. One that cannot be read is a
-    grey square with a cross.
+    The pictures are chosen by a hash of their names, so the same set gives the same sheet. A picture that cannot be
+    read is a grey square with a red stroke.
 
     Raises:
       InputError: the examples have no pictures.
@@ -34,7 +34,7 @@ def contact_sheet(examples: Examples) -> UInt8[np.ndarray, "H W 3"]:
     for row, (name, own) in enumerate(rows):
         top = row * (SIDE + HEADING)
         heading = f"{name}: {len(own)}"
-        # Pillow's own font has no other letters.
+        # Pillow's built-in font has ASCII letters only.
         draw.text((2, top + 2), heading.encode("ascii", "replace").decode(), fill="black")
         chosen = sorted(own.tolist(), key=lambda i: stable_hash(examples.keys[i], "sheet"))[:ACROSS]
         for place, i in enumerate(chosen):

@@ -13,9 +13,9 @@ def count_table(source: str, examples: Examples, parts: Mapping[str, np.ndarray]
     """Examples by class (or third of valence) and split, beside the published numbers and the mean valence and arousal.
 
     Args:
-      source: the set's name, by which published numbers are known.
+      source: the set's name, by which published counts are looked up.
       examples: the whole set.
-      parts: the places of each split's examples; what is in none of them is "left out".
+      parts: indices of each split's examples; examples in no split are counted as "left out".
     """
     strata, names = find_strata(examples)
     taken = np.isin(np.arange(len(examples)), np.concatenate([*parts.values(), np.zeros(0, np.int64)]))
@@ -51,7 +51,7 @@ def _mean(values: np.ndarray) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width: the first from the left, the others from the right."""
+    """Rows as text with columns of equal width: the first aligned to the left, the others to the right."""
     width = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width[i]) if i == 0 else cell.rjust(width[i]) for i, cell in enumerate(row)).rstrip()

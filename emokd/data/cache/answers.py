@@ -1,4 +1,4 @@
-"""Files of a teacher's answers, which the user's own script has written: how they are read, checked and looked up.
+"""Reads, checks and looks up a teacher's answers from a file that the user's own script has written.
 
 An .npz file (`numpy.savez`) of these arrays:
 
@@ -8,10 +8,10 @@ An .npz file (`numpy.savez`) of these arrays:
     classes           [C] texts, the names of the logits
     valence_arousal   [N, 2] or [N, V, 2]
     views             [V] whole numbers, where there is a second axis: 0, 1, ... and -1, the evaluation view
-    settings          a text, likewise: how the views were drawn (`view_settings`)
+    settings          a text, where there is a second axis: how the views were drawn (`view_settings`)
 
-What could go wrong, and is refused: pictures without an answer, views that the run draws and the file lacks or that
-were drawn otherwise, classes that fit no logits, answers that are no numbers.
+Refused are: pictures without an answer; views that the run draws and the file lacks, or that were drawn with other
+settings; class lists that do not match the logits; answers that are NaN or infinite.
 """
 
 import hashlib
@@ -33,10 +33,11 @@ from emokd.errors import InputError, excerpt
 from emokd.names import normal, normal_path
 
 _SCALE = 2.0
-"""A network may answer valence or arousal somewhat beyond 1; what is beyond this is on another scale. [ours]"""
+"""Networks may answer valence or arousal somewhat beyond 1; beyond this magnitude a warning asks for the scale. [ours]
+"""
 
 _COARSE = 0.1
-"""Answers that rounding to float32 moves by more than this share of their deviation are said. [ours]"""
+"""Columns that rounding to float32 moves by more than this share of their standard deviation are reported. [ours]"""
 
 OUTPUTS = ("features", "logits", "valence_arousal")
 
@@ -46,11 +47,11 @@ class AnswersFile:
 
     Attributes:
       path: the file.
-      widths: how many numbers each of `OUTPUTS` has; an absent one is absent.
+      widths: the number of columns of each of `OUTPUTS` that the file holds.
       classes: the names of the logits.
       views: the numbers of the views, or None where a picture has one answer for all of them.
       settings: how the views were drawn, as JSON; empty without views.
-      origin: file name and hash.
+      origin: the file's name and hash, for the log.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -89,7 +90,7 @@ class AnswersFile:
         self.origin = f"{path.name} (sha256 {_file_hash(path)[:16]})"
 
     def check(self, teacher: str, sets: Iterable[Examples], data: ml_collections.ConfigDict) -> None:
-        """Checks that the file answers everything that a run asks.
+        """Checks that the file has an answer for every picture and view of a run. Warns of what looks unintended.
 
         Args:
           teacher: its name in the configuration.
@@ -97,7 +98,8 @@ class AnswersFile:
           data: the run's `config.data`.
 
         Raises:
-          InputError: a picture or a view has no answer, or the views were drawn otherwise.
+          InputError: a picture or a view has no answer, the views were drawn with other settings, or pictures of two
+            sets have the same name.
         """
         sets = list(sets)
         owners = {key: examples.name for examples in sets for key in examples.keys}
@@ -130,16 +132,16 @@ class AnswersFile:
                 teacher,
             )
             return
-        self._check_views(teacher, data)
+        self._check_views(teacher, self.views, data)
 
-    def _check_views(self, teacher: str, data: ml_collections.ConfigDict) -> None:
+    def _check_views(self, teacher: str, views: Sequence[int], data: ml_collections.ConfigDict) -> None:
         where = f"config.teachers.{teacher}.answers: {self.path}"
         if not data.views:
             raise InputError(
-                f"{where} answers {len(self.views) - 1} views, but with config.data.views=0 every epoch has new ones. "
-                f"Set --config.data.views={len(self.views) - 1}."
+                f"{where} answers {len(views) - 1} views, but with config.data.views=0 every epoch has new ones. "
+                f"Set --config.data.views={len(views) - 1}."
             )
-        lacking = sorted({*range(data.views), CENTRE} - set(self.views))
+        lacking = sorted({*range(data.views), CENTRE} - set(views))
         if lacking:
             raise InputError(
                 f"{where} lacks the views {excerpt(lacking)} of 0 to {data.views - 1} and {CENTRE}, the evaluation "
@@ -153,10 +155,14 @@ class AnswersFile:
             )
 
     def lookup(self, batch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "B W"]:
-        """The answers for the ids and views of a host batch: features, logits, valence and arousal side by side."""
+        """The answers for a host batch's ids and views: features, logits, valence and arousal, concatenated.
+
+        Raises:
+          InputError: a picture of the batch has no answer.
+        """
         wanted = long_ids(batch["id"], batch["check"])
         found = np.minimum(np.searchsorted(self._index, wanted), len(self._index) - 1)
-        # Padding has no id; whatever it finds does not count.
+        # Padding rows have no id: what the search returns for them is not used.
         if (batch["mask"] & (self._index[found] != wanted)).any():
             raise InputError(f"{self.path} lacks answers for pictures of this run. Write it for the same config.data.")
         rows = self._row_of[found]
@@ -167,7 +173,7 @@ class AnswersFile:
 
 
 def view_settings(data: ml_collections.ConfigDict) -> str:
-    """What decides the pixels of a view besides the picture, as JSON."""
+    """The settings that, together with the picture, determine a view's pixels, as JSON."""
     settings = {
         "canvas": data.canvas,
         "fit": data.fit,
@@ -178,7 +184,7 @@ def view_settings(data: ml_collections.ConfigDict) -> str:
 
 
 def _ids(names: Sequence[str]) -> UInt64[np.ndarray, " N"]:
-    """The long ids of keys, as `Examples` has them."""
+    """The long ids that examples with these keys have."""
     ids = np.array([stable_hash(name) for name in names], np.uint32)
     return long_ids(ids, np.array([stable_hash(name, salt="check") for name in names], np.uint32))
 
@@ -198,7 +204,7 @@ def _texts(array: np.ndarray, where: str) -> list[str]:
 
 
 def _spellings(names: Sequence[str], where: str) -> dict[str, int]:
-    """The row of each name, also as keys have it: a path without backslashes, `./` and outer spaces."""
+    """The row of each name, also under its spelling in keys: a path without backslashes, `./` and outer spaces."""
     rows = {name: i for i, name in enumerate(names)}
     for i, name in enumerate(names):
         for spelling in (normal(name), normal_path(normal(name))):
@@ -209,7 +215,7 @@ def _spellings(names: Sequence[str], where: str) -> dict[str, int]:
 
 
 def _doubts(values: Mapping[str, Float[np.ndarray, "N V D"]]) -> list[str]:
-    """What the answers are likely not meant to be."""
+    """Warnings of answers that look unintended: probabilities as logits, valence or arousal on another scale."""
     found = []
     logits, affect = values.get("logits"), values.get("valence_arousal")
     if logits is not None and logits.shape[-1] > 1 and logits.min() >= 0 and (abs(logits.sum(-1) - 1) < 1e-3).all():
@@ -222,10 +228,10 @@ def _doubts(values: Mapping[str, Float[np.ndarray, "N V D"]]) -> list[str]:
 
 
 def _rounding(array: np.ndarray, values: Float[np.ndarray, "N V D"], name: str, path: pathlib.Path) -> str:
-    """Which columns float32 rounds by more than `_COARSE` of their deviation, in words; empty where none.
+    """Says which columns float32 rounds by more than `_COARSE` of their standard deviation; empty where none.
 
     Raises:
-      InputError: most columns that vary at all are.
+      InputError: it does so with most of the columns that vary.
     """
     given = array.astype(np.float64).reshape(-1, array.shape[-1])
     varied = given.max(0) > given.min(0)

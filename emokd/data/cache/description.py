@@ -1,4 +1,4 @@
-"""`cache.json`: what a cache holds, and the checksums by which damage to its files is noticed.
+"""Reads and writes `cache.json`: what a cache holds, and the checksums by which damage to its files is noticed.
 
     key         what was asked of which teachers
     widths      features of each teacher, in their order
@@ -23,11 +23,12 @@ from emokd.errors import InputError
 DESCRIPTION, INDEX, FEATURES = "cache.json", "index.npy", "features.npy"
 
 BLOCK = 1 << 18
-"""Bytes of a block: a batch of random rows reads few bytes beside its own, and 1 GB has 3,815 checksums. [ours]"""
+"""Bytes of a block: small enough that a batch of random rows reads few bytes in excess, large enough that 1 GB has
+3,815 checksums only. [ours]"""
 
 
 def as_text(key: Mapping[str, Any], widths: Mapping[str, int], folder: pathlib.Path) -> str:
-    """The content of `cache.json` for the files that are in the folder. Reads them once."""
+    """The text of `cache.json` for the files in the folder, which are read once for their checksums."""
     blocks = {"bytes": BLOCK, "features": checksums(folder / FEATURES), "index": checksums(folder / INDEX)}
     content = {"key": dict(key), "widths": dict(widths), "blocks": blocks}
     return json.dumps({**content, "sha256": _digest(content)}, indent=2)
@@ -40,10 +41,10 @@ def checksums(path: pathlib.Path) -> list[int]:
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object of a cache's folder.
+    """Reads a JSON object from a file in a cache's folder.
 
     Raises:
-      InputError: it cannot be read as one.
+      InputError: the file cannot be read, or holds no JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -70,22 +71,23 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     if not _is_count(views):
         raise damaged(folder, f"{DESCRIPTION} does not say how many views there are")
     blocks = content.get("blocks", {"bytes": BLOCK, "features": [], "index": []})
-    if not isinstance(blocks, dict) or not _is_count(blocks.get("bytes")):
+    sums = [blocks.get("features"), blocks.get("index")] if isinstance(blocks, dict) else []
+    if not sums or not _is_count(blocks.get("bytes")) or not all(isinstance(each, list) for each in sums):
         raise damaged(folder, f"{DESCRIPTION} has no readable checksums")
     return {**content, "blocks": blocks}
 
 
 def damaged(folder: pathlib.Path, why: str) -> InputError:
-    """The error for a cache that something has damaged."""
+    """The error for a damaged cache; `why` says what is wrong with it."""
     return InputError(f"The teacher cache {folder} is damaged ({why}); make it again in another folder.")
 
 
 class Blocks:
-    """The blocks of a file, each compared with its checksum before its first use.
+    """The blocks of a file. Each is compared with its checksum before its first use.
 
     Args:
       path: the file.
-      sums: the CRC-32 of each block; none where they are not known, and then nothing is compared.
+      sums: the CRC-32 of each block; empty for a cache without checksums, of which nothing is compared.
       size: bytes of a block.
 
     Raises:
@@ -106,10 +108,14 @@ class Blocks:
             raise damaged(path.parent, f"{path.name} cannot be read: {error}") from error
 
     def check(self, first: Int[np.ndarray, " R"], last: Int[np.ndarray, " R"]) -> None:
-        """Compares what has not been compared of the ranges from byte `first` to byte `last`.
+        """Compares the blocks of R byte ranges with their checksums, except those that have been compared before.
+
+        Args:
+          first: the first byte of each range.
+          last: the last byte of each range, inclusive.
 
         Raises:
-          InputError: a block is not what was written.
+          InputError: a block differs from its checksum.
         """
         if not self._unseen.any():
             return

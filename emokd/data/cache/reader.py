@@ -1,12 +1,12 @@
-"""What frozen teachers say, stored once: features of each (example, view), read back instead of computed.
+"""Reads frozen teachers' features of each (example, view) from a cache, instead of computing them in the step.
 
-A cache is a folder of three files. `cache_writer` makes them, `cache.json` last: a folder that has it is whole.
+A cache is a folder of three files. `writer` makes them, `cache.json` last: a folder that has it is complete.
 
     cache.json      what was asked of which teachers (the key), how many features each of them has, and checksums
     index.npy       uint64 [N], the examples' long ids, ascending
     features.npy    [N, views + 1, D], the teachers' features side by side, the last view being the evaluation view
 
-What could go wrong, and is refused: other weights, other pixels, other augmentation, other examples, and damage. Each
+A cache of other weights, pixels, augmentation or examples than the run's is refused, and so is a damaged one. Each
 block of `features.npy` is compared with its checksum when it is first read, which costs about a second per GB, once.
 Caches of emokd 0.1 have no checksums.
 """
@@ -31,7 +31,7 @@ FORMAT = 3
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
-"""How each is written: the NumPy format has no bfloat16, its bits are those of an integer."""
+"""The NumPy dtype that each is stored as: NumPy's file format lacks bfloat16, whose bits are stored as integers."""
 
 Key = dict[str, Any]
 
@@ -44,7 +44,7 @@ class TeacherCache:
 
         Args:
           folder: the finished cache.
-          key: what the present run would ask of its teachers. The cache may hold more teachers and more examples.
+          key: what the present run needs of which teachers. The cache may hold more teachers and more examples.
 
         Raises:
           InputError: there is no finished cache, it is damaged, or it is stale; what changed is named.
@@ -78,7 +78,11 @@ class TeacherCache:
         self._features = features.view(DTYPES[key["dtype"]])
 
     def attach(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The batch with `features/<teacher>` [B, D] for its ids and views, in the type that is stored."""
+        """Adds `features/<teacher>` [B, D] to a batch, looked up by id and view, in the dtype that is stored.
+
+        Raises:
+          InputError: the cache lacks an example of the batch, or is damaged.
+        """
         views = np.where(batch["view"] == CENTRE, self._views, batch["view"])
         rows = self._rows(batch)
         begin = self._start + rows * self._row_bytes
@@ -89,14 +93,14 @@ class TeacherCache:
     def _rows(self, batch: Mapping[str, np.ndarray]) -> Int[np.ndarray, " B"]:
         wanted = long_ids(batch["id"], batch["check"])
         rows = np.minimum(np.searchsorted(self._index, wanted), len(self._index) - 1)
-        # Padding has no id; whatever it finds does not count.
+        # Padding rows have no id: what the search returns for them is not used.
         if (batch["mask"] & (self._index[rows] != wanted)).any():
             raise InputError("The teacher cache lacks examples of this run; make it again with the same config.data.")
         return rows
 
 
 def _open(path: pathlib.Path, dtype: str) -> tuple[np.memmap, int]:
-    """The array in a file, memory-mapped, and the byte at which its numbers begin."""
+    """The array in a file, memory-mapped, and the offset of its first number in bytes."""
     try:
         with path.open("rb") as file:
             shape, found = npy.header(file, path.stat().st_size)
@@ -109,15 +113,15 @@ def _open(path: pathlib.Path, dtype: str) -> tuple[np.memmap, int]:
 
 
 def long_ids(ids: UInt32[np.ndarray, " N"], checks: UInt32[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
-    """An id and the second hash below it: among 100,000 examples it is likely that two share the id alone."""
+    """64-bit ids: the id above, the second hash below. Among 100,000 examples two are likely to share the 32-bit id."""
     return (ids.astype(np.uint64) << np.uint64(32)) | checks.astype(np.uint64)
 
 
 def check_dtype(name: str) -> str:
-    """The name, if features can be stored so.
+    """Returns the name of a dtype after checking that features can be stored in it.
 
     Raises:
-      InputError: they cannot.
+      InputError: it is not one of `DTYPES`.
     """
     if name not in DTYPES:
         raise InputError(f"config.cache.dtype is {name!r}.{nearest(name, DTYPES)} Choose one of {', '.join(DTYPES)}.")
@@ -131,9 +135,9 @@ def differences(
 
     Args:
       stored: the key of a cache.
-      wanted: the key that is asked for.
-      less: whether `wanted` may lack something, such as a teacher.
-      prefix: of the names.
+      wanted: the key of the present run.
+      less: whether `wanted` may lack entries of `stored`, such as a teacher.
+      prefix: put before each name.
     """
     found: list[str] = []
     for name in wanted if less else {**stored, **wanted}:

@@ -1,13 +1,13 @@
 """Writes a teacher cache in parts, so that it can be stopped at any moment and shared by several processes.
 
-While it is made the folder holds
+While the cache is being made, the folder holds
 
-    unfinished.json     the plan: whose cache this is, and how its rows are divided into parts
-    part-00007.bin      the features of the part's rows, whole: it is written under another name and renamed
+    unfinished.json     the plan: the cache's key, and how its rows are divided into parts
+    part-00007.bin      the features of the part's rows, complete: it is written under another name and renamed
     features.partial    once all parts are there: their contents in order, each part removed after it was copied
 
-Part i is the work of process i modulo the number of processes. Nothing but whether a part's file exists says that it is
-done, so neither the moment of an interruption nor another number of processes afterwards matters.
+With P processes, process i modulo P makes part i. The existence of its file is all that says that a part is done, so it
+does not matter when the work is interrupted, nor how many processes continue it.
 """
 
 import dataclasses
@@ -37,18 +37,18 @@ from emokd.files import write_whole
 UNFINISHED, PARTIAL = "unfinished.json", "features.partial"
 
 MAX_PARTS = 1000
-"""Parts are as many batches as it takes to have no more of them: what an interruption can cost is a thousandth."""
+"""Most parts of a cache. An interruption costs each process one part at most: a thousandth of a large cache."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A cache that is to be.
+    """How a cache is going to be written.
 
     Attributes:
-      key: what is asked of the teachers; of this the plan needs `views` and `dtype`.
-      widths: features of each teacher, in the order in which they lie side by side.
-      rows: examples.
-      rows_per_part: of all parts but the last, which may be shorter.
+      key: what is stored of which teachers; the plan itself uses `views` and `dtype`.
+      widths: number of features of each teacher, in the order in which they are concatenated.
+      rows: number of examples.
+      rows_per_part: rows of each part but the last, which may be shorter.
     """
 
     key: Key
@@ -58,27 +58,27 @@ class Plan:
 
     @property
     def parts(self) -> int:
-        """How many there are."""
+        """Number of parts."""
         return -(-self.rows // self.rows_per_part)
 
     @property
     def views(self) -> int:
-        """Of each example, without the evaluation view."""
+        """Number of views of each example, without the evaluation view."""
         return int(self.key["views"])
 
     @property
     def row_shape(self) -> tuple[int, int]:
-        """Of one example's features: (views + 1, D)."""
+        """Shape of one example's features: (views + 1, D)."""
         return self.views + 1, sum(self.widths.values())
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the features."""
+        """Dtype of the features."""
         return np.dtype(DTYPES[self.key["dtype"]])
 
     @property
     def row_bytes(self) -> int:
-        """Of one example's features."""
+        """Bytes of one example's features."""
         return int(np.prod(self.row_shape)) * self.dtype.itemsize
 
     def rows_of(self, part: int) -> range:
@@ -86,7 +86,7 @@ class Plan:
         return range(part * self.rows_per_part, min((part + 1) * self.rows_per_part, self.rows))
 
     def part_bytes(self, part: int) -> int:
-        """Size of a part's file."""
+        """Size of a part's file in bytes."""
         return len(self.rows_of(part)) * self.row_bytes
 
 
@@ -97,10 +97,10 @@ def create_plan(key: Key, widths: Mapping[str, int], rows: int, batch_size: int)
 
 
 def is_finished(folder: pathlib.Path, key: Key) -> bool:
-    """Whether the folder holds a whole cache that serves `key`.
+    """Whether the folder holds a finished cache that serves `key`.
 
     Raises:
-      InputError: it holds the whole cache of another key.
+      InputError: it holds the finished cache of another key.
     """
     if not (folder / DESCRIPTION).exists():
         return False
@@ -114,10 +114,10 @@ def is_finished(folder: pathlib.Path, key: Key) -> bool:
 
 
 def begin(folder: pathlib.Path, plan: Plan) -> Plan:
-    """Begins a cache, or goes on with the unfinished one in the folder.
+    """Begins a cache, or continues the unfinished one in the folder.
 
     Returns:
-      The plan to follow: that of the first start, whose batches may have been of another size.
+      The plan to follow: with the parts of the first start, whose batch size may have been another.
 
     Raises:
       InputError: the folder holds an unfinished cache of another key, or the disk has too little room.
@@ -173,7 +173,9 @@ def write_part(folder: pathlib.Path, plan: Plan, part: int, features: Shaped[np.
 
 
 def finish(folder: pathlib.Path, plan: Plan, index: UInt64[np.ndarray, " N"]) -> None:
-    """Makes the cache of its parts, all of which are there. One process does this, and it too may be stopped.
+    """Joins the parts, all of which must exist, into the finished cache.
+
+    One process calls it. If it is interrupted, another call continues the work.
 
     Args:
       folder: the cache.
@@ -197,7 +199,7 @@ def finish(folder: pathlib.Path, plan: Plan, index: UInt64[np.ndarray, " N"]) ->
 def _join_parts(folder: pathlib.Path, plan: Plan) -> None:
     """Appends the parts to `features.partial` and removes each once it is safe on the disk.
 
-    What the file holds beyond the first part that is still there may be half of it, and is written again.
+    What the file holds from the first remaining part on may be incomplete, and is written again.
     """
     header = _header(plan)
     first = _copied_parts(folder, plan, _parts_there(folder, plan))
@@ -226,7 +228,7 @@ def _copied_parts(folder: pathlib.Path, plan: Plan, there: list[bool]) -> int:
 
 
 def _header(plan: Plan) -> bytes:
-    """What a NumPy file of the features begins with."""
+    """The header of a NumPy file of the features."""
     buffer = io.BytesIO()
     shape = (plan.rows, *plan.row_shape)
     np.lib.format.write_array_header_1_0(
@@ -240,7 +242,7 @@ def _part(folder: pathlib.Path, part: int) -> pathlib.Path:
 
 
 def _parts_there(folder: pathlib.Path, plan: Plan) -> list[bool]:
-    """Whether each part's file is there. A listing, because a network file system may remember that a file was not."""
+    """Whether each part's file is complete. Lists the folder: a network file system may cache that a file is absent."""
     with os.scandir(folder) as entries:
         sizes = {entry.name: entry.stat().st_size for entry in entries}
     return [sizes.get(_part(folder, part).name) == plan.part_bytes(part) for part in range(plan.parts)]

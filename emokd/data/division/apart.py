@@ -1,4 +1,4 @@
-"""Leaving out of one set what another one holds: pictures that must not be learned from where others are scored."""
+"""Leaves out of a training set the examples that are copies of scored ones."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from emokd.errors import InputError, excerpt
 def leave_out_copies(
     examples: Examples, held: Sequence[Examples], what: str, whose: str, same_set: bool = False, compare: bool = True
 ) -> Examples:
-    """The examples without those that are, equal, or nearly equal one of `held`. The log says how many there are.
+    """The examples without those that are in `held`, or are copies or near copies of one there. Logs their number.
 
     Args:
-      examples: what is going to be learned from.
-      held: what it must have nothing of, such as the validation and the test split.
-      what: the examples, for messages: "config.data.extra".
+      examples: the examples to train on.
+      held: the examples not to train on, such as the validation and the test split.
+      what: what `examples` are, for messages: "config.data.extra".
       whose: what `held` is, for messages: "the validation or test split".
-      same_set: both are of one data set, so that equal keys are one example.
-      compare: look at pixels and rows too, see `emokd.data.division.likeness`.
+      same_set: both are of one data set, so that equal keys mean the same example.
+      compare: compare pixels or rows too, see `emokd.data.division.likeness`.
 
     Returns:
-      The rest, or the very examples where there is nothing to leave out. Near copies that are tied to more than a
-      twentieth of the examples are no copies, and stay; the log says so.
+      The remaining examples; the same object where none is left out. A set of near copies of more than four examples
+      and more than a twentieth of all is taken for chance likeness: its examples stay, and the log says so.
 
     Raises:
       InputError: nothing would be left.
@@ -70,7 +70,7 @@ def leave_out_copies(
 
 
 def _with_held(sets: Sequence[Sequence[int]], n: int) -> set[int]:
-    """The first n places that are in a set with a later one."""
+    """The indices below n that share a set with an index of n or more."""
     return {i for own in sets if max(own) >= n for i in own if i < n}
 
 
@@ -80,22 +80,23 @@ def _by_size(found: Duplicates, most: int) -> tuple[list[tuple[int, ...]], list[
 
 
 def _joined(parts: Sequence[Examples]) -> Examples | None:
-    """All examples as one set, to be compared; None where they have nothing that can be."""
-    owners = [(part, i) for part in parts for i in range(len(part))]
+    """All examples as one set, with the inputs that can be compared; None where there are none."""
     whole = dataclasses.replace(
         parts[0],
         keys=[f"{p}/{key}" for p, part in enumerate(parts) for key in part.keys],
         columns={},
         classes={},
         inputs={},
-        # Bytes of two sets compare by what they hold alone.
+        # Digests of bytes compare within a set only: pixels and rows decide.
         content=[f"{p}/{i}" for p, part in enumerate(parts) for i in range(len(part))].__getitem__,
         splits=None,
         groups=None,
         pixels=None,
     )
-    if all(part.pixels is not None for part in parts):
-        return dataclasses.replace(whole, pixels=lambda i, side: owners[i][0].pixels(owners[i][1], side))
+    decoders = [part.pixels for part in parts if part.pixels is not None]
+    if len(decoders) == len(parts):
+        owners = [(decode, i) for decode, part in zip(decoders, parts, strict=True) for i in range(len(part))]
+        return dataclasses.replace(whole, pixels=lambda i, side: owners[i][0](owners[i][1], side))
     shared = [name for name, read in parts[0].inputs.items() if all(_alike(part, name, read) for part in parts)]
     if not shared:
         return None

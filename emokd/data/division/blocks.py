@@ -1,4 +1,4 @@
-"""Which examples of a set a division must not part."""
+"""Blocks of examples that a division must keep in one split."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -15,12 +15,12 @@ _LEAST = 4
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """The block of each example: those of one block go together.
+    """The block of each example, as a number: examples of one block go into one split.
 
     Attributes:
-      strict: by equal examples and groups.
-      joined: by near copies too.
-      near: the sets of near copies that do join.
+      strict: the blocks of equal examples and groups.
+      joined: the blocks when near copies are joined too.
+      near: the sets of near copies that are joined.
     """
 
     strict: list[int]
@@ -31,14 +31,14 @@ class Blocks:
 def find_blocks(examples: Examples, duplicates: Duplicates, grouped: bool) -> Blocks:
     """Blocks of equal examples, near copies and, where `grouped`, groups.
 
-    Likeness is no equivalence: near copies of near copies may chain a whole set together. Sets of near copies that
-    would make a block of more than a twentieth of the examples (and more than four, and more than two of the largest
-    group) do not join, and the log says so. [ours]
+    Likeness is not transitive: near copies of near copies may chain a whole set together. Sets of near copies that
+    would make a block of more than a twentieth of the examples (and of more than four examples, and of more than twice
+    the largest group with its copies) are not joined, and the log says so. [ours]
     """
     strict = Ties(len(examples))
     members = defaultdict(list)
     if grouped:
-        for i, group in enumerate(examples.groups):
+        for i, group in enumerate(examples.require_groups()):
             members[str(group)].append(i)
     for same in (*duplicates.sets, *members.values()):
         strict.tie_all(same)

@@ -1,4 +1,4 @@
-"""What stands on several sides of a division, and what on one side alone: the log says it."""
+"""Logs groups and near copies that straddle splits, and classes that a split lacks."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ def report_crossings(examples: Examples, parts: Mapping[str, np.ndarray], near: 
 
     Args:
       examples: the whole set.
-      parts: the places of each split's examples; disjoint.
+      parts: indices of each split's examples; disjoint.
       near: sets of near copies.
     """
     home = {int(i): name for name, part in parts.items() for i in part}
@@ -28,7 +28,7 @@ def report_crossings(examples: Examples, parts: Mapping[str, np.ndarray], near: 
 
 
 def groups_of(examples: Examples) -> dict[str, list[int]]:
-    """The places of each group's examples."""
+    """The indices of each group's examples; empty without groups."""
     members: dict[str, list[int]] = defaultdict(list)
     for i, group in enumerate(() if examples.groups is None else examples.groups):
         members[str(group)].append(i)
@@ -36,11 +36,11 @@ def groups_of(examples: Examples) -> dict[str, list[int]]:
 
 
 def crossing(members: Mapping[str, Sequence[int]], home: Mapping[int, str]) -> dict[str, list[str]]:
-    """Which sets of examples have some in several splits, and in which.
+    """The names of the sets that have examples in several splits, with these splits.
 
     Args:
-      members: the places of each set's examples.
-      home: the split of each place; an example that is in none is left out of it.
+      members: indices of each set's examples, by the set's name.
+      home: the split of each index; examples in no split are absent.
     """
     where = {name: sorted({home[i] for i in own if i in home}) for name, own in members.items()}
     return {name: splits for name, splits in where.items() if len(splits) > 1}
@@ -49,7 +49,7 @@ def crossing(members: Mapping[str, Sequence[int]], home: Mapping[int, str]) -> d
 def _report(
     examples: Examples, home: Mapping[int, str], members: Mapping[str, Sequence[int]], what: str, total: int
 ) -> None:
-    """Logs which sets of examples have some in several splits."""
+    """Logs which sets have examples in several splits."""
     found = crossing(members, home)
     if not found:
         return

@@ -1,4 +1,4 @@
-"""Copies: which examples are equal or nearly so, whether their targets agree, and what the log says of them."""
+"""Finds and reports duplicates: examples that are equal or nearly equal, and whether their targets agree."""
 
 import dataclasses
 from collections import defaultdict
@@ -19,12 +19,13 @@ class Duplicates:
     """Examples that are copies of each other.
 
     Attributes:
-      sets: indices of the examples of each set of two or more equal ones: in bytes, in every decoded pixel, or, rows in
-        memory, up to rounding.
-      conflicting: those of the sets whose targets differ.
-      near: sets of near copies, each with all that equal one of them; none that are all equal.
-      other_bytes: how many of the examples in `sets` have an equal one of other bytes.
-      chance: sets of equal rows that are no copies, see `likeness.equal_by_chance`; in none of the others.
+      sets: sets of two or more equal examples, as indices: equal in bytes, in every decoded pixel, or (rows in memory)
+        up to rounding.
+      conflicting: those of `sets` whose targets differ.
+      near: sets of near copies, each with the examples that equal one of them; sets of equal examples only are in
+        `sets` alone.
+      other_bytes: how many of the examples in `sets` equal another one whose bytes differ.
+      chance: sets of equal rows that are no copies, see `likeness.equal_by_chance`; they are in no other field.
     """
 
     sets: tuple[tuple[int, ...], ...]
@@ -39,7 +40,7 @@ def find_duplicates(examples: Examples, compare: bool = True) -> Duplicates:
 
     Args:
       examples: the whole set.
-      compare: look at pixels and rows, see `emokd.data.division.likeness`; False: at bytes alone.
+      compare: compare pixels and rows too, see `emokd.data.division.likeness`; False: bytes alone.
     """
     by_content = defaultdict(list)
     for i, content in enumerate(examples.contents()):
@@ -66,7 +67,7 @@ def find_duplicates(examples: Examples, compare: bool = True) -> Duplicates:
 
 
 def report_duplicates(examples: Examples, duplicates: Duplicates) -> None:
-    """Logs how many there are, and those whose targets differ."""
+    """Logs the numbers of near copies and of equal examples, and the equal examples whose targets differ."""
     if duplicates.near:
         shown = [" ~ ".join(examples.keys[i] for i in alike[:4]) for alike in duplicates.near]
         logging.warning(
@@ -95,7 +96,7 @@ def report_duplicates(examples: Examples, duplicates: Duplicates) -> None:
 
 
 def report_leaks(examples: Examples, leaks: Collection[int], whose: str, where: str, kept: bool) -> None:
-    """Logs which examples have an equal one among those that they must not be learned with."""
+    """Logs which examples equal one of a split or group that must not be trained on, and whether they are kept."""
     logging.warning(
         "%s: %d examples %s have equal ones %s; they are %s: %s.",
         examples.name,

@@ -1,4 +1,4 @@
-"""Folds: which subjects there are, whether the configuration's fold exists, and leaving one subject out."""
+"""Folds: the subjects in order, the check of the configuration's fold, and leaving one subject out."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from emokd.errors import InputError
 
 
 def sort_groups(groups: Sequence[str] | np.ndarray) -> list[str]:
-    """The different names of groups, in order; numbers in them count as numbers: s2 comes before s10."""
+    """The distinct names of groups, sorted; numbers in them count as numbers: s2 comes before s10."""
 
     def key(name: str):
         return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
@@ -72,9 +72,15 @@ def check_folds(
 
 
 def leave_out(examples: Examples, duplicates: Duplicates, fold: int, keep_leaks: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The examples of the `fold`-th group, and those of the others."""
-    names = sort_groups(examples.groups)
-    inside = np.array([str(group) == names[fold] for group in examples.groups])
+    """Leaves one group out.
+
+    Returns:
+      The indices of the `fold`-th group's examples, and those of the others, without examples that equal one of that
+      group unless `keep_leaks`.
+    """
+    groups = examples.require_groups()
+    names = sort_groups(groups)
+    inside = np.array([str(group) == names[fold] for group in groups])
     logging.info(
         "%s: fold %d of 0 to %d: group %s is the test split.", examples.name, fold, len(names) - 1, names[fold]
     )

@@ -47,7 +47,7 @@ def limit_labels(
         )
     strata, names = find_strata(examples)
     if by_group and examples.groups is not None:
-        taken = _whole_groups(examples, labelled, strata, count, seed)
+        taken = _whole_groups(examples.groups, labelled, strata, count, seed)
     else:
         taken = _in_proportion(examples.keys, labelled, strata, count, seed)
     rest = np.setdiff1d(np.arange(len(examples)), taken)
@@ -88,12 +88,12 @@ def _in_proportion(
 
 
 def _whole_groups(
-    examples: Examples, labelled: Int[np.ndarray, " L"], strata: Int[np.ndarray, " N"], count: int, seed: int
+    groups: np.ndarray, labelled: Int[np.ndarray, " L"], strata: Int[np.ndarray, " N"], count: int, seed: int
 ) -> Int[np.ndarray, " T"]:
     """The labelled examples of the first groups, as many groups as come nearest to the count; one at least."""
     members = defaultdict(list)
     for i in labelled.tolist():
-        members[str(examples.groups[i])].append(i)
+        members[str(groups[i])].append(i)
     waiting = sorted(members, key=lambda group: (stable_hash(group, f"{seed}/labels"), group))
     width = int(strata.max()) + 1
     histograms = {group: np.bincount(strata[own], minlength=width) for group, own in members.items()}

@@ -1,4 +1,4 @@
-"""Which examples are copies of each other in other bytes: pictures saved again, rows of tables written again."""
+"""Finds copies whose bytes differ: pictures that were saved again, rows of tables that were written again."""
 
 import dataclasses
 import hashlib
@@ -18,22 +18,23 @@ from emokd.data.examples import Examples, Rows
 from emokd.errors import InputError
 
 COARSE, FINE = 0.97, 0.93
-"""The least correlation of near copies' grey thumbnails of 8 x 8 and of 16 x 16. [ours]
+"""The least correlation of near copies' grey thumbnails, at 8 x 8 and at 16 x 16 pixels. [ours]
 
-Of FER+'s faces, which look most alike of all sets here, those above are one photograph. A JPEG of quality 75, a copy of
-half or one and a half times the size, a brighter one, have .99 and more; one cut by a twentieth of its side has less.
+Among FER+'s faces, which look most alike of all sets here, pairs above these show the same photograph. A JPEG of
+quality 75, a copy at half or one and a half times the size and a brighter copy have .99 and more; a copy that is
+cropped by a twentieth of its side has less.
 """
 FLAT = 2.0
-"""Thumbnails whose grey levels deviate by less, out of 255, show nothing that could be compared."""
+"""Thumbnails whose grey levels (0 to 255) have a lower standard deviation show nothing that could be compared."""
 SAME_ROW, NEAR_ROW = 1e-4, 1e-2
-"""How far rows written twice may lie apart: root mean square over columns, in units of each column's spread. Equal up
-to rounding in single precision, and in two decimals. [ours]"""
+"""The largest distance of equal and of near rows: root mean square over columns, in units of each column's spread. They
+allow for rounding to single precision and to two decimals. [ours]"""
 
 _SIDE = 16
 _DECODED = 64  # the least side of a picture from which its thumbnail is made
 _READERS = 4
 _PIECE = 256
-_SAID_EVERY = 20.0  # seconds
+_SAID_EVERY = 20.0  # seconds between lines of progress in the log
 _ABSENT = 10.0  # stands for NaN, far from any value in units of the spread
 
 
@@ -42,8 +43,8 @@ class Likeness:
     """Copies among examples.
 
     Attributes:
-      same: sets of examples that are equal: in every decoded pixel, or up to rounding.
-      near: sets of examples that are near copies, each tied to another of its set, the equal ones among them.
+      same: sets of examples that are equal in every decoded pixel, or (rows) up to rounding.
+      near: sets of near copies: each example is a near copy of another one of its set. Equal examples are among them.
     """
 
     same: tuple[tuple[int, ...], ...] = ()
@@ -51,18 +52,18 @@ class Likeness:
 
 
 def find_copies(examples: Examples, among: Sequence[int]) -> Likeness:
-    """Finds copies among the examples at the places `among`, by what their inputs hold.
+    """Finds copies among the examples at the indices `among`, by the content of their inputs.
 
     Pictures (`Examples.pixels`) are near copies where their grey thumbnails, or one and the mirrored other, correlate
-    above `COARSE` and `FINE`: compressed again, resized, grey, mirrored, brighter. Those are decoded whole to see which
-    are equal. What cannot be decoded is nobody's copy. Rows in memory (`Rows`) are compared where all inputs are such.
-    Of other inputs nothing is known.
+    by at least `COARSE` and `FINE`: compressed again, resized, grey, mirrored, brighter. Near copies are then decoded
+    at full size to see which are equal. A picture that cannot be decoded is no copy. Rows in memory (`Rows`) are
+    compared where all inputs are rows. Other inputs are not compared.
     """
     places = np.asarray(among, np.int64)
     if len(places) < 2:
         return Likeness()
     if examples.pixels is not None:
-        found = _find_pictures(examples, places)
+        found = _find_pictures(examples.name, examples.pixels, places)
     elif examples.inputs and all(isinstance(read, Rows) for read in examples.inputs.values()):
         found = _find_rows(examples, places)
     else:
@@ -74,9 +75,13 @@ def find_copies(examples: Examples, among: Sequence[int]) -> Likeness:
     return Likeness(named(found.same), named(found.near))
 
 
-def _find_pictures(examples: Examples, places: np.ndarray) -> Likeness:
+Decode = Callable[[int, int], np.ndarray]
+"""(example, least side) -> its picture, as `Examples.pixels`."""
+
+
+def _find_pictures(name: str, pixels: Decode, places: np.ndarray) -> Likeness:
     started = time.monotonic()
-    thumbnails = _each(examples, places, _thumbnail, f"{examples.name}: looking for copies of pictures")
+    thumbnails = _each(pixels, places, _thumbnail, f"{name}: looking for copies of pictures")
     seen = np.array([i for i, own in enumerate(thumbnails) if own is not None], np.int64)
     if len(seen) < 2:
         return Likeness()
@@ -88,24 +93,24 @@ def _find_pictures(examples: Examples, places: np.ndarray) -> Likeness:
         for pair in shown[pairs].tolist():
             ties.tie_all(pair)
     near = ties.sets()
-    # Equal pixels have equal thumbnails, up to how a JPEG is reduced: only near copies and flat pictures can have them.
+    # Pictures of equal pixels have equal thumbnails, but for how a JPEG is reduced. So they are near copies, or flat.
     asked = sorted({i for own in near for i in own} | set(seen[flat].tolist()))
     by_pixels = defaultdict(list)
-    digests = _each(examples, places[asked], _digest, f"{examples.name}: decoding near copies")
+    digests = _each(pixels, places[asked], _digest, f"{name}: decoding near copies")
     for i, digest in zip(asked, digests, strict=True):
         if digest is not None:
             by_pixels[digest].append(i)
     logging.info(
-        "%s: %d pictures were compared with each other in %.1f s.", examples.name, len(seen), time.monotonic() - started
+        "%s: %d pictures were compared with each other in %.1f s.", name, len(seen), time.monotonic() - started
     )
     return Likeness(tuple(tuple(own) for own in by_pixels.values() if len(own) > 1), tuple(near))
 
 
-def _each(examples: Examples, places: np.ndarray, ask: Callable, doing: str) -> list:
-    """What `ask` says of the picture at each place, None where it cannot be read; by several threads."""
+def _each(pixels: Decode, places: np.ndarray, ask: Callable, doing: str) -> list:
+    """`ask(pixels, i)` for each index i, computed by several threads; logs its progress as `doing`."""
 
     def piece(start: int) -> list:
-        return [ask(examples, int(i)) for i in places[start : start + _PIECE]]
+        return [ask(pixels, int(i)) for i in places[start : start + _PIECE]]
 
     found: list = []
     said = time.monotonic()
@@ -118,24 +123,24 @@ def _each(examples: Examples, places: np.ndarray, ask: Callable, doing: str) -> 
     return found
 
 
-def _thumbnail(examples: Examples, i: int) -> UInt8[np.ndarray, "16 16"] | None:
+def _thumbnail(pixels: Decode, i: int) -> UInt8[np.ndarray, "16 16"] | None:
     try:
-        pixels = examples.pixels(i, _DECODED)
-    except InputError:  # told of, and counted, when it is read to be learned from
+        picture = pixels(i, _DECODED)
+    except InputError:  # reported and counted when training reads it
         return None
-    return cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 
-def _digest(examples: Examples, i: int) -> bytes | None:
+def _digest(pixels: Decode, i: int) -> bytes | None:
     try:
-        pixels = examples.pixels(i, 0)
+        picture = pixels(i, 0)
     except InputError:
         return None
-    return hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(str(picture.shape).encode() + picture.tobytes(), digest_size=16).digest()
 
 
 def _like(pictures: UInt8[np.ndarray, "N 16 16"]) -> Iterator[Int[np.ndarray, "P 2"]]:
-    """Pairs of thumbnails that correlate, as they are or one of them mirrored."""
+    """Pairs of thumbnails that correlate by at least `COARSE` and `FINE`, as they are or with one of them mirrored."""
     if not len(pictures):
         return
     fine = pictures.astype(np.int32)
@@ -144,7 +149,8 @@ def _like(pictures: UInt8[np.ndarray, "N 16 16"]) -> Iterator[Int[np.ndarray, "P
     vectors -= vectors.mean(1, keepdims=True)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     square = vectors.reshape(-1, 8, 8)
-    # A picture is the sum of a part that mirroring keeps and one that it negates, each fixed by its left half.
+    # A picture is the sum of an even part, which mirroring keeps, and an odd one, which it negates. The left half of
+    # each says all.
     even, odd = (
         ((square + sign * square[:, :, ::-1])[:, :, :4] * np.float32(0.5**0.5)).reshape(len(square), -1)
         for sign in (1, -1)
@@ -158,7 +164,10 @@ def _like(pictures: UInt8[np.ndarray, "N 16 16"]) -> Iterator[Int[np.ndarray, "P
 
 
 def _correlate(pictures: np.ndarray, pairs: np.ndarray, least: float) -> np.ndarray:
-    """Whether pairs correlate, or one with the mirrored other. In whole numbers: every machine says the same."""
+    """Whether each pair's correlation, as they are or with one mirrored, is at least `least`.
+
+    Covariances are computed in integers, so that every machine decides alike.
+    """
     first, second = pictures[pairs[:, 0]].astype(np.int64), pictures[pairs[:, 1]].astype(np.int64)
     n = first[0].size
 
@@ -173,8 +182,8 @@ def _correlate(pictures: np.ndarray, pairs: np.ndarray, least: float) -> np.ndar
 def equal_by_chance(examples: Examples, sets: Sequence[Sequence[int]]) -> list[bool]:
     """Which sets of equal rows are no copies: rows of few different values, such as counts, agree by chance. [ours]
 
-    That is so where among unrelated rows, if columns were independent, one pair of these values would be expected with
-    more than one chance in ten. How often a value is in a column is counted outside of the set.
+    A set is taken for chance where more than .1 pairs of unrelated rows with its values are expected, if columns were
+    independent. The frequency of a value in a column is counted outside of the set.
     """
     readers = list(examples.inputs.values())
     arrays = [read.raw() for read in readers if isinstance(read, Rows)]
@@ -201,16 +210,17 @@ def _find_rows(examples: Examples, places: np.ndarray) -> Likeness:
     n, width = values.shape
     if not width:
         return Likeness()
-    # Of n unrelated rows of few columns some pair lies close by chance: less than one in ten such sets has one.
+    # Unrelated rows of few columns may lie close by chance. The limit is such that this is so for a pair of n rows in
+    # fewer than one in ten sets.
     chance = 0.1 / n**2
     absent = values == _ABSENT
     near, same = Ties(n), Ties(n)
     for pairs in close_pairs(values.astype(np.float32), NEAR_ROW * math.sqrt(width)):
-        apart = np.abs(values[pairs[:, 0]] - values[pairs[:, 1]])
-        # What both lack says nothing: of rows that share few columns some lie close by chance, too.
-        told = varied & ~(absent[pairs[:, 0]] & absent[pairs[:, 1]])
-        number = np.maximum(told.sum(1), 1)
-        gap = np.sqrt((np.maximum(apart - rounding, 0) ** 2).sum(1) / number)
+        difference = np.abs(values[pairs[:, 0]] - values[pairs[:, 1]])
+        # Columns that are absent from both rows do not count: rows that share few columns lie close by chance, too.
+        counted = varied & ~(absent[pairs[:, 0]] & absent[pairs[:, 1]])
+        number = np.maximum(counted.sum(1), 1)
+        gap = np.sqrt((np.maximum(difference - rounding, 0) ** 2).sum(1) / number)
         by_chance = chance ** (1 / number)
         for ties, limit in ((near, NEAR_ROW), (same, SAME_ROW)):
             for pair in pairs[gap <= np.minimum(limit, by_chance)].tolist():
@@ -221,10 +231,11 @@ def _find_rows(examples: Examples, places: np.ndarray) -> Likeness:
 def _in_spreads(
     values: Float[np.ndarray, "N D"],
 ) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "d"], Bool[np.ndarray, "d"]]:
-    """Values from each column's median in units of its spread, which no outlier moves; without constant columns.
+    """Standardizes columns robustly: distances from the median in units of the spread; drops constant columns.
 
-    With them, in the same units, what rounding to single precision may do to a value of the column; and which columns
-    have a spread, where others differ in what is absent alone.
+    Returns:
+      The standardized values, with `_ABSENT` for NaN; how far rounding to single precision may move a value of each
+      column, in the same units; and which columns have a spread: the others differ only in which values are absent.
     """
     values = values.astype(np.float64)
     values = values[:, ~np.isnan(values).all(0)]
@@ -232,7 +243,7 @@ def _in_spreads(
     if not values.shape[1]:
         return values, np.zeros(0), np.zeros(0, bool)
     low, middle, high = np.nanquantile(values, (0.05, 0.5, 0.95), axis=0)
-    spread = (high - low) / 3.29  # of a normal variable, its deviation
+    spread = (high - low) / 3.29  # the standard deviation, if the column is normally distributed
     spread = np.where(spread > 0, spread, np.nanstd(values, axis=0))
     kept = (spread > 0) | absent.any(0)
     unit = np.where(spread > 0, spread, 1.0)[kept]

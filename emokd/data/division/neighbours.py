@@ -1,4 +1,4 @@
-"""Rows of an array that lie close together, and what is tied together through others."""
+"""Finds pairs of rows that lie close together, and joins pairs into sets (union-find)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,18 +14,18 @@ def close_pairs(
 ) -> Iterator[Int[np.ndarray, "P 2"]]:
     """Pairs of rows whose Euclidean distance is at most `distance`, up to rounding. [ours]
 
-    Rows are sorted along an axis in which they vary, so that each meets only those within `distance` of it there:
-    exact, as a projection never lengthens. What remains is one matrix product per block.
+    Rows are sorted along an axis of large variance, and each is compared only with those within `distance` along it.
+    That is exact, since a projection never lengthens a distance. The comparison is one matrix product per block.
 
     Args:
       points: float32; the cost is N^2 (D + E) / 2 multiplications at most.
       distance: in the points' unit.
-      either_sign: further coordinates, of which the row or its negative counts, whichever is closer: the odd part
-        of a picture, whose mirror image has it negated.
+      either_sign: further coordinates, which count as they are or all negated, whichever is closer: the odd part of a
+        picture, which mirroring negates.
 
     Yields:
-      Pairs of places in `points`, each pair once; a few may lie a little further apart, which the caller tells by a
-      sum of its own.
+      Pairs of row indices, each pair once. Because of rounding a few may lie slightly further apart; callers that mind
+      compute the distance again.
     """
     axis = _axis(points)
     along = points @ axis
@@ -45,7 +45,7 @@ def close_pairs(
             if signed is not None:
                 likeness += np.abs(signed[start:end] @ signed[left:right].T)
             sums = squares[start:end, None] + squares[None, left:right]
-            # Squares of long rows differ by rounding: their slack is in proportion.
+            # Squared norms have rounding errors in proportion to their size, and so has the slack.
             first, second = np.nonzero(sums * np.float32(1 - 2e-6) - 2 * likeness <= np.float32(distance**2))
             later = first + start < second + left
             if later.any():
@@ -65,13 +65,13 @@ def _axis(points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "D"]:
 
 
 class Ties:
-    """Places 0 to n - 1, some tied together (union-find). `places`: n, or the root of each to begin with."""
+    """Union-find over 0 to n - 1. `places`: n, or the root of each element to begin with."""
 
     def __init__(self, places: int | Sequence[int]):
         self._parent = list(range(places) if isinstance(places, int) else places)
 
     def root(self, i: int) -> int:
-        """The place that stands for all that i is tied to."""
+        """The element that represents i's set."""
         parent = self._parent
         while parent[i] != i:
             parent[i] = parent[parent[i]]
@@ -79,20 +79,20 @@ class Ties:
         return i
 
     def tie(self, first: int, second: int) -> None:
-        """Ties two places, and so all that they are tied to."""
+        """Joins the sets of two elements."""
         self._parent[self.root(second)] = self.root(first)
 
     def tie_all(self, places: Sequence[int]) -> None:
-        """Ties all these places together."""
+        """Joins the sets of all these elements."""
         for i in places[1:]:
             self.tie(places[0], i)
 
     def roots(self) -> list[int]:
-        """The root of each place."""
+        """The root of each element."""
         return [self.root(i) for i in range(len(self._parent))]
 
     def sets(self) -> list[tuple[int, ...]]:
-        """The sets of two or more places, in order of their first."""
+        """The sets of two or more elements, in order of their first."""
         members: dict[int, list[int]] = {}
         for i, root in enumerate(self.roots()):
             members.setdefault(root, []).append(i)

@@ -1,4 +1,4 @@
-"""Who trains and who tests: prescribed splits, deterministic stratified ones, and folds."""
+"""Divides examples among train, validation and test: prescribed splits, deterministic stratified ones, and folds."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from emokd.errors import InputError, excerpt
 
 SPLITS = ("train", "validation", "test")
 UNPRESCRIBED = ""
-"""Among `Examples.splits`: an example of a set that prescribes nothing, joined to sets that do."""
+"""In `Examples.splits`: no prescribed split; for a set without splits that is joined to sets with splits."""
 
 _OTHER_NAMES = {
     "training": "train",
@@ -27,7 +27,7 @@ _OTHER_NAMES = {
     "testing": "test",
     "privatetest": "test",
 }
-# The order in which shares are cut off; in duplicates across prescribed splits the first one keeps its examples.
+# The order in which shares are cut off. Of equal examples in several prescribed splits, the first split's stay.
 _CUT_ORDER = ("test", "validation", "train")
 
 
@@ -81,28 +81,28 @@ def split(
       seed: another seed gives another division.
       folds: number of folds, 0 for none.
       fold: which of them, or which group, is the test set.
-      leave_one_group_out: each group is a fold; `folds` stays 0. Validation is of whole groups then, too.
+      leave_one_group_out: each group is a fold; `folds` stays 0. Validation then consists of whole groups, too.
       use_prescribed: False ignores the splits that the set prescribes.
       by_group: keep each of `examples.groups` in one split, where there are groups.
-      keep_leaks: do not leave out examples with an equal one across prescribed splits, or of the group left out.
+      keep_leaks: keep training and validation examples that equal one of a later split, or of the group left out.
       validation_is_test: no validation split is made; the test split stands in for it, so that it picks the epoch.
         Scores are then optimistic, and a warning says so.
       compare_copies: find equal and near copies in other bytes, for which every picture is decoded once; False: equal
         bytes alone.
-      duplicates: what `find_duplicates` has found in the whole set already; None to find it.
+      duplicates: the result of `find_duplicates` for the whole set; None to compute it.
 
     Returns:
-      The examples of each split, in their original order; disjoint (but for `validation_is_test`), and, but for
-      leaks, all of them.
+      The examples of each split, in their original order. Splits are disjoint (but for `validation_is_test`) and
+      together hold all examples but leaks.
 
     Raises:
       InputError: wrong fractions or folds, an unknown prescribed split, a class with too few examples, or a fold or
         prescribed split, train or test, that has a single class of expression.
     """
     shares = _check_fractions(fractions)
-    prescribed = use_prescribed and examples.splits is not None
+    prescribed = examples.splits if use_prescribed else None
     grouped = (by_group or leave_one_group_out) and examples.groups is not None
-    check_folds(examples, folds, fold, leave_one_group_out, prescribed, grouped)
+    check_folds(examples, folds, fold, leave_one_group_out, prescribed is not None, grouped)
     if validation_is_test:
         shares = _without_validation(shares)
     if duplicates is None:
@@ -110,8 +110,8 @@ def split(
     report_duplicates(examples, duplicates)
     pool = _Pool(examples, duplicates, grouped)
     everything = np.arange(len(examples))
-    if prescribed:
-        parts, free = _prescribed(examples, duplicates, pool.blocks.near, keep_leaks)
+    if prescribed is not None:
+        parts, free = _prescribed(examples, prescribed, duplicates, pool.blocks.near, keep_leaks)
         if "train" in parts:
             parts |= pool.divide(parts["train"], _missing_shares(shares, parts), f"{seed}/carve")
         for name, more in (pool.divide(free, shares, f"{seed}/split") if len(free) else {}).items():
@@ -219,7 +219,7 @@ class _Pool:
                 if stratum in present or self.stratum_names[stratum] == "unlabelled":
                     continue
                 if self.grouped and name != "train":
-                    continue  # `report_crossings` says so
+                    continue  # `report_crossings` logs it
                 whole = " in whole groups" if self.grouped else ""
                 groups = "set config.data.split.by_group to False, " if self.grouped else ""
                 raise InputError(
@@ -229,7 +229,7 @@ class _Pool:
                 )
 
     def check_fold(self, parts: Mapping[str, np.ndarray], where: str) -> None:
-        """Checks that a fold can be learned and scored: two classes at least, where the set has two."""
+        """Checks that a fold can be trained on and scored: two classes at least, where the set has two."""
         if "expression" not in self.examples.classes:
             return
 
@@ -293,13 +293,19 @@ def _with_test_as_validation(examples: Examples, parts: Mapping[str, Examples]) 
 
 
 def _prescribed(
-    examples: Examples, duplicates: Duplicates, near: Sequence[Sequence[int]], keep_leaks: bool
+    examples: Examples,
+    prescribed: np.ndarray,
+    duplicates: Duplicates,
+    near: Sequence[Sequence[int]],
+    keep_leaks: bool,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The examples of each prescribed split, and those without one."""
-    names = [raw if raw == UNPRESCRIBED else normalise_split(raw) for raw in map(str, examples.splits)]
-    unknown = sorted({str(raw) for raw, name in zip(examples.splits, names, strict=True) if name is None})
+    """The indices of each prescribed split's examples, and of those without one."""
+    raw = list(map(str, prescribed))
+    known = {own: own if own == UNPRESCRIBED else normalise_split(own) for own in raw}
+    unknown = sorted(own for own, name in known.items() if name is None)
     if unknown:
         raise InputError(f"{examples.name}: unknown prescribed splits {excerpt(unknown)}. Use {', '.join(SPLITS)}.")
+    names = [known[own] or UNPRESCRIBED for own in raw]
     leaks = set()
     for same in duplicates.sets:
         keeper = min((names[i] for i in same if names[i]), key=_CUT_ORDER.index, default=UNPRESCRIBED)
@@ -334,6 +340,6 @@ def _prescribed(
 
 
 def _missing_shares(shares: Mapping[str, float], parts: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What train is divided into: itself and each split that is asked for but not prescribed."""
+    """The shares by which train is divided: train itself, and each split that is asked for but not prescribed."""
     wanted = {name: share for name, share in shares.items() if name == "train" or name not in parts}
     return {name: share / sum(wanted.values()) for name, share in wanted.items()}

@@ -1,4 +1,4 @@
-"""Strata: what a division keeps in proportion."""
+"""Strata: the classes, or thirds of valence, whose proportions a division keeps."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from emokd.labels import UNLABELLED, has_value
 
 
 def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
-    """The stratum of each example, and what to call each stratum."""
+    """The stratum of each example, int64 [N], and the strata's names for messages; the last one is "unlabelled"."""
     columns = examples.columns
     labels = expression_ids(examples)
     if labels is not None:

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where it is no picture that the decoder reads."""
+"""Says by its first bytes what a file is that the decoder cannot read, and what to do with it."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ _UNPACK = "Unpack it and give the pictures."
 _FETCH = "Download the picture itself again."
 _VIDEO = "Give a picture; python -m emokd.predict --video reads videos."
 
-# (offset, bytes, what it is, remedy). No format that the decoder reads begins so.
+# (offset, bytes, what it is, remedy). No format that the decoder reads begins with these.
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%PDF", "a PDF document", _EXPORT),
     (0, b"%!PS", "a PostScript document", _EXPORT),
@@ -52,13 +52,13 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x00\x05\x16\x07", "what macOS keeps beside a picture (AppleDouble, `._NAME`)", "Give NAME itself."),
     (0, b"\x00\x05\x16\x00", "what macOS keeps beside a picture (AppleSingle)", "Give the picture itself."),
 )
-# Containers of the same build tell themselves apart by brands of four letters.
+# HEIF, AVIF, CR3 and MP4 share one container, and differ in its "brand" of four letters.
 _HEIF = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 _HEIF_OF_ANY_CODEC = frozenset((b"mif1", b"msf1", b"mif2", b"miaf"))
 _AVIF = frozenset((b"avif", b"avis"))
 _RIFF = {b"AVI ": ("a video (AVI)", _VIDEO), b"WAVE": ("sound (WAV)", "Give a picture.")}
 _ANNEX = ("a git-annex pointer, not the picture", "Fetch it: git annex get.")
-# At the beginning of a text, after white space, in lower case.
+# (how a text begins, after white space and in lower case; what it is; remedy).
 _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("version https://git-lfs", "a Git LFS pointer, not the picture", "Fetch it: git lfs pull."),
     ("<!doctype html", "a web page (HTML), not a picture", _FETCH),
@@ -66,7 +66,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("<svg", "SVG, a drawing", _CONVERT),
     ("{", "text (JSON), not a picture", _FETCH),
 )
-# How the kinds that are read begin.
+# First bytes of the formats that the decoder reads.
 _READ: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "PNG"),
     (b"\xff\xd8", "JPEG"),
@@ -75,12 +75,12 @@ _READ: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "TIFF"),
 )
 _READ += ((b"RIFF", "WebP"), (b"BM", "BMP"), *((b"P%d" % i, "PNM") for i in range(1, 8)))
-_SOME = 4096  # bytes of a text that are looked at
+_SOME = 4096  # bytes of a text that are examined
 _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 def foreign(data: bytes) -> tuple[str, str] | None:
-    """What a file is that the decoder cannot read, with what to do; None where it might be a picture.
+    """What a file is that the decoder cannot read, and the remedy; None where it might be a picture.
 
     Args:
       data: the file, or its first 512 bytes.
@@ -96,7 +96,7 @@ def foreign(data: bytes) -> tuple[str, str] | None:
 
 
 def undecodable(data: bytes) -> tuple[str, str]:
-    """What a file is of which it is known that no picture can be made, with what to do."""
+    """What a file is that the decoder has failed to read, and the remedy."""
     kinds = [kind for signature, kind in _READ if data.startswith(signature)]
     if data[4:8] == b"ftyp" and _iso_media(data) is None:
         kinds.append("AVIF")
@@ -113,7 +113,7 @@ def undecodable(data: bytes) -> tuple[str, str]:
 
 
 def without_objects(message: str) -> str:
-    """A library's message without `<... object at 0x7f...>`, which tells nobody anything."""
+    """A library's message with "the file" for `<... object at 0x7f...>`, which says nothing to users."""
     return _OBJECT.sub("the file", message)
 
 
@@ -142,11 +142,11 @@ def _reads_avif() -> bool:
 
 
 def _text(data: bytes) -> tuple[str, str] | None:
-    """What a text is; None where the bytes are none."""
+    """What kind of text a file is, and the remedy; None where it is no text."""
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     if data.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         encoding = "latin-1"  # pages of any encoding begin so
-    # The last characters may be cut in two.
+    # The last character may be cut in two.
     start = data[:_SOME].decode(encoding, errors="replace")
     body = start[:-4] if len(data) > _SOME else start
     if not body or "\ufffd" in body or any(ord(c) < 32 and c not in "\t\n\r\f" for c in body):

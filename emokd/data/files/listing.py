@@ -1,4 +1,4 @@
-"""Which files of a folder count, for training and for prediction alike, and how they are opened without waiting."""
+"""Lists the files of a folder that count, for training and prediction alike, and reads files without blocking."""
 
 import collections
 import dataclasses
@@ -26,7 +26,7 @@ PICTURE_SUFFIXES = frozenset(
         ".avif",
     )
 )
-"""What the decoder reads, in lower case."""
+"""Suffixes of the pictures that the decoder reads, in lower case."""
 
 UNREAD_SUFFIXES = frozenset(
     (
@@ -35,7 +35,7 @@ UNREAD_SUFFIXES = frozenset(
         *(".exr", ".hdr", ".dcm"),
     )
 )
-"""Pictures that the decoder does not read: somebody may miss them, so what leaves them out gives the remedy."""
+"""Suffixes of pictures that the decoder does not read. Users may miss these, so the log gives a remedy for them."""
 
 _OF_FILE_MANAGERS = frozenset(
     (
@@ -58,9 +58,9 @@ def is_picture(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name (no path) is passed over.
+    """Whether a file or folder of this name (no path) is ignored.
 
-    It begins with a dot (`._x.png`, `.DS_Store`), or a file manager made it (`__MACOSX`, `Thumbs.db`).
+    Its name begins with a dot (`._x.png`, `.DS_Store`), or a file manager made it (`__MACOSX`, `Thumbs.db`).
     """
     return name.startswith(".") or name.lower() in _OF_FILE_MANAGERS
 
@@ -80,12 +80,16 @@ def by_suffix(names: Iterable[str], limit: int = 8) -> str:
     return ", ".join(shown) + remedy
 
 
+MOST_BYTES = 1 << 30
+"""Of one file that is read whole: a picture of as many pixels as are decoded has half of it. What is larger is none."""
+
+
 @dataclasses.dataclass
 class Listing:
-    """What lies under a folder; names are relative, with forward slashes.
+    """The content of a folder. Names are relative, with forward slashes.
 
     Attributes:
-      names: files. A link whose target is gone is one of them: it fails when it is read, as a damaged file does.
+      names: files, including links whose target is gone: these fail when they are read, as damaged files do.
       directories: folders.
       hidden: hidden files and folders (what is inside these is not counted).
       special: pipes, sockets and devices, which are never opened.
@@ -99,7 +103,7 @@ class Listing:
     unlisted: list[str] = dataclasses.field(default_factory=list)
 
     def left_out(self) -> str:
-        """What is left out whatever its suffix, in words; empty where nothing is."""
+        """Says what is left out regardless of suffixes; empty where nothing is."""
         parts = [
             (self.hidden, "hidden ones (names that begin with a dot, __MACOSX, Thumbs.db and the like)"),
             (self.special, "pipes, sockets, devices or links in an archive"),
@@ -109,7 +113,7 @@ class Listing:
 
 
 def list_folder(path: str) -> Listing:
-    """Everything under a folder, each part sorted; links are followed, each real folder once."""
+    """Lists everything under a folder, sorted. Links are followed, and each real folder is listed once."""
     listing, visited = Listing(), set()
     waiting = [""]
     while waiting:
@@ -144,24 +148,27 @@ def list_folder(path: str) -> Listing:
 
 
 def read_regular(path: str | os.PathLike) -> bytes:
-    """The bytes of a file. A pipe, a socket or a device is not waited for.
+    """Reads the bytes of a regular file. Does not block on a pipe, a socket or a device, which are refused.
 
     Raises:
-      OSError: it cannot be read, or is no regular file; `strerror` says why.
+      OSError: it cannot be read, is no regular file, or has more than `MOST_BYTES`; `strerror` says why.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a name with a NUL
         raise OSError(None, str(error), os.fspath(path)) from error
     with open(descriptor, "rb") as file:
-        what = not_regular(os.fstat(descriptor).st_mode)
+        status = os.fstat(descriptor)
+        what = not_regular(status.st_mode)
         if what:
             raise OSError(None, f"it is {what}, not a file", os.fspath(path))
+        if status.st_size > MOST_BYTES:
+            raise OSError(None, f"it has {status.st_size:,} bytes, more than any picture", os.fspath(path))
         return file.read()
 
 
 def not_regular(mode: int) -> str:
-    """What a file of this mode (as from `os.stat`) is, when it is none that can be read to its end; else empty."""
+    """The kind of a file that is not a regular one, from its mode (as in `os.stat`); empty for a regular file."""
     kinds: Sequence[tuple] = (
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISFIFO, "a pipe"),
@@ -180,7 +187,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _is_special(entry: os.DirEntry) -> bool:
-    """Whether it is there and is no file. The kind comes with the listing; only links cost a look."""
+    """Whether an entry is a pipe, a socket or a device. Calls stat only where the listing does not say "file"."""
     try:
         return not entry.is_file() and bool(not_regular(entry.stat().st_mode))
     except OSError:

@@ -1,4 +1,4 @@
-"""Files of a data set, read in place from a folder or a zip archive, by many threads at once."""
+"""Reads the files of a data set in place, from a folder or a zip archive, by many threads at once."""
 
 import collections
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
-from emokd.data.files.listing import Listing, is_hidden, is_picture, list_folder, read_regular
+from emokd.data.files.listing import MOST_BYTES, Listing, is_hidden, is_picture, list_folder, read_regular
 from emokd.errors import InputError, excerpt
 from emokd.names import normal, normal_path
 
@@ -21,19 +21,21 @@ _LOCAL_HEADER = 30
 _EXTRA_GUESS = 64
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
-_UNIX = 3  # the system that made a member, of which its file mode is
+_SMALL = 1 << 28
+_LARGEST_RATIO = 100  # of a member of more than `_SMALL` bytes to what it takes in the archive: more is a zip bomb
+_UNIX = 3  # zip's code for archives made on Unix, whose members have a file mode
 
 
 class FileError(InputError):
-    """One file of a data set that cannot be read, or is damaged; the message names it. Others may be whole."""
+    """One file of a data set cannot be read, or is damaged; the message names it. Other files may be intact."""
 
 
 class Files:
     """A fixed set of named files. Names are relative, with forward slashes.
 
     Reading is thread-safe and needs no lock; objects pickle without their open handles, so worker processes
-    open their own. What is hidden (see `listing.is_hidden`) and what is no regular file is not listed; the log says
-    how many of them there are.
+    open their own. Hidden files (see `listing.is_hidden`) and files that are not regular are left out, and the log
+    counts them.
 
     Attributes:
       where: path of the folder or archive, for messages.
@@ -55,25 +57,25 @@ class Files:
         raise NotImplementedError
 
     def signature(self, name: str) -> str:
-        """Something cheap that is equal for files of equal bytes, and often differs where the bytes do.
+        """A cheap fingerprint: equal for files of equal bytes, and often different where the bytes differ.
 
         Raises:
-          FileError: it cannot be looked at.
+          FileError: the file's size cannot be read.
         """
         raise NotImplementedError
 
     def checksum(self, name: str) -> str:
         """The size and CRC-32 of a file's bytes, or "" where it cannot be read.
 
-        An archive holds it of each member. A file in a folder is read for it, unless it has been read before.
+        An archive stores both for each member. A file in a folder is read for it, unless it has been read before.
         """
         raise NotImplementedError
 
     def find(self, path: str) -> str | None:
         """The name of the file that a table calls `path`, or None.
 
-        Accepts another Unicode form, spaces and unseen marks around it, backslashes, `./` and `//` in it, and paths
-        that repeat the folder's or archive's own name.
+        Accepts another Unicode form, spaces and invisible characters around it, backslashes, `./` and `//` in it, and
+        paths that repeat the folder's or archive's own name.
 
         Raises:
           InputError: two files have that name in different Unicode forms, neither in the form asked for.
@@ -103,7 +105,7 @@ class Files:
 
         A file whose cheap signature (size; in an archive also the checksum) is unique among `names` is not
         read; the others are hashed, each once. The texts compare within this data set, not across data sets. A file
-        that cannot be read has a text of its own: it fails when its content is asked for.
+        that cannot be read gets a unique text; the error appears when the file itself is read.
         """
 
         def signature(name: str) -> str:
@@ -114,7 +116,7 @@ class Files:
 
         count = collections.Counter(signature(name) for name in names)
 
-        known: dict[int, str] = {}  # asked for by the search for duplicates, then by a teacher cache's key
+        known: dict[int, str] = {}  # used by the search for duplicates, then by a teacher cache's key
 
         def content(i: int) -> str:
             if i not in known:
@@ -130,7 +132,7 @@ class Files:
         return content
 
     def _by_normal_path(self) -> Mapping[str, Sequence[str]]:
-        """The files of each path in normal form: one, but for names that differ in their Unicode form alone."""
+        """The files of each path in normal form; several only where names differ in their Unicode form alone."""
         if not hasattr(self, "_known"):
             known = collections.defaultdict(list)
             for name in self.names:
@@ -219,10 +221,12 @@ class Archive(Files):
         unreadable = _unreadable(entry)
         if unreadable:
             raise FileError(f"{self.where}: {name} is {unreadable}. Unpack the archive and give the folder.")
+        if entry.file_size > min(MOST_BYTES, max(_SMALL, _LARGEST_RATIO * entry.compress_size)):
+            raise self._damaged(name, f"it would take {entry.file_size:,} bytes, more than any picture")
         data = self._stored_bytes(name, entry)
         if entry.compress_type == zipfile.ZIP_DEFLATED:
             try:
-                # One byte more than it says: a member that holds more than that is not inflated to its end.
+                # At most one byte more than it declares: a member that holds more is not inflated to its end.
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry.file_size + 1)
             except zlib.error as error:
                 raise self._damaged(name, str(error)) from error
@@ -240,7 +244,7 @@ class Archive(Files):
         return self.signature(name)
 
     def _check_readable(self) -> None:
-        """Refuses an archive of which nothing can be read."""
+        """Refuses an archive none of whose members can be read in place."""
         reasons = [_unreadable(entry) for entry in self._entries.values() if entry.file_size]
         if reasons and all(reasons):
             raise InputError(
@@ -337,7 +341,7 @@ def _missing(place: str, name: str | None = None) -> InputError:
 
 
 def _entry_name(entry: zipfile.ZipInfo) -> str:
-    """An entry's name with forward slashes; as UTF-8 where it is that without saying so, as in a Mac's archives."""
+    """An entry's name with forward slashes; decoded as UTF-8 also without zip's UTF-8 flag, as in a Mac's archives."""
     name = entry.filename
     if not name.isascii() and not entry.flag_bits & _UTF8:
         with contextlib.suppress(UnicodeError):
@@ -355,7 +359,7 @@ def _unreadable(entry: zipfile.ZipInfo) -> str:
 
 
 def _special_entry(entry: zipfile.ZipInfo) -> bool:
-    """Whether a member is a link or the like; archives made on Windows say nothing of that."""
+    """Whether a member is a link or another special file; archives made on Windows do not record that."""
     kind = stat.S_IFMT(entry.external_attr >> 16)
     return entry.create_system == _UNIX and kind not in (0, stat.S_IFREG, stat.S_IFDIR)
 

@@ -30,7 +30,7 @@ def coverage(distance: Float[np.ndarray, "*shape"], softness: float) -> Float[np
 def blend(
     picture: Float[np.ndarray, "3 H W"], cover: Float[np.ndarray, "H W"], colour: Colour | Float[np.ndarray, "3 H W"]
 ) -> None:
-    """Lays a colour (one, or one per pixel) over the picture where `cover` says so, in place."""
+    """Blends a colour (one, or one per pixel) into the picture with opacity `cover` in [0, 1], in place."""
     over = np.array(colour, np.float32)[:, None, None] if isinstance(colour, tuple) else colour
     step = over - picture
     step *= cover
@@ -38,7 +38,7 @@ def blend(
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """`first` with `share` of `second`."""
+    """Mixes two colours: (1 - share) * first + share * second."""
     red, green, blue = (a + share * (b - a) for a, b in zip(first, second, strict=True))
     return red, green, blue
 

@@ -31,7 +31,7 @@ def paint(seed: int, index: int, size: int) -> dict[str, np.ndarray | int]:
 
     Returns:
       image: uint8 RGB [size, size, 3].
-      expression, identity, scene: ids, see `painter_state.EXPRESSIONS`, `IDENTITIES`, `SCENES`.
+      expression, identity, scene: ids, see `state.EXPRESSIONS`, `IDENTITIES`, `SCENES`.
       valence_arousal: float32 [2], each in [-1, 1].
     """
     state = sample_state(seed, index)

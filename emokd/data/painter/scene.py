@@ -18,7 +18,7 @@ def draw_scene(picture: Picture, scene: int, stream: Stream) -> None:
 
     Args:
       picture: planar float32 picture, overwritten.
-      scene: position in `painter_state.SCENES`.
+      scene: position in `state.SCENES`.
       stream: chooses everything that the kind leaves open: colours, horizon, objects.
     """
     _PAINTERS[SCENES[scene]](picture, stream)

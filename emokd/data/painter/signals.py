@@ -38,7 +38,7 @@ _VOICES = {
 
 
 def physiology(seed: int, index: int) -> Float[np.ndarray, "T 3"]:
-    """The physiological trace of example `index`, T = SECONDS * PHYSIOLOGY_RATE; pure, and apart from the picture.
+    """The physiological trace of example `index`, T = SECONDS * PHYSIOLOGY_RATE; pure, with noise of its own.
 
     Columns are PHYSIOLOGY_CHANNELS: the frowning muscle's EMG in microvolts (its strength falls with valence),
     skin conductance in microsiemens (its response grows with arousal), and ECG in millivolts (its rate rises with

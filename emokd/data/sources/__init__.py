@@ -42,10 +42,10 @@ GENERATED = {"painter": "painter"}
 """Sets that need no files."""
 
 ANY = ("image_folder", "manifest", "feature_tables")
-"""Sets of any content: which one it is, its directory decides."""
+"""Formats rather than data sets: the directory decides which data set is read."""
 
 COMPOSED = {"combined": "combined"}
-"""Sets made of others, each of which lies in a place of its own."""
+"""Sets that combine others, each with a directory of its own."""
 
 WITHOUT_TARGETS = ("image_folder", "manifest")
 """Sets that can be read for their pictures alone, as extra ones are."""
@@ -59,7 +59,8 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
 
     Args:
       source: its name, "tfds:NAME" or an import path.
-      directory: where it lies; None or empty: `$EMOKD_DATA/<source>`. One named by an import path gets it as it is.
+      directory: where it lies; None or empty: `$EMOKD_DATA/<source>`. A function named by an import path gets it
+        unchanged.
       options: what the source takes, see its `load`.
       min_side: pictures from disk may be decoded at a reduced size, both sides still at least this; 0 for full
         size. Give the canvas's side: large photographs are then read several times faster.
@@ -87,7 +88,7 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
 
 
 def _own(source: str, directory: str | None, options: Mapping) -> Examples:
-    """What a function of the user's own gives, checked."""
+    """Loads a data set by a user's function, and checks what it returns."""
     examples = imports.load(source, "config.data.source")(directory, options)
     if not isinstance(examples, Examples):
         raise InputError(
@@ -97,7 +98,7 @@ def _own(source: str, directory: str | None, options: Mapping) -> Examples:
 
 
 def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dict[str, Examples]:
-    """Lets the source add the targets that it fits on the training split; most have none."""
+    """Lets the source add targets that it fits on the training split; most sources have none."""
     if not _has_module(source):
         return dict(splits)
     module = _module(source)
@@ -105,7 +106,7 @@ def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dic
 
 
 def family(source: str) -> str:
-    """What sources that read one data set under several names have in common: `fi` and `fi_subset`, say.
+    """One name for all sources that read the same data set, such as `fi` and `fi_subset`.
 
     Raises:
       InputError: there is no such source.
@@ -116,24 +117,24 @@ def family(source: str) -> str:
 
 
 def is_of_any_content(source: str) -> bool:
-    """Whether its directory decides which set it is."""
+    """Whether the source's directory decides which data set is read, as with `ANY` and users' own functions."""
     return source in ANY or (imports.is_path(source) and not source.startswith(TFDS))
 
 
 def place(source: str, directory: str | None) -> str:
-    """Where a set lies, or would: `directory`, or the source's place under `$EMOKD_DATA`."""
+    """Where a set is expected: `directory`, or the source's folder under `$EMOKD_DATA`. It need not exist."""
     if directory:
         return os.path.expanduser(str(directory))
     return os.path.join(os.path.expanduser(os.environ.get("EMOKD_DATA", "")), source)
 
 
 def split_options(source: str) -> tuple[str, ...]:
-    """The source's options that decide its prescribed splits; most have none."""
+    """The names of the source's options that decide its prescribed splits; most sources have none."""
     return getattr(_module(source), "SPLIT_OPTIONS", ()) if _has_module(source) else ()
 
 
 def _has_module(source: str) -> bool:
-    """Whether a module here reads it and may have more than `load`."""
+    """Whether a module of this package reads the source by its name, and may define more than `load`."""
     return not source.startswith(TFDS) and not imports.is_path(source)
 
 

@@ -30,11 +30,11 @@ COLUMNS = (
     "arousal",
 )
 TABLES = {"validation.csv": "test", "training.csv": "train"}
-"""The tables and the split that each is. The one that is tested on comes first: it keeps pictures that both list."""
+"""The tables and their splits. The test table comes first: it keeps the pictures that both tables list."""
 
 LISTS, PICTURES = "Manually_Annotated_file_lists", "Manually_Annotated_Images"
 CROPS = {"landmarks": LANDMARK_SCALE, "face": 0.5, "none": None}
-"""What pictures are cut out by, and the scale of `face_crop.square_around`; `face` takes the box's mean side."""
+"""Ways to cut out faces, and the scale of `face_crop.square_around` for each; `face` takes the box's mean side."""
 
 _FACE_BOX = COLUMNS[1:5]
 _LANDMARKS = 68
@@ -43,9 +43,9 @@ _LANDMARKS = 68
 def load(directory: str, options: Mapping) -> Examples:
     """Loads AffectNet's manually annotated faces: columns `expression` and `valence_arousal`.
 
-    Tested on generated trees only, not on the real thing. Splits: `training.csv` is train; `validation.csv` is test,
+    Tested on generated files only, not on the real data. Splits: `training.csv` is train; `validation.csv` is test,
     since AffectNet's own test set is not published and papers report this one. A validation split is carved from train
-    (see `data.splits`).
+    (see `data.division.splits`).
 
     Faces without an expression (codes 8 to 10) are left out and counted; valence or arousal of -2 is missing. A path
     listed twice keeps its first row, one in both tables its row of `validation.csv`, and the log says so. [ours]
@@ -78,7 +78,7 @@ def load(directory: str, options: Mapping) -> Examples:
             places.append((row.table, row.line))
             pictures.append(path)
             labels.append([row.number("expression"), *(_affect(row, column) for column in ("valence", "arousal"))])
-            # Where there is no face, there may be no box.
+            # A row without a face may have no box.
             boxes.append(_box(row, crop) if crop != "none" and labels[-1][0] < len(AFFECTNET) else None)
             splits.append(split)
     if repeated:
@@ -115,13 +115,13 @@ def _find_table(directory: str, name: str) -> str:
 
 
 def _columns(crop: str) -> Sequence[str]:
-    """The columns that are read."""
+    """The columns that are needed with this way of cutting out faces."""
     boxes = {"landmarks": ("facial_landmarks",), "face": _FACE_BOX, "none": ()}[crop]
     return (COLUMNS[0], *boxes, "expression", "valence", "arousal")
 
 
 def _rows(path: str, required: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table one by one: all of them, with their landmarks, would fill half a gigabyte."""
+    """The rows of a table one by one: together, with their landmarks, they would take half a gigabyte."""
     if not os.path.exists(path):
         raise InputError(
             f"The table {path} does not exist. Put {' and '.join(TABLES)} there, or in {LISTS} beside {PICTURES}."

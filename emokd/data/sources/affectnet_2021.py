@@ -33,9 +33,9 @@ _CHUNK = 2000
 def load(directory: str, options: Mapping) -> Examples:
     """Loads the 2021 release with its eight labels: columns `expression` and `valence_arousal`.
 
-    Tested on generated trees only, not on the real thing. Splits: `train_set` is train; `val_set` is test, as papers
-    report it. A validation split is carved from train (see `data.splits`). Labels are read at once, by threads: three
-    small files for each face, which takes a while; landmarks are read with their picture.
+    Tested on generated files only, not on the real data. Splits: `train_set` is train; `val_set` is test, as papers
+    report it. A validation split is carved from train (see `data.division.splits`). All labels are read when the set is
+    loaded, by threads: three small files for each face, which takes a while. Landmarks are read with their picture.
 
     Args:
       directory: the folder, or a zip archive of it.
@@ -125,7 +125,7 @@ def _numbers(files: Files, names: Sequence[str]) -> Float[np.ndarray, " N"]:
 
 
 def _number(files: Files, name: str) -> float:
-    # The release is said to store numbers as text; copies have them as such.
+    # The release is said to store numbers as text; copies store them as numbers.
     values = _array(files, name)
     if values.size != 1:
         raise InputError(f"{files.where}/{name} holds {values.size} values, not one. Restore the file.")
@@ -133,7 +133,7 @@ def _number(files: Files, name: str) -> float:
 
 
 def _array(files: Files, name: str) -> Float[np.ndarray, "..."]:
-    """A file's finite numbers, stored as such or as text."""
+    """A file's finite numbers, stored as numbers or as text."""
     try:
         data = files.read(name)
         npy.header(io.BytesIO(data), len(data))

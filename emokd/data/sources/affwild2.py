@@ -39,10 +39,10 @@ class _Video:
     """An annotated video.
 
     Attributes:
-      name: of its labels and frames; two people in one recording have two, `..._left` and `..._right`.
+      name: the name of its labels and frames; two people in one recording have two, `..._left` and `..._right`.
       split: train or test.
       labels: float32 [L, 2] or int32 [L], one row for each frame of the recording; NaN or UNLABELLED where none.
-      frames: the numbers of the frames that there are, from 1; a frame without a face has none.
+      frames: the numbers, from 1, of the frames that have a picture; frames without a face have none.
     """
 
     name: str
@@ -54,7 +54,7 @@ class _Video:
 def load(directory: str, options: Mapping) -> Examples:
     """Loads sub-sequences: inputs `video` uint8 [length, size, size, 3] and `audio` float32 [mels, frames].
 
-    Tested on generated trees only, not on the real thing.
+    Tested on generated files only, not on the real data.
     - `annotations/VA_Estimation_Challenge/{Train_Set,Validation_Set}/VIDEO.txt`: a header, then `valence,arousal` for
       each frame, -5 where there is none; or `annotations/EXPR_Recognition_Challenge/...` (formerly
       `EXPR_Classification_Challenge`): a header with the names of the classes, then a class id for each frame, -1
@@ -72,8 +72,8 @@ def load(directory: str, options: Mapping) -> Examples:
     recordings differ in it. [ours] A recording without a file has no sound: all NaN, counted in the log.
 
     Splits are prescribed, the validation videos being the test split; groups are recordings, so that the validation
-    split is carved from train in whole ones. Frames beyond the last label are told of
-    in the log and count as unlabelled.
+    split is carved from train in whole recordings. Frames beyond the last label count as unlabelled, and are reported
+    in the log.
 
     Args:
       directory: holds the three folders.
@@ -116,7 +116,7 @@ def load(directory: str, options: Mapping) -> Examples:
         columns={task: np.concatenate([video.labels[own] for video, own in zip(videos, ends, strict=True)])},
         classes=classes,
         inputs=readers,
-        # Sub-sequences overlap anyway: what keeps them apart are the videos.
+        # Copies are not searched: sub-sequences overlap anyway, and groups keep each recording in one split.
         content=keys.__getitem__,
         splits=np.array([videos[v].split for v, _ in places]),
         groups=np.array([_recording(videos[v].name) for v, _ in places]),
@@ -131,7 +131,8 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
     track = _find_track(directory, task)
     videos: list[_Video] = []
     seen: dict[str, str] = {}
-    header, first = None, ""
+    header: tuple[str, ...] = ()
+    first = ""
     beyond: list[str] = []
     for split, folder in SPLITS.items():
         for path in sorted(glob.glob(os.path.join(glob.escape(track), folder, "*.txt"))):
@@ -140,7 +141,7 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
                 raise InputError(f"{path}: the video is also in {seen[name]}. Keep one of the two.")
             seen[name] = path
             names, lines = _read_lines(path)
-            if task == "expression" and header not in (None, names):
+            if task == "expression" and header not in ((), names):
                 raise InputError(
                     f"{path}, line 1: the classes are {', '.join(names)}, but in {first} {', '.join(header)}."
                 )
@@ -176,7 +177,7 @@ def _find_track(directory: str, task: str) -> str:
 
 
 def _read_lines(path: str) -> tuple[tuple[str, ...], list[str]]:
-    """The names in the header of a label file, in small letters, and its other lines."""
+    """The names in the header of a label file, in lower case, and its other lines."""
     header, *lines = read_text(path).rstrip().split("\n")
     names = tuple(name.strip().lower() for name in header.split(","))
     if not lines or not all(re.match(r"[a-z]", name) for name in names):
@@ -277,9 +278,10 @@ def _read_audio(
     i: int,
 ) -> Float[np.ndarray, "M T"]:
     v, end = places[i]
-    if sounds[v] is None:
+    sound = sounds[v]
+    if sound is None:
         return np.full((len(filters), 1 + (samples - WINDOW) // HOP), np.nan, np.float32)
-    path, samples_per_frame = sounds[v]
-    # Frame f is shown from f to f + 1 frames after the beginning: its middle counts.
+    path, samples_per_frame = sound
+    # Frame f is shown from f to f + 1 frame durations after the beginning: the middle of that time counts.
     centre = round((end - middle + 0.5) * samples_per_frame)
     return log_mel(read_sound(path, centre - samples // 2, samples), filters)

@@ -24,7 +24,7 @@ RATE = 512
 ANNOTATIONS = "annotations.txt"
 CHANNELS = ("gsr", "ecg", "emg_trapezius", "emg_corrugator", "emg_zygomaticus")
 INPUTS = ("video", "physiology")
-# The levels of each task, and the labels that an annotation file may have for each.
+# The levels of pain of each task, and the labels that an annotation file may have for each.
 LEVELS: Mapping[str, Mapping[str, Sequence[int]]] = {
     "binary": {"BL1": (0,), "PA4": (1, 4)},
     "five": {"BL1": (0,), "PA1": (1,), "PA2": (2,), "PA3": (3,), "PA4": (4,)},
@@ -34,12 +34,12 @@ _CLIP = re.compile(r"(?P<subject>\d{6}_[mw]_\d+)-(?P<level>BL1|PA[1-4])-(?P<numb
 _TIME = "time"
 _UNITS = (1.0, 1e3, 1e6)  # times in seconds, milliseconds or microseconds
 _PREFIX = "img_"
-_DIGESTED = 64  # side of the frame that is compared, pixels
+_DIGESTED = 64  # side in pixels of the frame by which clips are compared
 
 
 @dataclasses.dataclass(frozen=True)
 class _Clip:
-    """One line of the annotations: the clip's path below the folders, what its name says, and its frames."""
+    """One line of the annotations: the clip's path below the folders, subject and level by its name, and its frames."""
 
     path: str
     subject: str
@@ -50,14 +50,14 @@ class _Clip:
 
 @dataclasses.dataclass(frozen=True)
 class _Store:
-    """Where the frames of the clips are: below a folder, each clip a folder of pictures or a file.
+    """How the frames of clips are stored: below a folder, each clip as a folder of pictures or as a file.
 
     Attributes:
-      root: the folder of all.
-      suffix: of a clip's path.
-      example: a first frame, for messages.
-      numbers: path -> the numbers of its frames.
-      read: (path, numbers, size) -> the frames.
+      root: the folder of all clips.
+      suffix: the suffix of a clip's path.
+      example: the path of a clip's first frame as a pattern, for messages.
+      numbers: path -> the numbers of the clip's frames.
+      read: (path, numbers, size) -> the frames with these numbers.
     """
 
     root: str
@@ -82,7 +82,7 @@ _STORES = {
 def load(directory: str, options: Mapping) -> Examples:
     """Loads clips: inputs `video` uint8 [n, size, size, 3] and `physiology` float32 [T, C]; groups: subjects.
 
-    The layout is that of MT-PKDOT's preparation. Tested on generated trees only, not on the real thing.
+    The layout is that of MT-PKDOT's preparation. Tested on generated files only, not on the real data.
     - `annotations.txt`: lines `clip first last label`, where clip is `CLASS/CLIP` or CLIP alone (its class is then the
       level in its name), such as `BL1/071309_w_21-BL1-081 1 75 0`, and first and last are numbers of frames.
     - `faces/CLASS/CLIP/img_%05d.jpg`, 75 faces of a clip; or, with `frames="files"`, `videos/CLASS/CLIP.mp4`, of which
@@ -251,7 +251,7 @@ def _read_trace(path: str, channels: Sequence[str], window: tuple[int, int]) -> 
 
 
 def _check_rate(path: str, lines: Sequence[str], place: int) -> None:
-    """Checks the mean step of the times; its unit is the one that comes near the rate."""
+    """Checks the sampling rate by the mean step of the times, in the unit in which it comes closest to `RATE`."""
     if len(lines) < 2:
         raise InputError(f"{path} has {len(lines)} samples. Restore the file.")
     last = len(lines) - 1
@@ -318,6 +318,6 @@ def _trace_digest(traces: np.ndarray, i: int) -> str:
 
 
 def _frame_digest(store: _Store, places: Sequence[str], numbers: Sequence[np.ndarray], i: int) -> str:
-    """Of the first chosen frame: a camera never gives the same one twice."""
+    """A digest of the first chosen frame, which is enough: a camera never takes the same picture twice."""
     frame = store.read(places[i], numbers[i][:1], _DIGESTED)
     return hashlib.blake2b(frame.tobytes(), digest_size=16).hexdigest()

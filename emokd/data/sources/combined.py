@@ -1,4 +1,4 @@
-"""Several labelled picture sets as one: a batch may mix those that know classes with those that know valence."""
+"""Combines several labelled picture sets, of which some may have classes and others valence and arousal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,13 +18,13 @@ SECTION = ("source", "dir", "options", "name")
 
 
 def load(directory: str | None, options: Mapping) -> Examples:
-    """Loads the sets of `options.sources` and lays them end to end. [ours]
+    """Loads the sets of `options.sources` and concatenates them. [ours]
 
     - Classes are matched by name: those of the first set in its order, then what later sets add. Where one set has
       `votes`, the ids of the others become rows of votes with a single 1.
     - A target that a set does not have is unlabelled in its rows: -1, NaN, or a row of zeros for votes.
-    - A key is the set's name, a slash, and its own key; so is a group. Where some sets have groups, each example of
-      the others is its own.
+    - A key is the set's name, a slash, and the example's own key; group names are made likewise. Where some sets have
+      groups, each example of the others is a group of its own.
     - Splits that sets prescribe are kept. Examples of the others are then divided by the configuration's fractions,
       except that a copy of a prescribed example goes with it. Copies between sets are found by their pixels.
 
@@ -65,11 +65,11 @@ def load(directory: str | None, options: Mapping) -> Examples:
     def pixels(i: int, min_side: int) -> np.ndarray:
         part, own = place(i)
         decode = sets[part].pixels
-        return readers[part](own) if decode is None else decode(own, min_side)  # a painted set has no files
+        return readers[part](own) if decode is None else decode(own, min_side)  # painted faces have no files
 
     def content(i: int) -> str:
         part, own = place(i)
-        return f"{names[part]}/{sets[part].content(own)}"  # such texts compare within a set alone
+        return f"{names[part]}/{sets[part].content(own)}"  # these digests compare within a set only
 
     def checksum(i: int) -> str:
         part, own = place(i)

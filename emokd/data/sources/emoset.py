@@ -21,7 +21,7 @@ def load(directory: str, options: Mapping) -> Examples:
 
     The released layout as we know it: `train.json`, `val.json` and `test.json`, each a list of
     [emotion, image path, annotation path], beside `image/<emotion>/*.jpg` (or `image.zip`). The annotation paths
-    are not used. Written from that description and tested on generated trees: not seen on the real thing.
+    are not used. Written from that description and tested on generated files only, not on the real data.
 
     Args:
       directory: holds the lists and the pictures.

@@ -11,7 +11,7 @@ from emokd.data.tables.classes import EMOTION6
 def load(directory: str, options: Mapping) -> Examples:
     """Loads Emotion6 from six class folders, or from a `labels.csv` (`path,label[,split]`).
 
-    Classes are alphabetical: anger, disgust, fear, joy, sadness, surprise. Tested on generated trees only.
+    Classes are alphabetical: anger, disgust, fear, joy, sadness, surprise. Tested on generated files only.
 
     Args:
       directory: holds the table or the folders (see `manifest.load` and `image_folder.load`).

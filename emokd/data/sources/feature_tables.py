@@ -23,12 +23,12 @@ def load(directory: str, options: Mapping) -> Examples:
 
     The convention:
     - `labels.csv` has a column `id` and one or both of: `label` (a class name); `valence` and `arousal` in [-1, 1].
-      Optional: `split` (train, validation or test) and `subject` (or `group`). It decides which examples there are. An
+      Optional: `split` (train, validation or test) and `subject` (or `group`). Each of its rows is an example. An
       empty cell of a target is an example without it (see `targets`).
     - A table is a CSV file, whose first column is the example's id and whose others are numbers, or an array of an
       .npz file, written `file.npz:key`, whose rows are named by the file's array `id`.
     - What is missing is NaN (in a CSV also an empty cell). An example that lacks a whole modality has a row of NaN.
-      A trace (`physiology`) is there without gaps or not at all.
+      A trace (`physiology`) is either complete or missing as a whole.
 
     Args:
       directory: holds the tables.
@@ -37,7 +37,7 @@ def load(directory: str, options: Mapping) -> Examples:
         ids; default: the labels in sorted order).
 
     Raises:
-      InputError: a file, array or column is missing, a cell is wrong, an id is there twice, a trace is flat or has
+      InputError: a file, array or column is missing, a cell is wrong, an id is repeated, a trace is flat or has
         gaps, or the ids of a table are not those of the labels; the message names the file and the line, or the first
         ten ids.
     """
@@ -71,7 +71,7 @@ def load(directory: str, options: Mapping) -> Examples:
 
 
 def _check_traces(place: str, ids: Sequence[str], traces: np.ndarray) -> None:
-    """A trace that is there has no gaps and is not flat; one that is NaN throughout is not there."""
+    """Checks that no trace has gaps or is flat; a trace that is NaN throughout counts as missing."""
     gaps = np.isnan(traces)
     torn = gaps.any((1, 2)) & ~gaps.all((1, 2))
     flat = (np.ptp(np.where(gaps, 0.0, traces), axis=1) == 0).any(1) & ~gaps.any((1, 2))

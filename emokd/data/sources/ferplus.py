@@ -40,16 +40,16 @@ def load(directory: str, options: Mapping) -> Examples:
       three quarters of the votes are covered or three labels are taken, or "unknown"/"NF" comes up; the example
       stays when the labels cover more than half of the votes. The paper's `probability`, which draws one label from
       it at every visit and has the same gradient on average, is not here.
-    Whatever the protocol of training, validation and test are by majority, as in the authors' code; under
-    `cross_entropy` they appear as rows of `votes` with a single 1. Examples that have no label
-    by these rules, or whose top label is "unknown" or "NF", are left out and counted in the log.
+    The protocol applies to training. Validation and test labels are always by majority, as in the authors' code; under
+    `cross_entropy` they are rows of `votes` with a single 1. Examples that have no label by these rules, or whose top
+    label is "unknown" or "NF", are left out and counted in the log.
 
     Rows without a file name (no face) are skipped. A name listed twice keeps its first row, and the log says so:
     three rows of the official table repeat another with the same votes, and `fer0033120.png` comes a second time
     with 10 votes for NF, out of the order of the names. [ours]
 
-    Without the folders the faces are read from `fer2013.csv` (or Kaggle's `icml_face_data.csv`), whose rows are those
-    of the table of votes; names, and so splits by them, are the same.
+    Without the folders the faces are read from `fer2013.csv` (or Kaggle's `icml_face_data.csv`), whose rows match those
+    of the table of votes. Names, and therefore divisions by them, are the same.
 
     Args:
       directory: holds the table, and the three folders, `images.zip` or `fer2013.csv`.
@@ -111,7 +111,7 @@ def load(directory: str, options: Mapping) -> Examples:
 
 
 def _aligned_pixels(path: str, listed: Sequence[Row], lines: Sequence[int]) -> UInt8[np.ndarray, "N 48 48"]:
-    """The faces of a table of pixels, row by row that of the votes, for the rows on these lines of the votes."""
+    """The faces for the rows on these lines of the table of votes, from a table of pixels with the same rows."""
     rows, pixels = read_pixel_table(path, ("Usage",))
     if len(rows) != len(listed):
         raise InputError(
@@ -157,7 +157,7 @@ def _most_voted(votes: np.ndarray) -> np.ndarray:
             break
         for i in np.flatnonzero(votes == level):
             if i >= 8:
-                # "Unknown" or "no face" ends the list, and is itself the answer only where nothing came before it.
+                # "Unknown" or "no face" ends the list. It is taken itself only if it comes first.
                 if not taken:
                     chosen[i] = level
                 return chosen

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from emokd.data.division.splits import normalise_split
+from emokd.data.division.splits import UNPRESCRIBED, normalise_split
 from emokd.data.examples import Examples
 from emokd.data.files.listing import by_suffix
 from emokd.data.files.store import Files, open_files
@@ -65,7 +65,7 @@ def load(
             continue
         names.append(picture)
         labels.append(ids[normal(parts[depth])])
-        splits.append(normalise_split(parts[0]) if depth else "")
+        splits.append((normalise_split(parts[0]) if depth else None) or UNPRESCRIBED)
     _check_classes(files, class_names, found, labels, splits)
     ignored = set(files.names).difference(names)
     if ignored:
@@ -89,7 +89,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _class_folders(name: str, files: Files, depth: int) -> list[str]:
-    """The classes that folders name, sorted, in normal form."""
+    """The names of the class folders in normal form, sorted."""
     spellings: dict[str, dict[str, str]] = {}
     for folder in files.directories:
         parts = _parts(folder)

@@ -32,7 +32,7 @@ def load(
 
     Args:
       directory: the folder that holds the table, or the table itself.
-      options: `table` (default: `labels.csv`, else the only table there), `classes` (a list in the order of the
+      options: `table` (default: `labels.csv`, else the folder's only table), `classes` (a list in the order of the
         ids; default: the labels in sorted order), `min_side` (see `picture_examples`).
       name: the data set's name, for messages.
       classes: default of `options.classes`.

@@ -51,7 +51,7 @@ def load(directory: str, options: Mapping) -> Examples:
 
 
 def _lower(rows: Sequence[Row]) -> list[Row]:
-    """The rows with their category in small letters."""
+    """The rows with their category in lower case."""
     return [Row(row.table, row.line, {"category": row.cells["category"].lower()}) for row in rows]
 
 

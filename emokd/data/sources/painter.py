@@ -1,6 +1,6 @@
 """Painted faces: the embedded synthetic data set. Nothing is downloaded, nothing is read from disk.
 
-SYNTHETIC: results on it show that the machine works, never that a method does.
+SYNTHETIC: results on it show that the software works, never that a method does.
 """
 
 import functools
@@ -51,7 +51,7 @@ def load(directory: str | None, options: Mapping) -> Examples:
     states = [sample_state(seed, i) for i in indices]
 
     def content(i: int) -> str:
-        # A picture is fixed by these four: hashing them finds the same duplicates as hashing pixels, without painting.
+        # These four determine the picture: their hash finds the same duplicates as the pixels', without painting.
         return hashlib.sha256(f"{painter.VERSION}/{seed}/{indices[i]}/{size}".encode()).hexdigest()
 
     identity = np.array([state.identity for state in states], np.int32)

@@ -23,8 +23,8 @@ ORDERS = {"rafdb": CLASSES, "affectnet": AFFECTNET[:7]}
 def load(directory: str, options: Mapping) -> Examples:
     """Loads RAF-DB's basic set, aligned faces: column `expression`. There is no valence or arousal.
 
-    Tested on generated trees only, not on the real thing. Splits are by the names, `train_...` and `test_...`; a
-    validation split is carved from train (see `data.splits`).
+    Tested on generated files only, not on the real data. Splits are by the names, `train_...` and `test_...`; a
+    validation split is carved from train (see `data.division.splits`).
 
     Args:
       directory: holds `EmoLabel/list_patition_label.txt`, with lines such as `train_00001.jpg 5`, and

@@ -20,9 +20,9 @@ FEATURES = ("action_units", "mfcc", "wav2vec2_logits")
 def load(directory: str, options: Mapping) -> Examples:
     """Loads the clips: inputs `features/action_units`, `features/mfcc`, `features/wav2vec2_logits`; groups: actors.
 
-    `wav2vec2_logits` are a model's answers, each from the fold that the actor was held out of. A division of your own
-    lets some of these models have seen the labels of its test actors; only the file's own folds (option `fold`)
-    keep the test actors' answers apart from their labels.
+    `wav2vec2_logits` come from one model per fold: a clip's logits are those of the model that was not trained on its
+    actor. In a division of your own, models whose logits a test actor has may have been trained on the labels of other
+    test actors. Only in the file's own folds (option `fold`) have they been trained on no test actor.
 
     Args:
       directory: holds `features.npz` with the three tables and `emotion` (0 to 7), `actor`, `fold`, `name`, row by row.

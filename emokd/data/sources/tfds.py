@@ -1,4 +1,4 @@
-"""Any set of TensorFlow Datasets that is prepared as array_record, read without TensorFlow."""
+"""Reads any set of TensorFlow Datasets that is prepared as array_record, without TensorFlow."""
 
 import hashlib
 import os
@@ -15,7 +15,9 @@ from emokd.data.decode import decode
 from emokd.data.division.splits import normalise_split
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options
+from emokd.data.tables.table import is_missing
 from emokd.errors import InputError, excerpt, nearest
+from emokd.names import normal
 
 OPTIONS = (
     "image", "label", "tasks", "valence", "arousal", "valence_arousal", "affect_range", "group", "id", "splits",
@@ -27,17 +29,17 @@ OURS = "emokd.data.tfds"
 def load(name: str, directory: str | None, options: Mapping) -> Examples:
     """Loads a prepared set: column `expression`, and `valence_arousal` and further tasks where options name them.
 
-    Labels are read at once, and with them every record; pictures are decoded when they are needed. Keys are
-    `SPLIT/NUMBER`, the record's place in its split, or what the feature `id` says. Where the set has several splits,
-    they are prescribed.
+    All labels, and with them every record, are read when the set is loaded; pictures are decoded when they are needed.
+    Keys are `SPLIT/NUMBER`, by the record's place in its split, or the values of the feature that `id` names. Where the
+    set has several splits, they are prescribed.
 
     Args:
       name: "NAME", "NAME/CONFIG", "NAME:VERSION" or "NAME/CONFIG:VERSION"; the newest version where none is given.
       directory: the folder of all prepared sets, TFDS's `data_dir`. Empty: `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
       options: `image` and `label`: names of features, a.b for b in a (default: the only picture, the only class
         label); `label` may be "" where the set has none; `tasks`: further class labels, each a column of its name;
-        `valence` and `arousal`, or `valence_arousal`, a pair: features of numbers; `affect_range`: their scale's ends
-        (default -1, 1), which become -1 and 1; `group`: the subject's feature; `id`: the feature of a unique name;
+        `valence` and `arousal`, or `valence_arousal`, a pair: features of numbers; `affect_range`: the ends of their
+        scale (default -1, 1), which become -1 and 1; `group`: the subject's feature; `id`: a feature of unique names;
         `splits`: which of the set's splits to read (default: all); `min_side` (see `picture_examples`).
 
     Raises:
@@ -97,12 +99,12 @@ def load(name: str, directory: str | None, options: Mapping) -> Examples:
         content=digests.__getitem__,
         pixels=pixels,
         splits=np.array([normalise_split(split) for split, _ in places]) if len(parts) > 1 else None,
-        groups=np.array([_text(row[options["group"]]) for row in rows]) if options.get("group") else None,
+        groups=_groups(source, rows, options["group"]) if options.get("group") else None,
     )
 
 
 def _find(name: str, directory: str | None) -> str:
-    """The folder of the newest version, or of the one that is asked for."""
+    """The folder of the newest version, or of the version that `name` gives."""
     path, _, version = name.partition(":")
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     place = root / path
@@ -142,7 +144,7 @@ def _remedy(name: str) -> str:
 
 
 def _flat(features: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Features by dotted name."""
+    """Nested features by dotted name: "a.b" is b in a."""
     found: dict[str, Any] = {}
     for name, feature in features.items():
         nested = isinstance(feature, tfds.features.FeaturesDict)
@@ -151,7 +153,7 @@ def _flat(features: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def _feature(source: str, kinds: Mapping[str, Any], name: str, kind: type | None = None) -> str:
-    """The name of a feature that is there and of that kind."""
+    """Checks that a feature exists and is of that kind, and returns its name."""
     if name not in kinds:
         raise InputError(f"{source} has no feature {name!r}.{nearest(name, kinds)} It has {', '.join(kinds)}.")
     if kind is not None and not isinstance(kinds[name], kind):
@@ -207,6 +209,19 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def _groups(source: str, rows: Sequence[Mapping[str, Any]], feature: str) -> np.ndarray:
+    """The group of each record, in `names.normal` form; one without any would be kept together with all such."""
+    groups = [normal(_text(row[feature])) for row in rows]
+    missing = [i for i, group in enumerate(groups) if is_missing(group)]
+    if missing:
+        raise InputError(
+            f"{source}: the feature {feature!r} is empty in {len(missing)} records, first in record {missing[0]}, so "
+            "that nobody knows whom they must not be parted from. Name another config.data.options.group, or prepare "
+            "the set with one for each record."
+        )
+    return np.array(groups)
+
+
 def _labels(label: str, tasks: Sequence[str]) -> dict[str, str]:
     """The feature of each classifying column."""
     return {**({"expression": label} if label else {}), **{task: task for task in tasks}}
@@ -217,11 +232,11 @@ def _ids(rows: Sequence[Mapping[str, Any]], feature: str) -> np.ndarray:
 
 
 def _affect(source: str, rows: Sequence[Mapping[str, Any]], options: Mapping) -> np.ndarray | None:
-    """Valence and arousal, from the ends of their scale to -1 and 1."""
-    one, two = options.get("valence_arousal"), (options.get("valence"), options.get("arousal"))
-    if not one and not any(two):
+    """Valence and arousal, rescaled from `affect_range` to [-1, 1]; None where options name neither."""
+    one, two = options.get("valence_arousal"), [options[key] for key in ("valence", "arousal") if options.get(key)]
+    if not one and not two:
         return None
-    if (one and any(two)) or (not one and not all(two)):
+    if (one and two) or (not one and len(two) < 2):
         raise InputError(f"{source}: name config.data.options.valence and arousal both, or valence_arousal, a pair.")
     low, high = map(float, options.get("affect_range") or (-1.0, 1.0))
     values = np.array([row[one] if one else [row[name] for name in two] for row in rows], np.float64)

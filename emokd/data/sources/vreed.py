@@ -26,13 +26,13 @@ def load(directory: str, options: Mapping) -> Examples:
     """Loads the trials: inputs `features/eye` (49), `features/ecg` (18), `features/gsr` (8); classes: the quadrants.
 
     The tables are aligned row by row and hold no name. Quadrant 0 is positive and aroused, then 1 positive and calm,
-    2 negative and calm, 3 negative and aroused: so read by users of the full set, not said in the tables.
+    2 negative and calm, 3 negative and aroused: this is how users of the full set read it; the tables do not say so.
 
     There is **no subject id**: folds over trials are optimistic, as the same person is in training and in test. Where
     the sequence of quadrants repeats itself every 12 rows, as it does in the released tables, each block of 12 rows
-    is taken for one person and is a group: the person saw 12 environments, and levels such as the lowest ECG value
+    is taken for one person and is a group: each person saw 12 environments, and levels such as the lowest ECG value
     vary between the blocks, not within them. That is inferred, not stated by the data. [ours] Folds over blocks still
-    share the environments, which decide the class.
+    have the environments in common, which decide the class.
 
     Args:
       directory: holds the three tables.
@@ -85,7 +85,7 @@ def _check_aligned(rows: list[Row], labels: list[int], first: list[int]) -> None
 
 
 def _blocks(expression: np.ndarray) -> list[str] | None:
-    """The person of each row, where the rows come in equal blocks of one person's trials."""
+    """The person of each row, where the quadrants repeat from block to block; None where they do not."""
     if len(expression) % TRIALS or not (expression.reshape(-1, TRIALS) == expression[:TRIALS]).all():
         return None
     return [f"block{i // TRIALS:02d}" for i in range(len(expression))]

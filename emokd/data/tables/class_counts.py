@@ -1,4 +1,4 @@
-"""How many examples each class has."""
+"""Counts the examples of each class."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from emokd.labels import has_class
 
 
 def class_counts(examples: Examples, column: str = "expression") -> tuple[float, ...]:
-    """How many examples have each class of a classifying column, in order of the ids; votes count as fractions.
+    """The number of examples of each class of a classifying column, in order of the ids; votes count as fractions.
 
     Zeros where the column has class names and no values.
     """
@@ -19,7 +19,7 @@ def class_counts(examples: Examples, column: str = "expression") -> tuple[float,
 
 
 def named_counts(examples: Examples) -> dict[str, dict[str, float]]:
-    """How many examples have each class, by classifying column and name."""
+    """The number of examples of each class, by classifying column and class name."""
     return {
         column: dict(zip(names, class_counts(examples, column), strict=True))
         for column, names in examples.classes.items()

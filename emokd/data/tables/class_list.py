@@ -1,4 +1,4 @@
-"""Lists of class names, from a configuration, the command line or a file, and what such a list must not hold."""
+"""Reads and checks lists of class names from a configuration, the command line or a file."""
 
 import csv
 import os
@@ -9,18 +9,19 @@ from emokd.data.tables.text import read_lines
 from emokd.errors import InputError
 from emokd.names import look_alikes, normal
 
-# Line ends and tabs; what is left of a list in another notation: a quote at an end, one bracket without the other.
+# What no class name holds: line ends and tabs, and remains of a list in another notation (a quote at one end, a bracket
+# without its partner).
 _NO_NAME = re.compile(r"[\t\r\n\u0085\u2028\u2029]|^['\"]|['\"],?$|^[\[{](?!.*[\]}])|^[^\[{]*\w[\]}]$|^[\[\](){}],?$")
 _NUMBERED = re.compile(r"([0-9]+)[\s,:;=]\s*[^\s0-9]")
 
 
 def check_classes(names: Iterable[str], where: Mapping[str, str] | None = None, what: str = "The class list") -> None:
-    """Checks that no two classes differ in letter case, spaces, or unseen and typographic characters alone.
+    """Checks that no two classes differ in letter case, spaces, or invisible and typographic characters alone.
 
     Args:
       names: class names in `names.normal` form.
-      where: the place of each name, for the message.
-      what: what holds the names.
+      where: where each name is from, for the message.
+      what: what holds the names, for the message.
 
     Raises:
       InputError: two do; the message has both spellings and their places.
@@ -37,7 +38,7 @@ def as_classes(given: str | Iterable[object], what: str) -> tuple[str, ...]:
     """A class list, given as names or as a text with commas, checked; a name that holds a comma is in quotes.
 
     Raises:
-      InputError: a name is empty, there twice, or no name; or two look alike.
+      InputError: a name is empty, repeated, or not a class name; or two look alike.
     """
     names = [normal(str(name)) for name in (_cells(given, what) if isinstance(given, str) else given)]
     return _checked(names, [f"number {i}" for i in range(1, len(names) + 1)], what)
@@ -49,12 +50,12 @@ def read_classes(text: str) -> list[str]:
     A name may be in quotes.
 
     Raises:
-      InputError: the file is missing or no text; a name is empty, there twice, or no name (a number before it, all in
-        one line, a comment, a list of another language); or two look alike.
+      InputError: the file is missing or not text; a name is empty, repeated, or not a class name (numbered lines, all
+        names in one line, a comment, a list in a programming language); or two look alike.
     """
     if not text:
         return []
-    if not os.path.isfile(text):  # not pathlib's, which fails where a list is longer than a file's name may be
+    if not os.path.isfile(text):  # pathlib's fails for a list that is longer than a file's name may be
         if "," not in text and (text.endswith((".txt", ".csv", ".tsv", ".names")) or "/" in text):
             raise InputError(f"--classes={text}: there is no such file. Correct the path, or give the names: a,b,c.")
         return list(as_classes(text, f"--classes={text}"))

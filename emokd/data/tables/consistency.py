@@ -1,4 +1,4 @@
-"""Whether labels make sense beside each other: classes and their valence, classes that vanish, look-alike subjects."""
+"""Warns of likely mistakes in labels: classes that contradict their valence, that vanish, look-alike subjects."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,11 @@ _AROUSED = "excitement excited exc rage anger angry ang fear fearful terror pani
 _CALM = "calm calmness relaxed relaxation serene serenity sleepy tired bored boredom contentment drowsy"
 
 MARGIN, NEUTRAL_MARGIN, LEAST = 0.1, 0.35, 10
-"""A mean valence contradicts a name beyond the first (for neutral the second), of at least so many examples. [ours]"""
+"""How far on the wrong side of 0 a mean valence contradicts a class's name, the same for neutral classes, and the least
+number of examples. [ours]"""
 
 LOST = 0.9
-"""A class that loses this share of its examples to one rule is told of. [ours]"""
+"""A class that loses this share of its examples to one rule is reported. [ours]"""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -58,7 +59,7 @@ _ORDERS = {
 
 
 def check(examples: Examples) -> None:
-    """Looks at a whole data set, and warns of what is likely a mistake; what is missing is counted in the log.
+    """Warns of likely mistakes in the labels of a whole data set; logs the numbers of unlabelled examples.
 
     Raises:
       InputError: two classes differ in letter case or spaces alone.
@@ -82,9 +83,9 @@ def check(examples: Examples) -> None:
 
 
 def warn_of_unused(name: str, labels: Int[np.ndarray, " N"], classes: Sequence[str]) -> None:
-    """Warns of classes without an example; where that is the first one alone, the codes may count from 1.
+    """Warns of classes without an example, and of examples that are all of one class.
 
-    And of examples that are all of one class.
+    Where the first class alone has no example, the warning says that the codes may count from 1.
     """
     count = np.bincount(labels[labels >= 0], minlength=len(classes))
     if np.count_nonzero(count) == 1:
@@ -124,8 +125,8 @@ def find_contradictions(
 ) -> tuple[list[str], str]:
     """Classes whose mean valence (or arousal) contradicts their name. [ours]
 
-    A class counts when it has `LEAST` examples with a value, its mean lies beyond the margin on the wrong side of 0,
-    and so does the mean plus two standard errors lie on that side of 0.
+    A class contradicts its name when it has at least `LEAST` examples with a value, its mean lies beyond the margin on
+    the wrong side of 0, and it stays on that side when two standard errors are added.
 
     Returns:
       The classes, and what to say of them with the likely cause.
@@ -154,11 +155,11 @@ def report_losses(
     """Warns of classes that lose all or nearly all of their examples to a rule.
 
     Args:
-      name: of the data set.
-      before: class ids, UNLABELLED ones count in nothing.
-      after: class ids of those that are left.
-      classes: their names.
-      why: the rule.
+      name: the data set's name.
+      before: class ids before the rule; UNLABELLED ones are ignored.
+      after: class ids of the examples that are left.
+      classes: the classes' names.
+      why: the rule, for the message.
     """
     had, left = (np.bincount(ids[ids >= 0], minlength=len(classes)) for ids in (before, after))
     lost = [
@@ -177,7 +178,7 @@ def report_losses(
 
 
 def polarity(label: str, words: Mapping[str, int] = _VALENCE) -> int:
-    """The sign that a class's name claims: 1, -1, or 0 where it claims none that is known."""
+    """The sign of valence (or another measure) that a class's name implies by `words`: 1, -1, or 0 for none."""
     whole = essence(label)
     if whole in words:
         return words[whole]
@@ -190,13 +191,13 @@ def _contradicts(label: str, side: int, mean: float, error: float) -> bool:
     if side == 0 and essence(label) in _NEUTRALS:
         return abs(mean) - error > NEUTRAL_MARGIN
     sign = polarity(label, (_VALENCE, _AROUSAL)[side])
-    # Arousal is rarely rated below the middle of the scale: a calm class is contradicted by a high one alone.
+    # Arousal is rarely rated below the middle of its scale, so only a clearly high mean contradicts a calm class.
     margin = MARGIN if side == 0 else 3 * MARGIN
     return bool(sign) and -sign * mean > margin and -sign * mean - error > 0
 
 
 def _likely_cause(classes: Sequence[str], means: Float[np.ndarray, "C 2"]) -> str:
-    """An order of the classes under which nothing contradicts its name."""
+    """Says which other order of the classes would contradict no class's name; empty where none is found."""
     candidates = {
         "alphabetical": sorted(classes),
         "codes one too high": [classes[-1], *classes[:-1]],

@@ -1,4 +1,4 @@
-"""The expression of each example, whichever column has it."""
+"""The expression of each example, from class ids or votes."""
 
 import numpy as np
 from jaxtyping import Int

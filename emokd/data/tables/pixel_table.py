@@ -1,4 +1,4 @@
-"""Tables whose cells hold the pictures: `fer2013.csv`, with 48 x 48 grey pixels in each row."""
+"""Reads tables whose cells hold pictures: `fer2013.csv`, with 48 x 48 grey pixels in each row."""
 
 import dataclasses
 import functools
@@ -52,10 +52,10 @@ def find_pixel_table(directory: str, name: str = "") -> str | None:
 
 
 def read_pixel_table(path: str, required: Sequence[str]) -> tuple[list[Row], UInt8[np.ndarray, "N 48 48"]]:
-    """The rows without their pixels, and the pixels: 2,304 bytes of memory for each row.
+    """Reads a table's rows without their pixels, and the pixels, which take 2,304 bytes of memory for each row.
 
     Raises:
-      InputError: as `tables.iterate_table`; or a row has not 48 x 48 whole numbers from 0 to 255: the message names the
+      InputError: as `table.iterate_table`; or a row has not 48 x 48 whole numbers from 0 to 255: the message names the
         line.
     """
     rows, pixels = [], bytearray()

@@ -1,4 +1,4 @@
-"""Tables (CSV), read strictly and in one way: every complaint names the file and the line."""
+"""Reads tables (CSV) strictly; every error names the file and the line."""
 
 import csv
 import dataclasses
@@ -21,8 +21,8 @@ _MISSING = frozenset(("", "nan", "-nan", "na", "n/a", "<na>", "#na", "#n/a", "#n
 def is_missing(text: str) -> bool:
     """Whether a cell says that there is no value: empty, or one of the marks of pandas, R and spreadsheets.
 
-    They are `nan`, `-nan`, `NA`, `N/A`, `<NA>`, `#NA`, `#N/A`, `#N/A N/A` and `null` in any letter case, and `None` in
-    this one.
+    The marks are `nan`, `-nan`, `NA`, `N/A`, `<NA>`, `#NA`, `#N/A`, `#N/A N/A` and `null` in any letter case, and
+    `None` in this letter case only.
     """
     return text == "None" or text.lower() in _MISSING
 
@@ -33,13 +33,13 @@ def is_number(text: str) -> bool:
 
 
 def has_decimal_comma(text: str) -> bool:
-    """Whether a cell is a number but for its decimal comma."""
+    """Whether a cell is a number with a decimal comma."""
     return bool(_COMMA.fullmatch(text))
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a table: its cells by column, with where it came from."""
+    """One row of a table: its cells by column, with its file and line."""
 
     table: str
     line: int
@@ -129,14 +129,14 @@ def iterate_table(
     Args:
       path: likewise.
       required: likewise.
-      headerless: gives the columns of a table whose first line is a row already, or None where that is a header.
-      delimiter: between the cells; empty: found from the first line.
+      headerless: gets the cells of the first line, and returns the columns if these are a row already, else None.
+      delimiter: between the cells; empty: derived from the first line.
     """
     line = before = 0
     with open_text(path) as file:
         try:
             top = file.readline()
-            if separator := _SEPARATOR.fullmatch(top):  # a spreadsheet's note on the delimiter
+            if separator := _SEPARATOR.fullmatch(top):  # a spreadsheet's line that names the delimiter
                 delimiter, before = separator[1], 1
             else:
                 delimiter = delimiter or max(_DELIMITERS, key=top.count)
@@ -184,10 +184,10 @@ def check_columns(rows: Sequence[Row], required: Sequence[str]) -> None:
 
 
 def check_optional(rows: Sequence[Row], optional: Sequence[str]) -> None:
-    """Checks that no optional column goes unread because its name is written in another way, such as `Split`.
+    """Checks that no optional column is ignored because its name is written in another way, such as `Split`.
 
     Raises:
-      InputError: a column differs from one of `optional`, which is not there, in letter case, spaces or unseen
+      InputError: a column differs from one of `optional`, which the table lacks, in letter case, spaces or invisible
         characters alone.
     """
     header = list(rows[0].cells)

@@ -1,4 +1,4 @@
-"""Targets in tables: labels, codes, votes, valence and arousal. An empty cell is an example without that target."""
+"""Reads targets from tables: labels, codes, votes, valence, arousal. An empty cell is an example without a target."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from emokd.labels import UNLABELLED
 from emokd.names import essence
 
 NO_AFFECT = -2.0
-"""AffectNet's valence or arousal where there is none."""
+"""The value with which AffectNet marks missing valence or arousal."""
 
 MOST_VOTES = 1e9
 
@@ -26,7 +26,7 @@ _LIKE_GROUPS = frozenset(
     for who in (*_GROUPS, *"subj participant person speaker actor patient user identity individual video clip".split())
     for what in ("", "s", "id", "ids", "name", "no", "nr", "number", "code")
 )
-"""Columns, by their `essence` without marks, that may say what must stay together."""
+"""Names of columns that may hold groups, by their `essence` without punctuation."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NO_NAME = re.compile(r"[?.*/\\_~-]+")
@@ -37,24 +37,24 @@ def read_labels(
 ) -> tuple[Int[np.ndarray, " N"], tuple[str, ...]]:
     """The class of each row, by name or by code. [ours]
 
-    A cell without a value (`tables.is_missing`) is unlabelled, unless the class list has its text; the log counts them.
+    A cell without a value (`table.is_missing`) is unlabelled, unless the class list has its text; the log counts them.
     Without a class list the classes are the names in sorted order, or the codes in order of their numbers; `3`, `3.0`,
-    `03` and `3e0` are one code, and codes below 0 are warned of. With a list a cell is one of its names or, if none of
-    them is a number, its place from 0.
+    `03` and `3e0` are one code, and codes below 0 give a warning. With a list a cell is one of its names or, if none of
+    them is a number, an index into the list, from 0.
 
     Args:
-      name: of the data set, for the log.
-      rows: of the table.
+      name: the data set's name, for the log.
+      rows: the table's rows.
       listed: the class list, in `names.normal` form.
-      column: that holds the labels.
+      column: the column that holds the labels.
 
     Returns:
       int32 ids, UNLABELLED where there is none; and the classes.
 
     Raises:
       InputError: no row has a label; a label is not in the list, a fraction, or a mark such as `?`; names and codes
-        are mixed without a list; names differ in letter case, spaces or unseen characters alone. The message names the
-        line.
+        are mixed without a list; names differ in letter case, spaces or invisible characters alone. The message names
+        the line.
     """
     texts = [row.name(column) for row in rows]
     marks = Counter(text for text in texts if is_missing(text) and text not in (listed or ()))
@@ -83,7 +83,7 @@ def read_labels(
 
 
 def _whole(text: str) -> int | None:
-    """The code that a cell is, or None where it is none."""
+    """The code (a whole number) in a cell, or None where it is none."""
     if _WHOLE.fullmatch(text):
         return int(text.split(".")[0])
     if is_number(text) and float(text).is_integer():  # 3e0, as numpy.savetxt writes it
@@ -94,7 +94,7 @@ def _whole(text: str) -> int | None:
 def _own_classes(
     column: str, first: Mapping[str, Row], numbers: Mapping[str, int]
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The classes that the labels themselves make, and the id of each text."""
+    """The classes as the labels define them, without a list, and the id of each label."""
     for text, row in first.items():
         if is_number(text) and text not in numbers:
             raise row.error(
@@ -131,10 +131,10 @@ def _own_classes(
 def _listed_ids(
     column: str, first: Mapping[str, Row], numbers: Mapping[str, int], listed: Sequence[str]
 ) -> dict[str, int]:
-    """The id of each text among the classes of a list."""
+    """The id of each label among the classes of a list."""
     places = {label: i for i, label in enumerate(listed)}
     by_number = {number: i for label, i in places.items() if (number := _whole(label)) is not None}
-    if not by_number:  # names of its own would be confused with places
+    if not by_number:  # class names that are numbers would be confused with indices
         by_number = {i: i for i in range(len(listed))}
     ids = {}
     for text, row in first.items():
@@ -212,11 +212,11 @@ def read_targets(
     """All targets of a table: `label`, else votes by class; `valence` and `arousal`.
 
     Args:
-      name: of the data set.
-      rows: of the table.
+      name: the data set's name.
+      rows: the table's rows.
       listed: the class list.
       votes: whether a column per class of the list holds votes.
-      wanted: the user gave the list: it must be of use.
+      wanted: whether the user gave the list, so that columns of votes for some of its classes only are an error.
 
     Returns:
       The columns, as in Examples, and the classes.
@@ -260,7 +260,7 @@ def read_splits(rows: Sequence[Row]) -> list[str] | None:
     """The split of each row by the column `split`, or None where there is no such column.
 
     Raises:
-      InputError: a cell names none; the message names the line.
+      InputError: a cell names no split; the message names the line.
     """
     if "split" not in rows[0].cells:
         return None
@@ -274,17 +274,18 @@ def read_splits(rows: Sequence[Row]) -> list[str] | None:
 
 
 def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None:
-    """The group of each row: a subject, or what else must not be parted. None where no column has it.
+    """The group of each row: the subject, or video, say, whose rows are kept in one split. None without such a column.
 
-    It is in `column`, or in the other one of `group` and `subject`. The log names columns that may be meant as well.
+    It is read from `column`, or from the other one of `group` and `subject`. The log names other columns that may hold
+    groups.
 
     Args:
-      name: of the data set, for the log.
-      rows: of the table.
-      column: the one of the two that counts where there are both.
+      name: the data set's name, for the log.
+      rows: the table's rows.
+      column: the one of the two that counts where the table has both.
 
     Raises:
-      InputError: a cell has no value, so that nobody knows whom it must not be parted from; the message names the line.
+      InputError: a cell has no value; the message names the line.
     """
     header = list(rows[0].cells)
     found = next((each for each in (column, *_GROUPS) if each in header), None)

@@ -1,4 +1,4 @@
-"""Small text files as people save them: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one."""
+"""Reads small text files as people save them: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one."""
 
 import codecs
 import os
@@ -21,14 +21,14 @@ _MAGIC = (
     (b"%PDF", "a PDF document"),
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
-"""Characters that no text of names and numbers holds."""
+"""Control characters, which no text of names and numbers holds."""
 
 
 def open_text(path: str) -> TextIO:
     """Opens a text file by its byte order mark, without translating line ends.
 
     Raises:
-      InputError: it is missing, cannot be read, or is no text by its first bytes. What comes later may still be none:
+      InputError: it is missing, cannot be read, or is no text by its first bytes. Later bytes may still be no text:
         reading then raises UnicodeDecodeError, and `not_text` says why.
     """
     try:
@@ -99,7 +99,7 @@ def _encoding(head: bytes) -> str:
 
 
 def _seems_utf16(head: bytes) -> bool:
-    """Whether every other byte is zero, as in Latin letters of 16 bits."""
+    """Whether every other byte is zero, as in Latin letters in UTF-16."""
     pairs = len(head) // 2
     if pairs < 2 or _encoding(head) != "utf-8-sig":
         return False

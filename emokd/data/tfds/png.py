@@ -1,4 +1,4 @@
-"""Pictures as files for TFDS, which would encode arrays with TensorFlow."""
+"""Encodes pictures for TFDS, which would use TensorFlow to encode arrays."""
 
 import io
 

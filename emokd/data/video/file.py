@@ -1,4 +1,4 @@
-"""Frames of a video file, by their numbers."""
+"""Reads frames of a video file, by their numbers."""
 
 import os
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def file_frame_numbers(path: str) -> Int64[np.ndarray, " N"]:
     av = import_av()
     try:
         with av.open(path) as container:
-            # A file that does not say how many frames it has is decoded to its end.
+            # A file without a count of its frames is decoded to its end.
             count = container.streams.video[0].frames or sum(1 for _ in container.decode(video=0))
     except (OSError, IndexError, av.FFmpegError) as error:
         raise InputError(f"{path} cannot be read as a video: {error}. Restore the file.") from error
@@ -59,7 +59,7 @@ def read_file_frames(
 
 
 def upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """The RGB pixels of a frame of PyAV, turned as the video's player would: phones store what they hold sideways."""
+    """The RGB pixels of a PyAV frame, rotated as a player would: phones store the rotation beside the frames."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 

@@ -1,4 +1,4 @@
-"""Frames of a video as numbered picture files in a folder."""
+"""Reads frames of a video from numbered picture files in a folder."""
 
 import os
 import re

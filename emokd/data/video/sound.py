@@ -1,4 +1,4 @@
-"""Sound files, read in part, and their log-mel spectrograms."""
+"""Reads stretches of sound files, and computes log-mel spectrograms."""
 
 import os
 import wave
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from emokd.errors import InputError
 
 RATE = 16_000
-"""Samples per second of sounds."""
+"""Samples per second of all sound files."""
 WINDOW = 400
 """Samples in a frame of a spectrogram, 25 ms."""
 HOP = 160

@@ -1,4 +1,4 @@
-"""What each primitive of JAX is in ONNX: one file per family, each with a table of handlers."""
+"""Converts JAX's primitives to ONNX operators: one file per family, each with a table of handlers."""
 
 from collections.abc import Mapping
 
@@ -14,4 +14,4 @@ HANDLERS: Mapping[str, Handler] = {
     **spectral.HANDLERS,
     **windows.HANDLERS,
 }
-"""By the name of the primitive."""
+"""Handlers by the name of the primitive."""

@@ -1,4 +1,4 @@
-"""Primitives that treat every entry alike."""
+"""Elementwise primitives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from jax.extend import core
 
 from emokd.exporting.walk import Handler, Value, Walk, constant
 
-# ONNX's names; comparisons give booleans, as JAX's do.
+# ONNX's names; its comparisons return booleans, as JAX's do.
 PLAIN = {
     "add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow",
     "neg": "Neg", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": "Tanh", "erf": "Erf", "abs": "Abs",
@@ -19,14 +19,14 @@ PLAIN = {
 
 
 def joint(held: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """What arrays of these shapes broadcast to."""
+    """The shape that arrays of these shapes broadcast to."""
     rank = max(map(len, held))
     padded = [(1,) * (rank - len(shape)) + shape for shape in held]
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
 def apply(walk: Walk, op: str, inputs: list[Value], output: Any) -> Value:
-    """An elementwise operator whose output is no larger than its inputs as they are held."""
+    """Adds an elementwise operator on the inputs before their deferred broadcasts, so that its output stays small."""
     return walk.emit(op, inputs, output.shape, output.dtype, joint([value.held for value in inputs]))
 
 
@@ -34,9 +34,11 @@ def _plain(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     name, output = equation.primitive.name, equation.outvars[0].aval
     if name == "max":
         for value, other in (inputs, inputs[::-1]):
-            if value.is_constant and value.array.size == 1 and value.array.item() == -np.inf:
+            if value.array is None:
+                continue
+            if value.array.size == 1 and value.array.item() == -np.inf:
                 return _same(walk, equation, [other])
-            if value.is_constant and not value.array.any() and np.issubdtype(output.dtype, np.floating):
+            if not value.array.any() and np.issubdtype(output.dtype, np.floating):
                 return apply(walk, "Relu", [other], output)
     return apply(walk, PLAIN[name], inputs, output)
 
@@ -47,7 +49,7 @@ def _same(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 
 def _not_equal(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     output = equation.outvars[0].aval
-    if inputs[0] is inputs[1] and np.issubdtype(inputs[0].dtype, np.floating):  # how JAX asks for NaN
+    if inputs[0] is inputs[1] and np.issubdtype(inputs[0].dtype, np.floating):  # JAX's isnan is x != x
         return apply(walk, "IsNaN", inputs[:1], output)
     return apply(walk, "Not", [apply(walk, "Equal", inputs, output)], output)
 
@@ -86,7 +88,7 @@ def _select(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 def _clamp(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     low, value, high = inputs
     output = equation.outvars[0].aval
-    if low.is_constant and high.is_constant and low.array.size == high.array.size == 1:
+    if low.array is not None and high.array is not None and low.array.size == high.array.size == 1:
         low, high = constant(low.array.reshape(())), constant(high.array.reshape(()))
         return walk.emit("Clip", [value, low, high], output.shape, output.dtype, value.held)
     return apply(walk, "Min", [apply(walk, "Max", [value, low], output), high], output)

@@ -1,4 +1,4 @@
-"""Gathers at places that are known: slices and columns, which JAX writes as gathers where the batch is a symbol."""
+"""Gathers at constant indices: slices and columns, which JAX traces as gathers where the batch size is symbolic."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ def _gather(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     value, index = walk.whole(inputs[0]), inputs[1]
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     output, axes = equation.outvars[0].aval, numbers.start_index_map
-    if not index.is_constant or numbers.operand_batching_dims:
+    if index.array is None or numbers.operand_batching_dims:
         raise walk.unknown(equation, "looks up places that only the input knows")
     places = index.array.reshape(*index.array.shape[:-1], len(axes))
     if places.ndim == 1:  # one block
@@ -23,7 +23,7 @@ def _gather(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
         shape = tuple(sizes[axis] if axis in ranges else size for axis, size in enumerate(value.shape))
         return walk.reshape(cut(walk, value, shape, ranges), output.shape)
     columns = {axis: places[..., i] for i, axis in enumerate(axes)}
-    # Axes along which the same block is taken everywhere are cut first.
+    # Axes along which every index takes the same block are sliced first.
     fixed = {
         axis: (int(column.flat[0]), int(column.flat[0]) + int(sizes[axis]), 1)
         for axis, column in columns.items()

@@ -1,4 +1,4 @@
-"""Convolutions and products of matrices."""
+"""Convolutions and matrix products."""
 
 import string
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ def _convolution(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Va
     value, kernel = walk.whole(inputs[0]), inputs[1]
     numbers, rank = params["dimension_numbers"], len(output.shape)
     last = (0, rank - 1, *range(1, rank - 1))
-    if not kernel.is_constant or any(d != 1 for d in params["lhs_dilation"]) or params["batch_group_count"] != 1:
+    if kernel.array is None or any(d != 1 for d in params["lhs_dilation"]) or params["batch_group_count"] != 1:
         raise walk.unknown(equation, "is transposed, or has weights that are computed")
     if (numbers.lhs_spec, numbers.out_spec) != (last, last):
         raise walk.unknown(equation, "does not have its channels last")
@@ -35,11 +35,11 @@ def _convolution(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Va
 
 
 def _dot(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
-    """As Linear where the right side is a constant matrix, as MatMul where it can be, else as Einsum."""
+    """Adds Linear where the right side is a constant matrix, MatMul where the axes allow it, else Einsum."""
     (left_sum, right_sum), (left_batch, right_batch) = equation.params["dimension_numbers"]
     left, right = map(walk.whole, inputs)
     output = equation.outvars[0].aval
-    if right.is_constant and not left_batch and left_sum == (len(left.shape) - 1,):
+    if right.array is not None and not left_batch and left_sum == (len(left.shape) - 1,):
         matrix = np.moveaxis(right.array, right_sum[0], 0)
         if matrix.ndim == 2 and len(left.shape) > 1:
             names = [walk.graph.constant(matrix), walk.graph.constant(np.zeros(matrix.shape[1], matrix.dtype))]

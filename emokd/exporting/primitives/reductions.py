@@ -1,4 +1,4 @@
-"""Sums, maxima and the like over axes."""
+"""Reductions over axes: sums, maxima and the like."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ def _reduce(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 
 
 def _logical(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
-    """As the extreme of numbers, because runtimes rarely reduce booleans."""
+    """Reduces booleans as numbers, by minimum or maximum, because few runtimes reduce booleans."""
     value, output = walk.whole(inputs[0]), equation.outvars[0].aval
     axes = walk.integers(sorted(equation.params["axes"]))
     number = walk.emit("Cast", [value], value.shape, np.float32, to=np.float32)

@@ -1,4 +1,4 @@
-"""Primitives that move entries without changing them."""
+"""Primitives that rearrange entries without changing their values."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ def _reshape(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
             coordinate_transformation_mode="asymmetric",
         )  # fmt: skip
     held = [size for size in value.held if size != 1]
-    if held == [size for size in shape if size != 1]:  # axes of size 1 come or go: what is broadcast may stay small
+    if held == [size for size in shape if size != 1]:  # only axes of size 1 change, so broadcasts stay deferred
         return _respaced(walk, value, shape)
     return walk.reshape(value, shape)
 
@@ -30,7 +30,7 @@ def _respaced(walk: Walk, value: Value, shape: tuple) -> Value:
 
 def _repeats(value: Value, shape: tuple) -> tuple[tuple, list[float]] | None:
     """The map and the scales, where [B, H, h, W, w, C], equal along h and w, becomes [B, H * h, W * w, C]."""
-    if len(value.shape) != 6 or value.is_constant or len(shape) != 4:
+    if len(value.shape) != 6 or value.array is not None or len(shape) != 4:
         return None
     batch, height, h, width, w, channels = value.shape
     if value.held != (batch, height, 1, width, 1, channels) or shape != (batch, height * h, width * w, channels):
@@ -78,7 +78,7 @@ def _split(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> list[Val
 
 
 def cut(walk: Walk, value: Value, shape: tuple, ranges: Mapping[int, tuple[int, int, int]]) -> Value:
-    """The entries from start to end in steps, along some axes of a value that is whole."""
+    """Adds a Slice from start to end in steps, along some axes of a value without deferred broadcasts."""
     if not ranges:
         return value
     starts, ends, steps = (walk.integers(column) for column in zip(*ranges.values(), strict=True))
@@ -107,7 +107,7 @@ def _reverse(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
 def _pad(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
     value, filling = walk.whole(inputs[0]), inputs[1]
     sides = equation.params["padding_config"]
-    if any(inner for _, _, inner in sides) or not filling.is_constant:
+    if any(inner for _, _, inner in sides) or filling.array is None:
         raise walk.unknown(equation, "pads between entries, or with what is not known")
     output = equation.outvars[0].aval
     pads = walk.integers([int(low) for low, _, _ in sides] + [int(high) for _, high, _ in sides])

@@ -1,4 +1,4 @@
-"""Fourier transforms of real traces, as products with cosines and sines."""
+"""Fourier transforms of real traces, as matrix products with cosines and sines."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,16 +9,22 @@ from jax.extend import core
 from emokd.exporting.primitives import shapes
 from emokd.exporting.walk import Handler, Value, Walk
 
-_REAL_TO_COMPLEX = 2  # what `lax.FftType.RFFT` is
+_REAL_TO_COMPLEX = 2  # the value of `lax.FftType.RFFT`
 
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """A complex value as its two parts."""
+    """A complex value as its two parts, which stands among the values of a walk.
+
+    Attributes:
+      real: the real part.
+      imag: the imaginary part.
+      array: None, as of a tensor: it is never a constant.
+    """
 
     real: Value
     imag: Value
-    is_constant: bool = False
+    array: None = None
 
 
 def _fft(walk: Walk, equation: core.JaxprEqn, inputs: list[Value]) -> list:

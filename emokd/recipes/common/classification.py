@@ -1,4 +1,4 @@
-"""The cross-entropy of a run: one for all recipes, with its label smoothing and its weights of classes."""
+"""The cross-entropy of a run, the same for all recipes, with label smoothing and class weights."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ CLASS_WEIGHTS = ("none", "balanced")
 
 
 class CrossEntropy(Protocol):
-    """What a network pays for its answers to a classifying column."""
+    """The loss of a network's logits for a column of classes."""
 
     def __call__(self, logits: Float[Array, "B C"], labels: Array, column: str = "expression") -> Float[Array, " B"]:
         """The loss of each example, for labels that are ids [B] or votes [B, C]; 0 where unlabelled."""
 
 
 def create_cross_entropy(config: ml_collections.ConfigDict, task: Task) -> CrossEntropy:
-    """What every network of the run, teachers that it trains included, pays for its answers to a classifying column.
+    """The cross-entropy of every network of the run, teachers that it trains included, for any column of classes.
 
     Args:
       config: `label_smoothing` and `class_weights`.
@@ -54,7 +54,7 @@ def class_weights(name: str, counts: Sequence[float]) -> tuple[float, ...] | Non
     `balanced` is N / (K n_c): n_c of N labelled training examples are of the class, and K classes have any (votes
     count as fractions). So every class has the same share of the loss, and the mean weight over the training examples
     is 1, which leaves the learning rate its meaning. It is scikit-learn's "balanced". A class without training
-    examples weighs 0: it is nobody's label, and smoothing, where the weights apply as well, must not teach it.
+    examples weighs 0: no example is of it, and smoothing, to which the weights apply as well, must not teach it.
 
     Returns:
       A weight for each class; None for `none`, and where no training example has a label.
@@ -66,7 +66,7 @@ def class_weights(name: str, counts: Sequence[float]) -> tuple[float, ...] | Non
 
 
 def concerns(config: ml_collections.ConfigDict, task: Task) -> list[str]:
-    """What a person should know of the training examples of the classes before the run begins, one sentence each."""
+    """Warnings before a run: of classes without training examples, and of too much smoothing beside class weights."""
     columns = [name for name in dict.fromkeys(("expression", *config.get("targets", ()))) if name in task.counts]
     return [text for column in columns for text in _concerns_of(config, column, task)]
 
@@ -83,7 +83,7 @@ def _concerns_of(config: ml_collections.ConfigDict, column: str, task: Task) -> 
         )
     smoothing = config.get("label_smoothing", 0.0)
     if weights and smoothing:
-        # The targets of an example of the lightest class, as the weights leave them.
+        # The smoothed targets of an example of the class with the lowest weight, times the weights.
         light, heavy = min(weight for weight in weights if weight), max(weights)
         spread = smoothing / len(names)
         if heavy * spread > light * (1 - smoothing + spread):

@@ -12,7 +12,7 @@ LOSSES = ("mmd", *DISTANCES)
 
 Tokens = Mapping[str, Float[Array, "B D"]]
 TrueTokens = Mapping[str, tuple[Float[Array, "B D"], Bool[Array, " B"]]]
-"""By modality the tokens, and the rows that have the modality."""
+"""For each modality its tokens, and the rows that have the modality."""
 
 
 def relational(loss: str) -> str:
@@ -21,10 +21,10 @@ def relational(loss: str) -> str:
 
 
 def token_distances(loss: str, tokens: Tokens, true: TrueTokens) -> dict[str, Float[Array, " B"]]:
-    """How far the tokens are from the true ones, by modality.
+    """How far the tokens are from the true ones, [B] by modality.
 
     Args:
-      loss: a name in `LOSSES`. The discrepancy "mmd" compares the whole batch, and each row has its value.
+      loss: a name in `LOSSES`. The discrepancy "mmd" is one value of the whole batch, which every row gets.
       tokens: the hallucinated tokens.
       true: what they should be. Rows without the modality count in nothing.
     """

@@ -21,7 +21,7 @@ ANCHORS = ("least", "most", "all")
 STUDENT = "student"
 
 Theirs = Sequence[tuple[Float[Array, "B E"], Bool[Array, " B"]]]
-"""Of each teacher its features, and the examples that have its modality."""
+"""For each teacher its features, and the examples that have its modality."""
 
 
 def check(config: ml_collections.ConfigDict, devices: int) -> None:
@@ -50,7 +50,7 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
 
 
 def imitates(config: ml_collections.ConfigDict) -> bool:
-    """Whether anything in `config.objective` has a teacher in it."""
+    """Whether any loss in `config.objective` that has a teacher in it has a coefficient above 0."""
     return any(config.objective[name] for name in ("transport", "centroid", "features"))
 
 
@@ -68,15 +68,15 @@ def imitate(
 ) -> tuple[Float[Array, "B K"], dict[str, Array]]:
     """How far the student is from each teacher, and per-example values for the log.
 
-    Every row meets every other one: of the global batch or, with `structure.local`, of each device's rows.
+    Every row is compared with every other one: of the global batch or, with `structure.local`, of its device's rows.
 
     Args:
       config: `objective`, `structure`, `distance`.
       teachers: their names, in the order of `theirs`.
       own: the student's features.
       theirs: the teachers'.
-      counts: which teachers weigh anything. One that weighs nothing on any row is not transported to: that part of
-        its loss is 0, after 0 iterations.
+      counts: which teachers have a weight other than 0 on each row. For a teacher that has none on any row transport
+        is not solved: that part of its loss is 0, after 0 iterations.
     """
     weights = config.objective
 
@@ -107,7 +107,7 @@ def imitate(
 def _transport(
     section: ml_collections.ConfigDict, own: Array, answers: Sequence[Array], rows: Sequence[Array], counts: Array
 ) -> transport.Transport:
-    """The divergence from the structure of every teacher that counts; the solver is compiled once for all of them."""
+    """The divergence from the structure of every teacher with weight; the solver is compiled once for all of them."""
     k = 0 if section.anchors == "all" else section.k
     nearest = section.anchors == "most"
     theirs = jnp.stack([structure.cosine_similarities(a, mask=r) for a, r in zip(answers, rows, strict=True)])
@@ -121,7 +121,7 @@ def _transport(
         nothing = jnp.zeros((), theirs.dtype)
         return transport.Transport(jnp.zeros_like(theirs[:, 0]), nothing, nothing, nothing, nothing + 1)
 
-    # One after another: side by side each would iterate as long as the slowest, and none could be left out.
+    # In sequence: under `vmap` each solver would iterate as long as the slowest, and none could be skipped.
     return jax.lax.map(
         lambda problem: jax.lax.cond(problem[0], solve, pass_over, *problem[1:]), (counts, theirs, jnp.stack(rows))
     )
@@ -143,7 +143,7 @@ def transport_metrics(
     features: Sequence[Array],
     rows: Sequence[Array],
 ) -> dict[str, Array]:
-    """What the log says of each teacher's transport, as per-example values; `found` has a row for each teacher."""
+    """Log values of each teacher's transport, each [B]; `found` has a row for each teacher."""
     ranges = {name: similarity_range(theirs, r) for name, theirs, r in zip(teachers, features, rows, strict=True)}
     ranges[STUDENT] = similarity_range(own, functools.reduce(jnp.logical_or, rows))
     values = {f"similarity/lowest/{name}": lowest for name, (lowest, _) in ranges.items()}
@@ -157,9 +157,9 @@ def transport_metrics(
 
 
 def transport_remark(metrics: Mapping[str, float], *, solver: str) -> str:
-    """What a person should know of the solver's state; empty where all is well.
+    """A warning where the solver has not converged; empty where it has.
 
-    The solver `geomloss` does not converge and does not try to: of it only what is not finite is worth a word.
+    The solver `geomloss` does not iterate to convergence: it is warned of only where its error is not finite.
     """
     bad = []
     for name, value in metrics.items():

@@ -1,4 +1,4 @@
-"""Expressions, valence and arousal as one task, of which the data may have either part: what an answer costs."""
+"""The losses of expressions, valence and arousal as one task, of which the data may have either part."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,12 @@ from emokd.losses import affect
 from emokd.phase import Batch, Measure, Term
 from emokd.recipes.common.classification import CrossEntropy, create_cross_entropy
 from emokd.recipes.common.task import Task, accuracy, choose, joint_heads, targets
-from emokd.signals import Signals
+from emokd.signals import Output, Signals
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JointTask:
-    """The losses of a run whose networks all answer to the same targets.
+    """The losses of a run whose networks all predict the same targets.
 
     Attributes:
       heads: the size of each head that the data has a target for.
@@ -31,21 +31,21 @@ class JointTask:
     def terms(
         self, name: str, signals: Signals, batch: Batch, rows: Bool[Array, " B"], share: float = 1.0
     ) -> dict[str, Term]:
-        """The losses of a network's answer, over the labelled ones of the rows; `share` is their coefficient."""
+        """The losses of a network's outputs, over the labelled ones of the rows; `share` is their coefficient."""
         terms = {}
         if "expression" in self.heads:
             labels, labelled = targets(batch)
-            values = self.cross_entropy(signals.logits, labels)
+            values = self.cross_entropy(signals.require("logits"), labels)
             terms[f"{name}/expression"] = Term(values, rows & labelled, share)
         if "valence_arousal" in self.heads:
             target, labelled = targets(batch, "valence_arousal")
             labelled = rows & labelled
-            values = self.affect_loss(signals.valence_arousal, target, mask=labelled)
+            values = self.affect_loss(signals.require("valence_arousal"), target, mask=labelled)
             terms[f"{name}/valence_arousal"] = Term(values, labelled, share)
         return terms
 
     def accuracy(self, name: str, signals: Signals, batch: Batch) -> dict[str, Array | Measure]:
-        """How often a network is right about expressions, for the log; nothing where it does not answer to them."""
+        """A network's accuracy in expressions, for the log; empty where it does not predict them."""
         if signals.logits is None:
             return {}
         return {f"accuracy/{name}": accuracy(signals.logits, *targets(batch))}
@@ -53,17 +53,17 @@ class JointTask:
     def evidence(
         self, answers: Sequence[Signals], known: Sequence[Bool[Array, " B"]], batch: Batch
     ) -> dict[str, Array]:
-        """What the weighting may ask: logits [B, K, C] and labels; without expressions, squared errors [B, K].
+        """The weighting's evidence: logits [B, K, C] and labels; without expressions, squared errors [B, K].
 
         Args:
           answers: each teacher's signals.
-          known: the rows of which each teacher knows something. Of others, whose modality they lack, it says that all
-            classes are alike, or the middle of the scale.
+          known: for each teacher the rows that have its modality. On other rows its logits are 0, all classes alike,
+            or its valence and arousal are 0, the middle of the scale.
           batch: the labels.
         """
 
-        def stacked(name: str) -> Float[Array, "B K C"]:
-            values = (jnp.where(rows[:, None], getattr(a, name), 0.0) for a, rows in zip(answers, known, strict=True))
+        def stacked(name: Output) -> Float[Array, "B K C"]:
+            values = (jnp.where(rows[:, None], a.require(name), 0.0) for a, rows in zip(answers, known, strict=True))
             return jnp.stack(list(values), axis=1)
 
         if "expression" in self.heads:
@@ -71,14 +71,14 @@ class JointTask:
         return {"errors": ((stacked("valence_arousal") - batch["valence_arousal"][:, None]) ** 2).sum(-1)}
 
     def error(self, answer: Signals, batch: Batch, rows: Bool[Array, " B"]) -> Float[Array, " B"]:
-        """By what the most confident teacher is chosen: cross-entropy, or the squared error of valence and arousal.
+        """The error by which the most confident teacher is chosen: cross-entropy, or the squared error of affect.
 
-        NaN elsewhere than on the labelled ones of the rows.
+        NaN except on the labelled ones of the rows.
         """
         if "expression" in self.heads:
             labels, labelled = targets(batch)
-            return jnp.where(rows & labelled, affect.cross_entropy(answer.logits, labels), jnp.nan)
-        errors = ((answer.valence_arousal - batch["valence_arousal"]) ** 2).sum(-1)
+            return jnp.where(rows & labelled, affect.cross_entropy(answer.require("logits"), labels), jnp.nan)
+        errors = ((answer.require("valence_arousal") - batch["valence_arousal"]) ** 2).sum(-1)
         return jnp.where(rows, errors, jnp.nan)
 
 

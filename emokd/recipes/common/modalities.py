@@ -1,4 +1,4 @@
-"""What recipes of several modalities share: specifications, statistics of arrays, subsets, and modality dropout."""
+"""Modalities of a recipe: specifications, encoders, statistics of arrays, subsets, and modality dropout."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from emokd.recipes.common.task import Task
 
 Specs = Mapping[str, ModalitySpec]
 STANDARDIZE = ("columns", "all")
-MOST_SUBSETS = 4  # modalities of which all subsets are scored
+MOST_SUBSETS = 4  # up to so many modalities all subsets are scored
 
 
 def create_specs(config: ml_collections.ConfigDict, task: Task) -> dict[str, ModalitySpec]:
@@ -56,7 +56,7 @@ def _create_spec(name: str, section: ml_collections.ConfigDict, task: Task) -> M
 
 
 def visible(config: ml_collections.ConfigDict, specs: Specs) -> dict[str, ModalitySpec]:
-    """The modalities that the student is given.
+    """The modalities that the student sees: those that are not privileged.
 
     Raises:
       InputError: there are none.
@@ -89,7 +89,7 @@ def create_network_spec(
 
 
 def adopt_encoders(params: Tree, stats: Tree, models: Mapping[str, TrainedModel], specs: Specs) -> tuple[Tree, Tree]:
-    """Fresh parameters with the backbones of those encoders replaced for which there is a trained model.
+    """Replaces the backbones of encoders by those of trained models, where there are some, in fresh parameters.
 
     Raises:
       InputError: a model is of another architecture.
@@ -110,7 +110,7 @@ def adopt_encoders(params: Tree, stats: Tree, models: Mapping[str, TrainedModel]
 
 
 def take_encoders(own: Tree, other: Tree, names: Sequence[str]) -> Tree:
-    """A network's parameters, or statistics, with these encoders taken from another's."""
+    """Copies the encoders `names` of another network into a network's own parameters, or statistics."""
     for name in names:
         if name in other.get("encoders", {}):
             own = _replace_encoder(own, name, other["encoders"][name])
@@ -132,7 +132,7 @@ def fit_standardizers(
     Args:
       specs: the modalities.
       batches: the data set.
-      names: of the columns of an input, for the log.
+      names: for each input the names of its columns, for the log.
 
     Returns:
       For each array modality {"mean", "std"}, [columns] or [] as its `standardize` says.
@@ -179,7 +179,7 @@ def _check_there(name: str, spec: ModalitySpec, moments: standardize.Moments) ->
 
 
 def set_standardizers(stats: Tree, fitted: Mapping[str, Tree]) -> Tree:
-    """A network's statistics with those of its array modalities put in."""
+    """Puts the fitted statistics of array modalities into a network's statistics."""
     for name, values in fitted.items():
         if name in stats.get("encoders", {}):
             stats = _replace_encoder(stats, name, {"standardizer": values})
@@ -187,7 +187,7 @@ def set_standardizers(stats: Tree, fitted: Mapping[str, Tree]) -> Tree:
 
 
 def drop(key: Array, batch: Batch, specs: Specs, rate: float) -> Bool[Array, "B M"] | None:
-    """Modality dropout: which modalities each example keeps; one at least that it has. None where the rate is 0."""
+    """Modality dropout: which modalities each example keeps, at least one that it has. None where the rate is 0."""
     if rate == 0 or len(specs) == 1:
         return None
     present = jnp.stack([is_present(batch[spec.input]) for spec in specs.values()], axis=1)
@@ -199,7 +199,7 @@ def drop(key: Array, batch: Batch, specs: Specs, rate: float) -> Bool[Array, "B 
 
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """The proper subsets of the modalities, smallest first; of many, those that lack one modality."""
+    """The proper subsets of the modalities, smallest first; of more than `MOST_SUBSETS`, only those that lack one."""
     sizes = range(1, len(names)) if len(names) <= MOST_SUBSETS else [len(names) - 1]
     return [subset for size in sizes for subset in itertools.combinations(names, size)]
 

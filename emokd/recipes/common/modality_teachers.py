@@ -45,7 +45,7 @@ def create_modality_teachers(
 
 
 def modality_signals(params: Tree, tokens: Mapping[str, Float[Array, "B D"]], *, aligned: bool) -> dict[str, Signals]:
-    """Each modality's own answer to its token: through its adapter where they are aligned."""
+    """Each modality's signals from its token; where `aligned`, through its adapter."""
     found = {}
     for name, token in tokens.items():
         if aligned:

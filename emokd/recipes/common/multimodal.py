@@ -1,4 +1,4 @@
-"""A network of the run over several modalities, and what it answers without some of them."""
+"""A network of the run over several modalities, and its predictions without some of them."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ from emokd.signals import Signals
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Multimodal:
-    """A network that is shown views of the examples.
+    """A network over several modalities, applied to views of the examples.
 
     Attributes:
-      name: in the names of its predictions.
+      name: its name in the run, with which the names of its variants begin.
       spec: architecture, modalities and heads.
       network: the functional form of `spec`.
       models: weights that encoders start from, by modality.
@@ -34,7 +34,7 @@ class Multimodal:
 
     @property
     def modalities(self) -> modalities.Specs:
-        """What it is given, by name."""
+        """The modalities that are its inputs, by name."""
         return self.spec.modalities
 
     @property
@@ -43,7 +43,7 @@ class Multimodal:
         return self.network.module.feature_size
 
     def has(self, name: str, batch: Batch) -> Bool[Array, " B"]:
-        """The rows that have a modality; for the network's own name, which makes do with any, all but padding."""
+        """The rows that have a modality; for the network's own name, which needs no particular one, all but padding."""
         if name == self.name:
             return batch["mask"]
         return batch["mask"] & is_present(batch[self.modalities[name].input])
@@ -68,16 +68,16 @@ class Multimodal:
         train: bool = False,
         key: Array | None = None,
     ) -> tuple[Signals, Tree]:
-        """Its signals for a view of the batch, and its statistics after it; `keep` says who is shown what."""
+        """Its signals for a view of the batch, and its statistics after it; `keep` masks each example's modalities."""
         return self.network(params, stats, see(self.spec, batch, view), keep, train=train, key=key)
 
     @property
     def variants(self) -> dict[str, tuple[str, ...]]:
-        """The modalities that it is shown in each variant, by the variant's name."""
+        """The modalities that it sees in each variant, by the variant's name."""
         return {f"{self.name}({'+'.join(names)})": names for names in modalities.subsets(tuple(self.modalities))}
 
     def signals_of_variants(self, params: Tree, stats: Tree, batch: Batch, view: View) -> dict[str, Signals]:
-        """Its signals where it is shown some of its modalities alone."""
+        """Its signals in each variant, where it sees only some of its modalities."""
         everything, rows = tuple(self.modalities), batch["id"].shape[0]
         return {
             variant: self.signals(params, stats, batch, view, keep=modalities.keep_only(names, everything, rows))[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 import ml_collections
 from absl import logging
 
-from emokd.configuration.config import UNITS, duration
+from emokd.configuration.durations import UNITS, duration
 from emokd.configuration.schedules import learning_rate_schedule
 from emokd.errors import InputError
 from emokd.losses.affect import CORRELATIONS
@@ -35,8 +35,8 @@ def create_phase(
 ) -> Phase | None:
     """A phase from its section of `config.phases`, or None where it is left out.
 
-    A group whose multiplier is 0 rests: it is not differentiated at all. A warm-up that is shorter than the phase stays
-    so when it is rounded: a phase of 1 step has none.
+    A group whose multiplier is 0 is frozen: it is not differentiated at all. Rounding never makes a warm-up as long as
+    its phase: a phase of 1 step has none.
 
     Args:
       name: of the phase, and of its section.
@@ -44,14 +44,14 @@ def create_phase(
       task: the training split's size.
       objective: what is minimised.
       learns: the multiplier of each group's learning rate.
-      data: the stream that it reads.
+      data: the stream that it reads, "labelled" or "all".
       scored: whether the student can be scored on the emotion task during the phase.
       prepare: run once when the phase begins.
-      remark: says what a person should know of its metrics.
-      relational: what compares the examples of a batch, in words; empty ones are left out.
+      remark: turns its metrics into a warning, see `Phase`.
+      relational: what compares the examples of a batch, in words, see `Phase`; empty texts are left out.
 
     Raises:
-      InputError: a duration or the learning rate is not one, or the warm-up is as long as the phase.
+      InputError: a duration or the learning rate is invalid, or the warm-up is as long as the phase.
     """
     section = config.phases[name]
     learns = {group: multiplier for group, multiplier in learns.items() if multiplier}

@@ -1,7 +1,7 @@
 """Losses that compare the rows of a batch with one another, where the batch is split over devices.
 
-Left to itself the compiler splits their solvers as well, with gathers in every iteration. So what they compare is
-gathered once, and each device works out the whole batch: the work is not divided, and nothing waits.
+Left to itself the compiler partitions their solvers as well, with gathers in every iteration. So the rows that they
+compare are gathered once, and each device computes the whole batch: the work is repeated, without communication.
 """
 
 import math
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 Own = TypeVar("Own")
 Others = TypeVar("Others")
 Found = TypeVar("Found")
-# What is compared, with what, and the answers: arrays of rows or trees of them. Own's alone have gradients.
+# What is compared, with what, and the results: arrays of rows or trees of them. Only `Own` gets gradients.
 
 
 def of_the_batch(compare: Callable[[Own, Others], Found]) -> Callable[[Own, Others], Found]:
-    """`compare` of the global batch; each device keeps the answers for its own rows.
+    """`compare` of the global batch; each device keeps the results for its own rows.
 
     On several devices it costs two gathers, one of all `own` and one of all `others`, and the reduction of own's
     gradient.
@@ -44,12 +44,12 @@ def _by_device(compare: Callable[[Own, Others], Found], gathered: bool) -> Calla
         start = jax.lax.axis_index(axes) * count
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), found)
 
-    # The check is for what all devices hold alike, and there is none; the solvers' loops would not pass it.
+    # The check is of outputs that are equal on all devices, and there are none; it would reject the solvers' loops.
     return jax.shard_map(of_whole if gathered else compare, in_specs=rows, out_specs=rows, check_vma=False)
 
 
 def _gather_together(tree: Any, axes: Sequence[str]) -> Any:
-    """The tree's arrays of all devices' rows by one gather; floats and masks, which floats hold exactly."""
+    """Gathers all devices' rows of every array in one collective; for floats, and masks, which floats hold exactly."""
     arrays, treedef = jax.tree.flatten(tree)
     dtype = max((x.dtype for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)), key=lambda d: d.itemsize)
     columns = [x.reshape(x.shape[0], math.prod(x.shape[1:])).astype(dtype) for x in arrays]

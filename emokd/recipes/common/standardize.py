@@ -2,7 +2,7 @@
 
 Each batch is summarised on the device, every column in a unit of its own (a power of two), so that neither squares
 underflow nor sums overflow in float32. The summaries are merged on the host in float64, by the update of Chan, Golub
-and LeVeque (1983). No column has a part in what becomes of another.
+and LeVeque (1983). Columns do not influence each other.
 """
 
 import collections
@@ -21,21 +21,21 @@ from emokd.errors import InputError, excerpt
 from emokd.phase import Batch, Tree
 
 DEAD = 2.0**-22
-"""A column is dead whose deviation is no more than this share of its largest absolute value.
+"""A column is dead if its standard deviation is at most this share of its largest absolute value.
 
-So much a constant deviates that a computation in float32 gives as one of a few neighbouring numbers: there may be
-nothing in the column but rounding. [ours]
+A constant that is computed in float32, and rounds to one of a few neighbouring numbers, deviates by so much: the column
+may hold nothing but rounding. [ours]
 """
 OUTLYING = 50.0
-"""A value that lies further from the others' mean than so many of their deviations is named in the log. [ours]"""
+"""A value is named in the log if it lies further from the others' mean than so many of their deviations. [ours]"""
 FEW = 10
-"""Of fewer values none is called far out: the others' deviation is too uncertain. [ours]"""
+"""Among fewer values none is called an outlier: the others' deviation is too uncertain. [ours]"""
 SILENT = 1e-2
-"""Where one deviation serves all columns, those are named whose own is a smaller share of it. [ours]"""
+"""Where one deviation serves all columns, a column is named in the log if its own is a smaller share of it. [ours]"""
 IGNORED = float(np.finfo(np.float32).max)
-"""The deviation of a dead column: whatever its values are later, they become 0."""
+"""The deviation that is stored for a dead column: divided by it, any later value becomes 0."""
 
-_UNDER_WAY = 4  # summaries that the device may still be at work on
+_UNDER_WAY = 4  # summaries that are dispatched and not yet waited for
 
 Weights = TypeVar("Weights")
 """A tree of arrays."""
@@ -65,7 +65,7 @@ def summarize(values: Float[Array, "*B C"], counts: Bool[Array, "*B C"]) -> dict
         "number": number,
         "exponent": exponent,
         "mean": mean,
-        "rest": apart.sum(0) * share,  # what rounding left between `mean` and the mean
+        "rest": apart.sum(0) * share,  # the rounding error of `mean`
         "square": (apart**2).sum(0),
         "low": apart.min(0),
         "high": apart.max(0),
@@ -127,26 +127,26 @@ class Moments:
 
     @property
     def std(self) -> np.ndarray:
-        """The deviation, of the population."""
+        """The standard deviation, of the population."""
         return np.sqrt(self.square / np.maximum(self.number, 1.0))
 
     def distance_without(self, values: np.ndarray) -> np.ndarray:
-        """How far one of the values of each column lies from the mean of the others, in their deviations.
+        """How far one of the values of each column lies from the mean of the others, in their standard deviations.
 
-        With itself among them no value of n lies further than sqrt(n - 1), however wrong it is. A value that is alone,
-        or beside which nothing else deviates, lies at infinity; where all are equal, at 0.
+        The value itself is left out, because no value of n lies further than sqrt(n - 1) deviations from the mean of
+        all, however wrong it is. The distance is infinite where the others are all equal, and 0 where all values are.
         """
         others = np.maximum(self.number - 1, 1.0)
         apart = np.where(self.number > 0, np.abs(values - self.mean), 0.0)
         square = np.maximum(self.square - apart**2 * self.number / others, 0.0)
-        # What is left of a difference of almost equal sums is rounding.
+        # The difference of two almost equal sums is rounding.
         std = np.sqrt(np.where(square > 1e-12 * self.square, square, 0.0) / others)
         far = apart * self.number / others
         return np.divide(far, std, out=np.where(far > 0, np.inf, 0.0), where=std > 0)
 
     @property
     def dead(self) -> np.ndarray:
-        """Which columns hardly deviate, beside their own magnitude."""
+        """Which columns are dead, see `DEAD`."""
         return self.std <= DEAD * np.maximum(np.abs(self.low), np.abs(self.high))
 
     @property
@@ -173,8 +173,8 @@ def measure(
       batches: the data set.
 
     Returns:
-      Moments by name, none if there is no batch; and the sharding by which every device of the batches holds a whole
-      copy, None where they are on no mesh.
+      Moments by name, none if there is no batch; and the sharding that replicates over the batches' devices, None where
+      they are on no mesh.
     """
     compiled, everywhere = None, None
     found: dict[str, Moments] = {}
@@ -214,7 +214,7 @@ def fit(
       features: weights and a batch to features by name.
       weights: any tree.
       batches: the data set.
-      log: whether to name what is remarkable about them.
+      log: whether to warn of dead and outlying features, see `remark`.
 
     Returns:
       For each name, {"mean": [D], "std": [D]}.
@@ -249,7 +249,7 @@ def check_finite(what: str, moments: Moments) -> None:
 
 
 def remark(what: str, moments: Moments, names: Sequence[str] = (), together: Moments | None = None) -> None:
-    """Counts and names in the log the columns that standardising treats in a way that a person should know of.
+    """Warns, with their number and names, of the columns that are dead, hold outliers, or nearly vanish beside others.
 
     Args:
       what: whose columns they are.
@@ -291,7 +291,7 @@ def standardize(statistics: Tree, features: Float[Array, "B D"]) -> Float[Array,
 def restandardize(params: Tree, old: Tree, new: Tree) -> Tree:
     """A linear map on features standardised by `old`, rewritten for features standardised by `new`.
 
-    Of a dimension that is dead in either, the map has learnt nothing that it could go on with: its rows become 0.
+    Of a dimension that is dead in either, the map has learnt nothing that still holds: its row of the kernel becomes 0.
     """
     alive = (old["std"] < IGNORED) & (new["std"] < IGNORED)
     kernel = params["kernel"] * jnp.where(alive, new["std"] / old["std"], 0.0)[:, None]

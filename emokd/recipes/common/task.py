@@ -1,4 +1,4 @@
-"""The task at hand: what the data offers to a recipe, its labels, and how often an answer is right."""
+"""The task: what the data offers to a recipe, the targets of a batch, and accuracy."""
 
 import dataclasses
 import inspect
@@ -77,7 +77,7 @@ def joint_heads(task: Task) -> dict[str, int]:
 def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
     """The option called `name`; the error names `key` and the nearest option.
 
-    Where all options are functions, as losses are, it may also be somebody's own: "package.module:function".
+    Where all options are functions, as losses are, a user's own may be named as well: "package.module:function".
     """
     if name in options:
         return options[name]
@@ -91,8 +91,8 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:
     """The targets of a column, and which rows have one; padding has none.
 
-    Classes are ids [B], or vote distributions [B, C]. Valence and arousal are [B, 2], and a row has them where it has
-    either: the other one is NaN.
+    Classes are ids [B], or vote distributions [B, C]. Valence and arousal are [B, 2], NaN where missing; a row has a
+    target where it has either of them.
     """
     if column == "valence_arousal":
         return batch[column], batch["mask"] & has_any_value(batch[column])

@@ -29,7 +29,7 @@ class Teacher:
       spec: architecture, heads, input size and normalisation; or what a file of its answers holds.
       network: the functional form of `spec`; None where there are answers alone.
       model: weights read from a file, or None.
-      learns: whether the run has to hold its parameters among those that learn.
+      learns: whether the run trains this teacher, in some phase.
     """
 
     name: str
@@ -43,30 +43,40 @@ class Teacher:
         """Width of the teacher's features."""
         if isinstance(self.spec, AnswersSpec):
             return self.spec.feature_size
-        return self.network.module.backbone.feature_size
+        return self._functional.module.backbone.feature_size
+
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """The parameters and statistics that it begins with: those of its file, or fresh ones."""
+        return self._functional.init(key) if self.model is None else (self.model.params, self.model.stats)
 
     def signals(
         self, params: Tree, stats: Tree, batch: Batch, view: View, *, train: bool = False, key: Array | None = None
     ) -> tuple[Signals, Tree]:
-        """The teacher's signals for a view; features and heads alone where the batch has its cached features.
+        """The teacher's signals for a view, and its statistics after it.
 
-        Answers from a file are those for the batch's own (id, view), whatever `view` is.
+        Where the batch holds the teacher's cached features they are only features and the outputs of heads, and the
+        network does not run. Answers from a file are those for the batch's own (id, view), whatever `view` is.
         """
-        cached = batch.get(f"features/{self.name}")
         if isinstance(self.spec, AnswersSpec):
-            return self.spec.signals(cached), stats
+            return self.spec.signals(batch[f"features/{self.name}"]), stats
+        cached = batch.get(f"features/{self.name}")
         if cached is not None and not train:
             features = cached.astype(jnp.float32)
             heads = {name: linear(head, features) for name, head in params.get("heads", {}).items()}
             return attach_heads(Signals(features=features), heads), stats
-        return self.network(params, stats, see(self.spec, batch, view), train=train, key=key)
+        return self._functional(params, stats, see(self.spec, batch, view), train=train, key=key)
+
+    @property
+    def _functional(self) -> Functional:
+        assert self.network is not None  # only answers come without a network, and they are read, not computed
+        return self.network
 
 
 def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, TrainedModel]) -> list[Teacher]:
     """The teachers of `config.teachers`, in order of their names.
 
     Raises:
-      InputError: a teacher has neither weights nor a task of its own to learn.
+      InputError: a teacher has neither weights nor a task of its own to learn, or an option is unknown.
     """
     teachers = []
     for name in sorted(config.teachers):
@@ -97,22 +107,26 @@ def create_teachers(config: ml_collections.ConfigDict, task: Task, models: Mappi
 
 
 def frozen_weights(teachers: Sequence[Teacher]) -> Tree:
-    """The parameters and statistics of every teacher that never learns, by name, for `Recipe.constants`."""
-    return {t.name: {"params": t.model.params, "stats": t.model.stats} for t in teachers if not t.learns}
+    """The parameters and statistics of every frozen teacher, by name, for `Recipe.constants`."""
+    return {
+        teacher.name: {"params": teacher.model.params, "stats": teacher.model.stats}
+        for teacher in teachers
+        if teacher.model is not None and not teacher.learns
+    }
 
 
 def networks_of(teachers: Sequence[Teacher]) -> dict[str, NetworkSpec]:
-    """The architecture of each teacher that has one here; those known by a file of answers are left out."""
+    """The specification of each teacher that is a network; teachers from a file of answers are left out."""
     return {teacher.name: teacher.spec for teacher in teachers if isinstance(teacher.spec, NetworkSpec)}
 
 
 def features_of_frozen(teachers: Sequence[Teacher], constants: Tree, batch: Batch, view: View) -> dict[str, Array]:
-    """The features of every teacher that never learns and is asked live: what a teacher cache stores."""
+    """The features [B, D] of every frozen teacher that is a network, by name: what a teacher cache stores."""
     asked = [teacher for teacher in teachers if teacher.network and not teacher.learns]
-    return {
-        t.name: t.signals(constants[t.name]["params"], constants[t.name]["stats"], batch, view)[0].features
-        for t in asked
+    answers = {
+        t.name: t.signals(constants[t.name]["params"], constants[t.name]["stats"], batch, view)[0] for t in asked
     }
+    return {name: signals.require("features") for name, signals in answers.items()}
 
 
 def teacher_gradients(

@@ -1,4 +1,4 @@
-"""Views of a batch, and a batch as each network takes it."""
+"""Views of a batch, and the batch as each network's input."""
 
 import functools
 from collections.abc import Callable
@@ -39,10 +39,10 @@ def centre(batch: Batch) -> View:
 
 
 def see(spec: NetworkSpec | MultimodalSpec, batch: Batch, view: View) -> Any:
-    """The view of a batch as a network takes it: at its own size and normalisation, [B, H, W, C].
+    """Renders a view of the batch as a network's input: at its own size and normalisation, [B, H, W, C].
 
-    For a multimodal network, a dict of its modalities: pictures as above, the frames of a video all in the example's
-    one view, arrays as they are.
+    For a multimodal network, a dict of its modalities: pictures as above, the frames of a video [B, T, H, W, C] all in
+    the example's one view, arrays unchanged in float32.
     """
     with part(AUGMENTATION):
         if isinstance(spec, NetworkSpec):
@@ -66,4 +66,4 @@ def average_affect(signals: Signals, mirrored: Signals) -> Signals:
     """Valence and arousal averaged with the mirrored picture's, as EmoNet's evaluation does; the rest as it was."""
     if signals.valence_arousal is None:
         return signals
-    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.valence_arousal) / 2)
+    return signals.replace(valence_arousal=(signals.valence_arousal + mirrored.require("valence_arousal")) / 2)

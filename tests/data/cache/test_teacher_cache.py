@@ -315,7 +315,11 @@ def test_damage_to_any_file_is_noticed_before_it_is_used(tmp_path, plan, name, d
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "[]", '{"key": 3}', '{"key": {"views": 2}}', '{"key": {}, "widths": {"one": 3}}']
+    "text",
+    [
+        *("{}", "[]", '{"key": 3}', '{"key": {"views": 2}}', '{"key": {}, "widths": {"one": 3}}'),
+        '{"key": {"views": 2}, "widths": {"one": 3}, "blocks": {"bytes": 5}}',
+    ],
 )
 def test_a_description_that_lacks_something_is_damage(tmp_path, plan, text):
     write(tmp_path, plan)

@@ -238,3 +238,13 @@ def test_a_checksum_tells_files_of_one_size_apart_in_a_folder_and_in_an_archive_
     (tmp_path / "set" / "a").unlink()
     assert folder.checksum("a") == found[1]  # it had been read
     assert Folder(str(tmp_path)).checksum("gone") == ""
+
+
+@pytest.mark.parametrize("size", [2**28 + 1, 2**31])
+def test_a_member_that_would_fill_the_memory_is_not_inflated(tmp_path, size):
+    path = write_zip(tmp_path / "x.zip", {"a.png": bytes(10_000)})
+    data = path.read_bytes()
+    central = data.index(b"PK\x01\x02")
+    path.write_bytes(data[: central + 24] + struct.pack("<I", size) + data[central + 28 :])
+    with pytest.raises(FileError, match=rf"a\.png is damaged \(it would take {size:,} bytes"):
+        Archive(str(path)).read("a.png")

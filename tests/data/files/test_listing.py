@@ -141,3 +141,10 @@ def test_what_class_folders_leave_out_is_said_by_suffix(tmp_path, caplog):
     assert [os.path.relpath(each.name, tmp_path) for each in found] == list(examples.keys)
     said = [message for message in caplog.messages if "2 .heic, 1 .txt" in message]
     assert len(said) == 2 and all("convert" in message for message in said)
+
+
+def test_a_file_of_terabytes_is_no_picture(tmp_path):
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(4 << 40)
+    with pytest.raises(DecodeError, match=r"sparse\.png cannot be read: it has 4,398,046,511,104 bytes, more than any"):
+        read_file(tmp_path / "sparse.png")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from emokd.data import sources
+from emokd.data.sources import tfds as tfds_source
 from emokd.errors import InputError
 
 COUNTS = {"size": 24, "train": 6, "validation": 3, "test": 2, "seed": 6}
@@ -139,3 +140,10 @@ def test_a_set_of_tensorflows_own_format_is_refused_with_the_command(prepared, t
 
 def test_one_set_whatever_its_version():
     assert sources.family("tfds:a/b:1.0.0") == sources.family("tfds:a/b") != sources.family("tfds:a")
+
+
+@pytest.mark.parametrize("missing", [b"", " ", b"nan"])
+def test_a_record_without_a_group_is_refused(missing):
+    rows = [{"person": b"one"}, {"person": missing}]
+    with pytest.raises(InputError, match=r"'person' is empty in 1 records, first in record 1"):
+        tfds_source._groups("tfds:faces", rows, "person")

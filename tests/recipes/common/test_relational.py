@@ -1,8 +1,8 @@
 """Which phases compare the examples of a batch, so that gradient accumulation is refused there."""
 
+import mtpkdot_tables
 import pytest
 import recipes_setup
-import test_mtpkdot
 
 from emokd.configuration import defaults
 from emokd.data import sources
@@ -41,12 +41,12 @@ def relational(recipe) -> dict[str, str]:
     ],
 )
 def test_phases_of_mtpkdot(changes, targets, expected):
-    config = test_mtpkdot.make_config()
+    config = mtpkdot_tables.make_config()
     for key, value in changes.items():
         config.update_from_flattened_dict({key: value}) if key != "fusion.options" else config.fusion.update(
             options=value
         )
-    found = relational(test_mtpkdot.build(config, test_mtpkdot.make_examples(targets)))
+    found = relational(mtpkdot_tables.build(config, mtpkdot_tables.make_examples(targets)))
     assert found == dict(zip(("teach", "joint", "hallucinate", "align", "student"), expected, strict=True))
 
 
@@ -79,8 +79,8 @@ def test_smkd_compares_no_examples_whatever_its_weighting():
 
 
 def test_a_recipe_that_compares_them_is_refused():
-    config = test_mtpkdot.make_config()
+    config = mtpkdot_tables.make_config()
     config.accumulate = 2
-    recipe = test_mtpkdot.build(config, test_mtpkdot.make_examples())
+    recipe = mtpkdot_tables.build(config, mtpkdot_tables.make_examples())
     with pytest.raises(InputError, match=r"phase 'hallucinate' compares .* \(config.hallucination.loss=mmd\)"):
         check_accumulation(recipe, config)

@@ -1,0 +1,26 @@
+import types
+
+import pytest
+
+from emokd.studies import run as runs
+
+BASE = """
+from ml_collections import ConfigDict
+
+def get_config(arg="plain"):
+    return ConfigDict({"seed": 0, "method": arg, "strength": 1.0, "devices": 0, "warmup_epochs": 2.0,
+                       "data": {"source": "manifest", "fold": 0, "options": {}}})
+"""
+
+
+@pytest.fixture
+def base(tmp_path):
+    path = tmp_path / "base.py"
+    path.write_text(BASE)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def no_collection(monkeypatch):
+    """A full garbage collection takes half a second with JAX loaded, and frees nothing here."""
+    monkeypatch.setattr(runs, "gc", types.SimpleNamespace(collect=lambda: 0, freeze=lambda: None))
