@@ -31,7 +31,7 @@ def create_batches(job: Job, phase: int, kind: str, mesh: Mesh) -> Iterator[dict
     """
     if kind not in KINDS:
         raise InputError(f"The data can be {' or '.join(KINDS)}, not {kind!r}.{nearest(kind, KINDS)}")
-    extra = job.extra if job.recipe.phases[phase].data == "all" else None
+    extra = job.without_labels(job.recipe.phases[phase])
     if kind == "real":
         return Streams(job.config, mesh, job.attach).training(job.splits["train"], extra, phase)
     # Without threads no batches are read ahead, which would compete with the step.
