@@ -204,6 +204,7 @@ class Recipe:
       variants: names of the predictions that are neither the student's nor a teacher's, such as those of either
         without one of its modalities.
       networks: the specification of the student and of each teacher, for their size and cost.
+      adopts: the student's groups that begin as a teacher's group ends, such as encoders, with that teacher's group.
     """
 
     groups: Mapping[str, str]
@@ -219,6 +220,7 @@ class Recipe:
     frozen_features: FrozenFeatures | None = None
     observe: Callable[[Tree, Tree, Tree, Batch], Mapping[str, Array]] | None = None
     variants: Sequence[str] = ()
+    adopts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]

@@ -73,7 +73,7 @@ def test_answers_are_those_of_the_picture_and_the_view(viewed):
     keys = {int(i): key for part in made.splits.values() for i, key in zip(part.ids, part.keys, strict=True)}
     names, views = stored["names"].tolist(), stored["views"].tolist()
     seen = set()
-    training = itertools.islice(batches.training(made.splits["train"], None, 0), 6)
+    training = itertools.islice(batches.training(made.splits["train"], (), 0), 6)
     for batch in map(jax.device_get, [*training, *batches.evaluation(made.splits["test"])]):
         for row in np.flatnonzero(batch["mask"]):
             n, v = names.index(keys[int(batch["id"][row])]), views.index(int(batch["view"][row]))
@@ -98,7 +98,7 @@ def test_a_file_of_answers_teaches_what_its_network_does(teacher, viewed, recipe
     for made, settings in ((live, live_config), (filed, config)):
         phase = next(p for p in made.recipe.phases if p.name == name)
         streams = Streams(settings, create_mesh(1), made.attach)
-        batch = next(streams.training(made.splits["train"], None, 0))
+        batch = next(streams.training(made.splits["train"], (), 0))
         context = Context(jax.random.key(2))
         outcomes.append(jax.jit(phase.objective)(params, stats, made.recipe.constants, batch, context))
         test = next(streams.evaluation(made.splits["test"]))

@@ -27,4 +27,5 @@ def get_config(arg=""):
     config.student = defaults.network("basic_cnn", size=48, width=8)
     config.phases.distill = defaults.phase(**({"steps": 10} if small else {"epochs": 10}), learning_rate=3e-3)
     config.evaluation = defaults.every(percent=50)
+    config.baseline.enabled = True
     return config

@@ -53,4 +53,5 @@ def get_config(arg=""):
     config.phases.align = phase(4, 5e-3)
     config.phases.student = phase(8, 1e-3)
     config.evaluation = defaults.every(percent=50)
+    config.baseline.enabled = True
     return config

@@ -46,4 +46,5 @@ def get_config(arg=""):
     config.phases.classify = phase(3, 5e-3)
     config.phases.finetune = phase(4, 1e-3)
     config.evaluation = defaults.every(percent=50)
+    config.baseline.enabled = True
     return config

@@ -32,14 +32,14 @@ def create_batches(job: Job, phase: int, kind: str, mesh: Mesh) -> Iterator[dict
     if kind not in KINDS:
         raise InputError(f"The data can be {' or '.join(KINDS)}, not {kind!r}.{nearest(kind, KINDS)}")
     if kind == "real":
-        extra = job.extra if job.recipe.phases[phase].data == "all" else None
+        extra = job.without_labels(job.recipe.phases[phase])
         return Streams(job.config, mesh, job.attach).training(job.splits["train"], extra, phase)
     return itertools.repeat(fake_batch(first_batch(job, phase, mesh), job.splits["train"].classes, mesh))
 
 
 def first_batch(job: Job, phase: int, mesh: Mesh) -> dict[str, Array]:
     """A phase's first batch alone. Without threads nothing is read ahead, which would compete with what is measured."""
-    extra = job.extra if job.recipe.phases[phase].data == "all" else None
+    extra = job.without_labels(job.recipe.phases[phase])
     unthreaded = configuration.locked(job.config, {"data.num_threads": 0})
     return next(Streams(unthreaded, mesh, job.attach).training(job.splits["train"], extra, phase))
 

@@ -35,6 +35,9 @@ def run(recipe: str) -> ConfigDict:
             # The student's moving average is what is scored and kept; 0: the student itself. See docs/architecture.md.
             "ema": {"decay": 0.0},
             "phases": {},
+            # The same network on labels alone, for as many steps: what distillation is compared with. A learning rate
+            # of 0 is that of the last phase. See docs/architecture.md.
+            "baseline": {"enabled": False, "learning_rate": 0.0},
             "evaluation": every(epochs=1),
             "select": {"which": "best", "metric": "expression/accuracy"},
             # A phase in which the student is scored ends when so many evaluations in turn do not beat the phase's best
@@ -71,6 +74,8 @@ def data() -> ConfigDict:
                 "compare_copies": True,  # decode every picture once, to find duplicates in other bytes
                 "validation_is_test": False,  # the test split also picks the epoch: optimistic, see docs/data.md
             },
+            # Training examples whose labels are used: 0 all, below 1 a share, else a number; see docs/data.md.
+            "labels": {"limit": 0.0, "seed": 0},
             "canvas": 160,  # pictures are stored as uint8 squares of this side
             "fit": "crop",  # how a picture becomes a square: crop, squash or pad
             "views": 0,  # distinct augmentations per example; 0: a new one every epoch of the run

@@ -38,7 +38,7 @@ def train_batches(
     in_memory: bool = False,
     max_bad_fraction: float = 0.001,
     bad_images: BadImages | None = None,
-    extra: Examples | None = None,
+    extra: Sequence[Examples] = (),
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
@@ -67,7 +67,7 @@ def train_batches(
       in_memory: keep decoded canvases; shared by all iterators over the same Examples object.
       max_bad_fraction: fraction of the examples, and of the extra ones, whose pictures may be unreadable.
       bad_images: counts the unreadable pictures.
-      extra: unlabelled examples, appended to the others; their own columns are ignored.
+      extra: sets of unlabelled examples, appended to the others; their own columns are ignored.
       process_index: which rows of each global batch to make: block `process_index` of `process_count`.
       process_count: number of processes that share the global batch.
 
@@ -79,7 +79,7 @@ def train_batches(
         the processes, names collide, or (later, from the iterator) too many pictures are unreadable.
     """
     rows = _check_batch(batch_size, process_index, process_count)
-    sources = [examples] if extra is None else [examples, extra]
+    sources = [examples, *extra]
     total = sum(len(source) for source in sources)
     if batch_size > total:
         raise InputError(
@@ -177,7 +177,7 @@ def _check_batch(batch_size: int, process_index: int, process_count: int) -> int
 
 
 class _RowReader:
-    """Makes batches of the rows of one or two data sets, concatenated; row -1 is padding."""
+    """Makes batches of the rows of data sets, concatenated; row -1 is padding."""
 
     def __init__(
         self,

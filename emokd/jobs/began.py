@@ -28,6 +28,7 @@ from emokd.jobs import predecessor
 from emokd.jobs.models import of_fold
 from emokd.jobs.workdir import RECORD, read_json
 from emokd.reporting.provenance import command, versions
+from emokd.training.loop import UNLABELLED
 from emokd.training.sharding import create_mesh
 from emokd.weights import model_folder
 from emokd.weights.importing import file_hash, split_key
@@ -75,7 +76,7 @@ def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], 
     }
     return {
         "config": json.loads(configuration.to_json(config)),
-        "sets": {name: _describe_set(examples, name != EXTRA) for name, examples in sets.items()},
+        "sets": {name: _describe_set(examples, name not in (EXTRA, UNLABELLED)) for name, examples in sets.items()},
         "classes": {column: list(names) for column, names in splits["train"].classes.items()},
         "files": {key: digest for key, path in files_of(config).items() if (digest := _hash(path))},
         "trained": {key: json.loads(configuration.to_json(value)) for key, value in trained.items()},

@@ -8,20 +8,27 @@ import ml_collections
 from emokd.data import reference, sources
 from emokd.data.division import splits
 from emokd.data.division.duplicates import Duplicates
+from emokd.data.division.label_limit import limit_labels
 from emokd.data.examples import Examples
 from emokd.jobs import predecessor
+from emokd.training.loop import UNLABELLED
 
 Data = tuple[dict[str, Examples], Examples | None]
-"""The splits, and the unlabelled pictures where there are any."""
+"""The splits, and the unlabelled pictures where there are any. Among the splits are the training examples whose labels
+may not be used (`loop.UNLABELLED`), where `config.data.labels` limits them."""
 
 
 def load_splits(config: ml_collections.ConfigDict) -> dict[str, Examples]:
-    """Reads the data set of `config.data` and splits it.
+    """Reads the data set of `config.data`, splits it, and limits the labels of the training split.
 
     Raises:
-      InputError: the source is unknown, its files are wrong, or a split would be too small.
+      InputError: the source is unknown, its files are wrong, a split would be too small, or there are fewer labels than
+        are asked for.
     """
-    return divide(load_examples(config.data, config.data.canvas), config.data)
+    parts = divide(load_examples(config.data, config.data.canvas), config.data)
+    section = config.data.labels
+    labelled, rest = limit_labels(parts["train"], section.limit, section.seed, config.data.split.by_group)
+    return {**parts, "train": labelled, **({} if rest is None else {UNLABELLED: rest})}
 
 
 def divide(
@@ -55,9 +62,12 @@ def divide(
     return sources.finish(data.source, parts, data.options)
 
 
-def load_examples(section: ml_collections.ConfigDict, canvas: int) -> Examples:
-    """Reads the data set of a section with `source`, `dir` and `options`; JPEGs are decoded no larger than needed."""
-    return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas)
+def load_examples(section: ml_collections.ConfigDict, canvas: int, *, targets: bool = True) -> Examples:
+    """Reads the data set of a section with `source`, `dir` and `options`; JPEGs are decoded no larger than needed.
+
+    Extra examples need no targets.
+    """
+    return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas, targets=targets)
 
 
 def load_data(config: ml_collections.ConfigDict) -> Data:
@@ -66,7 +76,7 @@ def load_data(config: ml_collections.ConfigDict) -> Data:
     Raises:
       InputError: as `load_splits` and `load_examples`.
     """
-    extra = load_examples(config.data.extra, config.data.canvas) if config.data.extra.source else None
+    extra = load_examples(config.data.extra, config.data.canvas, targets=False) if config.data.extra.source else None
     return load_splits(config), extra
 
 

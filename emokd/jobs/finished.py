@@ -90,9 +90,11 @@ def read_scores(workdir: pathlib.Path) -> dict:
         "Restore it, or remove it: training with the run's configuration then scores it again from the checkpoints."
     )
     scores = read_json(workdir / "scores.json", remedy)
-    for name in ("student", "teachers", "variants", "weights"):
+    for name in ("student", "baseline", "teachers", "variants", "weights"):
         networks = scores.get(name, {})
-        entries = networks.values() if isinstance(networks, dict) and name != "student" else [networks]
+        entries = (
+            networks.values() if isinstance(networks, dict) and name not in ("student", "baseline") else [networks]
+        )
         if not isinstance(networks, dict) or not all(isinstance(entry, dict) for entry in entries):
             raise InputError(f"{workdir / 'scores.json'}: {name!r} holds no scores. {remedy}")
     if not scores.get("student") or not _are_texts(scores.get("remarks", [])):

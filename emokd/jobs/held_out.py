@@ -17,6 +17,7 @@ from emokd.data.division.apart import leave_out_copies
 from emokd.data.division.folds import sort_groups
 from emokd.data.examples import Examples
 from emokd.errors import InputError, excerpt
+from emokd.training.loop import UNLABELLED
 
 LoadSplits = Callable[[ml_collections.ConfigDict], dict[str, Examples]]
 
@@ -74,7 +75,8 @@ def same_set(first: ml_collections.ConfigDict, second: ml_collections.ConfigDict
 def for_teacher(config: ml_collections.ConfigDict, run: ml_collections.ConfigDict) -> None:
     """Copies the run's settings of a data set into the configuration of a teacher that learns from the same set.
 
-    These are its folder, unless the teacher's names one; its split; and the options that decide the split.
+    These are its folder, unless the teacher's names one; its split; how many labels may be used; and the options that
+    decide the split.
 
     Args:
       config: the teacher's configuration, changed in place.
@@ -90,7 +92,7 @@ def for_teacher(config: ml_collections.ConfigDict, run: ml_collections.ConfigDic
     both = {data.source, run.source}
     if not same_set(data, run) and (any(map(sources.is_of_any_content, both)) or both & set(sources.COMPOSED)):
         return
-    data.split = run.split
+    data.split, data.labels = run.split, run.labels
     for name in sources.split_options(run.source):
         if name in run.options:
             data.options[name] = run.options[name]
@@ -109,7 +111,7 @@ def keep_out(
     parts = dict(parts)
     one = parts.get("validation") is parts.get("test")  # validation_is_test
     for run in runs:
-        for name, held in (("train", _SCORED), ("validation", ("test",))):
+        for name, held in (("train", _SCORED), (UNLABELLED, _SCORED), ("validation", ("test",))):
             if name in parts and not (name == "validation" and one):
                 whose = f"the run's {' or '.join(held)} split"
                 parts[name] = _leave_out(config.data, parts[name], run, held, f"the teacher's {name} split", whose)

@@ -13,6 +13,8 @@ def in_words(job: Job, workdir: pathlib.Path) -> str:
     parts = ", ".join(f"{name} {len(examples)}" for name, examples in job.splits.items())
     extra = f", {len(job.extra)} unlabelled of {job.extra.name}" if job.extra else ""
     phases = ", ".join(f"{phase.name} {_number(phase.steps, 'step')}" for phase in job.recipe.phases)
+    if job.baseline:
+        phases += f", and on labels alone {_number(job.baseline.recipe.phases[0].steps, 'step')}"
     devices = _number(job.programs.mesh.size, "device")
     return (
         f"{job.config.recipe} on {job.splits['train'].name} ({parts}{extra}): {phases}; batches of "

@@ -1,9 +1,10 @@
 """A training job from its configuration to its scores: data, models, recipe, loop, student."""
 
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import ml_collections
@@ -19,20 +20,22 @@ from emokd.data.pipeline import readable
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.files import write_whole
-from emokd.jobs import began, caching, finished, held_out, intention, locks, predecessor
+from emokd.jobs import baseline, began, caching, finished, held_out, intention, locks, predecessor
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
 from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results, kept
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel
+from emokd.phase import Recipe
 from emokd.recipes.common import classification
+from emokd.recipes.common.baseline import create_baseline
 from emokd.recipes.common.task import Task
 from emokd.reporting.provenance import provenance
 from emokd.reporting.report import write_report
 from emokd.training import evaluation, loop
 from emokd.training.distributed import in_first_process, together
-from emokd.training.loop import Job
+from emokd.training.loop import UNLABELLED, Job
 from emokd.training.programs import Programs, make_room
 from emokd.training.selection import check_early_stopping
 from emokd.training.sharding import check_batch_size, create_mesh
@@ -115,6 +118,8 @@ def _train(
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
         if name in job.recipe.networks:
             entry |= describe(job.recipe.networks[name])
+    if job.baseline:
+        scores = baseline.train(job.baseline, workdir, scores)
     scores["data"] = job.splits["train"].name
     if marks := list(dict.fromkeys([*began.accepted(workdir), *changes])):
         scores["accepted_changes"] = marks
@@ -197,6 +202,12 @@ def _create_job(
 ) -> tuple[Job, dict[str, TrainedModel]]:
     ranges.check_numbers(config)
     parts, extra = load_data(config) if data is None else data
+    method = recipes.find(config.recipe)
+    if config.get("teachers") and not method.uses_teachers(config):
+        logging.info("No phase of this run asks a teacher: %s are not read.", ", ".join(sorted(config.teachers)))
+        config = configuration.locked(config, {})
+        with config.unlocked():
+            config.teachers = {}
     held_out.require_scored_splits(config, parts)
     parts = held_out.keep_out(config, parts, runs)
     runs = (*runs, HeldOut(config.data, parts))
@@ -213,10 +224,11 @@ def _create_job(
         )
     if mesh is None:
         mesh = create_mesh(config.devices, **config.mesh)
+    without_labels = [part for part in (parts.get(UNLABELLED), extra) if part is not None]
     task = Task(
         classes=train_split.classes,
         columns=tuple(train_split.columns),
-        sizes={"labelled": len(train_split), "all": len(train_split) + (len(extra) if extra else 0)},
+        sizes={"labelled": len(train_split), "all": sum(map(len, (train_split, *without_labels)))},
         batch_size=config.batch_size,
         counts={column: class_counts(train_split, column) for column in train_split.classes},
         devices=mesh.size,
@@ -228,14 +240,16 @@ def _create_job(
     answers = load_answers(config, [*parts.values(), *([extra] if extra else [])])
     models = {**load_models(config, train_teacher, runs), **{name: answering(file) for name, file in answers.items()}}
     key = program_key(config, task, models, done)
-    if key not in shared:
-        make_room(shared)
-        recipe = recipes.find(config.recipe).build(config, task, models)
-        if start:
-            recipe = predecessor.without(recipe, done, start)
-        shared[key] = Programs(recipe, config, len(task.classes.get("expression", ())), mesh)
-    programs = shared[key] = shared.pop(key)  # the most recently used is dropped last
+    whole = functools.cache(lambda: method.build(config, task, models))
+    share = functools.partial(_share, shared, config, len(task.classes.get("expression", ())), mesh)
+    programs = share(key, lambda: predecessor.without(whole(), done, start) if start else whole())
     check_early_stopping(programs.recipe, config)
+    if UNLABELLED in parts and not any(phase.data == "all" for phase in programs.recipe.phases):
+        logging.info(
+            "config.data.labels: no phase of this run reads examples without labels, so %d training examples are left "
+            "out.",
+            len(parts[UNLABELLED]),
+        )
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, programs, begin=begin)
     cache = caching.open_cache(job, models).attach if cached and caching.asked(job) else dict
@@ -243,7 +257,29 @@ def _create_job(
     def attach(batch):
         return {**cache(batch), **{f"features/{name}": file.lookup(batch) for name, file in answers.items()}}
 
-    return dataclasses.replace(job, attach=attach if answers else cache), models
+    job = dataclasses.replace(job, attach=attach if answers else cache)
+    if baseline.is_wanted(programs.recipe, config.baseline.enabled):
+        if start:
+            baseline.check_start(whole(), done, start)
+        alone = share(f"{key} {baseline.FOLDER}", lambda: create_baseline(whole(), config, task))
+        job = dataclasses.replace(job, baseline=baseline.create_job(job, alone))
+    return job, models
+
+
+def _share(
+    shared: dict[str, Programs],
+    config: ml_collections.ConfigDict,
+    classes: int,
+    mesh: Mesh,
+    key: str,
+    make: Callable[[], Recipe],
+) -> Programs:
+    """The programs under a key, made where they are not there yet; the last one used is the last one to go."""
+    if key not in shared:
+        make_room(shared)
+        shared[key] = Programs(make(), config, classes, mesh)
+    programs = shared[key] = shared.pop(key)
+    return programs
 
 
 def program_key(
@@ -258,7 +294,7 @@ def program_key(
       done: names of the phases that it leaves out.
     """
     choosing = ("evaluation.", "select.", "early_stopping.")
-    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.options.", "cache.", *choosing)
+    aside = (*OPERATIONAL, "seed", "start_from", "data.split.", "data.labels.", "data.options.", "cache.", *choosing)
     kept = {
         name: value
         for name, value in configuration.leaves(config)

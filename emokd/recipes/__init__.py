@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable
+from types import ModuleType
 
 import ml_collections
 
@@ -23,10 +24,12 @@ class Method:
     Attributes:
       build: makes the recipe of (configuration, `common.task.Task`, models read from files by name).
       default_config: its configuration with every key at its default.
+      uses_teachers: whether a configuration's run asks any of `config.teachers`; those that nobody asks are not read.
     """
 
     build: Callable[..., Recipe]
     default_config: Callable[[], ml_collections.ConfigDict]
+    uses_teachers: Callable[[ml_collections.ConfigDict], bool]
 
 
 def find(name: str) -> Method:
@@ -40,9 +43,14 @@ def find(name: str) -> Method:
     if imports.is_path(name):
         build = imports.load(name, "config.recipe")
         module = importlib.import_module(name.partition(":")[0])
-        return Method(build, getattr(module, "default_config", lambda: defaults.run(name)))
+        return Method(build, getattr(module, "default_config", lambda: defaults.run(name)), _uses_teachers(module))
     known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     if name not in known:
         raise InputError(f"config.recipe is {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     module = importlib.import_module(f"{__name__}.{name}")
-    return Method(module.build, module.default_config)
+    return Method(module.build, module.default_config, _uses_teachers(module))
+
+
+def _uses_teachers(module: ModuleType) -> Callable[[ml_collections.ConfigDict], bool]:
+    """What the module says; a recipe that does not say uses its teachers."""
+    return getattr(module, "uses_teachers", lambda config: True)

@@ -111,6 +111,7 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         student_spec=student,
         networks={"student": student, **({JOINT: teacher} if method.taught else {})},
         variants=[*method.student.variants, *(method.teacher.variants if method.taught else ())],
+        adopts={"student_encoders": "teacher_encoders"} if config.student_encoders == "teacher" else {},
     )
 
 

@@ -63,7 +63,7 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         distance=choose(DISTANCES, config.distance, "config.distance"),
         cross_entropy=classification.create_cross_entropy(config, task),
     )
-    chain = weighting.create(config.weighting)
+    chain = weighting.create(config.weighting) if teachers else None
     _check_teachers_can_teach(config, teachers)
     untaught = {f"teacher_{t.name}": 1.0 for t in teachers if t.model is None}
     tuned = {f"teacher_{t.name}": 1.0 for t in teachers if config.teachers[t.name].tuning == "full"}
@@ -103,7 +103,7 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         extract=extract_student,
         student_spec=student.spec,
         networks={"student": student.spec, **networks_of(teachers)},
-        frozen_features=method.frozen_features,
+        frozen_features=method.frozen_features if teachers else None,
     )
 
 
@@ -299,6 +299,11 @@ def _check_teachers_can_teach(config: ml_collections.ConfigDict, teachers: Seque
             f"The teachers {', '.join(untrained)} have no weights and learn in the phase teach, which is left out: set "
             "config.phases.teach.enabled and a duration, or give config.teachers.NAME.checkpoint, or config.start_from."
         )
+
+
+def uses_teachers(config: ml_collections.ConfigDict) -> bool:
+    """Whether any phase asks a teacher. Without a probe they have no answer to emotions that could be scored."""
+    return any(takes_part(config.phases[name]) for name in ("teach", "probe", "distill"))
 
 
 def default_config() -> ml_collections.ConfigDict:

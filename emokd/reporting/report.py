@@ -15,7 +15,14 @@ from emokd.files import write_whole
 from emokd.reporting import figures, observations
 from emokd.reporting.metrics_log import RESERVED, Record, read_metrics
 from emokd.reporting.provenance import provenance
-from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, flatten_scores, headline, scoreboard_tables
+from emokd.reporting.scoreboard import (
+    MISSHAPEN,
+    accepted_texts,
+    flatten_scores,
+    headline,
+    named_networks,
+    scoreboard_tables,
+)
 from emokd.reporting.table import Table, count_text
 
 COMPILED = ("compile_seconds", "flops_per_step", "device_bytes")
@@ -291,11 +298,10 @@ def _speed(records: Sequence[Record]) -> str:
 def _all_scores(scores: Mapping[str, Any], problem: str) -> str:
     if problem:
         return _missing(problem)
-    networks = {"student": scores.get("student") or {}, **(scores.get("teachers") or {})}
-    found = {name: flatten_scores(values) for name, values in networks.items()}
+    found = {name: flatten_scores(values) for name, values in named_networks(scores).items()}
     names = list(dict.fromkeys(name for values in found.values() for name in values))
     rows = [[name, *(f"{values[name]:.6g}" if name in values else "-" for values in found.values())] for name in names]
-    rest = {name: value for name, value in scores.items() if name not in ("student", "teachers", "weights")}
+    rest = {name: value for name, value in scores.items() if name not in ("student", "baseline", "teachers", "weights")}
     facts = [[name, json.dumps(value, ensure_ascii=False)] for name, value in rest.items()]
     return Table(["score", *found], rows).html() + (Table(["about them", ""], facts).html() if facts else "")
 

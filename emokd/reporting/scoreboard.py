@@ -1,4 +1,4 @@
-"""The scoreboard: scores of the student and its teachers, and each teacher's mean weight."""
+"""The scoreboard: scores of the student, of its network on labels alone and of its teachers; the teachers' weights."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -58,7 +58,7 @@ def scoreboard(scores: Mapping[str, Any]) -> str:
     """The scoreboard as aligned Markdown, for the terminal and for documents.
 
     Args:
-      scores: the content of scores.json: "student" and "teachers" with their scores and costs, "weights" by
+      scores: the content of scores.json: "student", "baseline" and "teachers" with their scores and costs, "weights" by
         phase ({"mean": {teacher: weight}, "by_class": {class: {teacher: weight}}}), "split", "examples".
     """
     return "\n\n".join(table.markdown() for table in scoreboard_tables(scores))
@@ -71,14 +71,14 @@ def scoreboard_tables(scores: Mapping[str, Any]) -> list[Table]:
 
 def score_table(scores: Mapping[str, Any]) -> Table:
     """Student and teachers with their headline scores, parameters and MACs; notes say who is ahead."""
-    networks = {"student": scores.get("student") or {}, **(scores.get("teachers") or {})}
+    networks = named_networks(scores)
     found = {name: headline_scores(entry) for name, entry in networks.items()}
     columns = list(dict.fromkeys(column for values in found.values() for column in values))
     several = len({column.split(".")[0] for column in columns} - {"valence_arousal"}) > 1
     header = ["", *(column_name(column, with_target=several) for column in columns), "parameters", "MACs"]
     rows = [
         [
-            name if name == "student" else f"teacher {name}",
+            name,
             *(score_text(found[name].get(column)) for column in columns),
             count_text(entry.get("parameters")),
             macs_text(entry),
@@ -88,7 +88,8 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     where = f"{scores['split']} split" if scores.get("split") else "unknown split"
     if scores.get("examples") is not None:
         where += f", {scores['examples']} examples"
-    notes = comparisons(found, several)
+    teachers = {name: found[f"teacher {name}"] for name in scores.get("teachers") or {}}
+    notes = comparisons({"student": found["student"], **teachers}, several)
     if scores.get("selected_on") == "test":
         notes.append("The test split itself picked the epoch: these scores are optimistic.")
     notes += [
@@ -98,6 +99,13 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     notes += scores.get("remarks") or ()
     notes += accepted_texts(scores.get("accepted_changes") or ())
     return Table(header, rows, title=f"Scores: {where}, one run", notes=notes)
+
+
+def named_networks(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries of the student, of the same network on labels alone where it was trained, and of the teachers."""
+    alone = {"labels alone": scores["baseline"]} if scores.get("baseline") else {}
+    teachers = {f"teacher {name}": entry for name, entry in (scores.get("teachers") or {}).items()}
+    return {"student": scores.get("student") or {}, **alone, **teachers}
 
 
 def accepted_texts(changes: Iterable[str]) -> list[str]:

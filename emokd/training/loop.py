@@ -35,6 +35,9 @@ from emokd.training.streams import Attach, Streams
 from emokd.training.teacher_weights import TeacherWeights
 from emokd.training.waiting import STEPS_AHEAD, DataWait
 
+UNLABELLED = "unlabelled"
+"""Among a job's splits: training examples whose labels are not used."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
@@ -43,11 +46,13 @@ class Job:
     Attributes:
       config: the resolved configuration.
       recipe: phases, networks and what they learn.
-      splits: "train", "validation" and "test" examples.
-      extra: unlabelled examples that phases with data="all" read as well, or None.
+      splits: "train", "validation" and "test" examples, and `UNLABELLED` ones that phases with data="all" read as well,
+        where labels are limited.
+      extra: unlabelled examples of another set that these phases read as well, or None.
       programs: what the recipe compiles to; runs of one process may share it.
       attach: adds cached teacher features to a host batch; the identity where nothing is cached.
       begin: parameters and statistics of another run to begin with, or None for fresh ones.
+      baseline: the same student's training on labels alone, or None; `train` does not look at it.
     """
 
     config: ml_collections.ConfigDict
@@ -57,6 +62,12 @@ class Job:
     programs: Programs
     attach: Attach = dict
     begin: tuple[Tree, Tree] | None = None
+    baseline: "Job | None" = None
+
+    def without_labels(self, phase: Phase) -> list[Examples]:
+        """The sets that a phase reads besides the training split."""
+        found = (self.splits.get(UNLABELLED), self.extra) if phase.data == "all" else ()
+        return [examples for examples in found if examples is not None]
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
@@ -135,7 +146,7 @@ class _Run:
     def one_phase(self, phase: Phase, index: int) -> None:
         """Runs a phase to its end, from the step of it that the state has reached."""
         step, taken = int(self.state.step), int(self.state.phase_step)
-        extra = self.job.extra if phase.data == "all" else None
+        extra = self.job.without_labels(phase)
         stream = self.streams.training(self.job.splits["train"], extra, index)
         if taken == 0:
             self.begin(phase, index)
@@ -278,9 +289,7 @@ class _Run:
 
 def evaluation_interval(job: Job, phase: Phase) -> int:
     """Steps between evaluations. As in the phase's length, an epoch is one of its own data, extra examples included."""
-    examples = len(job.splits["train"])
-    if phase.data == "all" and job.extra is not None:
-        examples += len(job.extra)
+    examples = len(job.splits["train"]) + sum(map(len, job.without_labels(phase)))
     return duration(
         job.config.evaluation,
         "every",

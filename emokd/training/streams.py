@@ -1,6 +1,6 @@
 """Streams of device batches for a run: the phases' endless ones and the splits' finite ones."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import ml_collections
@@ -52,7 +52,7 @@ class Streams:
             "process_count": jax.process_count(),
         }
 
-    def training(self, examples: Examples, extra: Examples | None, phase: int) -> DeviceIterator:
+    def training(self, examples: Examples, extra: Sequence[Examples], phase: int) -> DeviceIterator:
         """A phase's endless batches; order and views are functions of (seed, phase, epoch, index).
 
         No phase repeats another's views. Where `config.data.views` limits their number, phases begin at different ones.

@@ -100,7 +100,7 @@ def load_model(folder: str | pathlib.Path) -> tuple[Spec, Tree, Tree, dict[str, 
         raise InputError(f"{weights} is not the file that {DESCRIPTION} describes (its sha256 differs). {REMEDY}")
     try:
         leaves = safetensors.numpy.load_file(weights)
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, AttributeError) as error:  # the last one of types NumPy lacks
         raise InputError(f"{weights} cannot be read as safetensors: {error}. {REMEDY}") from error
     abstract = _abstract(spec, str(folder / DESCRIPTION))
     _check(leaves, abstract, str(weights))

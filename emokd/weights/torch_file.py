@@ -55,6 +55,11 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         loaded = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read as safetensors: {error}. Fetch or write the file again.") from error
+    except AttributeError as error:  # a type that NumPy lacks
+        raise InputError(
+            f"{path} holds arrays of a type that is not read ({error}), such as 8-bit floating point. Save float32 or "
+            "float16."
+        ) from error
     return flatten_containers({name: _widen(np.asarray(value)) for name, value in loaded.items()}, str(path))
 
 

@@ -219,7 +219,7 @@ def test_each_set_has_its_own_limit_of_bad_pictures():
     extra = make(10, name="scraped", bad={9})
     ledger = BadImages({"validation split": parts["second"]})
     options = {"max_bad_fraction": 0.1, "bad_images": ledger, "num_threads": 0}
-    take(train(parts["first"], extra=extra, **options), 16)
+    take(train(parts["first"], extra=[extra], **options), 16)
     for _ in range(2):
         mask = joined(list(evaluate(parts["second"], **options)), "mask")
         assert mask.sum() == 9
@@ -307,7 +307,7 @@ def test_memory_is_announced_and_given_back(caplog):
 
 def test_extra_examples_are_unlabelled():
     labelled, extra = make(6), make(5, name="scraped")
-    batches = take(train(labelled, extra=extra), 11)
+    batches = take(train(labelled, extra=[extra]), 11)
     ids = joined(batches, "id")
     for epoch in range(4):
         assert set(ids[11 * epoch : 11 * epoch + 11]) == {*labelled.ids, *extra.ids}
@@ -344,12 +344,12 @@ def test_rows_of_an_array_are_what_is_read_one_by_one():
         dataclasses.replace(part, inputs={"x": lambda i, part=part: part.inputs["x"](i)}) for part in (chosen, extra)
     ]
     np.testing.assert_array_equal(chosen.inputs["x"](1), table[2])
-    assert_same(take(train(chosen, extra=extra), 9), take(train(one_by_one[0], extra=one_by_one[1]), 9))
+    assert_same(take(train(chosen, extra=[extra]), 9), take(train(one_by_one[0], extra=[one_by_one[1]]), 9))
     assert_same(list(evaluate(extra, batch_size=3)), list(evaluate(one_by_one[1], batch_size=3)))
     assert not list(evaluate(extra, batch_size=3))[-1]["x"][-1].any()
     wider = make(5, name="scraped", inputs={"x": Rows(np.zeros((5, 4), np.float32))})
     with pytest.raises(InputError, match=r"the x of scraped\d\.jpg is float32 \(4,\)"):
-        take(train(chosen, extra=wider), 9)
+        take(train(chosen, extra=[wider]), 9)
 
 
 def test_traces_of_different_lengths_are_refused():
@@ -385,4 +385,4 @@ def test_names_must_not_collide():
     with pytest.raises(InputError, match="'audio' cannot name a target"):
         train(make(5, columns={"audio": np.zeros(5, np.int32)}, inputs={"audio": np.zeros}))
     with pytest.raises(InputError, match="scraped has no input 'image'"):
-        train(make(5), extra=make(5, name="scraped", inputs={}))
+        train(make(5), extra=[make(5, name="scraped", inputs={})])

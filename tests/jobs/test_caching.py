@@ -46,7 +46,7 @@ def written(tmp_path_factory, teachers):
 def batches_of(config, made):
     """A batch of each of the first three epochs, which are views 0, 1 and 0, and one of the evaluation view."""
     streams = Streams(config, create_mesh(config.devices), made.attach)
-    training = list(itertools.islice(streams.training(made.splits["train"], None, 0), 7))[::3]
+    training = list(itertools.islice(streams.training(made.splits["train"], (), 0), 7))[::3]
     return [*training, next(streams.evaluation(made.splits["test"]))]
 
 

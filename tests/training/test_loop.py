@@ -210,7 +210,7 @@ def test_a_phase_that_gets_no_better_ends_early_and_a_resumed_run_does_alike(
     expected = steps.create(jax.random.key(config.seed))
     constants = jax.device_put(recipe.constants, steps.placement.constants)
     for phase, count in enumerate((4, 2, 2)):
-        stream = loop.Streams(config, steps.mesh, splits=splits).training(splits["train"], None, phase)
+        stream = loop.Streams(config, steps.mesh, splits=splits).training(splits["train"], (), phase)
         expected = enter(expected, phase)
         for _ in range(count):
             batch = next(stream)

@@ -34,7 +34,7 @@ def config():
 
 def seen(config, phase, batches=6):
     """(id, view) of the first batches of a phase, in order."""
-    stream = Streams(config, create_mesh(1)).training(make(), None, phase)
+    stream = Streams(config, create_mesh(1)).training(make(), (), phase)
     found = [next(stream) for _ in range(batches)]
     return [(int(i), int(v)) for b in found for i, v in zip(np.asarray(b["id"]), np.asarray(b["view"]), strict=True)]
 
@@ -61,10 +61,10 @@ def test_orders_of_the_phases_are_fixed(config):
 
 def test_a_phase_resumes_with_its_views(config):
     streams = Streams(config, create_mesh(1))
-    straight = streams.training(make(), None, 2)
+    straight = streams.training(make(), (), 2)
     for _ in range(3):
         next(straight)
-    resumed = streams.training(make(), None, 2)
+    resumed = streams.training(make(), (), 2)
     resumed.set_state(straight.get_state())
     np.testing.assert_array_equal(np.asarray(next(resumed)["view"]), np.asarray(next(straight)["view"]))
 
@@ -74,7 +74,7 @@ def test_bad_pictures_of_training_do_not_count_against_other_splits(config):
     config.data.max_bad_fraction = 1 / 6
     splits = {"train": make("t", {1}), "validation": make("v", {2}), "test": make("e", {0, 5})}
     streams = Streams(config, create_mesh(1), splits=splits)
-    stream = streams.training(splits["train"], None, 0)
+    stream = streams.training(splits["train"], (), 0)
     for _ in range(4):
         next(stream)
     for _ in range(2):

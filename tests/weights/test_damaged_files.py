@@ -3,6 +3,7 @@
 The default suite has a few cases of each format; the slow one has more of the same kind.
 """
 
+import hashlib
 import json
 import pathlib
 import resource
@@ -206,3 +207,17 @@ def test_a_safetensors_header_that_claims_a_terabyte_is_refused(tmp_path):
     header = json.dumps({"x": {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}}).encode()
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
     assert "cannot be read as safetensors" in refused(lambda: read_file(tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
+def test_arrays_of_a_type_that_numpy_lacks_are_refused(tmp_path, dtype):
+    header = json.dumps({"x": {"dtype": dtype, "shape": [8], "data_offsets": [0, 8]}}).encode()
+    content = struct.pack("<Q", len(header)) + header + bytes(8)
+    (tmp_path / "x.safetensors").write_bytes(content)
+    assert "of a type that is not read" in refused(lambda: read_file(tmp_path / "x.safetensors"))
+    folder = write_model(tmp_path)
+    (folder / "weights.safetensors").write_bytes(content)
+    description = json.loads((folder / "model.json").read_text())
+    description["weights_sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "model.json").write_text(json.dumps(sealed(description)))
+    assert "cannot be read as safetensors" in refused(lambda: model_folder.load_model(folder))

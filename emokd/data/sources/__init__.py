@@ -49,11 +49,14 @@ ANY = ("image_folder", "manifest", "feature_tables")
 COMPOSED = {"combined": "combined"}
 """Sets that combine others, each with a directory of its own."""
 
+WITHOUT_TARGETS = ("image_folder", "manifest")
+"""Sets that can be read for their pictures alone, as extra ones are."""
+
 TFDS = "tfds:"
 """What the name of a set of TensorFlow Datasets begins with."""
 
 
-def load(source: str, directory: str | None, options: Mapping, min_side: int = 0) -> Examples:
+def load(source: str, directory: str | None, options: Mapping, min_side: int = 0, *, targets: bool = True) -> Examples:
     """Loads a data set by name.
 
     Args:
@@ -63,6 +66,7 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
       options: what the source takes, see its `load`.
       min_side: pictures from disk may be decoded at a reduced size, both sides still at least this; 0 for full
         size. Give the canvas's side: large photographs are then read several times faster.
+      targets: whether there must be any; where not, a folder without class folders and a table without targets will do.
 
     Raises:
       InputError: there is no such source or place, two classes differ in letter case or spaces alone, or the source's
@@ -78,7 +82,9 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
         examples = _own(source, directory, options)
     else:
         module = _module(source)
-        examples = module.load(directory if source in COMPOSED else find_directory(source, directory), options)
+        where = directory if source in COMPOSED else find_directory(source, directory)
+        pictures_alone = {"targets": False} if source in WITHOUT_TARGETS and not targets else {}
+        examples = module.load(where, options, **pictures_alone)
     consistency.check(examples)
     return examples
 

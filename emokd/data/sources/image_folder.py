@@ -18,7 +18,12 @@ from emokd.names import normal
 
 
 def load(
-    directory: str, options: Mapping, *, name: str = "image_folder", classes: Sequence[str] | None = None
+    directory: str,
+    options: Mapping,
+    *,
+    name: str = "image_folder",
+    classes: Sequence[str] | None = None,
+    targets: bool = True,
 ) -> Examples:
     """Loads a folder (or zip archive) of class folders; pictures may lie deeper inside them.
 
@@ -32,6 +37,7 @@ def load(
         in sorted order) and `min_side` (see `picture_examples`).
       name: the data set's name, for messages.
       classes: default of `options.classes`.
+      targets: whether there must be classes; where not, and there are no folders of them, all pictures are taken.
 
     Raises:
       InputError: no such place, no class folders, a class without pictures, folders that differ in letter case or
@@ -42,6 +48,8 @@ def load(
     depth = 1 if _has_splits(files) else 0
     listed = class_options(options, classes)
     found = _class_folders(name, files, depth)
+    if not found and not targets and files.pictures():
+        return picture_examples(name, files, list(files.pictures()), {}, {}, options)
     if not found:
         raise InputError(
             f"{files.where} has no class folders. Put the pictures in one folder per class, or give a table of labels "

@@ -14,7 +14,14 @@ from emokd.errors import InputError, excerpt
 TABLE = "labels.csv"
 
 
-def load(directory: str, options: Mapping, *, name: str = "manifest", classes: Sequence[str] | None = None) -> Examples:
+def load(
+    directory: str,
+    options: Mapping,
+    *,
+    name: str = "manifest",
+    classes: Sequence[str] | None = None,
+    targets: bool = True,
+) -> Examples:
     """Loads pictures by a table beside them.
 
     The table has a column `path` (relative to `images/`, `images.zip` or the directory) and one or more of:
@@ -29,6 +36,7 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
         ids; default: the labels in sorted order), `min_side` (see `picture_examples`).
       name: the data set's name, for messages.
       classes: default of `options.classes`.
+      targets: whether there must be any, and whether they are read.
 
     Raises:
       InputError: the table or a picture is missing, or a row is wrong; the message names the file and the line.
@@ -45,7 +53,8 @@ def load(directory: str, options: Mapping, *, name: str = "manifest", classes: S
     files = open_files(directory)
     names = find_pictures(files, rows)
     listed = class_options(options, classes)
-    columns, class_lists = read_targets(name, rows, listed, wanted=bool(options.get("classes")))
+    wanted = bool(options.get("classes"))
+    columns, class_lists = read_targets(name, rows, listed, wanted=wanted) if targets else ({}, {})
     report_unused(name, files, names)
     return picture_examples(
         name,

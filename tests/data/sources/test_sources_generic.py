@@ -54,6 +54,24 @@ def test_image_folder(tmp_path, zipped):
         assert image[0, 0].tolist() == [names.index(key), 0, 7]
 
 
+def test_extra_pictures_need_no_class_folders(tmp_path, zipped):
+    write(tmp_path / "images", ["b.png", "a.JPG"], zipped)
+    with pytest.raises(InputError, match="has no class folders"):
+        sources.load("image_folder", str(tmp_path), {})
+    examples = sources.load("image_folder", str(tmp_path), {}, targets=False)
+    assert examples.keys == ["a.JPG", "b.png"] and not examples.columns and not examples.classes
+    assert [examples.inputs["image"](i)[0, 0, 0] for i in range(2)] == [1, 0]
+
+
+def test_an_extra_table_needs_no_targets(tmp_path):
+    write(tmp_path / "images", ["a.png", "b.png"])
+    (tmp_path / "labels.csv").write_text("path,subject\nb.png,eve\n")
+    with pytest.raises(InputError, match="no targets"):
+        sources.load("manifest", str(tmp_path), {})
+    examples = sources.load("manifest", str(tmp_path), {}, targets=False)
+    assert examples.keys == ["b.png"] and not examples.columns and examples.groups.tolist() == ["eve"]
+
+
 def test_image_folder_with_splits(tmp_path):
     write(tmp_path, ["train/sad/1.png", "train/calm/2.png", "val/sad/3.png", "Test/calm/4.png"])
     examples = image_folder.load(str(tmp_path), {})
