@@ -31,13 +31,17 @@ def create_batches(job: Job, phase: int, kind: str, mesh: Mesh) -> Iterator[dict
     """
     if kind not in KINDS:
         raise InputError(f"The data can be {' or '.join(KINDS)}, not {kind!r}.{nearest(kind, KINDS)}")
-    extra = job.without_labels(job.recipe.phases[phase])
     if kind == "real":
+        extra = job.without_labels(job.recipe.phases[phase])
         return Streams(job.config, mesh, job.attach).training(job.splits["train"], extra, phase)
-    # Without threads no batches are read ahead, which would compete with the step.
+    return itertools.repeat(fake_batch(first_batch(job, phase, mesh), job.splits["train"].classes, mesh))
+
+
+def first_batch(job: Job, phase: int, mesh: Mesh) -> dict[str, Array]:
+    """A phase's first batch alone. Without threads nothing is read ahead, which would compete with what is measured."""
+    extra = job.without_labels(job.recipe.phases[phase])
     unthreaded = configuration.locked(job.config, {"data.num_threads": 0})
-    like = next(Streams(unthreaded, mesh, job.attach).training(job.splits["train"], extra, phase))
-    return itertools.repeat(fake_batch(like, job.splits["train"].classes, mesh))
+    return next(Streams(unthreaded, mesh, job.attach).training(job.splits["train"], extra, phase))
 
 
 def read_ahead(job: Job, kind: str) -> int:

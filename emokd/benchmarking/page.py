@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emokd.reporting.table import Table, count_text
+from emokd.reporting.table import Table, byte_text, count_text
 
 FAKE = "Fake data: one random batch, made on the device. The steps are real, the waiting for data is not measured."
 
@@ -116,13 +116,13 @@ def _program_row(phase: Mapping[str, Any]) -> Sequence[str]:
         phase["name"],
         count_text(phase["macs"]),
         count_text(program["flops"]),
-        *(_bytes(program[size]) for size in sizes),
+        *(byte_text(program[size]) for size in sizes),
     ]
 
 
 def _collective_rows(phases: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [
-        [phase["name"], name, str(entry["count"]), _bytes(entry["bytes"])]
+        [phase["name"], name, str(entry["count"]), byte_text(entry["bytes"])]
         for phase in phases
         for name, entry in sorted(phase["program"]["collectives"].items())
     ]
@@ -149,12 +149,3 @@ def _milliseconds(seconds: float | None) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}%"
-
-
-def _bytes(size: float | None) -> str:
-    if size is None:
-        return "-"
-    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if size >= 2**power:
-            return f"{size / 2**power:.4g} {unit}"
-    return f"{size:.0f} B"

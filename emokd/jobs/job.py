@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import jax
 import ml_collections
 from absl import logging
+from jax.sharding import Mesh
 
 from emokd import imports, recipes
 from emokd.configuration import config as configuration
@@ -168,6 +169,8 @@ def create_job(
     train_teacher: TrainTeacher,
     shared: dict[str, Programs] | None = None,
     runs: Sequence[HeldOut] = (),
+    data: Data | None = None,
+    mesh: Mesh | None = None,
 ) -> Job:
     """Everything that training needs, with teachers read from the cache where the configuration names one.
 
@@ -176,13 +179,16 @@ def create_job(
       train_teacher: trains a teacher that has no weights.
       shared: compiled programs by key; reused, and added to.
       runs: what the runs are scored on for which this one trains a teacher; it learns from none of those examples.
+      data: splits and unlabelled examples; None to read those of the configuration.
+      mesh: the devices to compile for, which need not be here; None for those that the configuration says.
 
     Raises:
       InputError: data, models or options are wrong, a split is missing, or the batch is larger than the training
         split.
     """
     shared = {} if shared is None else shared
-    return _create_job(config, train_teacher, cached=bool(config.cache.dir), shared=shared, runs=runs)[0]
+    cached = bool(config.cache.dir)
+    return _create_job(config, train_teacher, cached, shared, data, runs, mesh)[0]
 
 
 def _create_job(
@@ -192,6 +198,7 @@ def _create_job(
     shared: dict[str, Programs],
     data: Data | None = None,
     runs: Sequence[HeldOut] = (),
+    mesh: Mesh | None = None,
 ) -> tuple[Job, dict[str, TrainedModel]]:
     ranges.check_numbers(config)
     parts, extra = load_data(config) if data is None else data
@@ -216,13 +223,15 @@ def _create_job(
             f"{len(train_split)} examples; lower it."
         )
     without_labels = [part for part in (parts.get(UNLABELLED), extra) if part is not None]
+    if mesh is None:
+        mesh = create_mesh(config.devices, **config.mesh)
     task = Task(
         classes=train_split.classes,
         columns=tuple(train_split.columns),
         sizes={"labelled": len(train_split), "all": sum(map(len, (train_split, *without_labels)))},
         batch_size=config.batch_size,
         counts={column: class_counts(train_split, column) for column in train_split.classes},
-        devices=create_mesh(config.devices, **config.mesh).size,
+        devices=mesh.size,
         inputs={name: readable(train_split, name).shape for name in train_split.inputs if name != "image"},
         names={n: read.names for n, read in train_split.inputs.items() if isinstance(read, Rows) and read.names},
     )
@@ -232,7 +241,7 @@ def _create_job(
     models = {**load_models(config, train_teacher, runs), **{name: answering(file) for name, file in answers.items()}}
     key = program_key(config, task, models, done)
     whole = functools.cache(lambda: method.build(config, task, models))
-    share = functools.partial(_share, shared, config, len(task.classes.get("expression", ())))
+    share = functools.partial(_share, shared, config, len(task.classes.get("expression", ())), mesh)
     programs = share(key, lambda: predecessor.without(whole(), done, start) if start else whole())
     check_early_stopping(programs.recipe, config)
     if UNLABELLED in parts and not any(phase.data == "all" for phase in programs.recipe.phases):
@@ -258,12 +267,17 @@ def _create_job(
 
 
 def _share(
-    shared: dict[str, Programs], config: ml_collections.ConfigDict, classes: int, key: str, make: Callable[[], Recipe]
+    shared: dict[str, Programs],
+    config: ml_collections.ConfigDict,
+    classes: int,
+    mesh: Mesh,
+    key: str,
+    make: Callable[[], Recipe],
 ) -> Programs:
     """The programs under a key, made where they are not there yet; the last one used is the last one to go."""
     if key not in shared:
         make_room(shared)
-        shared[key] = Programs(make(), config, classes)
+        shared[key] = Programs(make(), config, classes, mesh)
     programs = shared[key] = shared.pop(key)
     return programs
 

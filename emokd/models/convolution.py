@@ -1,4 +1,4 @@
-"""Two-dimensional convolution in the fastest form for the backend; every form computes the same function.
+"""Two-dimensional convolution in the fastest form for the device; every form computes the same function.
 
 XLA's CPU backend runs depthwise convolutions, and the gradients of any convolution, up to a hundred times slower than
 necessary. On CPU, depthwise convolution is a sum of shifted products, 1x1 convolution is a matrix product, and a
@@ -41,6 +41,16 @@ def traced_plainly() -> bool:
     return _PLAIN.get()
 
 
+def target_platform() -> str:
+    """The platform that what is traced here will run on: "cpu", "gpu", "tpu".
+
+    That is the platform of the mesh in force (`jax.set_mesh`), whose devices may be of another kind than those of the
+    machine that traces; without a mesh it is JAX's default backend.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def widen(x: Array) -> Array:
     """Casts half precision to float32, in which sums are accumulated; wider types are returned unchanged."""
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
@@ -49,7 +59,7 @@ def widen(x: Array) -> Array:
 def convolution(
     inputs: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[tuple[int, int]], **options
 ) -> Array:
-    """`lax.conv_general_dilated` for channels last, in the fastest form for the backend.
+    """`lax.conv_general_dilated` for channels last, in the fastest form for `target_platform`.
 
     Fits `flax.nnx.Conv(conv_general_dilated=...)`. Unlike lax's, the depthwise form on CPU has no forward-mode
     derivative.
@@ -63,7 +73,7 @@ def convolution(
     """
     groups = options.get("feature_group_count", 1)
     dilated = any(d != 1 for key in ("lhs_dilation", "rhs_dilation") for d in options.get(key) or ())
-    if jax.default_backend() != "cpu" or _PLAIN.get() or inputs.ndim != 4 or dilated:
+    if target_platform() != "cpu" or _PLAIN.get() or inputs.ndim != 4 or dilated:
         return lax.conv_general_dilated(inputs, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], strides, padding)

@@ -60,3 +60,13 @@ def count_text(number: float | None) -> str:
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:g}"
+
+
+def byte_text(size: float | None) -> str:
+    """A size to read: 1536 as "1.5 KiB"; "-" for None."""
+    if size is None:
+        return "-"
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 2**power:
+            return f"{size / 2**power:.4g} {unit}"
+    return f"{size:.0f} B"

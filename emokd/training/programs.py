@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from emokd.phase import Batch, Recipe, Tree
@@ -97,15 +98,16 @@ class Programs:
       observe: (params, stats, constants, batch) -> what the report draws, or None.
     """
 
-    def __init__(self, recipe: Recipe, config: ml_collections.ConfigDict, classes: int):
+    def __init__(self, recipe: Recipe, config: ml_collections.ConfigDict, classes: int, mesh: Mesh | None = None):
         """Reads from the configuration what programs depend on: devices, optimiser.
 
         Args:
           recipe: the recipe.
           config: the run's configuration; its seed is not read.
           classes: how many expressions there are.
+          mesh: the devices to compile for, which need not be here; None for those that the configuration says.
         """
-        self.mesh = create_mesh(config.devices, **config.mesh)
+        self.mesh = create_mesh(config.devices, **config.mesh) if mesh is None else mesh
         self.placement = create_placement(recipe, config, self.mesh, classes)
         self.recipe = recipe = gathering(recipe, self.placement)
         everywhere = replicated(self.mesh)
@@ -149,7 +151,7 @@ class Programs:
 
         places = sort_leaves(jax.tree.leaves(self.placement.state), moves).moving
         step = jax.jit(function, donate_argnums=0, out_shardings=(places, replicated(self.mesh)))
-        with jax.set_mesh(self.mesh):  # so that an objective may gather arrays over it
+        with jax.set_mesh(self.mesh):  # so that an objective may gather over it, and operations suit its devices
             return step.trace(*sort_leaves(leaves, moves), constants, batch)
 
     def _moves(self, phase: int, state: State) -> list[bool]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -17,19 +17,21 @@ AXES = ("data", "fsdp")
 _SMALL_BYTES = 2**20
 
 
-def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1) -> Mesh:
+def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1, among: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of the axes `data` and `fsdp` over the first `devices` devices of all processes (0 for all).
 
     Args:
       devices: how many devices; 0 for all.
       data: devices along `data`; 0 for what `fsdp` leaves.
       fsdp: devices along `fsdp`, which share the arrays that `placement` splits; 0 for what `data` leaves.
+      among: the devices to choose from; None for all that there are.
 
     Raises:
       InputError: there are fewer devices than `devices`; `devices` leaves out some while there are several processes;
         or the product of the two axes is not the number of devices.
     """
-    available = jax.device_count()
+    chosen = jax.devices() if among is None else among
+    available = len(chosen)
     if devices > available:
         raise InputError(
             f"config.devices is {devices}, but there are {available} devices: give --config.devices=0, which is all of "
@@ -47,7 +49,7 @@ def create_mesh(devices: int = 0, data: int = 0, fsdp: int = 1) -> Mesh:
             f"config.mesh is data={data} and fsdp={fsdp}, which does not make up {count} devices; set config.mesh.data "
             f"to 0 and config.mesh.fsdp to a divisor of {count}, or config.devices to the number that you want."
         )
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:count])
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=chosen[:count])
 
 
 def create_local_mesh(devices: int = 0) -> Mesh:

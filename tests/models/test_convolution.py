@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec, use_abstract_mesh
 
-from emokd.models.convolution import convolution, plain_convolutions
+from emokd.models.convolution import convolution, plain_convolutions, target_platform
 
 NUMBERS = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
@@ -123,15 +123,19 @@ def test_other_convolutions_are_left_alone(inputs, kernel, groups, dilation):
 
 
 @pytest.mark.parametrize(("kernel", "groups"), [((3, 3, 1, 6), 6), ((1, 1, 6, 4), 1)], ids=["depthwise", "pointwise"])
-def test_other_backends_and_exports_keep_the_convolution(kernel, groups, monkeypatch):
+def test_other_targets_and_exports_keep_the_convolution(kernel, groups):
     x, k = arrays((1, 6, 6, 6), kernel, np.float32)
     ours, _ = pair((1, 1), "SAME", groups)
     assert "conv_general_dilated" not in primitives(ours, x, k)
     with plain_convolutions():
         assert "conv_general_dilated" in primitives(ours, x, k)
     assert "conv_general_dilated" not in primitives(ours, x, k)
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert "conv_general_dilated" in primitives(ours, x, k)
+    for platform, kept in (("tpu", True), ("cpu", False)):
+        device = AbstractDevice(device_kind="any", num_cores=1, platform=platform)
+        with use_abstract_mesh(AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)):
+            assert target_platform() == platform
+            assert ("conv_general_dilated" in primitives(ours, x, k)) == kept
+    assert target_platform() == "cpu"
 
 
 def test_half_precision_sums_in_float32():

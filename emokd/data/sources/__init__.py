@@ -1,7 +1,9 @@
 """Data sets by name. A new one is one file with `load(directory, options) -> Examples` and one line here.
 
-A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split. Two kinds
-of names need no line: "tfds:NAME", a set of TensorFlow Datasets, and "package.module:function", a `load` of your own.
+A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split, and
+`describe(options, rows) -> Examples`, which gives as many made-up examples of the same names, shapes and types without
+a file: for compiling what would learn from the set where it is not at hand. Two kinds of names need no line:
+"tfds:NAME", a set of TensorFlow Datasets, and "package.module:function", a `load` of your own.
 """
 
 import importlib
@@ -103,6 +105,23 @@ def finish(source: str, splits: Mapping[str, Examples], options: Mapping) -> dic
         return dict(splits)
     module = _module(source)
     return module.finish(splits, options) if hasattr(module, "finish") else dict(splits)
+
+
+def describe(source: str, options: Mapping, rows: int) -> Examples | None:
+    """As many made-up examples as `rows`, of the names, shapes and types that `load` gives; None where it cannot tell.
+
+    Args:
+      source: a data set's name.
+      options: what the source takes, see its `load`.
+      rows: how many.
+
+    Raises:
+      InputError: there is no such source, or an option is wrong.
+    """
+    if not _has_module(source):
+        return None
+    module = _module(source)
+    return module.describe(dict(options), rows) if hasattr(module, "describe") else None
 
 
 def family(source: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from emokd.data.affect_cleaning import MISSING, OPTIONS, select
+from emokd.data.affect_cleaning import CLASSES, MISSING, OPTIONS, select
+from emokd.data.described import constant, described
 from emokd.data.examples import Examples
 from emokd.data.face_crop import LANDMARK_SCALE, Box, landmark_box, square_around, with_crops
 from emokd.data.files.listing import is_picture
@@ -107,6 +108,14 @@ def load(directory: str, options: Mapping) -> Examples:
         return examples
     squares = np.array([boxes[i] for i in kept])
     return with_crops(examples, lambda i: tuple(squares[i].tolist()), scale)
+
+
+def describe(options: Mapping, rows: int) -> Examples:
+    """Made-up examples like those of `load`, with black pictures of one pixel: the canvas decides their size."""
+    check_options("affectnet", options, (*OPTIONS, "crop"))
+    classes = CLASSES[choice("classes", str(options.get("classes") or 8), tuple(CLASSES))]
+    pictures = {"image": constant((1, 1, 3), np.uint8)}
+    return described("affectnet", rows, {"expression": classes}, pictures, valence_arousal=True)
 
 
 def _find_table(directory: str, name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
+from emokd.data.described import constant, described
 from emokd.data.examples import Examples
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
@@ -28,6 +29,10 @@ TRACKS = {
 """The folder of each task's labels; the expressions' was renamed between challenges."""
 SPLITS = {"train": "Train_Set", "test": "Validation_Set"}
 """The challenges' test labels are not public, so papers score the validation videos."""
+
+EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
+"""The classes of the challenges' expression labels since 2022; `load` reads those that the files name."""
+OPTIONS = ("task", "inputs", "length", "stride", "dilation", "size", "seconds", "mels")
 
 _NO_AFFECT = -5.0
 _NO_EXPRESSION = -1
@@ -84,7 +89,7 @@ def load(directory: str, options: Mapping) -> Examples:
       InputError: there are no labels, a label file is wrong, a labelled video has no folder of frames, a sound is of
         another format, or an option is wrong; the message names the file and the line.
     """
-    check_options("affwild2", options, ("task", "inputs", "length", "stride", "dilation", "size", "seconds", "mels"))
+    check_options("affwild2", options, OPTIONS)
     task = choice("task", options.get("task") or "valence_arousal", tuple(TRACKS))
     inputs = several("inputs", options.get("inputs") or INPUTS, INPUTS)
     length, stride, dilation, size, mels = (
@@ -121,6 +126,24 @@ def load(directory: str, options: Mapping) -> Examples:
         splits=np.array([videos[v].split for v, _ in places]),
         groups=np.array([_recording(videos[v].name) for v, _ in places]),
     )
+
+
+def describe(options: Mapping, rows: int) -> Examples:
+    """Made-up examples like those of `load`: black frames and silence."""
+    check_options("affwild2", options, OPTIONS)
+    task = choice("task", options.get("task") or "valence_arousal", tuple(TRACKS))
+    inputs = several("inputs", options.get("inputs") or INPUTS, INPUTS)
+    length, size, mels = (
+        whole(key, options.get(key, default)) for key, default in (("length", 8), ("size", 112), ("mels", 64))
+    )
+    readers = {}
+    if "video" in inputs:
+        readers["video"] = constant((length, size, size, 3), np.uint8)
+    if "audio" in inputs:
+        samples = round(number("seconds", options.get("seconds", 1.0), WINDOW / RATE) * RATE)
+        readers["audio"] = constant((mels, 1 + (samples - WINDOW) // HOP), np.float32)
+    classes = {"expression": EXPRESSIONS} if task == "expression" else {}
+    return described("affwild2", rows, classes, readers, valence_arousal=task == "valence_arousal")
 
 
 def _recording(name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int64, UInt8
 
+from emokd.data.described import constant, described, table
 from emokd.data.examples import Examples, Rows
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
@@ -29,6 +30,8 @@ LEVELS: Mapping[str, Mapping[str, Sequence[int]]] = {
     "binary": {"BL1": (0,), "PA4": (1, 4)},
     "five": {"BL1": (0,), "PA1": (1,), "PA2": (2,), "PA3": (3,), "PA4": (4,)},
 }
+
+OPTIONS = ("levels", "inputs", "channels", "start", "stop", "frames", "segments", "size", "bad_traces", "annotations")
 
 _CLIP = re.compile(r"(?P<subject>\d{6}_[mw]_\d+)-(?P<level>BL1|PA[1-4])-(?P<number>\d+)")
 _TIME = "time"
@@ -107,8 +110,7 @@ def load(directory: str, options: Mapping) -> Examples:
       InputError: a file is missing or wrong, traces are not sampled at 512 Hz or end too early, an annotation
         disagrees with the clip's name or frames, or an option is wrong.
     """
-    known = ("levels", "inputs", "channels", "start", "stop", "frames", "segments", "size", "bad_traces")
-    check_options("biovid", options, (*known, "annotations"))
+    check_options("biovid", options, OPTIONS)
     levels = LEVELS[choice("levels", options.get("levels") or "binary", tuple(LEVELS))]
     inputs = several("inputs", options.get("inputs") or INPUTS, INPUTS)
     clips = _read_annotations(os.path.join(directory, options.get("annotations") or ANNOTATIONS), levels)
@@ -137,6 +139,29 @@ def load(directory: str, options: Mapping) -> Examples:
         content=content,
         groups=np.array([clip.subject for clip in clips]),
     )
+
+
+def describe(options: Mapping, rows: int) -> Examples:
+    """Made-up examples like those of `load`: black frames, and noise for traces."""
+    check_options("biovid", options, OPTIONS)
+    levels = LEVELS[choice("levels", options.get("levels") or "binary", tuple(LEVELS))]
+    inputs = several("inputs", options.get("inputs") or INPUTS, INPUTS)
+    readers: dict[str, Callable[[int], np.ndarray]] = {}
+    if "physiology" in inputs:
+        channels = several("channels", options.get("channels") or ("emg_corrugator",), CHANNELS)
+        first, last = _window(options)
+        readers["physiology"] = table(rows, (last - first, len(channels)), channels)
+    if "video" in inputs:
+        segments, size = whole("segments", options.get("segments", 10)), whole("size", options.get("size", 112))
+        readers["video"] = constant((segments, size, size, 3), np.uint8)
+    return described("biovid", rows, {"expression": tuple(levels)}, readers)
+
+
+def _window(options: Mapping) -> tuple[int, int]:
+    """The first sample of a trace that is wanted, and the one after the last."""
+    start = number("start", options.get("start", 2.0), 0)
+    stop = number("stop", options.get("stop", 5.0), start + 1 / RATE)
+    return round(start * RATE), round(stop * RATE)
 
 
 def _read_annotations(path: str, levels: Mapping[str, Sequence[int]]) -> list[_Clip]:
@@ -193,9 +218,7 @@ def _read_traces(
 ) -> tuple[list[_Clip], Float[np.ndarray, "N T C"]]:
     """The clips with usable traces, and those traces in float64."""
     policy = choice("bad_traces", options.get("bad_traces") or "error", ("error", "skip"))
-    start = number("start", options.get("start", 2.0), 0)
-    stop = number("stop", options.get("stop", 5.0), start + 1 / RATE)
-    window = (round(start * RATE), round(stop * RATE))
+    window = _window(options)
     missing = [clip.path for clip in clips if not os.path.isfile(_trace_file(folder, clip))]
     if missing:
         raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from same_examples import assert_same_examples
+from same_interface import assert_described
 
 from emokd.data import sources
 from emokd.data.decode import DecodeError
@@ -97,6 +98,11 @@ def test_2017_lists_in_their_folder_and_pictures_in_an_archive(tmp_path):
     assert archived.keys == plain.keys
     assert_same_examples(archived, plain)
     np.testing.assert_array_equal(archived.inputs["image"](3), plain.inputs["image"](3))
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": 5, "crop": "none"}])
+def test_2017_is_described_as_it_is(tmp_path, options):
+    assert_described("affectnet", release_2017(tmp_path), options)
 
 
 def test_2017_validation_is_carved_from_train(tmp_path):

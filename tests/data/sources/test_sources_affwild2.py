@@ -5,6 +5,7 @@ import wave
 import numpy as np
 import pytest
 from PIL import Image
+from same_interface import assert_described
 
 from emokd.data import sources
 from emokd.data.division.splits import split
@@ -232,3 +233,9 @@ def test_affwild2_without_labels_or_sounds(tree):
     (tree / "annotations" / "VA_Estimation_Challenge").mkdir(parents=True)
     with pytest.raises(InputError, match=re.escape("VA_Estimation_Challenge/{Train_Set,Validation_Set}/VIDEO.txt")):
         affwild2.load(str(tree), SMALL)
+
+
+def test_affwild2_is_described_as_it_is(template, tree):
+    assert_described("affwild2", template, SMALL)
+    write_labels(tree, "EXPR_Recognition_Challenge", "video1", "Train_Set", EXPRESSIONS, ["0"] * 10)
+    assert_described("affwild2", tree, {**SMALL, "task": "expression", "inputs": "video"})

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from same_interface import assert_described
 
 from emokd.data import sources
 from emokd.data.division.splits import find_duplicates, split
@@ -279,3 +280,8 @@ def test_biovid_names_the_frame_that_cannot_be_decoded(tree):
         examples.inputs["video"](0)
     # The middle of a segment decides: other frames may be damaged.
     assert examples.inputs["video"](1).shape == (3, 8, 8, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"inputs": "physiology", "channels": "gsr,ecg", "start": 1, "stop": 1.5}])
+def test_biovid_is_described_as_it_is(template, options):
+    assert_described("biovid", template, {**SMALL, **options})
