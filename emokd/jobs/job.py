@@ -222,9 +222,9 @@ def _create_job(
             f"config.batch_size is {config.batch_size}, but the training split of {train_split.name} has only "
             f"{len(train_split)} examples; lower it."
         )
+    without_labels = [part for part in (parts.get(UNLABELLED), extra) if part is not None]
     if mesh is None:
         mesh = create_mesh(config.devices, **config.mesh)
-    without_labels = [part for part in (parts.get(UNLABELLED), extra) if part is not None]
     task = Task(
         classes=train_split.classes,
         columns=tuple(train_split.columns),
