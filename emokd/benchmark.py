@@ -1,7 +1,7 @@
 """Measures the compiled step of every phase of a configuration; docs/benchmarks/README.md says what is measured.
 
 python -m emokd.benchmark --config=configs/smkd/quickstart.py --data=fake [--page=FILE] [--json=FILE] [--trace=FOLDER]
-python -m emokd.benchmark --config=configs/smkd/fi.py --target=v5e:16x16 [--rows=64] [--trips=60] [--page=FILE]
+python -m emokd.benchmark --config=configs/smkd/fi.py --target=v5e:16x16 [--rows=64] [--trips=6] [--page=FILE]
 
 With `--target` nothing runs: the TPU's own compiler says what each step would take there.
 """
