@@ -5,11 +5,13 @@ import pytest
 from emokd.studies import run as runs
 
 BASE = """
-from ml_collections import ConfigDict
+from emokd.recipes import supervised
 
 def get_config(arg="plain"):
-    return ConfigDict({"seed": 0, "method": arg, "strength": 1.0, "devices": 0, "warmup_epochs": 2.0,
-                       "data": {"source": "manifest", "fold": 0, "options": {}}})
+    config = supervised.default_config()
+    config.update({"seed": 0, "method": arg, "strength": 1.0, "devices": 0, "warmup_epochs": 2.0})
+    config.data.source, config.data.fold = "manifest", 0
+    return config
 """
 
 
