@@ -23,20 +23,16 @@ from absl import logging
 from emokd.configuration import config as configuration
 from emokd.data.examples import Examples
 from emokd.errors import InputError, excerpt
-from emokd.files import write_whole
 from emokd.jobs import predecessor
 from emokd.jobs.models import of_fold
-from emokd.jobs.workdir import RECORD, read_json
+from emokd.jobs.record import STARTED, Record, read, write
+from emokd.jobs.workdir import RECORD
 from emokd.reporting.provenance import command, versions
 from emokd.training.loop import UNLABELLED
 from emokd.training.sharding import create_mesh
 from emokd.weights import model_folder
 from emokd.weights.importing import file_hash, split_key
 from emokd.weights.places import find_file
-
-Record = dict[str, Any]
-"""As JSON: `config`, `sets` ({name: `keys`, `checksums`, `columns`}), `classes`, `files` ({key: hash}),
-`trained` ({key: configuration}), `start_from`, `devices`, `accepted` and `versions`; see `describe`."""
 
 DIGITS = 8
 """Hexadecimal digits of the digest of one example's bytes or target."""
@@ -50,10 +46,6 @@ ACCEPT_HELP = "Go on although the data or files are no longer those that the run
 
 _READING = ("teachers", "student", "modalities")
 """Sections of a configuration whose texts may be paths of files that the run reads."""
-
-
-_STARTED = ("student", "scores")
-"""What is compared of the run that this one starts from."""
 
 
 def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], extra: Examples | None) -> Record:
@@ -149,57 +141,6 @@ def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
     return found
 
 
-def read(workdir: pathlib.Path) -> Record | None:
-    """The record of the run in `workdir`; None where there is none.
-
-    Raises:
-      InputError: it is damaged.
-    """
-    path = workdir / RECORD
-    if not path.exists():
-        return None
-    remedy = "Restore it, or remove it: then nobody knows what the run began with, and nothing is compared."
-    record = read_json(path, remedy)
-    if not _is_whole(record):
-        raise InputError(f"{path} does not say what the run began with. {remedy}")
-    return record
-
-
-def _is_whole(record: Record) -> bool:
-    """Whether a record has what is compared, each part of its kind; contents came with a later emokd."""
-
-    def is_set(part: object) -> bool:
-        return (
-            isinstance(part, dict)
-            and _are_texts(part.get("keys"))
-            and isinstance(part.get("columns"), dict)
-            and _are_texts([*part["columns"].values(), part.get("checksums", "")])
-        )
-
-    sections = [record.get(name) for name in ("config", "sets", "classes", "files", "trained")]
-    if not all(isinstance(section, dict) for section in sections):
-        return False
-    accepted, start = record.get("accepted"), record.get("start_from")
-    return (
-        all(map(is_set, record["sets"].values()))
-        and all(map(_are_texts, record["classes"].values()))
-        and _are_texts(list(record["files"].values()))
-        and all(isinstance(values, dict) for values in record["trained"].values())
-        and isinstance(accepted, list)
-        and all(isinstance(entry, dict) and _are_texts(entry.get("changes")) for entry in accepted)
-        and (not start or isinstance(start, dict) and _are_texts([start.get(n) for n in ("folder", *_STARTED)]))
-    )
-
-
-def _are_texts(values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
-
-
-def write(workdir: pathlib.Path, record: Record) -> None:
-    """Writes the record, whole or not at all."""
-    write_whole(workdir / RECORD, json.dumps(record, indent=None, sort_keys=True) + "\n")
-
-
 def compare(workdir: pathlib.Path, now: Record, accept: bool) -> list[str]:
     """Compares the data and files of a run with those that it began with.
 
@@ -289,7 +230,7 @@ def differences(was: Record, now: Record) -> list[str]:
             if keys:
                 found.append(f"{key} is another configuration: {excerpt(keys)}")
     start, started = was.get("start_from"), now.get("start_from")
-    if start and started and any(started[part] and start[part] != started[part] for part in _STARTED):
+    if start and started and any(started[part] and start[part] != started[part] for part in STARTED):
         found.append(f"config.start_from: {started['folder']} holds another run")
     if was.get("devices") and now.get("devices") and was["devices"] != now["devices"]:
         found.append(

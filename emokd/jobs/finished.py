@@ -10,6 +10,7 @@ from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.files import write_whole
 from emokd.jobs import began
+from emokd.jobs.record import read as read_record
 from emokd.jobs.workdir import claim, read_config, read_json
 from emokd.reporting.report import write_report
 from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, scoreboard
@@ -67,7 +68,7 @@ def look(
             "the checkpoints."
         ) from error
     changes: list[str] = []
-    if began.read(workdir) is None:
+    if read_record(workdir) is None:
         began.compare(workdir, {}, accept)  # logs that nothing can be compared
     else:
         changes = began.compare(workdir, began.describe(config, *load_data(config)), accept)

@@ -14,6 +14,8 @@ from absl import logging
 from emokd.errors import InputError
 from emokd.files import write_whole
 from emokd.jobs import began
+from emokd.jobs.record import Record
+from emokd.jobs.record import read as read_record
 from emokd.jobs.workdir import check, read_json
 from emokd.reporting.progress import duration_text
 from emokd.reporting.provenance import provenance
@@ -57,7 +59,7 @@ def run_study(
     for planned in study.runs:
         if (folder_of(workdir, planned) / "config.json").exists():
             check(folder_of(workdir, planned), planned.config)
-    known: dict[str, tuple[str, began.Record]] = {}
+    known: dict[str, tuple[str, Record]] = {}
     changes = [
         change
         for planned in study.runs
@@ -129,7 +131,7 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
     return found
 
 
-def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, began.Record]], accept: bool) -> list[str]:
+def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, Record]], accept: bool) -> list[str]:
     """The differences accepted in a finished run, and those between its data and the data of earlier runs, in words.
 
     Args:
@@ -140,7 +142,7 @@ def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, began.Record
     Raises:
       InputError: the data differ, which is not accepted.
     """
-    record = began.read(folder)
+    record = read_record(folder)
     if record is None:
         return []
     name, was = known.setdefault(json.dumps(record["config"].get("data"), sort_keys=True), (str(folder), record))

@@ -14,6 +14,7 @@ from emokd.configuration import defaults
 from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.jobs import began, datasets, finished, job, models, workdir
+from emokd.jobs.record import write
 from emokd.recipes import bounded, mtpkdot, smkd
 from emokd.reporting.report import write_report
 
@@ -313,9 +314,9 @@ def change(*path, to=None):
 )
 def test_a_record_that_lacks_what_is_compared_names_its_file_and_the_remedy(tmp_path, damage):
     record = json.loads(json.dumps(describe(splits())))
-    began.write(tmp_path, record)
+    write(tmp_path, record)
     assert began.compare(tmp_path, describe(splits()), accept=False) == []
     damage(record)
-    began.write(tmp_path, record)
+    write(tmp_path, record)
     with pytest.raises(InputError, match=rf"{workdir.RECORD} does not say what the run began with\. .*or remove it"):
         began.compare(tmp_path, describe(splits()), accept=False)

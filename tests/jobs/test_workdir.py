@@ -13,7 +13,8 @@ from small_jobs import SIZE, paint
 
 from emokd.configuration import config as configuration
 from emokd.errors import InputError
-from emokd.jobs import began, caching, datasets, job, locks, scoring, workdir
+from emokd.jobs import caching, datasets, job, locks, scoring, workdir
+from emokd.jobs.record import read
 from emokd.recipes import supervised
 from emokd.reporting.report import write_report
 from emokd.training.programs import Programs
@@ -337,7 +338,7 @@ def test_a_moved_data_set_is_the_same(finished, tmp_path):
 def test_the_record_counts_what_is_there(finished):
     """Number of examples, their names and their splits, against the folder itself and against the job's splits."""
     config, run, pictures = finished
-    record = began.read(run)
+    record = read(run)
     names = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
     assert sorted(key for part in record["sets"].values() for key in part["keys"]) == names
     for split, examples in datasets.load_splits(config).items():

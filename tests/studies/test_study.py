@@ -11,6 +11,7 @@ from emokd import study as command
 from emokd.configuration.config import load, to_json
 from emokd.errors import InputError
 from emokd.jobs import began, job, locks
+from emokd.jobs.record import write
 from emokd.studies.plan import create_study, define
 from emokd.studies.run import collect, estimate_seconds, folder_of, list_runs, run_study
 
@@ -116,7 +117,7 @@ class RecordingTrain(FakeTrain):
             "sets": {"test": part}, "classes": {}, "accepted": [], "files": {}, "trained": {},
             "config": json.loads(to_json(config)),
         }  # fmt: skip
-        began.write(pathlib.Path(workdir), record)
+        write(pathlib.Path(workdir), record)
         return scores
 
 
