@@ -5,7 +5,8 @@ it shows how the method runs and proves nothing about the papers.
 
 Command:  python -m emokd.train --config=configs/mtpkdot/quickstart.py --workdir=runs/mtpkdot_quickstart
 Expected: accuracy .49, the joint teacher .64 and the face alone .40; mean CCC .59 (one run of 2026-11-25 at commit
-34e3121). Hardware: 2 CPU cores. Time: 2 min 20 s; `:small` is a few steps.
+34e3121). Hardware: 2 CPU cores. Time: 2 min 20 s, then without
+`config.baseline`; `:small`, a few steps, 111 s with it (2026-11-29).
 """
 
 from emokd.configuration import defaults
