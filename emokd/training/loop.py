@@ -100,12 +100,14 @@ class _Run:
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.streams = Streams(config, self.mesh, job.attach, job.splits)
         self.observer = Observer(self.programs, self.streams, job.splits, workdir, config.batch_size)
-        self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        self.checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.select.which == "best")
         self.saved = float("-inf")
         self.best = Best()
         weighed = recipe.teachers if recipe.weighting is not None else ()
         self.weights = TeacherWeights(workdir, weighed, expressions)
         self.remarked: set[str] = set()
+        self.grown: dict[str, str] = {}
+        self.first: tuple[str, Any] = ("", None)
         self.scorer = Scorer(config, self.programs, self.streams, job.splits, self.constants)
         self.state = self.initial_state()
         self.log = MetricsLog(workdir, resume_step=int(self.state.step))
@@ -141,7 +143,8 @@ class _Run:
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
             self.state = self.checkpoints.restore_weights(self.best.step, self.state)
-        return self.state, self.scorer.final("test", self.state, self.best, self.weights.phases)
+        scores = self.scorer.final("test", self.state, self.best, self.weights.phases)
+        return self.state, {**scores, "remarks": [*self.grown.values(), *scores["remarks"]]}
 
     def one_phase(self, phase: Phase, index: int) -> None:
         """Runs a phase to its end, from the step of it that the state has reached."""
@@ -165,6 +168,8 @@ class _Run:
             while not over:
                 leaves, metrics = take(leaves, self.constants, batch)
                 step, taken = step + 1, taken + 1
+                if self.first[0] != phase.name:
+                    self.first = phase.name, metrics["loss"]
                 wait.watch(metrics["loss"])
                 in_flight.append(metrics["loss"])
                 if len(in_flight) > STEPS_AHEAD:
@@ -244,6 +249,12 @@ class _Run:
         metrics = {name: float(value) for name, value in values.items()}
         watched, saved = self.programs.watched, self.checkpoints.latest()
         divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
+        first = float(jax.device_get(self.first[1]))
+        grown = divergence.growth(metrics["loss"], first, metrics, phase, step, self.workdir, saved)
+        if grown:
+            if phase.name not in self.grown:
+                logging.warning("%s", grown)
+            self.grown[phase.name] = grown
         return metrics
 
     def evaluate_and_save(self, phase: Phase, index: int, stream: DeviceIterator, over: bool) -> bool:
