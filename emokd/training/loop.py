@@ -66,8 +66,8 @@ class Job:
 
     def without_labels(self, phase: Phase) -> list[Examples]:
         """The sets that a phase reads besides the training split."""
-        found = (self.splits.get(UNLABELLED), self.extra) if phase.data == "all" else ()
-        return [examples for examples in found if examples is not None]
+        candidates = (self.splits.get(UNLABELLED), self.extra) if phase.data == "all" else ()
+        return [examples for examples in candidates if examples is not None]
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
