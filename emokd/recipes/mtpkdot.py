@@ -200,8 +200,10 @@ class Mtpkdot:
         """Objective: the T-Nets hallucinate the teacher's privileged tokens from its visible ones."""
         view = self.draw_views(batch)
         signals, _ = self.teacher.signals(params["teacher"], stats["teacher"], batch, view)
-        student = (self.student.take_encoders(tree["student"], tree["teacher"]) for tree in (params, stats))
-        imagination, _ = self.student.signals(*student, batch, view)
+        student_params, student_stats = (
+            self.student.take_encoders(tree["student"], tree["teacher"]) for tree in (params, stats)
+        )
+        imagination, _ = self.student.signals(student_params, student_stats, batch, view)
         names = self.student.spec.hallucinated
         true = {
             name: (jax.lax.stop_gradient(token), self.teacher.has(name, batch))
