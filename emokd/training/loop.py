@@ -114,9 +114,10 @@ class _Run:
         )
 
     def close(self) -> None:
-        self.checkpoints.close()
-        self.log.close()
-        self.progress.close()
+        with contextlib.ExitStack() as each:  # each is closed, also where the one before failed
+            each.callback(self.progress.close)
+            each.callback(self.log.close)
+            each.callback(self.checkpoints.close)
 
     def initial_state(self) -> State:
         """The last checkpoint's state, or a fresh one; created on its shardings either way."""
