@@ -65,7 +65,13 @@ def relevance(temperature: float = 1.0) -> Weighting:
     """
     if not temperature > 0:
         raise InputError(f"relevance(temperature={temperature}): the temperature must be positive.")
-    return by_label("relevance", ("errors",), lambda evidence: jax.nn.softmax(-evidence.errors / temperature))
+
+    def rule(evidence):
+        # Relative to the row's best teacher, so that a temperature near 0 makes no row of infinities.
+        worse = evidence.errors - evidence.errors.min(-1, keepdims=True)
+        return jax.nn.softmax(-worse / temperature)
+
+    return by_label("relevance", ("errors",), rule)
 
 
 def true_probability() -> Weighting:
@@ -182,7 +188,8 @@ def most_confident(per: str = "batch") -> Weighting:
         return jax.nn.one_hot(errors.argmin(-1), errors.shape[-1], dtype=jnp.float32)
 
     def batch_rule(weights, evidence):
-        total = jnp.where(evidence.scored, evidence.errors, 0.0).sum(0, keepdims=True)
+        share = evidence.errors / evidence.errors.shape[0]  # so that the sum does not overflow
+        total = jnp.where(evidence.scored, share, 0.0).sum(0, keepdims=True)
         chosen = jnp.where(evidence.scored.any(), jnp.broadcast_to(one_hot(total), weights.shape), weights)
         return jnp.where(evidence.impossible.any(), jnp.nan, chosen)
 
