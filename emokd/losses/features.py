@@ -15,7 +15,7 @@ def mean_squared(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> 
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       >>> mean_squared(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])).tolist()
       [2.0]
     """
@@ -32,8 +32,9 @@ def cosine(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> Float[
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       Equal directions, and a right angle.
+
       >>> loss = cosine(jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[2.0, 0.0], [0.0, 3.0]]))
       >>> [round(float(value), 4) for value in loss]
       [0.0, 1.0]

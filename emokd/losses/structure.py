@@ -39,7 +39,7 @@ def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"
     Raises:
       InputError: the features are not a matrix, or the mask does not fit.
 
-    Example:
+    Examples:
       >>> cosine_similarities(jnp.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).round(4).tolist()
       [[1.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]]
     """
@@ -72,7 +72,7 @@ def anchors(
     Raises:
       InputError: k is not between 1 and B - 1, or the shapes do not fit.
 
-    Example:
+    Examples:
       >>> columns, filled = anchors(jnp.array([[1.0, 0.2, -0.5], [0.2, 1.0, 0.9], [-0.5, 0.9, 1.0]]), 1)
       >>> columns.tolist(), bool(filled.all())
       ([[2], [0], [0]], True)
@@ -117,8 +117,9 @@ def clouds(
     Raises:
       InputError: the batches differ, k is negative or not below B, or the mask does not fit.
 
-    Example:
+    Examples:
       Features that are the teacher's, turned by a right angle, have the teacher's structure.
+
       >>> teacher = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
       >>> student = jnp.array([[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
       >>> points = clouds(student, teacher, k=2)
@@ -172,8 +173,9 @@ def centroid_distance(
     Raises:
       InputError: the batches differ, or the mask does not fit.
 
-    Example:
+    Examples:
       Two right angles against two equal rows: centroids (1/2, 1/2) and (1, 1).
+
       >>> distance = centroid_distance(jnp.eye(2), jnp.ones((2, 2)))
       >>> [round(float(value), 4) for value in distance]
       [0.7071, 0.7071]
