@@ -30,7 +30,8 @@ from emokd.training.scores import Scorer, flatten
 from emokd.training.selection import Best
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State, enter, weights_for_use
-from emokd.training.stopping import Stopped, StopRequest
+from emokd.training.stopped import Stopped
+from emokd.training.stopping import StopRequest
 from emokd.training.streams import Attach, Streams
 from emokd.training.teacher_weights import TeacherWeights
 from emokd.training.waiting import STEPS_AHEAD, DataWait
@@ -162,7 +163,7 @@ class _Run:
         self.progress.begin(phase.name, taken)
         in_flight: collections.deque = collections.deque()
         over = False
-        with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait, StopRequest() as stop:
+        with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait, StopRequest(self.mesh) as stop:
             while not over:
                 leaves, metrics = take(leaves, self.constants, batch)
                 step, taken = step + 1, taken + 1
@@ -180,12 +181,12 @@ class _Run:
                     self.state = take.unflatten(leaves)
                     with self.progress.pause():
                         over = self.evaluate_and_save(phase, index, stream, over)
-                if stop.signal is not None:
+                if (by := stop.agreed(now=due)) is not None:
                     if not due:  # after an evaluation the state is looked at, and may be the next phase's already
                         self.finite(phase, step, *jax.device_get((metrics, take.failed(leaves))))
                         self.state = take.unflatten(leaves)
                     self.checkpoints.save(self.state, stream, self.best)
-                    raise Stopped(stop.signal, step)
+                    raise Stopped(by, step)
                 if not over:
                     batch = wait.next(stream)
         self.progress.end()
