@@ -118,11 +118,27 @@ def readable_errors(command: str) -> Iterator[None]:
         _leave(f"{command}: {told}", INPUT_ERROR)
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out: names of files and classes must not steer the terminal."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class LogFormatter(python_logging.Formatter):
+    """Writes records, the names in them as `printable` has them."""
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        """The record's line or lines."""
+        return printable(super().format(record))
+
+
 def _leave(message: str, code: int) -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     with contextlib.suppress(BrokenPipeError):
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
     drop_unread_output()
     raise SystemExit(code) from None
 
@@ -244,7 +260,7 @@ def _workdir() -> str:
 def configure_logging() -> None:
     """Sets up logging: short lines on stderr; of libraries that report progress at INFO, only WARNING and above."""
     handler = logging.get_absl_handler()
-    handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     handler.addFilter(_ours_or_serious)
     sys.excepthook = _report_uncaught
     threading.excepthook = _report_in_thread

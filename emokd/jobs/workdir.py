@@ -58,10 +58,13 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Checks that `workdir` holds nothing learnt, or a run of this configuration; writes nothing.
 
     Raises:
-      InputError: the run there is of another configuration, whose differing keys are named; its configuration cannot
-        be read, or is gone while its results are there; or a path that a run writes is a folder instead of a file, or
-        the other way round.
+      InputError: the path has a character of file patterns; the run there is of another configuration, whose differing
+        keys are named; its configuration cannot be read, or is gone while its results are there; or a path that a run
+        writes is a folder instead of a file, or the other way round.
     """
+    if patterns := sorted(set("*?[") & set(str(workdir.absolute()))):
+        # Its checkpoints would lack their arrays: orbax looks for the files that it has written by a pattern.
+        raise InputError(f"--workdir={workdir}: no folder in the path may have {' '.join(patterns)} in its name.")
     for name, is_folder in _KINDS.items():
         path = workdir / name
         if path.exists() and path.is_dir() != is_folder:
