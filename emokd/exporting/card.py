@@ -126,6 +126,7 @@ def _training(provenance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
         "step": provenance.get("step"),
         "seed": config["seed"],
         "split": {key: data["split"][key] for key in ("seed", "fold", "folds")},
+        "licence": data.get("licence") or UNKNOWN_LICENCE,
     }
 
 
@@ -156,7 +157,7 @@ def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[s
                 "backbone": section.get("backbone", ""),
                 "file": pathlib.PurePath(file).name if file else "trained by the run",
                 "sha256": files[keys[0]] if keys else "",
-                "licence": UNKNOWN_LICENCE,
+                "licence": section.get("licence") or UNKNOWN_LICENCE,
             }
     return found
 
@@ -209,8 +210,9 @@ def readme(description: Mapping[str, Any], file: str) -> str:
         f"Compared in ONNX Runtime with the JAX network on {check['examples']} examples ({check['source']}): the "
         f"largest difference is {largest:.1e} of the output's largest value.",
         "",
-        f"Licence: {description['licence']}. Whoever publishes this file states one that the training data and the "
-        "teachers allow.",
+        f"Licence: {description['licence']}; of the training data: "
+        f"{description['training'].get('licence', UNKNOWN_LICENCE)}. Whoever publishes this file states one that the "
+        "training data and the teachers allow.",
         "",
     ]
     return "\n".join(lines)
