@@ -143,7 +143,7 @@ class _Run:
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
             self.state = self.checkpoints.restore_weights(self.best.step, self.state)
-        return self.state, self.scorer.final("test", self.state, self.best, self.weights.phases)
+        return self.state, self.scorer.final("test", self.state, self.best, self.weights.phases, self.workdir)
 
     def one_phase(self, phase: Phase, index: int) -> None:
         """Runs a phase to its end, from the step of it that the state has reached."""
