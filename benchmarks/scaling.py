@@ -317,8 +317,8 @@ def read(paths: Sequence[str]) -> list[dict[str, Any]]:
             raise InputError(f"{path} is of one device, whose program exchanges nothing: make it on several.")
         if rows := results["config"].get("structure", {}).get("rows"):
             raise InputError(
-                f"{path} compares groups of {rows} rows: give --config.structure.rows=0; groups on a device are forecast "
-                "as well."
+                f"{path} compares groups of {rows} rows: give --config.structure.rows=0; groups on a device are "
+                "forecast as well."
             )
         found.append(results)
     return found

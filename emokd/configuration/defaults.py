@@ -31,6 +31,8 @@ def run(recipe: str) -> ConfigDict:
                 "nesterov": True,
                 "weight_decay": 1e-4,
                 "clip_norm": 1.0,
+                # Each phase begins with moments of zero; False: groups that learn again go on with theirs. [ours]
+                "fresh_moments": False,
             },
             # The student's moving average is what is scored and kept; 0: the student itself. See docs/architecture.md.
             "ema": {"decay": 0.0},

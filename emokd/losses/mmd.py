@@ -40,6 +40,12 @@ def gaussian_mmd(
 
     Raises:
       InputError: the shapes differ.
+
+    Example:
+      The same sample in another order is the same distribution.
+      >>> sample = jnp.array([[0.0, 1.0], [2.0, 3.0]])
+      >>> [round(abs(float(value)), 4) for value in gaussian_mmd(sample, sample[::-1])]
+      [0.0, 0.0]
     """
     check_same_shape(2, generated=generated, target=target)
     mask = check_rows(mask, generated.shape[0])

@@ -1,4 +1,4 @@
-"""Sinkhorn's algorithm for the three transport problems of a divergence at once, with the costs' rows on several devices.
+"""Sinkhorn's algorithm for the three problems of a divergence at once, with the costs' rows on several devices.
 
 One loop for OT(x, y), OT(x, x) and OT(y, y). It starts from a falling epsilon, so that the potentials begin near their
 values, and goes on at the last epsilon until the marginals are right. The problem of a cloud with itself has one
@@ -46,9 +46,7 @@ def solve(
     own_student, own_teacher = group.own(student), group.own(teacher)
     moving = jnp.stack([half_squares(own_student, teacher), half_squares(own_student, student)])
     of_student = lax.stop_gradient(moving)
-    of_teacher = lax.stop_gradient(
-        jnp.stack([half_squares(own_teacher, student), half_squares(own_teacher, teacher)])
-    )
+    of_teacher = lax.stop_gradient(jnp.stack([half_squares(own_teacher, student), half_squares(own_teacher, teacher)]))
 
     def softmins(costs, potentials, epsilon):
         """Of two problems, [2, B], from the potentials of the points that each row's mass goes to."""
@@ -56,7 +54,7 @@ def solve(
         return group.join(-epsilon * jax.nn.logsumexp(exponents, axis=-1), axis=1)
 
     def errors(potentials, found):
-        """L1 errors of both plans' marginals: a row's mass, over its weight, is exp((potential - softmin) / epsilon)."""
+        """L1 errors of both plans: a row's mass, over its weight, is exp((potential - softmin) / epsilon)."""
         return (weights[None] * jnp.abs(jnp.expm1((potentials - found) / last))).sum(-1)
 
     mass = weights > 0

@@ -42,6 +42,10 @@ def cosine_similarities(
 
     Raises:
       InputError: the features are not a matrix, or the mask does not fit.
+
+    Example:
+      >>> cosine_similarities(jnp.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).round(4).tolist()
+      [[1.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]]
     """
     check_same_shape(2, features=features)
     mask = check_rows(mask, features.shape[0])
@@ -83,6 +87,11 @@ def anchors(
 
     Raises:
       InputError: k is not between 1 and B - 1, or the shapes do not fit.
+
+    Example:
+      >>> columns, filled = anchors(jnp.array([[1.0, 0.2, -0.5], [0.2, 1.0, 0.9], [-0.5, 0.9, 1.0]]), 1)
+      >>> columns.tolist(), bool(filled.all())
+      ([[2], [0], [0]], True)
     """
     check_same_shape(2, similarities=similarities)
     rows = similarities.shape[1]
@@ -125,6 +134,14 @@ def clouds(
 
     Raises:
       InputError: the batches differ, k is negative or not below B, or the mask does not fit.
+
+    Example:
+      Features that are the teacher's, turned by a right angle, have the teacher's structure.
+      >>> teacher = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+      >>> student = jnp.array([[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+      >>> points = clouds(student, teacher, k=2)
+      >>> points.student.round(4).tolist() == points.teacher.round(4).tolist()
+      True
     """
     similarities_s, similarities_t, mask = _both(student, teacher, mask, group)
     return clouds_of_similarities(similarities_s, similarities_t, k=k, nearest=nearest, mask=mask, group=group)
@@ -178,6 +195,12 @@ def centroid_distance(
 
     Raises:
       InputError: the batches differ, or the mask does not fit.
+
+    Example:
+      Two right angles against two equal rows: centroids (1/2, 1/2) and (1, 1).
+      >>> distance = centroid_distance(jnp.eye(2), jnp.ones((2, 2)))
+      >>> [round(float(value), 4) for value in distance]
+      [0.7071, 0.7071]
     """
     similarities_s, similarities_t, mask = _both(student, teacher, mask, group)
     return centroid_distance_of_similarities(similarities_s, similarities_t, mask=mask, group=group)

@@ -149,11 +149,11 @@ class Bounded:
     def _learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
         view = self.draw_views(batch)
         dropout_key, mixture_key = jax.random.split(key)
-        signals, moved = self.student.signals(
+        signals, new_stats = self.student.signals(
             params["student"], stats["student"], batch, view, train=train, key=dropout_key
         )
         terms, metrics = self.label_terms(signals, batch, mixture_key)
-        stats = {**stats, "student": moved}
+        stats = {**stats, "student": new_stats}
         if not any(lesson.soft_targets or lesson.bound for lesson in self.lessons.values()):
             return Outcome(terms, stats, metrics=metrics)
         answers = {t.name: jax.lax.stop_gradient(self.ask(t, constants, batch, view)) for t in self.teachers}
@@ -192,12 +192,12 @@ class Bounded:
             terms["expression"] = Term(self.cross_entropy(logits, labels), rows, share)
             metrics["accuracy"] = accuracy(logits, labels, rows)
         if "valence_arousal" in self.heads:
-            own = signals.require("valence_arousal")
+            predicted = signals.require("valence_arousal")
             target, rows = targets(batch, "valence_arousal")
             if self.config.affect_loss == "emonet":
-                values = affect.emonet_mixture(own, target, key, mask=rows)
+                values = affect.emonet_mixture(predicted, target, key, mask=rows)
             else:
-                values = affect.AFFECT_LOSSES[self.config.affect_loss](own, target, mask=rows)
+                values = affect.AFFECT_LOSSES[self.config.affect_loss](predicted, target, mask=rows)
             terms["valence_arousal"] = Term(values, rows)
         return terms, metrics
 
@@ -206,8 +206,8 @@ class Bounded:
         soft = self.config.soft_targets
         if not self.lessons[teacher].soft_targets:
             return jnp.zeros(signals.require("features").shape[:1], jnp.float32)
-        own, other = signals.require("logits"), answer.require("logits")
-        return soft.alpha * soft_targets.kl_divergence(own, other, temperature=soft.temperature)
+        student_logits, teacher_logits = signals.require("logits"), answer.require("logits")
+        return soft.alpha * soft_targets.kl_divergence(student_logits, teacher_logits, temperature=soft.temperature)
 
     def bounding(
         self,
@@ -245,8 +245,8 @@ class Bounded:
         """
 
         def look(batch: Batch, view: View) -> dict[str, Signals]:
-            own, _ = self.student.signals(params["student"], stats["student"], batch, view)
-            return {"student": own, **{t.name: self.ask(t, constants, batch, view) for t in self.teachers}}
+            student_signals, _ = self.student.signals(params["student"], stats["student"], batch, view)
+            return {"student": student_signals, **{t.name: self.ask(t, constants, batch, view) for t in self.teachers}}
 
         rows = batch["id"].shape[0]
         straight = look(batch, centre_views(rows))
@@ -278,13 +278,13 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
         raise InputError(
             f"{key}: this recipe's teachers are frozen; give .checkpoint or .train, and tuning linear_probe."
         )
-    known = [head for head in heads if head in teacher.spec.heads]
-    if not known:
+    taught_heads = [head for head in heads if head in teacher.spec.heads]
+    if not taught_heads:
         raise InputError(
             f"{key} has the heads {sorted(teacher.spec.heads)}, but the data has targets for {list(heads)}."
         )
     classes = None
-    if "expression" in known:
+    if "expression" in taught_heads:
         names = [normal(name) for name in teacher.spec.classes.get("expression", ())]
         missing = [name for name in task.classes["expression"] if name not in names]
         if missing:
@@ -299,16 +299,16 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
     return Lesson(
         classes,
         soft_targets=classes is not None and config.soft_targets.alpha > 0,
-        bound="valence_arousal" in known and config.bound.nu > 0,
+        bound="valence_arousal" in taught_heads and config.bound.nu > 0,
     )
 
 
-def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
+def _beaten(signals: Signals, teacher_signals: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
     """1 where the student's squared error in labelled valence and arousal is below the teacher's, else 0."""
     labelled = has_value(target)
-    answers = (s.require("valence_arousal") for s in (signals, theirs))
-    own, other = (jnp.where(labelled, answer - target, 0.0) ** 2 for answer in answers)
-    return (own.sum(-1) < other.sum(-1)).astype(jnp.float32)
+    predictions = (s.require("valence_arousal") for s in (signals, teacher_signals))
+    student_error, teacher_error = (jnp.where(labelled, answer - target, 0.0) ** 2 for answer in predictions)
+    return (student_error.sum(-1) < teacher_error.sum(-1)).astype(jnp.float32)
 
 
 def default_config() -> ml_collections.ConfigDict:

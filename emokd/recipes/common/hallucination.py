@@ -35,7 +35,7 @@ def token_distances(loss: str, tokens: Tokens, true: TrueTokens, *, rows: int = 
         return {name: DISTANCES[loss](token, true[name][0]) for name, token in tokens.items()}
 
     def compare(tokens: Tokens, true: TrueTokens, group: Group) -> dict[str, Float[Array, "G R"]]:
-        apart = jax.vmap(lambda ours, theirs, has: mmd.gaussian_mmd(ours, theirs, mask=has, group=group))
-        return {name: apart(tokens[name], theirs, has) for name, (theirs, has) in true.items()}
+        discrepancy = jax.vmap(lambda token, target, has: mmd.gaussian_mmd(token, target, mask=has, group=group))
+        return {name: discrepancy(tokens[name], target, has) for name, (target, has) in true.items()}
 
     return relations.in_groups(compare, rows)(tokens, true)  # all modalities at once: one gather of each side

@@ -22,7 +22,7 @@ from emokd.recipes.common.task import choose
 ANCHORS = ("least", "most", "all")
 STUDENT = "student"
 
-Theirs = Sequence[tuple[Float[Array, "B E"], Bool[Array, " B"]]]
+TeacherFeatures = Sequence[tuple[Float[Array, "B E"], Bool[Array, " B"]]]
 """For each teacher its features, and the examples that have its modality."""
 
 
@@ -67,8 +67,8 @@ def relational(config: ml_collections.ConfigDict) -> list[str]:
 def imitate(
     config: ml_collections.ConfigDict,
     teachers: Sequence[str],
-    own: Float[Array, "B D"],
-    theirs: Theirs,
+    student_features: Float[Array, "B D"],
+    teacher_features: TeacherFeatures,
     counts: Bool[Array, "B K"],
 ) -> tuple[Float[Array, "B K"], dict[str, Array]]:
     """How far the student is from each teacher, and per-example values for the log.
@@ -77,47 +77,52 @@ def imitate(
 
     Args:
       config: `objective`, `structure`, `distance`.
-      teachers: their names, in the order of `theirs`.
-      own: the student's features.
-      theirs: the teachers'.
+      teachers: their names, in the order of `teacher_features`.
+      student_features: the student's.
+      teacher_features: each teacher's, with the rows that have them.
       counts: which teachers have a weight other than 0 on each row. For a teacher that has none on any row of a group
         transport is not solved there: that part of its loss is 0, after 0 iterations.
     """
     weights = config.objective
 
-    def compare(own: Array, others: tuple[Theirs, Array], group: Group) -> tuple[Array, dict[str, Array]]:
-        theirs, counts = others
-        answers, rows = map(list, zip(*theirs, strict=True))
-        mine = jax.vmap(group.own)
-        total, measured = jnp.zeros((*mine(rows[0]).shape, len(teachers)), jnp.float32), {}
-        similar = functools.partial(_similarities, group)
+    def compare(
+        student_features: Array, others: tuple[TeacherFeatures, Array], group: Group
+    ) -> tuple[Array, dict[str, Array]]:
+        teacher_features, counts = others
+        answers, rows = map(list, zip(*teacher_features, strict=True))
+        own_rows = jax.vmap(group.own)
+        total, measured = jnp.zeros((*own_rows(rows[0]).shape, len(teachers)), jnp.float32), {}
+        similarities = functools.partial(_similarities, group)
         if weights.transport or weights.centroid:
-            of_teachers = [similar(a, r) for a, r in zip(answers, rows, strict=True)]
-            of_student = [similar(own, r) for r in rows]
+            of_teachers = [similarities(a, r) for a, r in zip(answers, rows, strict=True)]
+            of_student = [similarities(student_features, r) for r in rows]
         if weights.transport:
             stacked = (jnp.stack(x) for x in (of_student, of_teachers, rows))
-            found = _transport(config.structure, group, *stacked, counts.any(1))
-            total += weights.transport * jnp.moveaxis(found.values, 0, -1)
-            everyone = functools.reduce(jnp.logical_or, rows)
-            told = dict(zip(teachers, zip(of_teachers, rows, strict=True), strict=True))
-            told[STUDENT] = (similar(own, everyone), everyone)
-            measured = transport_metrics(teachers, found, told, group)
+            transported = _transport(config.structure, group, *stacked, counts.any(1))
+            total += weights.transport * jnp.moveaxis(transported.values, 0, -1)
+            anyone = functools.reduce(jnp.logical_or, rows)
+            compared = dict(zip(teachers, zip(of_teachers, rows, strict=True), strict=True))
+            compared[STUDENT] = (similarities(student_features, anyone), anyone)
+            measured = transport_metrics(teachers, transported, compared, group)
         if weights.centroid:
-            apart = jax.vmap(lambda y, x, r: structure.centroid_distance_of_similarities(y, x, mask=r, group=group))
-            total += weights.centroid * jnp.stack(
-                [apart(*each) for each in zip(of_student, of_teachers, rows, strict=True)], -1
-            )
+            centroid = functools.partial(structure.centroid_distance_of_similarities, group=group)
+            distances = [
+                jax.vmap(lambda s, t, r: centroid(s, t, mask=r))(*each)
+                for each in zip(of_student, of_teachers, rows, strict=True)
+            ]
+            total += weights.centroid * jnp.stack(distances, -1)
         if weights.features:
-            distance = choose(DISTANCES, config.distance, "config.distance")
-            apart_by = jax.vmap(lambda y, x, r: jnp.where(group.own(r), distance(group.own(y), group.own(x)), 0.0))
-            total += weights.features * jnp.stack(
-                [apart_by(own, x, r) for x, r in zip(answers, rows, strict=True)], -1
-            )
+            distance = jax.vmap(choose(DISTANCES, config.distance, "config.distance"))
+            distances = [
+                jnp.where(own_rows(r), distance(own_rows(student_features), own_rows(a)), 0.0)
+                for a, r in zip(answers, rows, strict=True)
+            ]
+            total += weights.features * jnp.stack(distances, -1)
         return total, measured
 
     named = ", ".join(name for name in ("transport", "centroid", "features") if weights[name])
     with part(named):
-        return relations.in_groups(compare, config.structure.rows)(own, (theirs, counts))
+        return relations.in_groups(compare, config.structure.rows)(student_features, (teacher_features, counts))
 
 
 def _similarities(group: Group, features: Float[Array, "G B D"], rows: Bool[Array, "G B"]) -> Float[Array, "G R B"]:
@@ -127,8 +132,8 @@ def _similarities(group: Group, features: Float[Array, "G B D"], rows: Bool[Arra
 def _transport(
     section: ml_collections.ConfigDict,
     group: Group,
-    own: Float[Array, "K G R B"],
-    theirs: Float[Array, "K G R B"],
+    student: Float[Array, "K G R B"],
+    teacher: Float[Array, "K G R B"],
     rows: Bool[Array, "K G B"],
     counts: Bool[Array, "G K"],
 ) -> transport.Transport:
@@ -143,30 +148,32 @@ def _transport(
     groups = jnp.arange(counts.shape[0])
 
     def solve(teachers: Array) -> transport.Transport:
-        def of_one(own: Array, theirs: Array, rows: Array) -> transport.Transport:
-            clouds = structure.clouds_of_similarities(own, theirs, k=k, nearest=nearest, mask=rows, group=group)
+        def of_one(student: Array, teacher: Array, rows: Array) -> transport.Transport:
+            clouds = structure.clouds_of_similarities(student, teacher, k=k, nearest=nearest, mask=rows, group=group)
             blur, solver = section.blur, section.solver
             return transport.sinkhorn_divergence(*clouds, blur=blur, solver=solver, mask=rows, group=group)
 
         # Without rows that count there is nothing to iterate.
         wanted = counts[groups, teachers]
-        found = jax.vmap(of_one)(*(x[teachers, groups] for x in (own, theirs)), rows[teachers, groups] & wanted[:, None])
-        passed = jax.tree.map(jnp.zeros_like, found)._replace(converged=jnp.ones_like(found.converged))
+        solved = jax.vmap(of_one)(
+            *(x[teachers, groups] for x in (student, teacher)), rows[teachers, groups] & wanted[:, None]
+        )
+        passed = jax.tree.map(jnp.zeros_like, solved)._replace(converged=jnp.ones_like(solved.converged))
         return jax.tree.map(
-            lambda x, nothing: jnp.where(wanted.reshape(-1, *[1] * (x.ndim - 1)), x, nothing), found, passed
+            lambda x, nothing: jnp.where(wanted.reshape(-1, *[1] * (x.ndim - 1)), x, nothing), solved, passed
         )
 
     def pass_over(teachers: Array) -> transport.Transport:
-        nothing = jnp.zeros(teachers.shape, own.dtype)
-        return transport.Transport(jnp.zeros_like(own[0, :, :, 0]), nothing, nothing, nothing, nothing + 1)
+        nothing = jnp.zeros(teachers.shape, student.dtype)
+        return transport.Transport(jnp.zeros_like(student[0, :, :, 0]), nothing, nothing, nothing, nothing + 1)
 
     def take_turn(teachers: Array) -> transport.Transport:
         some = group.anywhere(counts[groups, teachers].any())
         return jax.lax.cond(some, solve, pass_over, teachers)
 
-    found = jax.lax.map(take_turn, order)
+    transported = jax.lax.map(take_turn, order)
     turn = jnp.argsort(order, axis=0)  # of each teacher
-    return jax.tree.map(lambda x: x[turn, groups[None]], found)
+    return jax.tree.map(lambda x: x[turn, groups[None]], transported)
 
 
 def similarity_range(
@@ -183,15 +190,15 @@ def similarity_range(
 
 def transport_metrics(
     teachers: Sequence[str],
-    found: transport.Transport,
+    transported: transport.Transport,
     similarities: Mapping[str, tuple[Float[Array, "G R B"], Bool[Array, "G B"]]],
     group: Group,
 ) -> dict[str, Array]:
-    """Log values of each teacher's transport, each [G, R]; `found` is [K, G, ...].
+    """Log values of each teacher's transport, each [G, R]; `transported` is [K, G, ...].
 
     Args:
       teachers: their names.
-      found: their transport.
+      transported: what the solver gave.
       similarities: of every teacher and of the student, with the rows that count.
       group: which rows are this device's.
     """
@@ -200,12 +207,12 @@ def transport_metrics(
     values = {f"similarity/lowest/{name}": lowest for name, (lowest, _) in ranges.items()}
     values |= {f"similarity/highest/{name}": highest for name, (_, highest) in ranges.items()}
     for k, name in enumerate(teachers):
-        values[f"transport/iterations/{name}"] = found.iterations[k]
-        values[f"transport/error/{name}"] = found.error[k]
-        values[f"transport/converged/{name}"] = found.converged[k]
-    shape = found.values.shape[1:]
+        values[f"transport/iterations/{name}"] = transported.iterations[k]
+        values[f"transport/error/{name}"] = transported.error[k]
+        values[f"transport/converged/{name}"] = transported.converged[k]
+    shape = transported.values.shape[1:]
     metrics = {name: jnp.broadcast_to(value[:, None], shape) for name, value in values.items()}
-    return metrics | {f"transport/divergence/{name}": found.values[k] for k, name in enumerate(teachers)}
+    return metrics | {f"transport/divergence/{name}": transported.values[k] for k, name in enumerate(teachers)}
 
 
 def transport_remark(metrics: Mapping[str, float], *, solver: str) -> str:

@@ -46,13 +46,13 @@ def create_modality_teachers(
 
 def modality_signals(params: Tree, tokens: Mapping[str, Float[Array, "B D"]], *, aligned: bool) -> dict[str, Signals]:
     """Each modality's signals from its token; where `aligned`, through its adapter."""
-    found = {}
+    signals = {}
     for name, token in tokens.items():
         if aligned:
             adapter = params["adapters"][name]
             token = linear(adapter["up"], linear(adapter["down"], token))
-        found[name] = _head_signals(params["aligned_heads" if aligned else "modality_heads"][name], token)
-    return found
+        signals[name] = _head_signals(params["aligned_heads" if aligned else "modality_heads"][name], token)
+    return signals
 
 
 def _create_heads(key: Array, inputs: int, heads: Mapping[str, int]) -> Tree:

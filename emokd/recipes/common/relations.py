@@ -15,18 +15,19 @@ import jax.numpy as jnp
 from emokd.errors import InputError
 from emokd.losses.group import ALONE, Group
 
-Own = TypeVar("Own")
-Others = TypeVar("Others")
-Found = TypeVar("Found")
-# What is compared, with what, and the results: trees of arrays. Only `Own` gets gradients.
+Student = TypeVar("Student")
+Teachers = TypeVar("Teachers")
+Result = TypeVar("Result")
+# What is compared, with what, and the results: trees of arrays. Only `Student` gets gradients.
 
-Compare = Callable[[Own, Others, Group], Found]
-"""(own, others, group) -> found. The arrays that come in are [G, R, ...]: G groups of R rows, whole. Those that go out
-are [G, r, ...]: the r rows of each that `Group` says are this device's."""
+Compare = Callable[[Student, Teachers, Group], Result]
+"""(student, teachers, group) -> result.
+
+What comes in is [G, R, ...]: G groups of R rows, whole. What goes out is [G, r, ...]: the rows that are this device's."""
 
 
 def rows_of_a_group(rows: int, batch_size: int) -> int:
-    """`config.structure.rows` as a number of rows: the whole batch for 0, and where the batch is smaller than a group."""
+    """`config.structure.rows` in rows: the whole batch for 0, or where it is smaller than a group."""
     return min(rows, batch_size) or batch_size
 
 
@@ -42,9 +43,9 @@ def check_rows(rows: int, batch_size: int, devices: int) -> None:
     if batch_size % size:
         below = max(n for n in range(1, size) if batch_size % n == 0)
         raise InputError(
-            f"config.structure.rows is {size}, which does not divide config.batch_size ({batch_size}): examples of a "
-            f"smaller last group would be compared with fewer others. Set config.structure.rows to {below}, or to 0 for "
-            f"the whole batch; or config.batch_size to {batch_size - batch_size % size} or "
+            f"config.structure.rows is {size}, which does not divide config.batch_size ({batch_size}): a smaller "
+            f"last group would be compared with fewer others. Set config.structure.rows to {below}, or to 0 for the "
+            f"whole batch; or config.batch_size to {batch_size - batch_size % size} or "
             f"{batch_size - batch_size % size + size}."
         )
     each = batch_size // devices
@@ -61,39 +62,42 @@ def _fits(size: int, each: int) -> bool:
     return each % size == 0 or size % each == 0
 
 
-def in_groups(compare: Compare, rows: int) -> Callable[[Own, Others], Found]:
+def in_groups(compare: Compare, rows: int) -> Callable[[Student, Teachers], Result]:
     """`compare` of every group of `rows` neighbouring rows of the global batch; each device gets its own rows' results.
 
-    Where a group lies on several devices, it costs two gathers among these, one of all `own` and one of all `others`,
-    the reduction of own's gradient, and what `compare` exchanges.
+    Where a group lies on several devices, it costs two gathers among these, one of the student's rows and one of the
+    teachers', the reduction of the student's gradient, and what `compare` exchanges.
 
     Args:
       compare: works out groups.
       rows: of a group; 0 or more than there are: all rows are one group.
     """
 
-    def of_devices(own: Own, others: Others, group: Group, size: int) -> Found:
+    def of_devices(student: Student, teachers: Teachers, group: Group, size: int) -> Result:
         if group.devices > 1:
-            own, others = _gather_together(own, group), _gather_together(others, group)
-        apart = jax.tree.map(lambda x: x.reshape(x.shape[0] // size, size, *x.shape[1:]), (own, others))
-        found = compare(*apart, group)
-        return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), found)
+            student, teachers = _gather_together(student, group), _gather_together(teachers, group)
+        apart = jax.tree.map(lambda x: x.reshape(x.shape[0] // size, size, *x.shape[1:]), (student, teachers))
+        compared = compare(*apart, group)
+        return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), compared)
 
-    def of_the_batch(own: Own, others: Others) -> Found:
-        batch = jax.tree.leaves(own)[0].shape[0]
+    def of_the_batch(student: Student, teachers: Teachers) -> Result:
+        batch = jax.tree.leaves(student)[0].shape[0]
         mesh = jax.sharding.get_abstract_mesh()
         size, devices = rows_of_a_group(rows, batch), 1 if mesh.empty else mesh.size
         check_rows(rows, batch, devices)
         if devices == 1:
-            return of_devices(own, others, ALONE, size)
+            return of_devices(student, teachers, ALONE, size)
         axes = tuple(mesh.axis_names)
         sharing = size * devices // batch
         group = Group(sharing, axes, devices) if sharing > 1 else ALONE
         split = jax.sharding.PartitionSpec(axes)
         # The check is of outputs that are equal on all devices, and there are none; it would reject the solvers' loops.
         return jax.shard_map(
-            lambda own, others: of_devices(own, others, group, size), in_specs=split, out_specs=split, check_vma=False
-        )(own, others)
+            lambda student, teachers: of_devices(student, teachers, group, size),
+            in_specs=split,
+            out_specs=split,
+            check_vma=False,
+        )(student, teachers)
 
     return of_the_batch
 

@@ -53,6 +53,15 @@ def on(devices, rows, solver):
     return jax.device_get(program(*arrays)), program.as_text()
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _loss(solver, teacher, mask, chosen, student):
+    points = structure.clouds(student, teacher, k=3, mask=mask)
+    centroid = structure.centroid_distance(student, teacher, mask=mask)
+    apart = jnp.where(mask, ((student - teacher) ** 2).mean(-1), 0.0)
+    divergence = transport.sinkhorn_divergence(*points, solver=solver, mask=mask).values
+    return 0.2 * chosen * divergence + 0.2 * centroid + 0.1 * apart
+
+
 @functools.cache
 def one_by_one(rows, solver):
     """The same, of each group and teacher by themselves, by the losses that know no groups."""
@@ -61,13 +70,9 @@ def one_by_one(rows, solver):
     for start in range(0, BATCH, rows):
         group = slice(start, start + rows)
         for k, (features, known) in enumerate(theirs):
-
-            def loss(y, x=features[group], mask=jnp.asarray(known[group]), some=counts[group, k].any()):
-                points = structure.clouds(y, jnp.asarray(x), k=3, mask=mask)
-                found = 0.2 * structure.centroid_distance(y, jnp.asarray(x), mask=mask)
-                found += 0.1 * jnp.where(mask, ((y - x) ** 2).mean(-1), 0.0)
-                return found + 0.2 * some * transport.sinkhorn_divergence(*points, solver=solver, mask=mask).values
-
+            loss = functools.partial(
+                _loss, solver, jnp.asarray(features[group]), jnp.asarray(known[group]), float(counts[group, k].any())
+            )
             values, backward = jax.vjp(loss, jnp.asarray(own[group]))
             losses[group, k] = values
             gradient[group] += backward(jnp.asarray(cotangent[group, k]))[0]
@@ -139,7 +144,11 @@ def test_each_group_chooses_its_own_teacher():
     mask = np.arange(12) != 7
     chain = weighting.create(({"name": "most_confident", "per": "batch"},), group=4)
     weights, _ = chain.update(
-        jnp.full((12, 3), 1 / 3), chain.init(jnp.zeros((12, 3))), None, errors=jnp.asarray(errors), mask=jnp.asarray(mask)
+        jnp.full((12, 3), 1 / 3),
+        chain.init(jnp.zeros((12, 3))),
+        None,
+        errors=jnp.asarray(errors),
+        mask=jnp.asarray(mask),
     )
     for start in range(0, 12, 4):
         rows = [i for i in range(start, start + 4) if mask[i] and i != 5]
