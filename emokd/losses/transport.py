@@ -5,8 +5,8 @@ cost |x - y|^2 / 2 and epsilon = blur^2. Three solvers, by name:
 
 - `converged`: ours (`emokd.losses.sinkhorn`) iterates until the plans' marginals are right. Rows of the costs may lie
   on several devices.
-- `ott`: ott-jax does the same, by Sinkhorn's algorithm from a cold start; `converged` is tested against it. Every device
-  of a group computes the whole.
+- `ott`: ott-jax does the same, by Sinkhorn's algorithm from a cold start; `converged` is tested against it. Every
+  device of a group computes the whole.
 - `geomloss`: what GeomLoss computes, which the authors of MT-PKDOT used: one pass over a falling epsilon, and the
   gradient of the last step alone. It does not converge. On the tests' clouds its value is off by up to 5% and its
   gradient by up to 20% (35% with only six points); those of the other two are off by up to 0.005% and 0.6%.

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 Compare = Callable[[Student, Teachers, Group], Result]
 """(student, teachers, group) -> result.
 
-What comes in is [G, R, ...]: G groups of R rows, whole. What goes out is [G, r, ...]: the rows that are this device's."""
+What comes in is [G, R, ...]: G groups of R rows, whole. What goes out is [G, r, ...]: this device's rows of them."""
 
 
 def rows_of_a_group(rows: int, batch_size: int) -> int:

@@ -27,7 +27,7 @@ def make_config(rows, solver):
 def make_arrays():
     """Features, which teachers have the row's modality, and which count: in the second group of 8 only the second."""
     rng = np.random.default_rng(0)
-    own, *theirs = (rng.normal(size=(BATCH, 6)).astype(np.float32) for _ in range(3))
+    own, *theirs = (rng.normal(size=(BATCH, 5)).astype(np.float32) for _ in range(3))
     known = [rng.random(BATCH) < 0.8 for _ in TEACHERS]
     counts = np.ones((BATCH, 2), bool)
     counts[8:16, 0] = counts[16:, 1] = False
