@@ -18,7 +18,7 @@ from emokd.configuration.config import check_argument
 from emokd.studies.plan import define
 
 JOB = "configs/studies/few_labels_job.py"
-TEACHERS = ("half", "imagenet", "xception", "identity")
+IMITATIONS = ("half", "soft_targets", "imagenet", "xception", "identity")
 
 
 def get_config(arg="500"):
@@ -27,9 +27,9 @@ def get_config(arg="500"):
     small = arg == "small"
     limit = {"data.labels.limit": 500 if small else int(arg)}
     variants = {"labels": {"base": f"{JOB}:labels", **limit}}
-    for teacher in () if small else TEACHERS:
-        variants[f"imitate_{teacher}"] = {"base": f"{JOB}:{teacher}", **limit}
-        variants[teacher] = {"base": f"{JOB}:after", **limit, "student.init": f"{{run:imitate_{teacher}}}/student"}
+    for name in () if small else IMITATIONS:
+        variants[f"imitate_{name}"] = {"base": f"{JOB}:{name}", **limit}
+        variants[name] = {"base": f"{JOB}:after", **limit, "student.init": f"{{run:imitate_{name}}}/student"}
     if small:
         variants["labels"]["phases.finetune.duration_steps"] = 6
         variants["imitate_imagenet"] = {"base": f"{JOB}:small", **limit}

@@ -1,10 +1,11 @@
 """One run of the study few_labels.py: few labelled faces of FER+, and all others without their labels.
 
-Arguments: `labels` (the basic CNN learns from the labels alone), `TEACHER` (it imitates that teacher on all training
-faces, and stops there) or `after` (it learns from the labels, beginning with a student of such a run, which
-`config.student.init` names). TEACHER is `imagenet` (MobileNetV2, ImageNet), `identity` (face-api's), `half` (our own,
-trained on the labels of half of FER+'s training faces) or `xception` (mini-Xception, trained on FER2013). `small` is
-the imitation of `imagenet` in three steps, with live teachers.
+Arguments: `labels` (the basic CNN learns from the labels alone), `TEACHER` (it imitates that teacher's features on all
+training faces, and stops there), `soft_targets` (it imitates the outputs of the teacher `half` instead) or `after` (it
+learns from the labels, beginning with a student of such a run, which `config.student.init` names). TEACHER is
+`imagenet` (MobileNetV2, ImageNet), `identity` (face-api's), `half` (our own, trained on the labels of half of FER+'s
+training faces) or `xception` (mini-Xception, trained on FER2013). `small` is the imitation of `imagenet` in three
+steps, with the teacher computed in the step.
 
 Command:  python -m emokd.train --config=configs/studies/few_labels_job.py:labels --workdir=runs/few_labels
 Expected: docs/results/few_labels.md. Hardware: one CPU core. Time: 4 to 6 minutes with cached teachers.
@@ -12,7 +13,7 @@ Expected: docs/results/few_labels.md. Hardware: one CPU core. Time: 4 to 6 minut
 
 from emokd.configuration import defaults
 from emokd.configuration.config import check_argument
-from emokd.recipes import smkd
+from emokd.recipes import bounded, smkd
 
 TEACHERS = {
     "imagenet": {"backbone": "mobilenet_v2", "checkpoint": "weights/mobilenet_v2-b0353104.pth", "size": 64},
@@ -30,10 +31,10 @@ DISTILL, CLASSIFY, FINETUNE = 2000, 200, 800
 
 def get_config(arg="labels"):
     """One of the runs."""
-    check_argument(arg, ("labels", "after", *TEACHERS, "small"))
+    check_argument(arg, ("labels", "after", *TEACHERS, "soft_targets", "small"))
     small = arg == "small"
-    teacher = "imagenet" if small else arg
-    config = smkd.default_config()
+    teacher = {"small": "imagenet", "soft_targets": "half"}.get(arg, arg)
+    config = (bounded if arg == "soft_targets" else smkd).default_config()
     config.batch_size = 64
     config.data.source = "ferplus"
     config.data.options = {"protocol": "majority"}
@@ -47,21 +48,26 @@ def get_config(arg="labels"):
     config.weighting = ({"name": "uniform"},)
     config.evaluation = defaults.every(steps=100)
     config.checkpoint.keep = 1
-    config.phases.teach.enabled = False
-    config.phases.probe = defaults.phase(steps=3 if small else 300, learning_rate=1e-3)
     config.phases.distill = defaults.phase(steps=3 if small else DISTILL, learning_rate=2e-3)
-    config.phases.classify = defaults.phase(steps=CLASSIFY, learning_rate=2e-3)
-    config.phases.finetune = defaults.phase(steps=FINETUNE, learning_rate=1e-3)
     if teacher in TEACHERS:
         config.teachers[teacher] = defaults.teacher(**TEACHERS[teacher])
-        config.phases.classify.enabled = config.phases.finetune.enabled = False
         config.select.which = "last"
         if not small:
             config.data.views = 4
             config.cache.dir = f"runs/cache/few_labels_{teacher}"
+    if arg == "soft_targets":
+        config.soft_targets.alpha = 1.0
         return config
-    config.phases.probe.enabled = config.phases.distill.enabled = False
+    phases = {
+        "probe": defaults.phase(steps=3 if small else 300, learning_rate=1e-3),
+        "distill": config.phases.distill,
+        "classify": defaults.phase(steps=CLASSIFY, learning_rate=2e-3),
+        "finetune": defaults.phase(steps=FINETUNE, learning_rate=1e-3),
+    }
     if arg == "labels":
-        config.phases.classify.enabled = False
-        config.phases.finetune = defaults.phase(steps=DISTILL + CLASSIFY + FINETUNE, learning_rate=2e-3)
+        phases["finetune"] = defaults.phase(steps=DISTILL + CLASSIFY + FINETUNE, learning_rate=2e-3)
+    wanted = {"labels": ("finetune",), "after": ("classify", "finetune")}.get(arg, ("probe", "distill"))
+    for name in config.phases:
+        config.phases[name] = phases.get(name, config.phases[name])
+        config.phases[name].enabled = name in wanted
     return config

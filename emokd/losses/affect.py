@@ -16,6 +16,7 @@ from emokd.labels import has_class, has_value
 from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
 
 _ROUNDING = 1e-10  # share of the mean square; a smaller variance is only float32's rounding error of a constant
+_LEAST_VARIANCE = 1e-30  # below it squares lose their digits, and gradients grow beyond use
 
 
 def cross_entropy(
@@ -94,7 +95,9 @@ def smooth_l1(
     check_range("beta", beta, 0, above=True)
     difference, _ = _difference(prediction, target, mask)
     size = jnp.abs(difference)
-    return jnp.where(size < beta, difference**2 / (2 * beta), size - beta / 2).sum(-1)
+    # The square's own gradient is not finite for large differences, also where the square is not taken.
+    small = jnp.where(size < beta, difference, 0.0)
+    return jnp.where(size < beta, small**2 / (2 * beta), size - beta / 2).sum(-1)
 
 
 def mean_squared_error(
@@ -120,8 +123,8 @@ def ccc_loss(
 
     This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the labelled rows.
     A head that is labelled on some rows only is correlated over those rows, and contributes to them alone. Where all
-    predictions and targets are the same number, the correlation counts as 0 and has no gradient. Where the square of
-    a prediction or target is not finite, it is NaN.
+    predictions and targets are the same number, or differ by less than 1e-15, the correlation counts as 0 and has no
+    gradient. Where the square of a prediction or target is not finite, it is NaN.
 
     Raises:
       InputError: the shapes differ.
@@ -220,11 +223,12 @@ def _correlation_loss(prediction: Array, target: Array, mask: Array | None, *, c
     square_p, square_t = mean(prediction**2), mean(target**2)
     if concordance:
         numerator, scale = 2 * covariance, variance_p + variance_t + (mean_p - mean_t) ** 2
-        varied = scale > _ROUNDING * (square_p + square_t)
+        varied = scale > jnp.maximum(_ROUNDING * (square_p + square_t), _LEAST_VARIANCE)
         scale = jnp.where(varied, scale, 1.0)
     else:
         numerator = covariance
-        varied = (variance_p > _ROUNDING * square_p) & (variance_t > _ROUNDING * square_t)
+        varied_p = variance_p > jnp.maximum(_ROUNDING * square_p, _LEAST_VARIANCE)
+        varied = varied_p & (variance_t > jnp.maximum(_ROUNDING * square_t, _LEAST_VARIANCE))
         scale = jnp.sqrt(jnp.where(varied, variance_p, 1.0)) * jnp.sqrt(jnp.where(varied, variance_t, 1.0))
     # Predictions that are infinite or NaN, or whose squares are, must not be taken for constant ones.
     finite = jnp.isfinite(square_p + square_t)

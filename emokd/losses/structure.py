@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from emokd.errors import InputError
+from emokd.losses.directions import directions
 from emokd.losses.group import ALONE, Group
 from emokd.losses.shapes import as_floats, check_rows, check_same_shape
 
@@ -35,6 +36,8 @@ def cosine_similarities(
 ) -> Float[Array, "R B"]:
     """S: the cosine of each pair of rows. A row of zeros has similarity 0 to every row, and no gradient.
 
+    A row counts as zeros where no entry reaches 1e-18.
+
     Args:
       features: one row per example. Scaling a row by a positive factor changes nothing.
       mask: examples that count; the rows and columns of the others are 0.
@@ -50,14 +53,8 @@ def cosine_similarities(
     check_same_shape(2, features=features)
     mask = check_rows(mask, features.shape[0])
     (features,) = as_floats(features)
-    features = jnp.where(mask[:, None], features, 0.0)
-    # Each row is divided by its largest entry first, so that the squares neither underflow nor overflow.
-    largest = lax.stop_gradient(jnp.abs(features).max(-1, keepdims=True))
-    empty = largest == 0
-    features = features / jnp.where(empty, 1.0, largest)
-    squares = jnp.where(empty, 1.0, (features**2).sum(-1, keepdims=True))
-    directions = jnp.where(empty, 0.0, features * lax.rsqrt(squares))
-    return jnp.matmul(group.own(directions), directions.T, precision=lax.Precision.HIGHEST)
+    unit = directions(jnp.where(mask[:, None], features, 0.0))
+    return jnp.matmul(group.own(unit), unit.T, precision=lax.Precision.HIGHEST)
 
 
 def anchors(

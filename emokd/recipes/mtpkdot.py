@@ -26,13 +26,12 @@ from jaxtyping import Array
 from emokd.configuration import defaults
 from emokd.data.augment import View
 from emokd.errors import InputError
-from emokd.losses import features
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Context, Measure, Outcome, Recipe, Term, Tree
 from emokd.recipes.common import hallucination, imitation, modalities, views
 from emokd.recipes.common.joint_task import JointTask, create_joint_task
-from emokd.recipes.common.modality_teachers import create_modality_teachers, modality_signals
+from emokd.recipes.common.modality_teachers import alignment_distances, create_modality_teachers, modality_signals
 from emokd.recipes.common.multimodal import Multimodal, create_multimodal, tokens
 from emokd.recipes.common.phases import correlations, create_phase, takes_part
 from emokd.recipes.common.student import extract_student
@@ -201,7 +200,10 @@ class Mtpkdot:
         """Objective: the T-Nets hallucinate the teacher's privileged tokens from its visible ones."""
         view = self.draw_views(batch)
         signals, _ = self.teacher.signals(params["teacher"], stats["teacher"], batch, view)
-        imagination, _ = self.student.signals(*self._with_teachers_encoders(params, stats), batch, view)
+        student_params, student_stats = (
+            self.student.take_encoders(tree["student"], tree["teacher"]) for tree in (params, stats)
+        )
+        imagination, _ = self.student.signals(student_params, student_stats, batch, view)
         names = self.student.spec.hallucinated
         true = {
             name: (jax.lax.stop_gradient(token), self.teacher.has(name, batch))
@@ -221,11 +223,7 @@ class Mtpkdot:
         metrics = self.labels.accuracy(JOINT, signals, batch)
         for name, answer in answers.items():
             rows = self.teacher.has(name, batch)
-            adapted = answer.require("features")
-            distances = features.cosine(adapted, joint)
-            if not section.detach:  # the joint features get gradients too, as in the release
-                back = features.cosine(joint, adapted)
-                distances += back - jax.lax.stop_gradient(back)
+            distances = alignment_distances(answer.require("features"), joint, detach=section.detach)
             terms[f"align/{name}"] = Term(distances, rows, section.distance)
             terms |= self.labels.terms(name, answer, batch, rows, section.task * section.modality)
             metrics |= self.labels.accuracy(name, answer, batch)
@@ -237,7 +235,9 @@ class Mtpkdot:
             return self.begin(params, stats, constants, batches)
         if self.config.student_encoders == "fresh":
             return params, stats
-        student, student_stats = self._with_teachers_encoders(params, stats)
+        student, student_stats = (
+            self.student.take_encoders(tree["student"], tree["teacher"]) for tree in (params, stats)
+        )
         return {**params, "student": student}, {**stats, "student": student_stats}
 
     def learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
@@ -295,14 +295,6 @@ class Mtpkdot:
         joint, _ = self.teacher.signals(params["teacher"], stats["teacher"], batch, view)
         by_modality = tokens(joint, self.teacher.modalities)
         return {**modality_signals(params, by_modality, aligned=self.aligned), JOINT: joint}
-
-    def _with_teachers_encoders(self, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-        """The student's parameters and statistics with the teacher's encoders of the same modalities."""
-        names = tuple(self.student.modalities)
-        student_params, student_stats = (
-            modalities.take_encoders(tree["student"], tree["teacher"], names) for tree in (params, stats)
-        )
-        return student_params, student_stats
 
 
 def _check(config: ml_collections.ConfigDict, devices: int) -> None:

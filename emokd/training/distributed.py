@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from emokd.errors import InputError, nearest
@@ -89,6 +88,8 @@ def initialize(processes: Processes | Literal["auto"], join_seconds: int = JOIN_
     """
     if isinstance(processes, Processes):
         _check_address(processes, join_seconds)
+    import jax  # here and below, because commands without JAX import this module for `requested`
+
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
     seconds: dict[str, Any] = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
@@ -140,6 +141,8 @@ def together(name: str) -> None:
     Args:
       name: of the barrier, the same in every process.
     """
+    import jax
+
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -148,6 +151,8 @@ def together(name: str) -> None:
 
 def agreed(decision: bool) -> bool:
     """Process 0's decision, in every process."""
+    import jax
+
     if jax.process_count() == 1:
         return decision
     from jax.experimental import multihost_utils
@@ -162,6 +167,8 @@ def in_first_process(action: Callable[[], None]) -> None:
     Raises:
       InputError: in process 0 that of `action`; elsewhere one that refers to it.
     """
+    import jax
+
     refused = None
     if jax.process_index() == 0:
         try:

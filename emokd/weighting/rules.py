@@ -65,7 +65,13 @@ def relevance(temperature: float = 1.0) -> Weighting:
     """
     if not temperature > 0:
         raise InputError(f"relevance(temperature={temperature}): the temperature must be positive.")
-    return by_label("relevance", ("errors",), lambda evidence: jax.nn.softmax(-evidence.errors / temperature))
+
+    def rule(evidence):
+        # Relative to the row's best teacher, so that a temperature near 0 makes no row of infinities.
+        worse = evidence.errors - evidence.errors.min(-1, keepdims=True)
+        return jax.nn.softmax(-worse / temperature)
+
+    return by_label("relevance", ("errors",), rule)
 
 
 def true_probability() -> Weighting:
@@ -188,7 +194,8 @@ def most_confident(per: str = "batch", group: int = 0) -> Weighting:
         def apart(values):
             return _groups(values, group)
 
-        total = apart(jnp.where(evidence.scored, evidence.errors, 0.0)).sum(1, keepdims=True)
+        share = evidence.errors / evidence.errors.shape[0]  # so that the sum does not overflow
+        total = apart(jnp.where(evidence.scored, share, 0.0)).sum(1, keepdims=True)
         choice = jnp.broadcast_to(one_hot(total), apart(weights).shape)
         chosen = jnp.where(apart(evidence.scored).any(1, keepdims=True), choice, apart(weights))
         chosen = jnp.where(apart(evidence.impossible).any(1, keepdims=True), jnp.nan, chosen)
