@@ -131,5 +131,5 @@ def remarks(workdir: pathlib.Path, load_data: LoadData, accept: bool) -> list[st
         data = load_data(config)
     except InputError as error:
         return [f"The data could not be compared with what the run began with: {error}"]
-    now = {**began.describe(config, *data), "devices": None}
+    now = began.describe(config, *data)
     return accepted_texts(dict.fromkeys([*began.accepted(workdir), *began.compare(workdir, now, accept)]))
