@@ -97,6 +97,8 @@ def join_processes(command: str, several_processes: bool) -> list[peers.Peers]:
     if not several_processes:
         names = [name for name in (distributed.MODE, *distributed.EXPLICIT) if os.environ.get(name)]
         raise InputError(f"{command} runs in one process; unset {', '.join(names)}.")
+    import jax  # here, because commands without JAX import this module
+
     index = distributed.initialize(processes)
     if index and logging.get_verbosity() < logging.DEBUG:
         logging.set_verbosity(logging.WARNING)
@@ -126,6 +128,8 @@ def readable_errors(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _leave(f"{command}: interrupted", INTERRUPTED)
     except Stopped as stopped:
+        import jax
+
         code = INTERRUPTED if stopped.signal is signal.SIGINT else 0
         if jax.process_index():  # process 0 says it
             raise SystemExit(code) from None
