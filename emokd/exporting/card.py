@@ -9,10 +9,11 @@ import emokd
 from emokd.exporting.checking import Check
 from emokd.exporting.examples import workdir_of
 from emokd.exporting.student import Student
+from emokd.inference.jax_student import privileged_names, signature_of
+from emokd.inference.onnx_student import FORMAT
 from emokd.jobs.workdir import RECORD
 from emokd.weights import model_folder
 
-FORMAT = 1
 UNKNOWN_LICENCE = "not recorded"
 INTENDED_USE = (
     "Estimates which expression a face, a picture or a recording shows to the people who labelled the training data. "
@@ -35,6 +36,7 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
     provenance = model_folder.provenance(folder)
     config = json.loads(provenance.get("config") or "{}")
     workdir = workdir_of(folder)
+    signature = signature_of(student.model.spec)
     return {
         "format": FORMAT,
         "emokd": emokd.__version__,
@@ -49,6 +51,9 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
             "face_crop": student.seen_as.face_crop,
             "mirrored_too": student.seen_as.mirror,
         },
+        "multimodal": signature.multimodal,
+        "attends_to_batch": signature.attends_to_batch,
+        "privileged": sorted(privileged_names(provenance, str(folder / model_folder.DESCRIPTION))),
         "precision": {"trained": student.seen_as.precision, "exported": "float32"},
         "training": _training(provenance, config),
         "scores": _scores(workdir),
@@ -69,15 +74,26 @@ def _input(student: Student, name: str) -> dict[str, Any]:
     seen = student.inputs[name]
     wanted = seen.preprocessing
     if wanted is None:
-        counted = seen.reads in student.references
+        reference = student.references.get(seen.reads)
+        counted = {} if reference is None else {"reference": {k: v.tolist() for k, v in vars(reference).items()}}
         return {
             "reads": seen.reads,
             "kind": "array",
             "dtype": "float64" if counted else "float32",
             "shape": ["batch", *seen.shape],
+            "example": list(seen.shape),
+            **counted,
             "missing": "NaN; an example without this modality has NaN throughout",
         }
-    found: dict[str, Any] = {"reads": seen.reads, "kind": "picture" if seen.is_picture else "video", "colours": "RGB"}
+    found: dict[str, Any] = {
+        "reads": seen.reads,
+        "kind": "picture" if seen.is_picture else "video",
+        "colours": "RGB",
+        "size": wanted.size,
+        "channels": wanted.channels,
+    }
+    if not seen.is_picture:
+        found["frames"] = seen.shape[0]
     if student.preprocess:
         return found | {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "normalised": "by the graph"}
     if wanted.channels == 1:
@@ -110,6 +126,7 @@ def _training(provenance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
         "step": provenance.get("step"),
         "seed": config["seed"],
         "split": {key: data["split"][key] for key in ("seed", "fold", "folds")},
+        "licence": data.get("licence") or UNKNOWN_LICENCE,
     }
 
 
@@ -140,7 +157,7 @@ def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[s
                 "backbone": section.get("backbone", ""),
                 "file": pathlib.PurePath(file).name if file else "trained by the run",
                 "sha256": files[keys[0]] if keys else "",
-                "licence": UNKNOWN_LICENCE,
+                "licence": section.get("licence") or UNKNOWN_LICENCE,
             }
     return found
 
@@ -193,8 +210,9 @@ def readme(description: Mapping[str, Any], file: str) -> str:
         f"Compared in ONNX Runtime with the JAX network on {check['examples']} examples ({check['source']}): the "
         f"largest difference is {largest:.1e} of the output's largest value.",
         "",
-        f"Licence: {description['licence']}. Whoever publishes this file states one that the training data and the "
-        "teachers allow.",
+        f"Licence: {description['licence']}; of the training data: "
+        f"{description['training'].get('licence', UNKNOWN_LICENCE)}. Whoever publishes this file states one that the "
+        "training data and the teachers allow.",
         "",
     ]
     return "\n".join(lines)

@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from emokd.data.augment import centre_views
 from emokd.errors import InputError
 from emokd.exporting.student import Student, create_function
-from emokd.inference.forward import IMAGE, answers, create_forward
+from emokd.inference.forward import answers, create_forward
+from emokd.inference.onnx_engine import Session
+from emokd.inference.signature import IMAGE
 from emokd.recipes.common.views import see
 
 BOUND = 1e-4
@@ -21,7 +23,6 @@ BOUND = 1e-4
 
 Arrays = Mapping[str, Shaped[np.ndarray, "B ..."]]
 Batch = dict[str, Shaped[np.ndarray, "B ..."]]
-Outputs = dict[str, Float[np.ndarray, "B _"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +42,6 @@ class Check:
     differences: Mapping[str, float]
     same_class: Mapping[str, float]
     milliseconds: Mapping[int, Mapping[str, float]]
-
-
-class Session:
-    """A model in ONNX Runtime, on the CPU.
-
-    Args:
-      model: the file's content.
-
-    Raises:
-      InputError: the package is not installed.
-    """
-
-    def __init__(self, model: bytes):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(
-                f"An export is checked in ONNX Runtime, which is not installed ({error}). Install it: "
-                "pip install emokd[export]."
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._outputs = [output.name for output in self._session.get_outputs()]
-
-    def __call__(self, arrays: Arrays) -> Outputs:
-        """Runs the model and returns its outputs by name."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(arrays)), strict=True))
 
 
 def check(

@@ -15,12 +15,13 @@ from emokd.exporting.checking import check
 from emokd.exporting.student import Student, create_graph
 from emokd.exporting.writing import to_model
 from emokd.files import write_whole
+from emokd.inference.onnx_student import DESCRIPTION
 from emokd.models.multimodal import MultimodalSpec
 from emokd.weights import model_folder
-from emokd.weights.model_folder import SeenAs
+from emokd.weights.seen_as import SeenAs
 
 FORMATS = ("onnx",)
-DESCRIPTION, CARD = "student.json", "README.md"
+CARD = "README.md"
 
 
 def read_student(folder: pathlib.Path, *, preprocess: bool = False) -> Student:

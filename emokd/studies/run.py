@@ -11,7 +11,7 @@ import ml_collections
 from absl import logging
 
 from emokd.errors import InputError
-from emokd.files import write_whole
+from emokd.files import has_changed, write_whole
 from emokd.jobs import began
 from emokd.jobs.record import Record
 from emokd.jobs.record import read as read_record
@@ -124,6 +124,8 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
         if (folder / "scores.json").exists():
             record = read_json(folder / RECORD, AGAIN) if (folder / RECORD).exists() else {}
             scores = read_json(folder / "scores.json", AGAIN)
+            if has_changed(folder / "scores.json"):
+                raise InputError(f"{folder / 'scores.json'} is not what was written (its sha256 differs). {AGAIN}")
             found.append(
                 Result(planned.variant, planned.seed, planned.fold, scores, record.pop("seconds", None), record)
             )

@@ -28,19 +28,6 @@ ONCE_SECONDS = 1.0
 """The same request may come twice, from a terminal and from a launcher; so soon after the first it is not another."""
 
 
-class Stopped(Exception):
-    """Raised where a signal has stopped a run, once it has saved.
-
-    Attributes:
-      signal: the signal.
-      step: the step that is saved.
-    """
-
-    def __init__(self, by: signal.Signals, step: int):
-        super().__init__(f"Stopped by {by.name} after step {step}, which is saved.")
-        self.signal, self.step = by, step
-
-
 class StopRequest:
     """A context that catches the first SIGTERM or Ctrl-C and remembers it; a later one has its usual effect.
 

@@ -26,8 +26,14 @@ CONFIG = {
     "recipe": "smkd",
     "seed": 3,
     "mirror": True,
-    "data": {"source": "painter", "canvas": 32, "fit": "crop", "split": {"seed": 7, "fold": 0, "folds": 0}},
-    "teachers": {"big": {"backbone": "resnet50", "checkpoint": "weights/big"}},
+    "data": {
+        "source": "painter",
+        "licence": "our own",
+        "canvas": 32,
+        "fit": "crop",
+        "split": {"seed": 7, "fold": 0, "folds": 0},
+    },
+    "teachers": {"big": {"backbone": "resnet50", "checkpoint": "weights/big", "licence": "CC BY 4.0"}},
 }
 
 
@@ -62,12 +68,14 @@ def test_the_file_says_what_the_network_says_and_is_described(pictures, tmp_path
     assert stored["inputs"]["image"]["shape"] == ["batch", 3, 32, 32]
     assert stored["training"] == {
         "recipe": "smkd", "data": "painter", "step": 50, "seed": 3, "split": {"seed": 7, "fold": 0, "folds": 0},
+        "licence": "our own",
     }  # fmt: skip
-    assert stored["teachers"]["big"]["file"] == "big"
+    assert (stored["teachers"]["big"]["file"], stored["teachers"]["big"]["licence"]) == ("big", "CC BY 4.0")
     assert stored["check"]["source"] == "random values"
     assert max(stored["check"]["largest_difference"].values()) < 1e-5
     assert stored["check"]["same_first_class"] == {"expression": 1.0}
-    assert "joy, fear, calm" in (output.parent / "README.md").read_text()
+    card = (output.parent / "README.md").read_text()
+    assert "joy, fear, calm" in card and "licence CC BY 4.0." in card and "of the training data: our own." in card
 
     canvases = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     spec, params, stats, _ = load_model(pictures)
