@@ -1,5 +1,6 @@
 """Describes an export: `student.json` for programs, and the model card `README.md` in Hugging Face's layout."""
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -8,6 +9,8 @@ from typing import Any
 import emokd
 from emokd.exporting.checking import Check
 from emokd.exporting.examples import workdir_of
+from emokd.exporting.formats import FORMATS
+from emokd.exporting.formats.format import Format, Written
 from emokd.exporting.student import Student
 from emokd.jobs.workdir import RECORD
 from emokd.weights import model_folder
@@ -22,15 +25,18 @@ INTENDED_USE = (
 )
 
 
-def describe(student: Student, folder: pathlib.Path, check: Check, size: int, digest: str) -> dict[str, Any]:
+def describe(
+    student: Student, folder: pathlib.Path, check: Check, written: Written, format: Format, precision: str
+) -> dict[str, Any]:
     """Describes the exported file for its users, as JSON values.
 
     Args:
       student: the exported model.
       folder: its model folder.
       check: the comparison of the file with the network.
-      size: of the file, bytes.
-      digest: the file's SHA-256.
+      written: the file.
+      format: its format.
+      precision: that it computes in.
     """
     provenance = model_folder.provenance(folder)
     config = json.loads(provenance.get("config") or "{}")
@@ -38,10 +44,11 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
     return {
         "format": FORMAT,
         "emokd": emokd.__version__,
-        "bytes": size,
-        "sha256": digest,
+        "file": {"format": format.name, **written.notes},
+        "bytes": len(written.content),
+        "sha256": hashlib.sha256(written.content).hexdigest(),
         "model_sha256": model_folder.model_hash(folder),
-        "inputs": {name: _input(student, name) for name in student.inputs},
+        "inputs": {name: _input(student, name, format) for name in student.inputs},
         "outputs": {name: _output(student, name) for name in check.differences},
         "canvas": {
             "size": student.seen_as.canvas,
@@ -49,7 +56,7 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
             "face_crop": student.seen_as.face_crop,
             "mirrored_too": student.seen_as.mirror,
         },
-        "precision": {"trained": student.seen_as.precision, "exported": "float32"},
+        "precision": {"trained": student.seen_as.precision, "exported": precision},
         "training": _training(provenance, config),
         "scores": _scores(workdir),
         "teachers": _teachers(config, workdir),
@@ -57,32 +64,40 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
         "check": {
             "examples": check.examples,
             "source": check.source,
+            "runtime": check.runtime,
+            "bound": check.bound,
             "largest_difference": dict(check.differences),
             "same_first_class": dict(check.same_class),
+            "scores": {name: {key: dict(sides) for key, sides in keys.items()} for name, keys in check.scores.items()},
             "milliseconds": {str(size): dict(times) for size, times in check.milliseconds.items()},
         },
         "intended_use": INTENDED_USE,
     }
 
 
-def _input(student: Student, name: str) -> dict[str, Any]:
+def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
     seen = student.inputs[name]
     wanted = seen.preprocessing
     if wanted is None:
-        counted = seen.reads in student.references
-        return {
+        reference = student.references.get(seen.reads)
+        described = {
             "reads": seen.reads,
             "kind": "array",
-            "dtype": "float64" if counted else "float32",
+            "dtype": "float64" if reference and format.takes_raw else "float32",
             "shape": ["batch", *seen.shape],
             "missing": "NaN; an example without this modality has NaN throughout",
         }
+        if reference and not format.takes_raw:
+            described["normalised"] = "(value - centre) / unit in float64, 0 where the unit is 0"
+            described |= {"centre": reference.centre.tolist(), "unit": reference.unit.tolist()}
+        return described
     found: dict[str, Any] = {"reads": seen.reads, "kind": "picture" if seen.is_picture else "video", "colours": "RGB"}
     if student.preprocess:
         return found | {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "normalised": "by the graph"}
     if wanted.channels == 1:
         found["colours"] = "grey (0.299 R + 0.587 G + 0.114 B)"
-    shape = [seen.shape[-1], *seen.shape[:-1]] if seen.is_picture else list(seen.shape)
+    first = seen.is_picture and format.channels_first
+    shape = [seen.shape[-1], *seen.shape[:-1]] if first else list(seen.shape)
     return found | {
         "dtype": "float32",
         "shape": ["batch", *shape],
@@ -152,7 +167,9 @@ def readme(description: Mapping[str, Any], file: str) -> str:
       description: as `describe` returns it.
       file: the exported file's name.
     """
-    lines = ["---", "library_name: onnx", "tags: [emotion-recognition, knowledge-distillation, emokd]", "---", ""]
+    library = FORMATS[description["file"]["format"]].library
+    tags = "[emotion-recognition, knowledge-distillation, emokd]"
+    lines = ["---", f"library_name: {library}", f"tags: {tags}", "---", ""]
     lines += [f"# {file}", "", f"An emotion-recognition model, exported by emokd {description['emokd']}.", ""]
     lines += ["## Intended use", "", description["intended_use"], "", "## Inputs", ""]
     for name, values in description["inputs"].items():
@@ -184,15 +201,8 @@ def readme(description: Mapping[str, Any], file: str) -> str:
         lines.append(f"- {name}: {values['backbone']} ({values['file']}{hashed}); licence {values['licence']}.")
     if not description["teachers"]:
         lines.append("None on record.")
-    check = description["check"]
-    largest = max(check["largest_difference"].values())
+    lines += ["", "## Check", "", *_check(description), ""]
     lines += [
-        "",
-        "## Check",
-        "",
-        f"Compared in ONNX Runtime with the JAX network on {check['examples']} examples ({check['source']}): the "
-        f"largest difference is {largest:.1e} of the output's largest value.",
-        "",
         f"Licence: {description['licence']}. Whoever publishes this file states one that the training data and the "
         "teachers allow.",
         "",
@@ -200,7 +210,24 @@ def readme(description: Mapping[str, Any], file: str) -> str:
     return "\n".join(lines)
 
 
+def _check(description: Mapping[str, Any]) -> list[str]:
+    check = description["check"]
+    largest = max(check["largest_difference"].values())
+    lines = [
+        f"Computes in {description['precision']['exported']}. Compared in {check['runtime']} with the JAX network on "
+        f"{check['examples']} examples ({check['source']}): the largest difference is {largest:.1e} of the output's "
+        "largest value."
+    ]
+    for name, share in check["same_first_class"].items():
+        lines.append(f"The most probable class of `{name}` is the network's for {share:.1%} of them.")
+    for name, keys in check["scores"].items():
+        for key, sides in keys.items():
+            lines.append(f"There {key} of `{name}` is {sides['file']:.4f}, the network's {sides['network']:.4f}.")
+    return lines
+
+
 def _colours(values: Mapping[str, Any]) -> str:
     if "colours" not in values:
-        return f" {values['missing'][0].upper()}{values['missing'][1:]}."
+        normalised = f" Normalised: {values['normalised']}." if "normalised" in values else ""
+        return f" {values['missing'][0].upper()}{values['missing'][1:]}.{normalised}"
     return f" {values['colours']}; normalised: {values['normalised']}."

@@ -12,8 +12,8 @@ from emokd.configuration import config as configuration
 from emokd.data.decode import to_canvas
 from emokd.errors import InputError
 from emokd.exporting import checking
-from emokd.exporting.checking import Session
 from emokd.exporting.export import export
+from emokd.exporting.session import Session
 from emokd.inference.forward import answers, create_forward
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, functional
