@@ -4,6 +4,9 @@ python -m emokd.export --model=runs/quickstart/student [--format=onnx] [--precis
     [--preprocess] [--output=FILE] [--check=FOLDER]
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import pathlib
 
 from absl import flags

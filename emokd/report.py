@@ -3,6 +3,9 @@
 python -m emokd.report --workdir=runs/quickstart
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import pathlib
 
 from absl import flags

@@ -39,7 +39,7 @@ ALLOWED = {
         "errors", "files", "imports", "configuration", "phase", "names",
         "models", "weights", "data", "recipes", "inference", "reporting", "training",
     ),
-    "studies": ("errors", "files", "configuration", "jobs", "reporting"),
+    "studies": ("errors", "files", "configuration", "jobs", "reporting", "training.memory"),
     "inference": ("errors", "signals", "phase", "models", "weights", "data", "recipes.common"),
     "exporting": (
         "errors", "files", "signals", "metrics", "data", "models", "weights", "recipes.common", "inference", "jobs",

@@ -12,10 +12,11 @@ from emokd.exporting.examples import workdir_of
 from emokd.exporting.formats import FORMATS
 from emokd.exporting.formats.format import Format, Written
 from emokd.exporting.student import Student
+from emokd.inference.jax_student import privileged_names, signature_of
+from emokd.inference.onnx_student import FORMAT
 from emokd.jobs.workdir import RECORD
 from emokd.weights import model_folder
 
-FORMAT = 1
 UNKNOWN_LICENCE = "not recorded"
 INTENDED_USE = (
     "Estimates which expression a face, a picture or a recording shows to the people who labelled the training data. "
@@ -41,6 +42,7 @@ def describe(
     provenance = model_folder.provenance(folder)
     config = json.loads(provenance.get("config") or "{}")
     workdir = workdir_of(folder)
+    signature = signature_of(student.model.spec)
     return {
         "format": FORMAT,
         "emokd": emokd.__version__,
@@ -56,6 +58,9 @@ def describe(
             "face_crop": student.seen_as.face_crop,
             "mirrored_too": student.seen_as.mirror,
         },
+        "multimodal": signature.multimodal,
+        "attends_to_batch": signature.attends_to_batch,
+        "privileged": sorted(privileged_names(provenance, str(folder / model_folder.DESCRIPTION))),
         "precision": {"trained": student.seen_as.precision, "exported": precision},
         "training": _training(provenance, config),
         "scores": _scores(workdir),
@@ -80,18 +85,31 @@ def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
     wanted = seen.preprocessing
     if wanted is None:
         reference = student.references.get(seen.reads)
-        described = {
+        counted: dict[str, Any] = {}
+        if reference is not None:
+            counted["reference"] = {key: value.tolist() for key, value in vars(reference).items()}
+            {} if reference is None else {"reference": {k: v.tolist() for k, v in vars(reference).items()}}
+        )
+        if reference is not None and not format.takes_raw:
+            counted["normalised"] = "(value - centre) / unit of `reference`, in float64, and 0 where the unit is 0"
+        return {
             "reads": seen.reads,
             "kind": "array",
-            "dtype": "float64" if reference and format.takes_raw else "float32",
+            "dtype": "float64" if reference is not None and format.takes_raw else "float32",
             "shape": ["batch", *seen.shape],
+            "example": list(seen.shape),
+            **counted,
             "missing": "NaN; an example without this modality has NaN throughout",
         }
-        if reference and not format.takes_raw:
-            described["normalised"] = "(value - centre) / unit in float64, 0 where the unit is 0"
-            described |= {"centre": reference.centre.tolist(), "unit": reference.unit.tolist()}
-        return described
-    found: dict[str, Any] = {"reads": seen.reads, "kind": "picture" if seen.is_picture else "video", "colours": "RGB"}
+    found: dict[str, Any] = {
+        "reads": seen.reads,
+        "kind": "picture" if seen.is_picture else "video",
+        "colours": "RGB",
+        "size": wanted.size,
+        "channels": wanted.channels,
+    }
+    if not seen.is_picture:
+        found["frames"] = seen.shape[0]
     if student.preprocess:
         return found | {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "normalised": "by the graph"}
     if wanted.channels == 1:
@@ -125,6 +143,7 @@ def _training(provenance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
         "step": provenance.get("step"),
         "seed": config["seed"],
         "split": {key: data["split"][key] for key in ("seed", "fold", "folds")},
+        "licence": data.get("licence") or UNKNOWN_LICENCE,
     }
 
 
@@ -155,7 +174,7 @@ def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[s
                 "backbone": section.get("backbone", ""),
                 "file": pathlib.PurePath(file).name if file else "trained by the run",
                 "sha256": files[keys[0]] if keys else "",
-                "licence": UNKNOWN_LICENCE,
+                "licence": section.get("licence") or UNKNOWN_LICENCE,
             }
     return found
 
@@ -203,8 +222,9 @@ def readme(description: Mapping[str, Any], file: str) -> str:
         lines.append("None on record.")
     lines += ["", "## Check", "", *_check(description), ""]
     lines += [
-        f"Licence: {description['licence']}. Whoever publishes this file states one that the training data and the "
-        "teachers allow.",
+        f"Licence: {description['licence']}; of the training data: "
+        f"{description['training'].get('licence', UNKNOWN_LICENCE)}. Whoever publishes this file states one that the "
+        "training data and the teachers allow.",
         "",
     ]
     return "\n".join(lines)

@@ -17,7 +17,8 @@ from emokd.exporting.examples import Sample
 from emokd.exporting.feeding import Batch, feeds
 from emokd.exporting.formats.format import Format, Runner
 from emokd.exporting.student import Student, create_function
-from emokd.inference.forward import IMAGE, answers, create_forward
+from emokd.inference.forward import answers, create_forward
+from emokd.inference.signature import AFFECT, IMAGE
 from emokd.metrics import affect_scores, classification_scores
 from emokd.recipes.common.views import see
 
@@ -25,7 +26,6 @@ BOUNDS: Mapping[str, float] = {"float32": 1e-4, "float16": 1e-2}
 """By precision, the largest difference allowed, as a share of the output's largest value; int8 has none. [ours]"""
 AGREEMENT: Mapping[str, float] = {"int8": 0.98}
 """By precision, the smallest share of examples whose first class has to be the network's. [ours]"""
-AFFECT = "valence_arousal"
 _BATCH = 64
 
 Outputs = dict[str, Float[np.ndarray, "B _"]]

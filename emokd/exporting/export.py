@@ -14,11 +14,12 @@ from emokd.exporting.formats import find_format
 from emokd.exporting.formats.format import Request
 from emokd.exporting.student import Student
 from emokd.files import write_whole
+from emokd.inference.onnx_student import DESCRIPTION
 from emokd.models.multimodal import MultimodalSpec
 from emokd.weights import model_folder
-from emokd.weights.model_folder import SeenAs
+from emokd.weights.seen_as import SeenAs
 
-DESCRIPTION, CARD = "student.json", "README.md"
+CARD = "README.md"
 
 
 def read_student(folder: pathlib.Path, *, preprocess: bool = False) -> Student:

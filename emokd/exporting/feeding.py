@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 
 from emokd.data.augment import centre_views
 from emokd.exporting.student import Student
-from emokd.inference.forward import IMAGE
+from emokd.inference.signature import IMAGE
 from emokd.recipes.common.views import see
 
 Batch = dict[str, Shaped[np.ndarray, "B ..."]]

@@ -14,11 +14,9 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 
-import jax
 from absl import app, flags, logging
 
 from emokd import imports
-from emokd.configuration import flag
 from emokd.errors import InputError, nearest
 from emokd.reporting.provenance import command as command_line
 from emokd.training import distributed
@@ -120,11 +118,27 @@ def readable_errors(command: str) -> Iterator[None]:
         _leave(f"{command}: {told}", INPUT_ERROR)
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out: names of files and classes must not steer the terminal."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class LogFormatter(python_logging.Formatter):
+    """Writes records, the names in them as `printable` has them."""
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        """The record's line or lines."""
+        return printable(super().format(record))
+
+
 def _leave(message: str, code: int) -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     with contextlib.suppress(BrokenPipeError):
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
     drop_unread_output()
     raise SystemExit(code) from None
 
@@ -182,9 +196,15 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         # ml_collections raises these for overrides that do not fit the configuration.
         raise InputError(f"A --config override does not fit the configuration: {_one_line(str(error))}") from error
-    if flag.is_missing():
+    if "config" in flags.FLAGS and _config_is_missing():
         raise InputError("--config is missing: give --config=FILE, or --config=emokd:NAME; --list_configs names them.")
     return rest
+
+
+def _config_is_missing() -> bool:
+    from emokd.configuration.flag import is_missing  # here, because commands without --config need no ml_collections
+
+    return is_missing()
 
 
 def _nearest_flag(name: str) -> str:
@@ -240,7 +260,7 @@ def _workdir() -> str:
 def configure_logging() -> None:
     """Sets up logging: short lines on stderr; of libraries that report progress at INFO, only WARNING and above."""
     handler = logging.get_absl_handler()
-    handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     handler.addFilter(_ours_or_serious)
     sys.excepthook = _report_uncaught
     threading.excepthook = _report_in_thread
@@ -289,15 +309,23 @@ def configure_compilation_cache() -> None:
     """Keeps compiled programs between runs, in the user's cache directory.
 
     EMOKD_COMPILATION_CACHE names another directory, and empty turns the cache off; JAX's own
-    JAX_COMPILATION_CACHE_DIR is respected. Does not start JAX's backend.
+    JAX_COMPILATION_CACHE_DIR is respected. Does not start JAX's backend, and does not import JAX: where that comes
+    later, or never, it is told by the environment.
     """
     chosen = os.environ.get("EMOKD_COMPILATION_CACHE")
     if chosen == "":
-        jax.config.update("jax_enable_compilation_cache", False)
+        _set_in_jax("jax_enable_compilation_cache", False)
     elif chosen:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(chosen).expanduser().absolute()))
-    elif jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(_user_cache() / "emokd" / "jax"))
+        _set_in_jax("jax_compilation_cache_dir", str(pathlib.Path(chosen).expanduser().absolute()))
+    elif not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        _set_in_jax("jax_compilation_cache_dir", str(_user_cache() / "emokd" / "jax"))
+
+
+def _set_in_jax(name: str, value: str | bool) -> None:
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update(name, value)
+    else:
+        os.environ[name.upper()] = str(value)
 
 
 def _user_cache() -> pathlib.Path:

@@ -19,7 +19,7 @@ from emokd.data.examples import Rows
 from emokd.data.pipeline import readable
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
-from emokd.files import write_whole
+from emokd.files import write_with_sum
 from emokd.jobs import baseline, began, caching, finished, held_out, intention, locks, predecessor
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
@@ -130,7 +130,7 @@ def _train(
         origin["face_crop"] = job.splits["train"].face_crop
         origin["references"] = reference.to_json(job.splits["train"])
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
-        write_whole(workdir / "scores.json", json.dumps(scores, indent=2))
+        write_with_sum(workdir / "scores.json", json.dumps(scores, indent=2))
         if report:
             write_report(workdir)
     together("run finished")  # before another process reads the student, or ends

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 
 from emokd.data import reference
 from emokd.data.reference import Reference
@@ -60,8 +61,8 @@ def phases_done(folder: pathlib.Path) -> set[str]:
         raise InputError(f"config.start_from is {folder}, whose run is not finished; finish it first.")
     config = read_config(folder / "config.json")
     earlier: set[str] = set()
-    if config.start_from and (known := _phases_on_record(folder)) is not None:
-        earlier = known  # that run's folder may be gone, or be named from another working directory
+    if config.start_from and (recorded := _phases_on_record(folder)) is not None:
+        earlier = recorded  # that run's folder may be gone, or be named from another working directory
     elif config.start_from:
         earlier = phases_done(pathlib.Path(config.start_from))
     return earlier | {name for name, phase in config.phases.items() if takes_part(phase)}
@@ -130,18 +131,22 @@ def references(folder: pathlib.Path) -> dict[str, Reference]:
 
 def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
     """Describes the arrays of `wanted` that `stored` lacks or holds in another shape."""
-    ours, theirs = _shapes(wanted), _shapes(stored)
+    wanted_shapes, stored_shapes = _shapes(wanted), _shapes(stored)
     return [
-        f"{name} is {theirs.get(name, 'missing')} there, {shape} here"
-        for name, shape in ours.items()
-        if theirs.get(name) != shape
+        f"{name} is {stored_shapes.get(name, 'missing')} there, {shape} here"
+        for name, shape in wanted_shapes.items()
+        if stored_shapes.get(name) != shape
     ]
 
 
 def stored_shapes(folder: pathlib.Path, step: int) -> Tree:
     """The tree of a checkpoint's state, with metadata as leaves, which have a `shape`."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        return reader.metadata(folder / str(step) / "state").item_metadata.tree
+    # Not through orbax's Checkpointer, which looks for metadata of a step in this folder too, and warns without need.
+    reader = ocp.PyTreeCheckpointHandler()
+    try:
+        return reader.metadata(epath.Path(folder) / str(step) / "state").tree
+    finally:
+        reader.close()
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:

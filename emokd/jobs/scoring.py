@@ -66,10 +66,10 @@ def evaluate_student(
     marks = list(dict.fromkeys([*began.accepted(workdir), *changes]))
     references = reference.from_json(model_folder.provenance(workdir / "student").get("references", {}))
     parts = {name: reference.refer(part, references) for name, part in parts.items()}
-    found, expected = model.spec.classes, parts[split].classes
-    for head, names in found.items():
-        if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
-            raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
+    student_classes, data_classes = model.spec.classes, parts[split].classes
+    for head, names in student_classes.items():
+        if tuple(map(normal, data_classes.get(head, names))) != tuple(map(normal, names)):
+            raise InputError(f"The student's classes of {head!r} are {names}, but the data has {data_classes[head]}.")
     forward = create_forward(model.spec, precision=config.precision, mirror=config.get("mirror", False))
 
     def predict(params, stats, constants, batch):
@@ -81,7 +81,7 @@ def evaluate_student(
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
     batches = Streams(config, mesh, splits=parts).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
-    scores = evaluation.score(predictions, columns, expected)["student"]
+    scores = evaluation.score(predictions, columns, data_classes)["student"]
     remarks = rare_classes.remarks({"student": scores}, split, named_counts(parts["train"]))
     for remark in remarks:
         logging.warning("%s", remark)

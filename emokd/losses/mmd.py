@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from emokd.losses.directions import without_scale
 from emokd.losses.shapes import as_floats, check_rows, check_same_shape
 
 _KERNELS = 5
@@ -22,8 +23,8 @@ def gaussian_mmd(
     equal samples. [ours]
 
     This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the rows that
-    count. The gradient is finite for equal rows too. The order of the rows does not matter, because distributions
-    are compared, not pairs.
+    count. The gradient is finite for equal rows too, and 0 where no entry of either sample reaches 1e-18. The order of
+    the rows does not matter, because distributions are compared, not pairs.
 
     Args:
       generated: g, the hallucinated features.
@@ -32,6 +33,13 @@ def gaussian_mmd(
 
     Raises:
       InputError: the shapes differ.
+
+    Examples:
+      The same sample in another order is the same distribution.
+
+      >>> sample = jnp.array([[0.0, 1.0], [2.0, 3.0]])
+      >>> [round(abs(float(value)), 4) for value in gaussian_mmd(sample, sample[::-1])]
+      [0.0, 0.0]
     """
     check_same_shape(2, generated=generated, target=target)
     mask = check_rows(mask, generated.shape[0])
@@ -39,6 +47,8 @@ def gaussian_mmd(
     both = jnp.concatenate([generated, target])
     counted = jnp.concatenate([mask, mask])[:, None]
     both = jnp.where(counted, both, 0.0)
+    # The widths follow the scale of both samples, so dividing by it changes nothing, and no square overflows.
+    both = without_scale(both.reshape(1, -1))[0].reshape(both.shape)
     rows = jnp.maximum(mask.sum(), 1).astype(both.dtype)
     # Subtracting the mean changes no distance, and the squares of smaller coordinates lose less to rounding.
     centre = lax.stop_gradient(both.sum(0, keepdims=True)) / (2 * rows)

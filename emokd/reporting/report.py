@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emokd.errors import InputError, excerpt
-from emokd.files import write_whole
+from emokd.files import has_changed, write_whole
 from emokd.reporting import figures, observations
 from emokd.reporting.metrics_log import RESERVED, Record, read_metrics
 from emokd.reporting.provenance import provenance
@@ -103,6 +103,8 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], str]:
         return {}, f"{path.name} cannot be read: {error}."
     if not isinstance(content, dict):
         return {}, f"{path.name} is not a JSON object."
+    if has_changed(path):
+        return {}, f"{path.name} is not what was written (its sha256 differs)."
     return content, ""
 
 

@@ -93,11 +93,11 @@ class Checkpoints:
         """
         folder = self._folder / str(step)
         try:
-            found = self._manager.restore(
+            restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), best=ocp.args.JsonRestore()),
             )
-            return found["state"], Best.from_json(found["best"])
+            return restored["state"], Best.from_json(restored["best"])
         except (ValueError, KeyError, TypeError, OSError) as error:
             misfit = f"Checkpoint {folder} does not fit this configuration (another recipe, model or class list"
             if checksums.are_known(folder):
@@ -150,25 +150,25 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     """The steps with a checkpoint in `folder`, ascending; logs and skips empty folders, left by an interrupted copy."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
-    for empty in [path for path in found if not any(path.iterdir())]:
+    folders = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+    for empty in [path for path in folders if not any(path.iterdir())]:
         logging.warning("%s is empty, and passed over.", empty)
-        found.remove(empty)
-    return sorted(int(path.name) for path in found)
+        folders.remove(empty)
+    return sorted(int(path.name) for path in folders)
 
 
 def damage(folder: pathlib.Path) -> str:
     """Describes what is damaged in a checkpoint, or in the best one that it names; empty where both are undamaged."""
-    if found := checksums.damage(folder):
-        return found
+    if fault := checksums.damage(folder):
+        return fault
     try:
         best = json.loads((folder / "best" / "metadata").read_text(encoding="utf-8"))["step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"best/metadata cannot be read ({error})"
     if best in (-1, int(folder.name)):
         return ""
-    found = checksums.damage(folder.with_name(str(best)))
-    return f"checkpoint {best}, the best so far, is damaged: {found}" if found else ""
+    fault = checksums.damage(folder.with_name(str(best)))
+    return f"checkpoint {best}, the best so far, is damaged: {fault}" if fault else ""
 
 
 def set_aside_damaged(folder: pathlib.Path) -> None:
@@ -185,15 +185,15 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
     wrong: dict[int, str] = {}
     steps = steps_in(folder)
     for step in reversed(steps):
-        if not (found := damage(folder / str(step))):
+        if not (fault := damage(folder / str(step))):
             break
-        wrong[step] = found
+        wrong[step] = fault
     else:
         if wrong:
-            step, found = next(iter(wrong.items()))
+            step, fault = next(iter(wrong.items()))
             raise InputError(
                 f"Every checkpoint in {folder} is damaged ({', '.join(map(str, wrong))}). Of {step}, the newest: "
-                f"{found}. Restore the folder from a copy, or remove it to train anew."
+                f"{fault}. Restore the folder from a copy, or remove it to train anew."
             )
     newest = max(set(steps) - set(wrong), default=-1)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -212,9 +212,9 @@ def _aside(name: str, number: int) -> str:
 
 
 def _require_whole(folder: pathlib.Path) -> None:
-    if found := checksums.damage(folder):
+    if fault := checksums.damage(folder):
         raise InputError(
-            f"Checkpoint {folder}, the best of the run, is damaged: {found}. Start the same command again: it goes on "
+            f"Checkpoint {folder}, the best of the run, is damaged: {fault}. Start the same command again: it goes on "
             "from a checkpoint that is whole."
         )
 

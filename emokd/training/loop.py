@@ -66,8 +66,8 @@ class Job:
 
     def without_labels(self, phase: Phase) -> list[Examples]:
         """The sets that a phase reads besides the training split."""
-        found = (self.splits.get(UNLABELLED), self.extra) if phase.data == "all" else ()
-        return [examples for examples in found if examples is not None]
+        candidates = (self.splits.get(UNLABELLED), self.extra) if phase.data == "all" else ()
+        return [examples for examples in candidates if examples is not None]
 
 
 def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
@@ -114,9 +114,10 @@ class _Run:
         )
 
     def close(self) -> None:
-        self.checkpoints.close()
-        self.log.close()
-        self.progress.close()
+        with contextlib.ExitStack() as each:  # each is closed, also where the one before failed
+            each.callback(self.progress.close)
+            each.callback(self.log.close)
+            each.callback(self.checkpoints.close)
 
     def initial_state(self) -> State:
         """The last checkpoint's state, or a fresh one; created on its shardings either way."""
@@ -190,7 +191,7 @@ class _Run:
         self.progress.end()
 
     def begin(self, phase: Phase, index: int) -> None:
-        """Enters a phase: runs its `prepare` on the training set, and resets tally, average and early stopping."""
+        """Enters a phase: runs its `prepare` on the training set; resets tally, average, moments and early stopping."""
         self.best = self.best.begun()
         state = enter(self.state, index)
         if phase.prepare is not None:
@@ -200,9 +201,13 @@ class _Run:
             state = dataclasses.replace(state, params=params, stats=stats)
         tally = jax.tree.map(jnp.zeros_like, state.tally)
         average = averaging.restart(state.average, state.params, state.stats)
+        optimizer = state.optimizer
+        if self.config.optimizer.fresh_moments:
+            optimizer = jax.tree.map(jnp.zeros_like, optimizer)  # as every rule of the optimiser begins
         # A copy, because the step donates its state and `prepare` may return arrays that are held elsewhere too.
         self.state = jax.device_put(
-            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally, average=average)), self.placement.state
+            jax.tree.map(jnp.copy, dataclasses.replace(state, tally=tally, average=average, optimizer=optimizer)),
+            self.placement.state,
         )
 
     def compile(self, phase: Phase, index: int, batch: Tree) -> PhaseStep:

@@ -62,8 +62,8 @@ class Scorer:
         step, scores = int(state.step), self.split("validation", state)
         score = evaluation.selection_score(scores["student"], self._config.select.metric)
         best = best.improved(step, score, self._config.early_stopping.min_delta)
-        known = {**self._validation, step: scores}
-        self._validation = {s: known[s] for s in (best.step, step) if s in known}
+        scores_by_step = {**self._validation, step: scores}
+        self._validation = {s: scores_by_step[s] for s in (best.step, step) if s in scores_by_step}
         return scores["student"], score, best
 
     def final(self, split: str, state: State, best: Best, weights: Mapping[str, dict]) -> dict[str, Any]:
@@ -76,9 +76,9 @@ class Scorer:
           weights: by phase the teachers' mean weights, as in `TeacherWeights.phases`.
         """
         config, recipe = self._config, self._programs.recipe
-        found = self.split(split, state)
-        remarks = self._remarks({split: found}, state)
-        variants = {name: found.pop(name) for name in recipe.variants}
+        networks = self.split(split, state)
+        remarks = self._remarks({split: networks}, state)
+        variants = {name: networks.pop(name) for name in recipe.variants}
         scored = best.step >= 0
         selected_on = None
         if config.select.which == "best" and scored:
@@ -94,8 +94,8 @@ class Scorer:
                 for phase in recipe.phases
                 if phase.name in best.stopped
             },
-            "student": found.pop("student"),
-            "teachers": found,
+            "student": networks.pop("student"),
+            "teachers": networks,
             "variants": variants,
             "weights": weights,
             "remarks": remarks,
@@ -107,16 +107,18 @@ class Scorer:
             step = int(state.step)  # scored already, but for a run that continued after its best step
             scored = {"validation": self._validation.get(step) or self.split("validation", state), **scored}
         training, variants = named_counts(self._splits["train"]), self._programs.recipe.variants
-        found = [
+        remarks = [
             remark
             for split, scores in scored.items()
             for remark in rare_classes.remarks(
-                {name: own for name, own in scores.items() if name not in variants}, split, training
+                {name: network_scores for name, network_scores in scores.items() if name not in variants},
+                split,
+                training,
             )
         ]
-        for remark in found:
+        for remark in remarks:
             logging.warning("%s See docs/data.md, Rare classes.", remark)
-        return found
+        return remarks
 
 
 def flatten(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:

@@ -10,7 +10,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from absl import logging
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -43,6 +42,8 @@ class StopRequest:
         self._before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
     def __enter__(self) -> "StopRequest":
+        import jax  # here, because commands without JAX import this module for `Stopped`
+
         if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
             self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
         return self

@@ -19,12 +19,28 @@ from emokd.weighting.transform import Weighting, by_label, finish, stateless
 
 
 def uniform() -> Weighting:
-    """1 / K for every teacher, whatever the incoming weights."""
+    """1 / K for every teacher, whatever the incoming weights.
+
+    Examples:
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = uniform(), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights))
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [0.5, 0.5]
+    """
     return stateless("uniform", (), lambda weights, _: jnp.full_like(weights, 1 / weights.shape[1]))
 
 
 def only(teacher: int) -> Weighting:
-    """1 for the teacher at this index, 0 for the others: distillation from a single teacher."""
+    """1 for the teacher at this index, 0 for the others: distillation from a single teacher.
+
+    Examples:
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = only(1), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights))
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [0.0, 1.0]
+    """
     if not teacher >= 0:
         raise InputError(f"only(teacher={teacher}): teachers are counted from 0.")
 
@@ -37,14 +53,40 @@ def only(teacher: int) -> Weighting:
 
 
 def relevance(temperature: float = 1.0) -> Weighting:
-    """SMKD's default: softmax over teachers of -CE_ik / temperature. At 1 it is p_ik / sum_j p_ij. [ours, smkd.md]"""
+    """SMKD's default: softmax over teachers of -CE_ik / temperature. At 1 it is p_ik / sum_j p_ij. [ours, smkd.md]
+
+    Examples:
+      Two teachers that give the label the probabilities 1/2 and 1/4.
+
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = relevance(), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights), errors=-jnp.log(jnp.array([[0.5, 0.25]])))
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [0.6667, 0.3333]
+    """
     if not temperature > 0:
         raise InputError(f"relevance(temperature={temperature}): the temperature must be positive.")
-    return by_label("relevance", ("errors",), lambda evidence: jax.nn.softmax(-evidence.errors / temperature))
+
+    def rule(evidence):
+        # Relative to the row's best teacher, so that a temperature near 0 makes no row of infinities.
+        worse = evidence.errors - evidence.errors.min(-1, keepdims=True)
+        return jax.nn.softmax(-worse / temperature)
+
+    return by_label("relevance", ("errors",), rule)
 
 
 def true_probability() -> Weighting:
-    """p_ik = exp(-CE_ik), the probability that the teacher gives to the label; not normalised."""
+    """p_ik = exp(-CE_ik), the probability that the teacher gives to the label; not normalised.
+
+    Examples:
+      Two teachers that give the label the probabilities 1/2 and 1/4.
+
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = true_probability(), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights), errors=-jnp.log(jnp.array([[0.5, 0.25]])))
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [0.5, 0.25]
+    """
     return by_label("true_probability", ("errors",), lambda evidence: jnp.exp(-evidence.errors))
 
 
@@ -52,6 +94,16 @@ def correct_only() -> Weighting:
     """Uniform over the teachers that classify the example correctly; over all of them where none does.
 
     A teacher is correct where its most probable class is the label, or one of the most voted classes.
+
+    Examples:
+      Teacher 0 says class 0, which is right, teacher 1 class 1.
+
+      >>> logits = jnp.array([[[2.0, 0.0], [0.0, 2.0]]])
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = correct_only(), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights), teacher_logits=logits, labels=jnp.array([0]))
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [1.0, 0.0]
     """
 
     def rule(evidence):
@@ -69,7 +121,17 @@ def correct_only() -> Weighting:
 
 
 def ca_mkd() -> Weighting:
-    """CA-MKD (Zhang et al., ICASSP 2022): (1 - softmax over teachers of CE_ik) / (K - 1); a single teacher gets 1."""
+    """CA-MKD (Zhang et al., ICASSP 2022): (1 - softmax over teachers of CE_ik) / (K - 1); a single teacher gets 1.
+
+    Examples:
+      Two teachers that give the label the probabilities 1/2 and 1/4.
+
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = ca_mkd(), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights), errors=-jnp.log(jnp.array([[0.5, 0.25]])))
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [0.6667, 0.3333]
+    """
 
     def rule(evidence):
         teachers = evidence.errors.shape[1]
@@ -85,6 +147,16 @@ def ebkd() -> Weighting:
 
     Rows sum to K - 1. Where every entropy is 0, H_ik / sum_j H_ij counts as 1 / K. A single teacher gets weight 1: the
     formula's 0 would let it teach nothing. [ours]
+
+    Examples:
+      Teacher 0 is undecided, teacher 1 certain.
+
+      >>> logits = jnp.array([[[0.0, 0.0], [200.0, 0.0]]])
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = ebkd(), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights), teacher_logits=logits)
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [0.0, 1.0]
     """
 
     def rule(weights, evidence):
@@ -106,6 +178,15 @@ def most_confident(per: str = "batch") -> Weighting:
     Args:
       per: "batch" (the paper's): one teacher for all rows, by the mean over the labelled rows; a batch without labels
         keeps its incoming weights. "sample": one teacher for each row [ours].
+
+    Examples:
+      Mean errors 0.4 and 0.35.
+
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = most_confident(), initial(2, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights), errors=jnp.array([[0.1, 0.5], [0.7, 0.2]]))
+      >>> new.tolist()
+      [[0.0, 1.0], [0.0, 1.0]]
     """
     _check_per("most_confident", per)
 
@@ -113,7 +194,8 @@ def most_confident(per: str = "batch") -> Weighting:
         return jax.nn.one_hot(errors.argmin(-1), errors.shape[-1], dtype=jnp.float32)
 
     def batch_rule(weights, evidence):
-        total = jnp.where(evidence.scored, evidence.errors, 0.0).sum(0, keepdims=True)
+        share = evidence.errors / evidence.errors.shape[0]  # so that the sum does not overflow
+        total = jnp.where(evidence.scored, share, 0.0).sum(0, keepdims=True)
         chosen = jnp.where(evidence.scored.any(), jnp.broadcast_to(one_hot(total), weights.shape), weights)
         return jnp.where(evidence.impossible.any(), jnp.nan, chosen)
 
@@ -128,6 +210,16 @@ def aekd(bound: float = 0.6) -> Weighting:
     min over a of 1/2 |sum_m a_m g_m|^2 with sum a = 1 and 0 <= a_m <= bound, where g_m is the gradient of teacher m's
     losses over all rows of the batch. It is solved exactly inside the step, for at most 8 teachers. Where several
     mixtures have the same norm (equal or vanishing gradients), the one nearest to uniform is taken. [ours]
+
+    Examples:
+      Gradients 1 and 3 of one sign: the smaller one, up to the bound.
+
+      >>> gradients = jnp.array([[[1.0], [3.0]]])
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = aekd(bound=0.75), initial(1, 2)
+      >>> new, _ = weighting.update(weights, weighting.init(weights), gradients=gradients)
+      >>> [round(float(weight), 4) for weight in new[0]]
+      [0.75, 0.25]
     """
     if not bound > 0:
         raise InputError(f"aekd(bound={bound}): the largest weight must be positive.")
@@ -165,6 +257,15 @@ def random_teacher(per: str = "batch", seed: int = 0) -> Weighting:
 
     Raises:
       InputError: `per` is neither.
+
+    Examples:
+      One of the teachers, for all rows.
+
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = random_teacher(), initial(1, 3)
+      >>> new, _ = weighting.update(weights, weighting.init(weights))
+      >>> float(new.sum())
+      1.0
     """
     _check_per("random_teacher", per)
 

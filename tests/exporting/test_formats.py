@@ -99,8 +99,9 @@ def test_arrays_go_into_a_stablehlo_file_in_the_training_s_units(tmp_path):
     references = {"features/eye": {"centre": [7.0, 0, 0, 0, 0], "unit": [2.0, 1, 1, 1, 0]}}
     folder = saved(tmp_path / "student", spec, references=references)
     eye = export(folder, tmp_path / "out" / "m.stablehlo", format="stablehlo", timed=False)["inputs"]["eye"]
-    assert (eye["dtype"], eye["centre"][0], eye["unit"]) == ("float32", 7.0, [2.0, 1, 1, 1, 0])
-    assert "(value - centre) / unit" in (tmp_path / "out" / "README.md").read_text()
+    assert (eye["dtype"], eye["reference"]["unit"]) == ("float32", [2.0, 1, 1, 1, 0])
+    assert eye["reference"]["centre"][0] == 7
+    assert "(value - centre) / unit of `reference`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_flatbuffers_is_named_with_its_extra(pictures, tmp_path, monkeypatch):

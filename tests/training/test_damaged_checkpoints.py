@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from emokd.errors import InputError
+from emokd.jobs.predecessor import stored_shapes
 from emokd.training import checksums
 from emokd.training.checkpoints import Checkpoints, set_aside_damaged
 from emokd.training.selection import Best
@@ -56,6 +57,12 @@ def test_whole_checkpoints_are_left_alone(folder):
     set_aside_damaged(folder)
     assert sorted(folder.rglob("*")) == before
     assert all(checksums.are_known(folder / step) and not checksums.damage(folder / step) for step in "123")
+
+
+def test_the_shapes_of_a_checkpoint_are_read_without_orbaxs_warning_of_missing_metadata(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert stored_shapes(folder, 3)["params"]["w"].shape == (300,)
+    assert not caplog.records
 
 
 def flip(path):

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 from emokd.errors import InputError
 from emokd.exporting.formats.format import Batch, Format, Request, Written, missing
 from emokd.exporting.student import Student
-from emokd.inference.forward import IMAGE, answers
+from emokd.inference.forward import answers
+from emokd.inference.signature import IMAGE
 from emokd.models.network import NetworkSpec, TrainedModel, attach_heads, functional
 from emokd.recipes.common.views import average_affect
 from emokd.signals import Signals

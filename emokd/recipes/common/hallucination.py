@@ -32,6 +32,8 @@ def token_distances(loss: str, tokens: Tokens, true: TrueTokens) -> dict[str, Fl
         return {name: DISTANCES[loss](token, true[name][0]) for name, token in tokens.items()}
 
     def compare(tokens: Tokens, true: TrueTokens) -> dict[str, Float[Array, " B"]]:
-        return {name: mmd.gaussian_mmd(tokens[name], theirs, mask=rows) for name, (theirs, rows) in true.items()}
+        return {
+            name: mmd.gaussian_mmd(tokens[name], true_tokens, mask=rows) for name, (true_tokens, rows) in true.items()
+        }
 
     return relations.of_the_batch(compare)(tokens, true)  # all modalities at once: one gather of each side

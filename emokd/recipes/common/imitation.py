@@ -20,7 +20,7 @@ from emokd.recipes.common.task import choose
 ANCHORS = ("least", "most", "all")
 STUDENT = "student"
 
-Theirs = Sequence[tuple[Float[Array, "B E"], Bool[Array, " B"]]]
+TeacherFeatures = Sequence[tuple[Float[Array, "B E"], Bool[Array, " B"]]]
 """For each teacher its features, and the examples that have its modality."""
 
 
@@ -62,8 +62,8 @@ def relational(config: ml_collections.ConfigDict) -> list[str]:
 def imitate(
     config: ml_collections.ConfigDict,
     teachers: Sequence[str],
-    own: Float[Array, "B D"],
-    theirs: Theirs,
+    student_features: Float[Array, "B D"],
+    teacher_features: TeacherFeatures,
     counts: Bool[Array, "B K"],
 ) -> tuple[Float[Array, "B K"], dict[str, Array]]:
     """How far the student is from each teacher, and per-example values for the log.
@@ -72,58 +72,72 @@ def imitate(
 
     Args:
       config: `objective`, `structure`, `distance`.
-      teachers: their names, in the order of `theirs`.
-      own: the student's features.
-      theirs: the teachers'.
+      teachers: their names, in the order of `teacher_features`.
+      student_features: the student's.
+      teacher_features: each teacher's, with the rows that have them.
       counts: which teachers have a weight other than 0 on each row. For a teacher that has none on any row transport
         is not solved: that part of its loss is 0, after 0 iterations.
     """
     weights = config.objective
 
-    def compare(own: Array, others: tuple[Theirs, Array]) -> tuple[Array, dict[str, Array]]:
-        theirs, counts = others
-        answers, rows = map(list, zip(*theirs, strict=True))
-        total, measured = jnp.zeros((own.shape[0], len(teachers)), jnp.float32), {}
+    def compare(student_features: Array, others: tuple[TeacherFeatures, Array]) -> tuple[Array, dict[str, Array]]:
+        teacher_features, counts = others
+        answers, rows = map(list, zip(*teacher_features, strict=True))
+        total, measured = jnp.zeros((student_features.shape[0], len(teachers)), jnp.float32), {}
         if weights.transport:
-            found = _transport(config.structure, own, answers, rows, counts.any(0))
-            total += weights.transport * found.values.T
-            measured = transport_metrics(teachers, found, own, answers, rows)
+            transported = _transport(config.structure, student_features, answers, rows, counts.any(0))
+            total += weights.transport * transported.values.T
+            measured = transport_metrics(teachers, transported, student_features, answers, rows)
         if weights.centroid:
             total += weights.centroid * jnp.stack(
-                [structure.centroid_distance(own, theirs, mask=r) for theirs, r in zip(answers, rows, strict=True)], 1
+                [
+                    structure.centroid_distance(student_features, teacher_features, mask=r)
+                    for teacher_features, r in zip(answers, rows, strict=True)
+                ],
+                1,
             )
         if weights.features:
             distance = choose(DISTANCES, config.distance, "config.distance")
-            apart = [jnp.where(r, distance(own, theirs), 0.0) for theirs, r in zip(answers, rows, strict=True)]
-            total += weights.features * jnp.stack(apart, 1)
+            distances = [
+                jnp.where(r, distance(student_features, teacher_features), 0.0)
+                for teacher_features, r in zip(answers, rows, strict=True)
+            ]
+            total += weights.features * jnp.stack(distances, 1)
         return total, measured
 
     spread = relations.of_each_device if config.structure.local else relations.of_the_batch
     named = ", ".join(name for name in ("transport", "centroid", "features") if weights[name])
     with part(named):
-        return spread(compare)(own, (theirs, counts))
+        return spread(compare)(student_features, (teacher_features, counts))
 
 
 def _transport(
-    section: ml_collections.ConfigDict, own: Array, answers: Sequence[Array], rows: Sequence[Array], counts: Array
+    section: ml_collections.ConfigDict,
+    student_features: Array,
+    answers: Sequence[Array],
+    rows: Sequence[Array],
+    counts: Array,
 ) -> transport.Transport:
     """The divergence from the structure of every teacher with weight; the solver is compiled once for all of them."""
     k = 0 if section.anchors == "all" else section.k
     nearest = section.anchors == "most"
-    theirs = jnp.stack([structure.cosine_similarities(a, mask=r) for a, r in zip(answers, rows, strict=True)])
+    teacher_similarities = jnp.stack(
+        [structure.cosine_similarities(a, mask=r) for a, r in zip(answers, rows, strict=True)]
+    )
 
-    def solve(theirs: Array, rows: Array) -> transport.Transport:
-        similarities = structure.cosine_similarities(own, mask=rows)
-        clouds = structure.clouds_of_similarities(similarities, theirs, k=k, nearest=nearest, mask=rows)
+    def solve(teacher_similarities: Array, rows: Array) -> transport.Transport:
+        similarities = structure.cosine_similarities(student_features, mask=rows)
+        clouds = structure.clouds_of_similarities(similarities, teacher_similarities, k=k, nearest=nearest, mask=rows)
         return transport.sinkhorn_divergence(*clouds, blur=section.blur, solver=section.solver, mask=rows)
 
-    def pass_over(theirs: Array, rows: Array) -> transport.Transport:
-        nothing = jnp.zeros((), theirs.dtype)
-        return transport.Transport(jnp.zeros_like(theirs[:, 0]), nothing, nothing, nothing, nothing + 1)
+    def pass_over(teacher_similarities: Array, rows: Array) -> transport.Transport:
+        nothing = jnp.zeros((), teacher_similarities.dtype)
+        return transport.Transport(jnp.zeros_like(teacher_similarities[:, 0]), nothing, nothing, nothing, nothing + 1)
 
     # In sequence: under `vmap` each solver would iterate as long as the slowest, and none could be skipped.
     return jax.lax.map(
-        lambda problem: jax.lax.cond(problem[0], solve, pass_over, *problem[1:]), (counts, theirs, jnp.stack(rows))
+        lambda problem: jax.lax.cond(problem[0], solve, pass_over, *problem[1:]),
+        (counts, teacher_similarities, jnp.stack(rows)),
     )
 
 
@@ -138,22 +152,25 @@ def similarity_range(features: Float[Array, "B D"], rows: Bool[Array, " B"]) -> 
 
 def transport_metrics(
     teachers: Sequence[str],
-    found: transport.Transport,
-    own: Float[Array, "B D"],
+    transported: transport.Transport,
+    student_features: Float[Array, "B D"],
     features: Sequence[Array],
     rows: Sequence[Array],
 ) -> dict[str, Array]:
-    """Log values of each teacher's transport, each [B]; `found` has a row for each teacher."""
-    ranges = {name: similarity_range(theirs, r) for name, theirs, r in zip(teachers, features, rows, strict=True)}
-    ranges[STUDENT] = similarity_range(own, functools.reduce(jnp.logical_or, rows))
+    """Log values of each teacher's transport, each [B]; `transported` has a row for each teacher."""
+    ranges = {
+        name: similarity_range(teacher_features, r)
+        for name, teacher_features, r in zip(teachers, features, rows, strict=True)
+    }
+    ranges[STUDENT] = similarity_range(student_features, functools.reduce(jnp.logical_or, rows))
     values = {f"similarity/lowest/{name}": lowest for name, (lowest, _) in ranges.items()}
     values |= {f"similarity/highest/{name}": highest for name, (_, highest) in ranges.items()}
     for k, name in enumerate(teachers):
-        values[f"transport/iterations/{name}"] = found.iterations[k]
-        values[f"transport/error/{name}"] = found.error[k]
-        values[f"transport/converged/{name}"] = found.converged[k]
+        values[f"transport/iterations/{name}"] = transported.iterations[k]
+        values[f"transport/error/{name}"] = transported.error[k]
+        values[f"transport/converged/{name}"] = transported.converged[k]
     metrics = {name: jnp.broadcast_to(value, rows[0].shape) for name, value in values.items()}
-    return metrics | {f"transport/divergence/{name}": found.values[k] for k, name in enumerate(teachers)}
+    return metrics | {f"transport/divergence/{name}": transported.values[k] for k, name in enumerate(teachers)}
 
 
 def transport_remark(metrics: Mapping[str, float], *, solver: str) -> str:

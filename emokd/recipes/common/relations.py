@@ -11,38 +11,38 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-Own = TypeVar("Own")
-Others = TypeVar("Others")
-Found = TypeVar("Found")
-# What is compared, with what, and the results: arrays of rows or trees of them. Only `Own` gets gradients.
+Student = TypeVar("Student")
+Teachers = TypeVar("Teachers")
+Result = TypeVar("Result")
+# What is compared, with what, and the results: arrays of rows or trees of them. Only `Student` gets gradients.
 
 
-def of_the_batch(compare: Callable[[Own, Others], Found]) -> Callable[[Own, Others], Found]:
+def of_the_batch(compare: Callable[[Student, Teachers], Result]) -> Callable[[Student, Teachers], Result]:
     """`compare` of the global batch; each device keeps the results for its own rows.
 
-    On several devices it costs two gathers, one of all `own` and one of all `others`, and the reduction of own's
-    gradient.
+    On several devices it costs two gathers, one of all of the student's rows and one of all of the teachers', and the
+    reduction of the student's gradient.
     """
     return _by_device(compare, gathered=True)
 
 
-def of_each_device(compare: Callable[[Own, Others], Found]) -> Callable[[Own, Others], Found]:
+def of_each_device(compare: Callable[[Student, Teachers], Result]) -> Callable[[Student, Teachers], Result]:
     """`compare` of each device's rows by themselves: no gather, and another result on another number of devices."""
     return _by_device(compare, gathered=False)
 
 
-def _by_device(compare: Callable[[Own, Others], Found], gathered: bool) -> Callable[[Own, Others], Found]:
+def _by_device(compare: Callable[[Student, Teachers], Result], gathered: bool) -> Callable[[Student, Teachers], Result]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:  # each device has the whole batch
         return compare
     axes = mesh.axis_names
     rows = jax.sharding.PartitionSpec(axes)
 
-    def of_whole(own: Own, others: Others) -> Found:
-        count = jax.tree.leaves(own)[0].shape[0]
-        found = compare(_gather_together(own, axes), _gather_together(others, axes))
+    def of_whole(student: Student, teachers: Teachers) -> Result:
+        count = jax.tree.leaves(student)[0].shape[0]
+        compared = compare(_gather_together(student, axes), _gather_together(teachers, axes))
         start = jax.lax.axis_index(axes) * count
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), found)
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), compared)
 
     # The check is of outputs that are equal on all devices, and there are none; it would reject the solvers' loops.
     return jax.shard_map(of_whole if gathered else compare, in_specs=rows, out_specs=rows, check_vma=False)
