@@ -34,7 +34,7 @@ python_of() {
   done
 }
 
-# lower_bounds PYTHON: every package of setup.cfg and its extra "test" at its lower bound, as pip's constraints.
+# lower_bounds PYTHON: every package of setup.cfg and its extras "train" and "test" at its lower bound, as pip's constraints.
 lower_bounds() {
   "$1" - <<'PYTHON'
 import configparser
@@ -42,8 +42,11 @@ import re
 
 parser = configparser.ConfigParser()
 parser.read("setup.cfg")
-needs = parser["options"]["install_requires"] + parser["options.extras_require"]["test"]
+extras = parser["options.extras_require"]
+needs = parser["options"]["install_requires"] + extras["train"] + extras["test"]
 for need in filter(None, (line.split("#")[0].strip() for line in needs.splitlines())):
+    if need.startswith("emokd["):
+        continue
     name, version = re.fullmatch(r"([\w.-]+)[>=]=([\w.]+)(?:,<[\w.]+)?", need).groups()
     print(f"{name}=={version}")
 PYTHON

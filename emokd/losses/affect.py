@@ -16,6 +16,7 @@ from emokd.labels import has_class, has_value
 from emokd.losses.shapes import as_floats, check_range, check_rows, check_same_shape
 
 _ROUNDING = 1e-10  # share of the mean square; a smaller variance is only float32's rounding error of a constant
+_LEAST_VARIANCE = 1e-30  # below it squares lose their digits, and gradients grow beyond use
 
 
 def cross_entropy(
@@ -38,6 +39,13 @@ def cross_entropy(
 
     Raises:
       InputError: labels or weights do not fit the logits, or the smoothing is outside [0, 1].
+
+    Examples:
+      Four equal logits cost log 4, whatever the label; an unlabelled row costs nothing.
+
+      >>> loss = cross_entropy(jnp.zeros((2, 4)), jnp.array([2, -1]))
+      >>> [round(abs(float(value)), 4) for value in loss]
+      [1.3863, 0.0]
     """
     check_range("label_smoothing", label_smoothing, 0, 1)
     if logits.ndim != 2:
@@ -79,11 +87,19 @@ def smooth_l1(
 
     Raises:
       InputError: the shapes differ, or beta is not positive.
+
+    Examples:
+      0.5^2 / 2 + (2 - 1 / 2), and a row whose valence has no label.
+
+      >>> smooth_l1(jnp.array([[0.5, 2.0], [0.5, 2.0]]), jnp.array([[0.0, 0.0], [jnp.nan, 0.0]])).tolist()
+      [1.625, 1.5]
     """
     check_range("beta", beta, 0, above=True)
     difference, _ = _difference(prediction, target, mask)
     size = jnp.abs(difference)
-    return jnp.where(size < beta, difference**2 / (2 * beta), size - beta / 2).sum(-1)
+    # The square's own gradient is not finite for large differences, also where the square is not taken.
+    small = jnp.where(size < beta, difference, 0.0)
+    return jnp.where(size < beta, small**2 / (2 * beta), size - beta / 2).sum(-1)
 
 
 def mean_squared_error(
@@ -93,6 +109,10 @@ def mean_squared_error(
 
     Raises:
       InputError: the shapes differ.
+
+    Examples:
+      >>> mean_squared_error(jnp.array([[0.5, -1.0]]), jnp.array([[0.0, 1.0]])).tolist()
+      [4.25]
     """
     difference, _ = _difference(prediction, target, mask)
     return (difference**2).sum(-1)
@@ -105,11 +125,18 @@ def ccc_loss(
 
     This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the labelled rows.
     A head that is labelled on some rows only is correlated over those rows, and contributes to them alone. Where all
-    predictions and targets are the same number, the correlation counts as 0 and has no gradient. Where the square of
-    a prediction or target is not finite, it is NaN.
+    predictions and targets are the same number, or differ by less than 1e-15, the correlation counts as 0 and has no
+    gradient. Where the square of a prediction or target is not finite, it is NaN.
 
     Raises:
       InputError: the shapes differ.
+
+    Examples:
+      Predictions twice too far from 0: 2 cov / (var + var) = 4 / (4 + 1).
+
+      >>> target = jnp.array([[-1.0], [1.0]])
+      >>> [round(float(value), 4) for value in ccc_loss(2 * target, target)]
+      [0.2, 0.2]
     """
     return _correlation_loss(prediction, target, mask, concordance=True)
 
@@ -123,6 +150,13 @@ def pcc_loss(
 
     Raises:
       InputError: the shapes differ.
+
+    Examples:
+      The scale does not matter, the sign does.
+
+      >>> target = jnp.array([[-1.0], [1.0]])
+      >>> [round(float(pcc_loss(scale * target, target).mean()), 4) for scale in (2, -2)]
+      [0.0, 2.0]
     """
     return _correlation_loss(prediction, target, mask, concordance=False)
 
@@ -143,6 +177,13 @@ def emonet_mixture(
 
     Raises:
       InputError: the shapes differ.
+
+    Examples:
+      Perfect predictions cost nothing, whatever is drawn.
+
+      >>> target = jnp.array([[-1.0, 0.5], [1.0, -0.5]])
+      >>> [round(abs(float(value)), 4) for value in emonet_mixture(target, target, jax.random.key(0))]
+      [0.0, 0.0]
     """
     shares = jax.random.uniform(key, (3,), jnp.float32, minval=jnp.finfo(jnp.float32).tiny)
     shares = shares / shares.sum()
@@ -187,11 +228,12 @@ def _correlation_loss(prediction: Array, target: Array, mask: Array | None, *, c
     square_p, square_t = mean(prediction**2), mean(target**2)
     if concordance:
         numerator, scale = 2 * covariance, variance_p + variance_t + (mean_p - mean_t) ** 2
-        varied = scale > _ROUNDING * (square_p + square_t)
+        varied = scale > jnp.maximum(_ROUNDING * (square_p + square_t), _LEAST_VARIANCE)
         scale = jnp.where(varied, scale, 1.0)
     else:
         numerator = covariance
-        varied = (variance_p > _ROUNDING * square_p) & (variance_t > _ROUNDING * square_t)
+        varied_p = variance_p > jnp.maximum(_ROUNDING * square_p, _LEAST_VARIANCE)
+        varied = varied_p & (variance_t > jnp.maximum(_ROUNDING * square_t, _LEAST_VARIANCE))
         scale = jnp.sqrt(jnp.where(varied, variance_p, 1.0)) * jnp.sqrt(jnp.where(varied, variance_t, 1.0))
     # Predictions that are infinite or NaN, or whose squares are, must not be taken for constant ones.
     finite = jnp.isfinite(square_p + square_t)

@@ -23,7 +23,8 @@ def teacher_bound(
     """L_b: |R_s - y|^2 where |R_s - y|^2 + margin > |R_t - y|^2, else 0.
 
     No gradient flows through the comparison, nor to the teacher. Rows that the mask excludes, and heads whose
-    target is NaN, contribute 0. Where the teacher's prediction is NaN it sets no bound, and L_b is 0.
+    target is NaN, contribute 0. Where the teacher's prediction is NaN it sets no bound, and L_b is 0. A student's error
+    that is not finite makes L_b not finite, whatever the teacher's.
 
     Args:
       student: R_s, the student's predictions, one column per head (valence, arousal).
@@ -36,6 +37,12 @@ def teacher_bound(
 
     Raises:
       InputError: the shapes differ, or the margin is negative.
+
+    Examples:
+      The teacher is wrong by 1 on both rows, the student by 0.5 and by 2.
+
+      >>> teacher_bound(jnp.array([[0.5], [2.0]]), jnp.ones((2, 1)), jnp.zeros((2, 1))).tolist()
+      [0.0, 4.0]
     """
     check_same_shape(2, student=student, teacher=teacher, target=target)
     check_range("margin", margin, 0)
@@ -46,5 +53,6 @@ def teacher_bound(
     teacher_error = jnp.where(labelled, teacher - target, 0.0) ** 2
     if joint:
         student_error, teacher_error = student_error.sum(-1, keepdims=True), teacher_error.sum(-1, keepdims=True)
-    worse = lax.stop_gradient(student_error + margin > teacher_error)
+    # A student's error that is not finite is never within the bound, or the loss would hide it.
+    worse = lax.stop_gradient((student_error + margin > teacher_error) | ~jnp.isfinite(student_error))
     return jnp.where(worse, student_error, 0.0).sum(-1)

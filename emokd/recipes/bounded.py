@@ -9,10 +9,12 @@ The formula is the paper's; nu = 0.5 is Chen et al.'s; T = 4, alpha = 0.5 and ma
 With several teachers the terms that have a teacher in them are weighted per example by `config.weighting`. [ours]
 
     head       the new heads learn on the frozen backbone     (for imported weights; off by default)
-    distill    the whole student learns from labels and teachers
+    distill    the whole student learns from labels and teachers; soft targets need no label, so faces without one
+               (config.data.labels.limit, config.data.extra) are read as well [ours]
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -71,9 +73,10 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         raise InputError("config.weighting: aekd compares features, but this recipe's teachers teach outputs.")
     relational = [correlations(config.affect_loss, heads)]
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    create = functools.partial(create_phase, config=config, task=task, scored=True, relational=relational)
     phases = [
-        create_phase("head", config, task, method.head, {"student_head": 1.0}, scored=True, relational=relational),
-        create_phase("distill", config, task, method.distill, both, scored=True, relational=relational),
+        create("head", objective=method.head, learns={"student_head": 1.0}),
+        create("distill", objective=method.distill, learns=both, data="all" if method.soft else "labelled"),
     ]
     return Recipe(
         groups=GROUPS,
@@ -126,6 +129,11 @@ class Bounded:
     lessons: Mapping[str, Lesson]
     draw_views: Callable[[Batch], View]
     cross_entropy: classification.CrossEntropy
+
+    @property
+    def soft(self) -> bool:
+        """Whether any teacher has soft targets, which faces without a label have as well."""
+        return any(lesson.soft_targets for lesson in self.lessons.values())
 
     def init(self, key: Array) -> tuple[Tree, Tree]:
         """Fresh parameters and statistics."""
@@ -186,9 +194,8 @@ class Bounded:
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
         if "expression" in self.heads:
-            soft = any(lesson.soft_targets for lesson in self.lessons.values())
             logits, (labels, rows) = signals.require("logits"), targets(batch)
-            share = 1.0 - self.config.soft_targets.alpha if soft else 1.0
+            share = 1.0 - self.config.soft_targets.alpha if self.soft else 1.0
             terms["expression"] = Term(self.cross_entropy(logits, labels), rows, share)
             metrics["accuracy"] = accuracy(logits, labels, rows)
         if "valence_arousal" in self.heads:

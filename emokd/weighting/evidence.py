@@ -13,9 +13,16 @@ from emokd.labels import Labels, has_class
 
 
 def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Float[Array, "B K"]:
-    """CE_ik: each teacher's cross-entropy on each example, [B, K]; 0 where there is no label.
+    """CE_ik: each teacher's cross-entropy on each example, [B, K]; 0 where there is no label, at most 3.4e38.
 
     A class id of C or more is taken as C - 1; `Evidence.impossible` marks such rows.
+
+    Examples:
+      Two teachers give the label the probabilities 1/2 and 1/4.
+
+      >>> logits = jnp.log(jnp.array([[[0.5, 0.5], [0.25, 0.75]]]))
+      >>> [round(float(value), 4) for value in cross_entropies(logits, jnp.array([0]))[0]]
+      [0.6931, 1.3863]
     """
     log_p = jax.nn.log_softmax(teacher_logits.astype(jnp.float32))
     labelled = has_class(labels)[:, None]
@@ -26,7 +33,8 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
     else:
         target = labels.astype(jnp.float32)[:, None]
         values = -jnp.where(target == 0, 0.0, target * log_p).sum(-1)
-    return jnp.where(labelled, values, 0.0)
+    # Teachers that do not have the label's class, or whose logits are far apart, are equally wrong.
+    return jnp.where(labelled, jnp.minimum(values, jnp.finfo(jnp.float32).max), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,8 @@ def make_config(*names):
 def build(config, models, examples, counts=(), teachers=()):
     """The recipe as it is built, but for its student, which is linear, and its teachers where linear ones are given."""
     known = {"expression": counts} if counts else {}
-    task = Task(examples.classes, tuple(examples.columns), {"labelled": len(examples)}, config.batch_size, known)
+    sizes = {"labelled": len(examples), "all": 3 * len(examples)}
+    task = Task(examples.classes, tuple(examples.columns), sizes, config.batch_size, known)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bounded, "create_student", lambda config, heads, *_: LinearNetwork("student", 4, heads))
         if teachers:
@@ -390,3 +391,16 @@ def test_mirrored_evaluation_averages_valence_and_arousal_only(examples):
     average = (np.asarray(straight.valence_arousal) + np.asarray(mirrored.valence_arousal)) / 2
     np.testing.assert_allclose(found.valence_arousal, average, atol=1e-5)
     assert abs(np.asarray(straight.valence_arousal) - average).max() > 1e-4
+
+
+@pytest.mark.parametrize(("alpha", "data", "share"), [(1.0, "all", 3), (0.5, "all", 3), (0.0, "labelled", 1)])
+def test_faces_without_a_label_are_read_where_a_teacher_has_soft_targets(examples, alpha, data, share):
+    """An epoch is one of all faces then; with nothing but bounds or labels they would teach nothing."""
+    examples = faces(examples)
+    config = make_config("first")
+    config.soft_targets.alpha = alpha
+    config.phases.distill = defaults.phase(epochs=2, learning_rate=1e-2)
+    config.phases.head = defaults.phase(epochs=2, learning_rate=1e-2)
+    head, distill = build(config, {"first": make_teacher(examples.classes["expression"])}, examples).phases
+    assert (head.data, distill.data) == ("labelled", data)
+    assert distill.steps == 2 * (share * len(examples) // config.batch_size)

@@ -6,58 +6,21 @@ The default suite has a few cases of each format; the slow one has more of the s
 import hashlib
 import json
 import pathlib
-import resource
-import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+import damages
 import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
+from damages import amounts, refused, try_all
 
-from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
 from emokd.weights.description import sealed
 from emokd.weights.formats import read_file
-
-SECONDS, MIB = 20, 1024
-FEW, MANY = 12, 400
-
-
-def flip(content: bytearray, rng) -> bytearray:
-    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-    return content
-
-
-def overwrite(content: bytearray, rng) -> bytearray:
-    content[rng.integers(len(content))] = rng.integers(256)
-    return content
-
-
-def flip_early(content: bytearray, rng) -> bytearray:
-    content[rng.integers(min(len(content), 600))] ^= 1 << rng.integers(8)
-    return content
-
-
-def cut(content: bytearray, rng) -> bytearray:
-    return content[: rng.integers(len(content))]
-
-
-def blank(content: bytearray, rng) -> bytearray:
-    start = rng.integers(len(content))
-    content[start : start + 16] = bytes(len(content[start : start + 16]))
-    return content
-
-
-def repeat(content: bytearray, rng) -> bytearray:
-    start = rng.integers(len(content))
-    return content[:start] + content[max(start - 40, 0) :]
-
-
-DAMAGES = (flip, overwrite, flip_early, cut, blank, repeat)
 
 SPEC = NetworkSpec(
     "basic_cnn",
@@ -115,46 +78,9 @@ WRITERS = {"safetensors": write_safetensors, "keras": write_keras, "tfjs": write
 
 
 @pytest.fixture(autouse=True)
-def bounded() -> Iterator[None]:
-    """Ends what hangs, and fails where memory rose by more than a model of any such file could need."""
-
-    def late(*_):
-        raise TimeoutError(f"more than {SECONDS} s for one file")
-
-    before, peak = signal.signal(signal.SIGALRM, late), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024 < MIB
-
-
-def refused(read: Callable[[], object]) -> str:
-    """The message of an InputError, empty where it was read; anything else fails."""
-    signal.alarm(SECONDS)
-    try:
-        read()
-    except InputError as error:
-        assert str(error).strip() and "object at 0x" not in str(error)
-        return str(error)
-    finally:
-        signal.alarm(0)
-    return ""
-
-
-def try_all(path: pathlib.Path, read: Callable[[], object], count: int, seed: int) -> list[str]:
-    """Damages a file `count` times, each time from its whole content; what was said."""
-    whole, rng, told = path.read_bytes(), np.random.default_rng(seed), []
-    for number in range(count):
-        path.write_bytes(DAMAGES[number % len(DAMAGES)](bytearray(whole), rng))
-        told.append(refused(read))
-    path.write_bytes(whole)
-    assert not refused(read)
-    return told
-
-
-def amounts(names):
-    few = [pytest.param(name, FEW, id=f"{name}-few") for name in names]
-    return few + [pytest.param(name, MANY, id=f"{name}-many", marks=pytest.mark.slow) for name in names]
+def within_bounds() -> Iterator[None]:
+    with damages.bounded():
+        yield
 
 
 @pytest.mark.parametrize(("kind", "count"), amounts(WRITERS))
