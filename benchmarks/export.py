@@ -17,7 +17,7 @@ from inference import BATCHES, OTHERS, create_call, create_onnx_call, create_spe
 from side_by_side import Comparison, Page, Settings, launch
 
 from emokd.benchmarking.timing import ratio
-from emokd.exporting.checking import Session
+from emokd.exporting.session import Session
 from emokd.exporting.student import Student, create_graph
 from emokd.exporting.writing import to_model
 from emokd.models.network import TrainedModel, functional

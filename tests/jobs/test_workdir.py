@@ -133,6 +133,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_does_not_hold_the_folder(f
         {"data.num_threads": 3, "data.in_memory": True},
         {"log.every_steps": 7, "checkpoint.keep": 5, "checkpoint.min_seconds": 1.0},
         {"remat": True},
+        {"data.licence": "CC BY 4.0"},
         {"devices": 2},
     ],
 )

@@ -1,8 +1,8 @@
 """What the devices exchange in a step: each gradient once, BatchNorm's sums, sums for the log, and two gathers.
 
 Every array that is exchanged is accounted for by its bytes, and none is exchanged inside a loop, so that no reduction
-of activations or similarities can pass. The exception is a solver whose group of rows lies on several devices: its loops
-exchange points and potentials, whose size does not grow with the square of the rows.
+of activations or similarities can pass. The exception is a solver whose group of rows lies on several devices: its
+loops exchange points and potentials, whose size does not grow with the square of the rows.
 """
 
 import collections
