@@ -88,8 +88,6 @@ def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
         counted: dict[str, Any] = {}
         if reference is not None:
             counted["reference"] = {key: value.tolist() for key, value in vars(reference).items()}
-            {} if reference is None else {"reference": {k: v.tolist() for k, v in vars(reference).items()}}
-        )
         if reference is not None and not format.takes_raw:
             counted["normalised"] = "(value - centre) / unit of `reference`, in float64, and 0 where the unit is 0"
         return {
