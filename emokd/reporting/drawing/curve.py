@@ -1,7 +1,7 @@
 """One metric over a run's steps: a line for each phase, phases as labelled bands."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from emokd.reporting.drawing.axes import Axes, padded, tick_text, ticks
 from emokd.reporting.drawing.svg import Drawing, colour, element, number, shortened
@@ -18,7 +18,7 @@ _CHARACTER = 5.6
 
 
 def draw_curves(
-    title: str, curves: dict[str, Curve], phases: Sequence[Span], limits: tuple[float, float] | None = None
+    title: str, curves: Mapping[str, Curve], phases: Sequence[Span], limits: tuple[float, float] | None = None
 ) -> Drawing:
     """A small panel with one or several metrics over the global step.
 
@@ -84,7 +84,7 @@ def _path(axes: Axes, run: Curve) -> str:
     )
 
 
-def described(title: str, curves: dict[str, Curve], phases: Sequence[Span]) -> str:
+def described(title: str, curves: Mapping[str, Curve], phases: Sequence[Span]) -> str:
     """The panel in words: of each metric and phase the first and the last value."""
     told = []
     for name, curve in curves.items():
