@@ -17,12 +17,12 @@ from inference import BATCHES, OTHERS, create_call, create_onnx_call, create_spe
 from side_by_side import Comparison, Page, Settings, launch
 
 from emokd.benchmarking.timing import ratio
-from emokd.exporting.checking import Session
+from emokd.exporting.session import Session
 from emokd.exporting.student import Student, create_graph
 from emokd.exporting.writing import to_model
 from emokd.models.network import TrainedModel, functional
 from emokd.reporting.table import Table
-from emokd.weights.model_folder import SeenAs
+from emokd.weights.seen_as import SeenAs
 
 AIMS = {"mobilenet_v2": 0.6, "efficientnet_b0": 0.6, "resnet18": 0.5, "emonet": 0.85, "efficientformer_l1": 0.85}
 """The largest ratio to JAX at a batch of 1 that we want."""

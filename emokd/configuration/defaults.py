@@ -61,6 +61,7 @@ def data() -> ConfigDict:
             "source": "",  # a module of emokd.data.sources
             "dir": "",  # its folder; empty: under $EMOKD_DATA
             "options": {},  # what the source takes
+            "licence": "",  # of the data, in words, for the model card of an export
             "extra": {"source": "", "dir": "", "options": {}},  # unlabelled pictures for imitation
             "split": {
                 "train": 0.7,
@@ -133,6 +134,7 @@ def teacher(
             "train": train,
             "task": task,
             "tuning": "linear_probe",
+            "licence": "",  # of its weights, in words, for the model card of an export
         }
     )
 

@@ -72,7 +72,11 @@ class MetricsLog:
         if resumed:
             _drop_after(path, resume_step)
         self._file = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1 if resumed else None)
+        try:
+            self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1 if resumed else None)
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, step: int, phase: str, metrics: Mapping[str, float]) -> None:
         """Appends one line.
@@ -108,8 +112,10 @@ class MetricsLog:
     def close(self) -> None:
         """Flushes and closes; a second call does nothing."""
         if self._file is not None and self._events is not None:
-            self._file.close()
-            self._events.close()
+            try:
+                self._file.close()
+            finally:
+                self._events.close()
         self._file = self._events = None
 
     def __enter__(self) -> "MetricsLog":

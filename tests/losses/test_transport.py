@@ -199,12 +199,13 @@ def test_gradient_of_features_agrees_with_pytorch_and_geomloss():
 def test_the_converged_solver_is_right_and_geomloss_is_near(case):
     student, teacher = cases(case)
     result, _ = solve(*as_jax(student, teacher), jnp.ones(len(student), bool), "converged")
-    assert result.converged == 1 and result.error < 1e-3 and result.iterations >= 10
-    value, slope = divergence(student, teacher, "converged")
+    assert result.converged == 1 and result.error < 1e-3 and result.iterations >= 5
     expected, expected_slope = of_newton(student, teacher)
     length = np.linalg.norm(expected_slope)
-    np.testing.assert_allclose(value, expected, rtol=5e-5)
-    assert np.linalg.norm(slope - expected_slope) < 6e-3 * length
+    for solver in ("converged", "ott"):
+        value, slope = divergence(student, teacher, solver)
+        np.testing.assert_allclose(value, expected, rtol=5e-5)
+        assert np.linalg.norm(slope - expected_slope) < 6e-3 * length
     # The bounds that the module's docstring gives for the annealed solver.
     value, slope = divergence(student, teacher, "geomloss")
     assert abs(value - expected) < 0.05 * expected
@@ -234,8 +235,8 @@ def test_both_solvers_log_the_cost_without_debiasing():
 def test_equal_clouds_are_at_no_distance(solver):
     _, teacher = random_clouds(12, 4)
     value, slope = divergence(teacher, teacher, solver)
-    assert abs(value) < 1e-6
-    np.testing.assert_allclose(slope, 0, atol=1e-5)
+    assert abs(value) < 1e-5  # the square of what the marginals may be off by, in the slowest mode
+    np.testing.assert_allclose(slope, 0, atol=5e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
