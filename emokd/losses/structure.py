@@ -30,7 +30,7 @@ class Clouds(NamedTuple):
 def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"] | None = None) -> Float[Array, "B B"]:
     """S: the cosine of each pair of rows. A row of zeros has similarity 0 to every row, and no gradient.
 
-    A row counts as zeros where no entry reaches 1e-18.
+    A row counts as zeros where no entry reaches 1e-35.
 
     Args:
       features: one row per example. Scaling a row by a positive factor changes nothing.
