@@ -28,12 +28,13 @@ class Session:
 
     Args:
       model: the file's content, or its path.
+      threads: how many compute one batch; 0: as many as ONNX Runtime chooses.
 
     Raises:
       InputError: the package is not installed, or cannot read the file.
     """
 
-    def __init__(self, model: bytes | pathlib.Path):
+    def __init__(self, model: bytes | pathlib.Path, threads: int = 0):
         try:
             import onnxruntime
         except ImportError as error:
@@ -43,6 +44,7 @@ class Session:
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         given = model if isinstance(model, bytes) else str(model)
         try:
             self._session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
