@@ -22,6 +22,10 @@ _DTYPES = {
     "tensor(uint8)": np.uint8,
 }
 
+# Without VNNI instructions, products of uint8 and int8 saturate. With this option ONNX Runtime converts int8 weights to
+# uint8 on such processors, whose products do not.
+_EXACT_INT8 = "session.x64quantprecision"
+
 
 class Session:
     """A model in ONNX Runtime, on the CPU. Several threads may call it at once.
@@ -45,6 +49,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        options.add_session_config_entry(_EXACT_INT8, "1")
         given = model if isinstance(model, bytes) else str(model)
         try:
             self._session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])

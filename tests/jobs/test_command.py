@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 from emokd.configuration import flag
 from emokd.errors import InputError
 from emokd.jobs import command
-from emokd.training.stopping import Stopped
+from emokd.training.stopped import Stopped
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ import sys
 import jax
 from absl import flags, logging
 from emokd.jobs import command
-from emokd.training.stopping import Stopped
+from emokd.training.stopped import Stopped
 from emokd.configuration import flag
 
 CONFIG = flag.define_config_flag()

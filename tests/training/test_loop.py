@@ -22,7 +22,7 @@ from emokd.training.programs import Programs
 from emokd.training.selection import check_early_stopping
 from emokd.training.state import create_state, enter, weights_for_use
 from emokd.training.step import create_train_step, parameter_labels
-from emokd.training.stopping import Stopped
+from emokd.training.stopped import Stopped
 
 STARTS = (0, 4, 7, 10)
 CLASSES = 3
