@@ -75,7 +75,7 @@ def _file(path: pathlib.Path) -> pathlib.Path:
             raise InputError(f"There is no file {path}. Correct the path.")
         if path.suffix.lower() != SUFFIX:
             raise InputError(
-                f"{path} is no {SUFFIX} file. Of exports emokd opens ONNX; others are for their own runtimes."
+                f"{path} is no {SUFFIX} file, and emokd opens no other export: they are for their own runtimes."
             )
         return path
     files = sorted(path.glob(f"*{SUFFIX}"))
