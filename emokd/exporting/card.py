@@ -73,6 +73,7 @@ def describe(
             "bound": check.bound,
             "largest_difference": dict(check.differences),
             "same_first_class": dict(check.same_class),
+            "concordance": dict(check.concordance),
             "scores": {name: {key: dict(sides) for key, sides in keys.items()} for name, keys in check.scores.items()},
             "milliseconds": {str(size): dict(times) for size, times in check.milliseconds.items()},
         },
