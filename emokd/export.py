@@ -55,6 +55,8 @@ def main(argv: list[str]) -> None:
         )
         for key, sides in check["scores"].get(name, {}).items():
             print(f"  {key}: {sides['file']:.4f}, of the network {sides['network']:.4f}")
+    for name, value in check["concordance"].items():
+        print(f"{name}: CCC with the network's {value:.4f}")
     for size, times in check["milliseconds"].items():
         ratio = times["file"] / times["jax"]
         print(f"batch {size}: {times['file']:.1f} ms, JAX {times['jax']:.1f} ms, {ratio:.2f} times it")

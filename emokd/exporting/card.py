@@ -73,6 +73,7 @@ def describe(
             "bound": check.bound,
             "largest_difference": dict(check.differences),
             "same_first_class": dict(check.same_class),
+            "concordance": dict(check.concordance),
             "scores": {name: {key: dict(sides) for key, sides in keys.items()} for name, keys in check.scores.items()},
             "milliseconds": {str(size): dict(times) for size, times in check.milliseconds.items()},
         },
@@ -83,6 +84,7 @@ def describe(
 def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
     seen = student.inputs[name]
     wanted = seen.preprocessing
+    batch = 1 if format.batches == (1,) else "batch"
     if wanted is None:
         reference = student.references.get(seen.reads)
         counted: dict[str, Any] = {}
@@ -94,7 +96,7 @@ def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
             "reads": seen.reads,
             "kind": "array",
             "dtype": "float64" if reference is not None and format.takes_raw else "float32",
-            "shape": ["batch", *seen.shape],
+            "shape": [batch, *seen.shape],
             "example": list(seen.shape),
             **counted,
             "missing": "NaN; an example without this modality has NaN throughout",
@@ -116,7 +118,7 @@ def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
     shape = [seen.shape[-1], *seen.shape[:-1]] if first else list(seen.shape)
     return found | {
         "dtype": "float32",
-        "shape": ["batch", *shape],
+        "shape": [batch, *shape],
         "normalised": "(pixel / 255 - mean) / std",
         "mean": list(wanted.mean),
         "std": list(wanted.std),

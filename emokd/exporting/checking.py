@@ -19,13 +19,14 @@ from emokd.exporting.formats.format import Format, Runner
 from emokd.exporting.student import Student, create_function
 from emokd.inference.forward import answers, create_forward
 from emokd.inference.signature import AFFECT, IMAGE
-from emokd.metrics import affect_scores, classification_scores
+from emokd.metrics import affect_scores, classification_scores, concordance
 from emokd.recipes.common.views import see
 
 BOUNDS: Mapping[str, float] = {"float32": 1e-4, "float16": 1e-2}
 """By precision, the largest difference allowed, as a share of the output's largest value; int8 has none. [ours]"""
 AGREEMENT: Mapping[str, float] = {"int8": 0.98}
-"""By precision, the smallest share of examples whose first class has to be the network's. [ours]"""
+"""By precision, the smallest share of examples whose first class has to be the network's, and the smallest concordance
+of valence and of arousal with the network's. [ours]"""
 _BATCH = 64
 
 Outputs = dict[str, Float[np.ndarray, "B _"]]
@@ -42,6 +43,7 @@ class Check:
       bound: the difference that was allowed; None for a precision without a bound.
       differences: by output, the largest difference as a share of the largest value.
       same_class: by classifying output, the share of examples whose most probable class is the same.
+      concordance: CCC of valence and of arousal with the network's, where it has these outputs.
       scores: by output, score and side ("network", "file"), where the examples have labels.
       milliseconds: medians by batch size, of "jax" and of the "file" in its runtime.
     """
@@ -52,6 +54,7 @@ class Check:
     bound: float | None
     differences: Mapping[str, float]
     same_class: Mapping[str, float]
+    concordance: Mapping[str, float]
     scores: Mapping[str, Mapping[str, Mapping[str, float]]]
     milliseconds: Mapping[int, Mapping[str, float]]
 
@@ -95,14 +98,17 @@ def check(
             same[name] = float((found[name].argmax(-1) == expected.argmax(-1)).mean())
     bound = BOUNDS.get(precision)
     _refuse_differences(differences, bound, examples)
-    _refuse_disagreement(same, precision, examples, accept)
+    concordances = _concordances(wanted, found)
+    told = {f"the first class of {name!r} is the network's": share for name, share in same.items()}
+    told |= {f"{name} agrees with the network's (CCC)": value for name, value in concordances.items()}
+    _refuse_disagreement(told, precision, examples, accept)
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for side, outputs in (("network", wanted), ("file", found)):
         for name, values in _scores(student, outputs, examples.labels).items():
             for key, value in values.items():
                 scores.setdefault(name, {}).setdefault(key, {})[side] = value
     times = {size: _time(student, runner, examples.batch, size, rounds, inputs) for size in sizes}
-    return Check(examples.count, examples.source, runner.runtime, bound, differences, same, scores, times)
+    return Check(examples.count, examples.source, runner.runtime, bound, differences, same, concordances, scores, times)
 
 
 def _refuse_differences(differences: Mapping[str, float], bound: float | None, examples: Sample) -> None:
@@ -117,20 +123,29 @@ def _refuse_differences(differences: Mapping[str, float], bound: float | None, e
             )
 
 
-def _refuse_disagreement(same: Mapping[str, float], precision: str, examples: Sample, accept: bool) -> None:
+def _concordances(wanted: Outputs, found: Outputs) -> dict[str, float]:
+    """CCC of valence and arousal with the network's; without those outputs, or for a single example, nothing."""
+    if AFFECT not in wanted or len(wanted[AFFECT]) < 2:
+        return {}
+    pairs = zip(("valence", "arousal"), found[AFFECT].T, wanted[AFFECT].T, strict=True)
+    return {name: concordance(ours, theirs) for name, ours, theirs in pairs}
+
+
+def _refuse_disagreement(told: Mapping[str, float], precision: str, examples: Sample, accept: bool) -> None:
+    """Refuses, or says, what agrees too little; `told` is in words."""
     wanted = AGREEMENT.get(precision, 0.0)
-    for name, share in same.items():
+    for what, share in told.items():
         if share < wanted:
-            told = (
-                f"in {precision} the first class of {name!r} is the network's for {share:.1%} of {examples.count} "
-                f"examples ({examples.source}); {wanted:.0%} are wanted"
+            message = (
+                f"in {precision} {what} to {share:.1%} on {examples.count} examples ({examples.source}); "
+                f"{wanted:.0%} are wanted"
             )
             if not accept:
                 raise InputError(
-                    f"Nothing was written: {told}. Export it with --precision=float32, or take it as it is with "
+                    f"Nothing was written: {message}. Export it with --precision=float32, or take it as it is with "
                     "--accept."
                 )
-            logging.warning("Accepted, as --accept asks: %s.", told)
+            logging.warning("Accepted, as --accept asks: %s.", message)
 
 
 def _outputs(

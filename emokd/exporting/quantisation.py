@@ -23,6 +23,7 @@ from emokd.exporting.ranges import Seen, Step, observe
 from emokd.exporting.session import Session
 from emokd.exporting.student import Student
 from emokd.exporting.writing import to_model
+from emokd.inference.signature import AFFECT
 
 Batch = Mapping[str, Shaped[np.ndarray, "B ..."]]
 
@@ -56,13 +57,13 @@ def quantise(graph: Graph, student: Student, calibration: Batch) -> dict[str, An
     if not tensors:
         raise InputError("The network has nothing that integers would compute: no convolution and no matrix product.")
     seen = observe(graph, tensors, batches)
-    wanted = _classes(graph, batches)
+    wanted = _outputs(graph, batches)
     best: tuple[tuple[float, float], dict[str, Any], Graph] | None = None
     for ranges, corrected in itertools.product(("closest", "whole"), (True, False)):
         steps = {name: getattr(record, ranges)() for name, record in seen.items()}
         candidate = copy.deepcopy(graph)
         insert(candidate, steps, seen if corrected else {})
-        quality = _quality(wanted, _classes(candidate, batches))
+        quality = _quality(wanted, _outputs(candidate, batches))
         logging.info("int8 with %s ranges, biases %scorrected: %.1f%% of first classes kept", ranges,
                      "" if corrected else "not ", 100 * quality[0])  # fmt: skip
         if best is None or quality > best[0]:
@@ -79,18 +80,18 @@ def quantise(graph: Graph, student: Student, calibration: Batch) -> dict[str, An
     }
 
 
-def _classes(graph: Graph, batches: Sequence[Batch]) -> list[np.ndarray]:
-    """The outputs of all examples, one array for each output."""
+def _outputs(graph: Graph, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
+    """The outputs of all examples by name."""
     session = Session(to_model(graph, "0").SerializeToString())
     found = [session(batch) for batch in batches]
-    return [np.concatenate([each[name] for each in found]) for name in found[0]]
+    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 
-def _quality(wanted: list[np.ndarray], found: list[np.ndarray]) -> tuple[float, float]:
+def _quality(wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """The share of equal first classes, and the mean difference of all outputs with its sign turned."""
-    same = [float((a.argmax(-1) == b.argmax(-1)).mean()) for a, b in zip(wanted, found, strict=True)]
-    apart = [float(np.abs(a - b).mean()) for a, b in zip(wanted, found, strict=True)]
-    return min(same), -sum(apart)
+    classifying = [name for name in wanted if name != AFFECT]
+    same = [float((wanted[name].argmax(-1) == found[name].argmax(-1)).mean()) for name in classifying]
+    return min(same, default=1.0), -sum(float(np.abs(wanted[name] - found[name]).mean()) for name in wanted)
 
 
 def quantised_tensors(graph: Graph) -> dict[str, int]:
@@ -109,20 +110,25 @@ def quantised_tensors(graph: Graph) -> dict[str, int]:
     for node in graph.nodes:
         if id(node) not in computing:
             continue
-        axis = 1 if len(graph.shapes[node.outputs[0]]) > 3 else -1
+        product = _is_product(graph, node)
         for name in node.inputs:
-            if name and name not in graph.constants:
-                found[name] = axis
+            if product and name == node.inputs[0]:
+                found[name] = 1 if node.op == "Conv" else -1
+            elif name and name not in graph.constants:
+                found.setdefault(name, -1)
         output = node.outputs[0]
         while len(users[output]) == 1 and users[output][0].op in _ACTIVATIONS:
             output = users[output][0].outputs[0]
         if any(id(user) in computing for user in users[output]):
-            found[output] = axis
+            found.setdefault(output, -1)
     return found
 
 
 def _is_product(graph: Graph, node: Node) -> bool:
-    return node.op in PRODUCTS and node.inputs[1] in graph.constants and graph.dtypes[node.inputs[0]] == np.float32
+    if node.op not in PRODUCTS or graph.dtypes[node.inputs[0]] != np.float32:
+        return False
+    weights = graph.constants.get(node.inputs[1])
+    return weights is not None and (node.op == "Conv" or weights.ndim == 2)
 
 
 def _is_follower(graph: Graph, node: Node) -> bool:

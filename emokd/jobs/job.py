@@ -34,6 +34,7 @@ from emokd.recipes.common.baseline import create_baseline
 from emokd.recipes.common.task import Task
 from emokd.reporting import kept_warnings
 from emokd.reporting.provenance import provenance
+from emokd.reporting.sinks import choice as sinks
 from emokd.training import evaluation, loop
 from emokd.training.distributed import in_first_process, together
 from emokd.training.loop import UNLABELLED, Job
@@ -93,6 +94,7 @@ def _train(
     keeper: kept_warnings.Keeper,
 ) -> dict:
     ranges.check_numbers(config)
+    sinks.check(config.log.sinks)
     data = load_data(config)
     now = began.describe(config, *data)
     begun = has_results(workdir)

@@ -36,7 +36,7 @@ def cosine_similarities(
 ) -> Float[Array, "R B"]:
     """S: the cosine of each pair of rows. A row of zeros has similarity 0 to every row, and no gradient.
 
-    A row counts as zeros where no entry reaches 1e-18.
+    A row counts as zeros where no entry reaches 1e-35.
 
     Args:
       features: one row per example. Scaling a row by a positive factor changes nothing.
@@ -230,8 +230,8 @@ def _both(student: Array, teacher: Array, mask: Array | None, group: Group) -> t
         )
     mask = check_rows(mask, student.shape[0])
     student, teacher = as_floats(student, lax.stop_gradient(teacher))
-    similarities = (cosine_similarities(x, mask=mask, group=group) for x in (student, teacher))
-    return *similarities, mask
+    of_student, of_teacher = (cosine_similarities(x, mask=mask, group=group) for x in (student, teacher))
+    return of_student, of_teacher, mask
 
 
 def _shift(similarities: Array, mask: Array, group: Group) -> Array:

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from emokd.configuration.config import leaves
 from emokd.configuration.durations import duration
 from emokd.data.examples import Examples
 from emokd.data.prefetch import DeviceIterator
@@ -111,7 +112,9 @@ class _Run:
         self.first: tuple[str, Any] = ("", None)
         self.scorer = Scorer(config, self.programs, self.streams, job.splits, self.constants)
         self.state = self.initial_state()
-        self.log = MetricsLog(workdir, resume_step=int(self.state.step))
+        self.log = MetricsLog(
+            workdir, resume_step=int(self.state.step), sinks=config.log.sinks, facts=dict(leaves(config))
+        )
         self.progress = Progress(
             [(p.name, p.steps) for p in recipe.phases], batch_size=config.batch_size, devices=self.mesh.size
         )

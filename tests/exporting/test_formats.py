@@ -9,6 +9,7 @@ import pytest
 from exporting_setup import random_weights, relative
 
 from emokd.errors import InputError
+from emokd.exporting import examples
 from emokd.exporting.export import export
 from emokd.exporting.formats import FORMATS
 from emokd.exporting.graph import BATCH, Graph
@@ -22,6 +23,13 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.weights.model_folder import load_model, save_model
 
 HEADS = {"expression": 3, "valence_arousal": 2}
+
+
+@pytest.fixture(autouse=True)
+def few_small_examples(monkeypatch):
+    """Random examples to compare on, as many and as large as these tests need."""
+    monkeypatch.setattr(examples, "EXAMPLES", 4)
+    monkeypatch.setattr(examples, "_EDGE", 32)
 
 
 def saved(folder, spec, **provenance):

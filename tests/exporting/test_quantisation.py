@@ -144,7 +144,7 @@ def test_an_integer_network_is_smaller_and_says_how_it_was_made(student, tmp_pat
 
 def test_an_integer_network_that_changes_classes_is_refused_unless_accepted(student, tmp_path, monkeypatch):
     monkeypatch.setattr(checking, "AGREEMENT", {"int8": 1.01})
-    with pytest.raises(InputError, match=r"Nothing was written.*% of 8 examples.*--accept"):
+    with pytest.raises(InputError, match=r"Nothing was written.*% on 8 examples.*--accept"):
         export(student, tmp_path / "out" / "model.onnx", precision="int8", timed=False)
     assert not (tmp_path / "out").exists()
     export(student, tmp_path / "out" / "model.onnx", precision="int8", timed=False, accept=True)

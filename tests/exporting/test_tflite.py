@@ -5,6 +5,7 @@ import pytest
 from exporting_setup import random_weights
 
 from emokd.errors import InputError
+from emokd.exporting import examples
 from emokd.exporting.export import export
 from emokd.exporting.formats import tflite
 from emokd.models.network import NetworkSpec, functional
@@ -12,6 +13,13 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.weights.model_folder import save_model
 
 HEADS = {"expression": 3, "valence_arousal": 2}
+
+
+@pytest.fixture(autouse=True)
+def few_small_examples(monkeypatch):
+    """Random examples to compare on, as many and as large as these tests need."""
+    monkeypatch.setattr(examples, "EXAMPLES", 4)
+    monkeypatch.setattr(examples, "_EDGE", 32)
 
 
 def saved(folder, backbone, **options):
@@ -71,6 +79,7 @@ def test_a_file_says_what_the_network_says(tmp_path, backbone, options):
     folder = saved(tmp_path / "student", backbone, **options)
     written = export(folder, tmp_path / "out" / "model.tflite", format="tflite")
     assert (tmp_path / "out" / "model.tflite").read_bytes()[4:8] == b"TFL3"
+    assert written["inputs"]["image"]["shape"][0] == 1
     assert written["check"]["runtime"] == "ai-edge-litert"
     assert max(written["check"]["largest_difference"].values()) < 1e-4
     assert set(written["check"]["milliseconds"]) == {"1"}

@@ -7,6 +7,7 @@ import pytest
 from exporting_setup import random_weights
 
 from emokd.errors import InputError
+from emokd.exporting import examples
 from emokd.exporting.export import export
 from emokd.exporting.formats import torch as torch_format
 from emokd.inference.forward import answers, create_forward
@@ -18,6 +19,13 @@ from emokd.weights.mapping import flatten
 from emokd.weights.model_folder import save_model
 
 HEADS = {"expression": 3, "valence_arousal": 2}
+
+
+@pytest.fixture(autouse=True)
+def few_small_examples(monkeypatch):
+    """Random examples to compare on, as many and as large as these tests need."""
+    monkeypatch.setattr(examples, "EXAMPLES", 4)
+    monkeypatch.setattr(examples, "_EDGE", 32)
 
 
 def model_of(spec):

@@ -17,7 +17,7 @@ torch = Lazily("torch")
 
 ROWS = st.sampled_from((2, 5))
 COLUMNS = 3
-NOTHING = 1e-18  # rows below it have no direction, see `emokd.losses.shapes`
+NOTHING = 1e-35  # rows below it have no direction, see `emokd.losses.shapes`
 
 
 @functools.cache

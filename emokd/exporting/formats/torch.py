@@ -141,7 +141,8 @@ class InPytorch:
         self.runtime = f"PyTorch, the network of {creator.library}"
         self._student, self._torch = student, torch
         self._network = creator.make().eval()
-        state = creator.rename({name: torch.from_numpy(array) for name, array in arrays.items()}, self._network)
+        # Copies, because arrays that lie in a file's bytes cannot be written to, which PyTorch warns of.
+        state = creator.rename({name: torch.tensor(array) for name, array in arrays.items()}, self._network)
         try:
             self._network.load_state_dict(state)
         except RuntimeError as error:

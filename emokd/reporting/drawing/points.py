@@ -57,16 +57,19 @@ def draw_points(
     axes.grid([], [])
     for index, (name, points) in enumerate(sets.items()):
         for place in np.flatnonzero(rows[name]):
-            label = labels[place]
-            told = classes[int(label)] if classes and np.isfinite(label) else f"{label:.2f}"
-            style, own = (
-                (colour(int(label)), {}) if classes else ("valued", {"style": f"--value: {(label + 1) / 2:.2f}"})
-            )
-            if not np.isfinite(label):
-                told, style, own = "unlabelled", "quiet", {}
+            told, style, own = _look(labels[place], classes)
             x, y = axes.x(points[place, 0]), axes.y(points[place, 1])
             _shape(drawing, SHAPES[index % len(SHAPES)], x, y, f"{name}: {told}", f"dot faint {style}", own)
     return drawing
+
+
+def _look(label: float, classes: Sequence[str]) -> tuple[str, str, Mapping[str, str]]:
+    """What a label is called, the style of its point, and attributes of it."""
+    if not np.isfinite(label):
+        return "unlabelled", "quiet", {}
+    if classes:
+        return classes[int(label)], colour(int(label)), {}
+    return f"{label:.2f}", "valued", {"style": f"--value: {(label + 1) / 2:.2f}"}
 
 
 def _shape(drawing: Drawing, shape: str, x: float, y: float, told: str, style: str, own: Mapping[str, str]) -> None:
