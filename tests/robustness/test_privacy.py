@@ -48,13 +48,14 @@ def files(folder: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_nothing_is_written_elsewhere_and_no_connection_is_tried(tmp_path):
     pytest.importorskip("onnx")
     home, here, named, watch = (tmp_path / name for name in ("home", "here", "named", "watch"))
     for folder in (home, here, named, watch):
         folder.mkdir()
     (watch / "sitecustomize.py").write_text(WATCH.format(mark=str(tmp_path / "connections")))
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "XLA_FLAGS") if name in os.environ}
     environment = {**kept, "HOME": str(home), "PYTHONPATH": str(watch), "JAX_PLATFORMS": "cpu"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     program = PROGRAM.format(root=str(ROOT), named=str(named))
