@@ -6,6 +6,9 @@ python -m emokd.benchmark --config=configs/smkd/fi.py --target=v5e:16x16 [--rows
 With `--target` nothing runs: the TPU's own compiler says what each step would take there.
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import pathlib
 from collections.abc import Callable
 from typing import Any

@@ -6,6 +6,9 @@ python -m emokd.cache_teachers --config=configs/smkd/fi.py --config.data.views=8
 python -m emokd.train --config=configs/smkd/fi.py --config.data.views=8 --config.cache.dir=runs/cache/fi ...
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import pathlib
 
 import jax

@@ -4,6 +4,9 @@ python -m emokd.check_data --config=FILE [--config.data.dir=FOLDER] [--sheet=FIL
 python -m emokd.check_data --source=NAME [--dir=FOLDER] [--options=JSON] [--sheet=FILE.png]
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import json
 import pathlib
 import sys

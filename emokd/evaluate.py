@@ -3,6 +3,9 @@
 python -m emokd.evaluate --workdir=runs/quickstart [--split=test] [--devices=1] [--batch_size=32]
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import json
 import pathlib
 

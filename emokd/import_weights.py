@@ -5,6 +5,9 @@ python -m emokd.import_weights --model=mobilenet_v2 --checkpoint=FILE --output=F
     [--key=state_dict_ema] [--options=style=pytorch,size=256]
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 from absl import flags
 
 from emokd.data.tables.class_list import read_classes

@@ -28,14 +28,14 @@ from emokd.inference.rows import read_rows
 from emokd.inference.student import Student
 from emokd.inference.video import predict_video
 from emokd.jobs.command import run
-from emokd.models.network import PRECISIONS
+from emokd.models.precision import PRECISION_NAMES
 
-MODEL = flags.DEFINE_string("model", None, "A finished run's workdir, or a model folder.", required=True)
+MODEL = flags.DEFINE_string("model", None, "A finished run's workdir, a model folder, or an export.", required=True)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per step.", lower_bound=1)
 CANVAS = flags.DEFINE_integer("canvas", 0, "Side of the square that pictures are made into; 0: as in training.", 0)
 FIT = flags.DEFINE_enum("fit", "", ["", "crop", "squash", "pad"], "How they become squares; empty: as in training.")
 PRECISION = flags.DEFINE_enum(
-    "precision", "", ["", *PRECISIONS], "What the network computes in; empty: as in training."
+    "precision", "", ["", *PRECISION_NAMES], "What the network computes in; empty: as in training."
 )
 FACES = flags.DEFINE_bool("faces", False, "Find faces and answer for each; off: the pictures are crops already.")
 FACE_CROP = flags.DEFINE_enum(

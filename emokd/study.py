@@ -7,6 +7,9 @@ workdir are rewritten after every run. Each run has an ordinary workdir, `runs/<
 folds `runs/<variant>/seed<seed>/fold<fold>`.
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import functools
 import pathlib
 

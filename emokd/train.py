@@ -3,6 +3,9 @@
 python -m emokd.train --config=configs/smkd/quickstart.py --workdir=runs/quickstart [--config.seed=1]
 """
 
+from emokd import needs_training  # noqa: F401  (before what it looks for)
+
+# isort: split
 import pathlib
 
 import jax

@@ -31,6 +31,8 @@ def run(recipe: str) -> ConfigDict:
                 "nesterov": True,
                 "weight_decay": 1e-4,
                 "clip_norm": 1.0,
+                # Each phase begins with moments of zero; False: groups that learn again go on with theirs. [ours]
+                "fresh_moments": False,
             },
             # The student's moving average is what is scored and kept; 0: the student itself. See docs/architecture.md.
             "ema": {"decay": 0.0},
@@ -47,7 +49,8 @@ def run(recipe: str) -> ConfigDict:
             # The last few are kept, and the best. One sooner than `min_seconds` after the one before is left out,
             # unless it is the best so far or the run's last.
             "checkpoint": {"keep": 2, "min_seconds": 10.0},
-            "log": {"every_steps": 10},
+            # Besides metrics.jsonl: "tensorboard", "wandb", "mlflow", see docs/report.md.
+            "log": {"every_steps": 10, "sinks": ("tensorboard",)},
         }
     )
 
@@ -59,6 +62,7 @@ def data() -> ConfigDict:
             "source": "",  # a module of emokd.data.sources
             "dir": "",  # its folder; empty: under $EMOKD_DATA
             "options": {},  # what the source takes
+            "licence": "",  # of the data, in words, for the model card of an export
             "extra": {"source": "", "dir": "", "options": {}},  # unlabelled pictures for imitation
             "split": {
                 "train": 0.7,
@@ -131,6 +135,7 @@ def teacher(
             "train": train,
             "task": task,
             "tuning": "linear_probe",
+            "licence": "",  # of its weights, in words, for the model card of an export
         }
     )
 

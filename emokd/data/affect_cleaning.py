@@ -104,34 +104,34 @@ def select(
     classes = CLASSES[choice("classes", str(options.get("classes") or 8), tuple(CLASSES))]
     cleaning = choice("cleaning", options.get("cleaning") or "none", CLEANINGS)
     policy = choice("no_expression", options.get("no_expression") or "drop", ("drop", "refuse"))
-    known = [*AFFECTNET, *NO_EXPRESSION]
-    wrong = ~np.isin(expression, np.arange(len(known)))
+    codebook = [*AFFECTNET, *NO_EXPRESSION]
+    wrong = ~np.isin(expression, np.arange(len(codebook)))
     if wrong.any():
         i = int(wrong.argmax())
         raise InputError(
             f"{where(i, 'expression')}: there is no expression code {expression[i]:g}. The codes are "
-            f"{', '.join(f'{code} {label}' for code, label in enumerate(known))}."
+            f"{', '.join(f'{code} {label}' for code, label in enumerate(codebook))}."
         )
     codes = expression.astype(np.int64)
     alive = codes < len(AFFECTNET)
     if policy == "refuse" and not alive.all():
         i = int(alive.argmin())
         raise InputError(
-            f"{where(i, 'expression')}: the face has no expression (code {codes[i]}, {known[codes[i]]}); there are "
+            f"{where(i, 'expression')}: the face has no expression (code {codes[i]}, {codebook[codes[i]]}); there are "
             f"{np.count_nonzero(~alive)} such faces. Remove them, or set config.data.options.no_expression to 'drop'."
         )
     affect = _affect(valence_arousal, where)
 
-    _report(name, "no expression", codes, alive, ~alive, known)
+    _report(name, "no expression", codes, alive, ~alive, codebook)
     wanted = np.isin(codes, [AFFECTNET.index(label) for label in classes])
-    _report(name, f"not among the {len(classes)} classes", codes, alive, alive & ~wanted, known)
+    _report(name, f"not among the {len(classes)} classes", codes, alive, alive & ~wanted, codebook)
     alive &= wanted
     if cleaning == "emonet":
         warn_of_contradictions(name, codes[alive], affect[alive], AFFECTNET)
         agrees = np.zeros(len(codes), bool)
         agrees[alive] = emonet_keeps(codes[alive], *affect[alive].T)
         why = "valence and arousal that disagree with the expression"
-        _report(name, why, codes, alive, alive & ~agrees, known)
+        _report(name, why, codes, alive, alive & ~agrees, codebook)
         report_losses(name, codes[alive], codes[alive & agrees], AFFECTNET, why)
         alive &= agrees
         name = f"{name} (cleaned as EmoNet's)"
@@ -161,11 +161,11 @@ def _affect(valence_arousal: np.ndarray, where: Callable[[int, str], str]) -> np
 
 
 def _report(
-    name: str, why: str, codes: np.ndarray, before: np.ndarray, dropped: np.ndarray, known: Sequence[str]
+    name: str, why: str, codes: np.ndarray, before: np.ndarray, dropped: np.ndarray, codebook: Sequence[str]
 ) -> None:
     """Logs how many faces of each class are left out."""
     if dropped.any():
-        total = np.bincount(codes[before | dropped], minlength=len(known))
-        count = np.bincount(codes[dropped], minlength=len(known))
-        shown = ", ".join(f"{label} {count[i]} of {total[i]}" for i, label in enumerate(known) if count[i])
+        total = np.bincount(codes[before | dropped], minlength=len(codebook))
+        count = np.bincount(codes[dropped], minlength=len(codebook))
+        shown = ", ".join(f"{label} {count[i]} of {total[i]}" for i, label in enumerate(codebook) if count[i])
         logging.info("%s: %d faces left out (%s): %s.", name, np.count_nonzero(dropped), why, shown)

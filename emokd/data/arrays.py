@@ -194,8 +194,10 @@ def check_rows(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     """
     rows = {key: len(array) if array.ndim else 0 for key, array in arrays.items()}
     if len(set(rows.values())) > 1:
-        told = ", ".join(f"{key} {count}" for key, count in rows.items())
-        raise InputError(f"{os.fspath(path)}: the arrays have different numbers of rows: {told}. Save the file again.")
+        counts = ", ".join(f"{key} {count}" for key, count in rows.items())
+        raise InputError(
+            f"{os.fspath(path)}: the arrays have different numbers of rows: {counts}. Save the file again."
+        )
 
 
 def _number(row: Row, column: str) -> float:

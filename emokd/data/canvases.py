@@ -48,12 +48,12 @@ class BadImages:
         """
         name = f"{examples.name}: {key}"
         with self._lock:
-            found = self._sets.setdefault(id(examples), (examples, {}))[1]
-            if name not in found:
+            bad = self._sets.setdefault(id(examples), (examples, {}))[1]
+            if name not in bad:
                 logging.warning("Left out from now on: %s: %s", name, error)
-            found.setdefault(name, str(error))
+            bad.setdefault(name, str(error))
             self.reasons.setdefault(name, str(error))
-            names, first = list(found), next(iter(found.values()))
+            names, first = list(bad), next(iter(bad.values()))
         if len(names) > max_fraction * len(examples):
             raise InputError(
                 f"{len(names)} of {len(examples)} pictures{self._of(examples)} cannot be read, more than the fraction "
@@ -62,7 +62,7 @@ class BadImages:
             )
 
     def _of(self, examples: Examples) -> str:
-        called = [name for name, known in self._names.items() if known is examples]
+        called = [name for name, split in self._names.items() if split is examples]
         return f" of the {' and '.join(called)}" if called else ""
 
 

@@ -69,9 +69,9 @@ def decode(data: bytes, name: str, min_side: int = 0) -> UInt8[np.ndarray, "H W 
         pixels = _decode_jpeg(data, name, min_side)
         if pixels is not None:
             return pixels
-    known = file_kinds.foreign(data)
-    if known:
-        raise _is_no_picture(name, known)
+    kind = file_kinds.foreign(data)
+    if kind:
+        raise _is_no_picture(name, kind)
     return _decode_any(data, name, min_side)
 
 
@@ -193,8 +193,8 @@ def _decode_any(data: bytes, name: str, min_side: int) -> np.ndarray:
         raise DecodeError(f"{name} cannot be decoded as a picture: {why}. Restore or remove the file.") from error
 
 
-def _is_no_picture(name: str, known: tuple[str, str]) -> DecodeError:
-    what, remedy = known
+def _is_no_picture(name: str, kind: tuple[str, str]) -> DecodeError:
+    what, remedy = kind
     return DecodeError(f"{name} is {what}. {remedy}")
 
 

@@ -137,8 +137,8 @@ class Examples:
         """`ask(i)` for every example, by several threads, since a network disk answers requests in parallel."""
         chunks = np.array_split(np.arange(len(self)), _READERS)
         with ThreadPoolExecutor(_READERS) as pool:
-            found = pool.map(lambda chunk: [ask(i) for i in chunk.tolist()], chunks)
-            return [text for chunk in found for text in chunk]
+            texts = pool.map(lambda chunk: [ask(i) for i in chunk.tolist()], chunks)
+            return [text for chunk in texts for text in chunk]
 
     def select(self, indices: np.ndarray) -> "Examples":
         """The examples at `indices`, in that order."""

@@ -121,11 +121,11 @@ def with_crops(examples: Examples, box: Callable[[int], Box], scale: float = LAN
         except InputError as error:
             raise DecodeError(f"{examples.name}, {examples.keys[i]}: {error}") from error
 
-    known = examples.checksum or examples.content
+    digest = examples.checksum or examples.content
     return dataclasses.replace(
         examples,
         inputs={**examples.inputs, "image": cut},
-        checksum=lambda i: f"{known(i)} {_text(box(i))}",  # the same file cut elsewhere is another picture
+        checksum=lambda i: f"{digest(i)} {_text(box(i))}",  # the same file cut elsewhere is another picture
         face_crop="landmarks" if scale == LANDMARK_SCALE else "box",
     )
 

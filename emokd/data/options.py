@@ -7,31 +7,31 @@ from typing import Any
 from emokd.errors import InputError, nearest
 
 
-def choice(key: str, value: Any, known: Sequence[str]) -> str:
-    """One of `known`.
+def choice(key: str, value: Any, allowed: Sequence[str]) -> str:
+    """One of `allowed`.
 
     Raises:
       InputError: it is another value; the nearest is named.
     """
-    if value not in known:
+    if value not in allowed:
         raise InputError(
-            f"config.data.options.{key} is {value!r}.{nearest(str(value), known)} Choose one of {', '.join(known)}."
+            f"config.data.options.{key} is {value!r}.{nearest(str(value), allowed)} Choose one of {', '.join(allowed)}."
         )
     return value
 
 
-def several(key: str, value: Any, known: Sequence[str]) -> tuple[str, ...]:
-    """One or more distinct values of `known`, given as a list or as a text with commas.
+def several(key: str, value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+    """One or more distinct values of `allowed`, given as a list or as a text with commas.
 
     Raises:
       InputError: the list is empty, or a value is unknown or repeated.
     """
     chosen = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     for name in chosen:
-        choice(key, name, known)
+        choice(key, name, allowed)
     if not chosen or len(set(chosen)) < len(chosen):
         raise InputError(
-            f"config.data.options.{key} is {', '.join(chosen) or 'empty'}. Name one or more of {', '.join(known)}, "
+            f"config.data.options.{key} is {', '.join(chosen) or 'empty'}. Name one or more of {', '.join(allowed)}, "
             "each once."
         )
     return chosen

@@ -92,8 +92,8 @@ def find_pictures(files: Files, rows: Sequence[Row], column: str = "path") -> li
     """
     for row in rows:
         row.text(column)  # refuses an empty cell
-    found = [files.find(row.cells[column]) for row in rows]
-    missing = [row for row, name in zip(rows, found, strict=True) if name is None]
+    names = [files.find(row.cells[column]) for row in rows]
+    missing = [row for row, name in zip(rows, names, strict=True) if name is None]
     if missing:
         others = f" ({len(missing) - 1} more rows name missing files)" if len(missing) > 1 else ""
         path = missing[0].text(column)
@@ -106,14 +106,14 @@ def find_pictures(files: Files, rows: Sequence[Row], column: str = "path") -> li
         )
         raise missing[0].error(f"{path!r} is not in {files.where}{others}", remedy)
     first: dict[str, Row] = {}
-    for row, name in zip(rows, found, strict=True):
+    for row, name in zip(rows, names, strict=True):
         if name in first:
             raise row.error(
                 f"{row.text(column)!r} is also on line {first[name].line}, as {first[name].text(column)!r}",
                 "Keep one of the two rows.",
             )
         first[str(name)] = row
-    return [name for name in found if name is not None]
+    return [name for name in names if name is not None]
 
 
 def report_unused(name: str, files: Files, used: Sequence[str]) -> None:
@@ -126,26 +126,26 @@ def report_unused(name: str, files: Files, used: Sequence[str]) -> None:
         )
 
 
-def check_options(name: str, options: Mapping, known: Sequence[str]) -> None:
+def check_options(name: str, options: Mapping, allowed: Sequence[str]) -> None:
     """Checks that a source knows all options that it is given. Every source takes `min_side`.
 
     Raises:
       InputError: an option is unknown; the message names the nearest known one.
     """
     for key in options:
-        if key not in known and key != "min_side":
+        if key not in allowed and key != "min_side":
             raise InputError(
-                f"config.data.options: {name} has no option {key!r}.{nearest(key, known)} "
-                f"It has: {', '.join(known) or 'none'}."
+                f"config.data.options: {name} has no option {key!r}.{nearest(key, allowed)} "
+                f"It has: {', '.join(allowed) or 'none'}."
             )
 
 
 def class_options(options: Mapping, default: Sequence[str] | None = None) -> tuple[str, ...] | None:
     """The class list of `options.classes`, checked, or the default."""
-    given = options.get("classes") or default
-    if given is None:
+    classes = options.get("classes") or default
+    if classes is None:
         return None
-    return as_classes(given, "config.data.options.classes")
+    return as_classes(classes, "config.data.options.classes")
 
 
 def _keys(names: Sequence[str]) -> list[str]:

@@ -91,11 +91,11 @@ def from_json(values: Mapping[str, Any]) -> dict[str, Reference]:
       InputError: the values are damaged.
     """
     try:
-        found = {
+        references = {
             name: Reference(np.array(each["centre"], np.float64), np.array(each["unit"], np.float64))
             for name, each in values.items()
         }
-        for name, each in found.items():
+        for name, each in references.items():
             finite = np.isfinite(each.centre).all() and np.isfinite(each.unit).all() and (each.unit >= 0).all()
             if each.centre.shape != each.unit.shape or each.centre.ndim > 1 or not finite:
                 raise ValueError(f"those of {name!r} are no centres and units")
@@ -103,17 +103,17 @@ def from_json(values: Mapping[str, Any]) -> dict[str, Reference]:
         raise InputError(
             f"The references of the model's arrays cannot be read ({error}). Restore model.json, or train it again."
         ) from error
-    return found
+    return references
 
 
 def _fit(array: np.ndarray, together: bool) -> Reference:
     columns = array.reshape(-1, 1 if together else array.shape[-1])
     block = max(_BLOCK // len(columns), 1)
     least = DEAD_EXACT if array.dtype == np.float64 else DEAD
-    found = [
+    fitted = [
         _fit_columns(columns[:, i : i + block].astype(np.float64), least) for i in range(0, columns.shape[1], block)
     ]
-    centre, unit = (np.concatenate(values) for values in zip(*found, strict=True))
+    centre, unit = (np.concatenate(values) for values in zip(*fitted, strict=True))
     return Reference(centre[0], unit[0]) if together else Reference(centre, unit)
 
 
@@ -121,16 +121,16 @@ def _fit_columns(
     columns: Float[np.ndarray, "N C"], least: float
 ) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
     """Centre and unit of each column; the unit is 0 where the deviation is at most `least` of the largest value."""
-    known = ~np.isnan(columns)
-    number = np.maximum(known.sum(0), 1)
+    present = ~np.isnan(columns)
+    number = np.maximum(present.sum(0), 1)
     # Fractions of the largest value: no square underflows or overflows.
-    largest = np.abs(np.where(known, columns, 0.0)).max(0)
+    largest = np.abs(np.where(present, columns, 0.0)).max(0)
     exponent = np.frexp(largest)[1]
-    scaled = np.where(known, np.ldexp(columns, -exponent), 0.0)
+    scaled = np.where(present, np.ldexp(columns, -exponent), 0.0)
     mean = scaled.sum(0) / number
-    apart = np.where(known, scaled - mean, 0.0)
-    rest = apart.sum(0) / number
-    std = np.sqrt(np.maximum((apart**2).sum(0) / number - rest**2, 0.0))
+    deviations = np.where(present, scaled - mean, 0.0)
+    rest = deviations.sum(0) / number
+    std = np.sqrt(np.maximum((deviations**2).sum(0) / number - rest**2, 0.0))
     dead = std <= least * np.ldexp(largest, -exponent)
     power = np.maximum(np.frexp(std)[1] - 1, _DEEPEST - exponent)
     unit = np.ldexp(1.0, power)

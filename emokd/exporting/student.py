@@ -12,13 +12,14 @@ from emokd.errors import InputError
 from emokd.exporting.graph import Graph
 from emokd.exporting.preparation import Preparation, counted, pixels
 from emokd.exporting.tracing import to_graph
-from emokd.inference.forward import IMAGE, answers
+from emokd.inference.forward import answers
+from emokd.inference.signature import IMAGE
 from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.recipes.common.views import average_affect
 from emokd.signals import Signals
-from emokd.weights.model_folder import SeenAs
+from emokd.weights.seen_as import SeenAs
 
 Spec = NetworkSpec | MultimodalSpec
 Function = Callable[[Mapping[str, Array]], dict[str, Float[Array, "B _"]]]

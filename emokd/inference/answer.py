@@ -1,14 +1,14 @@
 """A model's answer for one example, with the names of its classes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from emokd.inference.faces import Face
-from emokd.inference.forward import COMMON, Spec
+from emokd.inference.signature import AFFECT, COMMON, Signature
 
 _DIGITS = 6  # digits that numbers are written with; float32 holds no more
 
@@ -73,21 +73,21 @@ class Answer:
         return cells
 
 
-def read_answers(spec: Spec, outputs: Mapping[str, Float[np.ndarray, "B _"]]) -> list[Answer]:
+def read_answers(signature: Signature, outputs: Mapping[str, Float[np.ndarray, "B _"]]) -> list[Answer]:
     """Reads the answers of B examples from a model's outputs.
 
     Args:
-      spec: the model's architecture with the class names; a head without names has the classes "0", "1" and so on.
-      outputs: by head, as `forward.answers` returns them.
+      signature: the model's heads with their class names.
+      outputs: by head, as `Engine` gives them.
     """
     rows = len(next(iter(outputs.values()))) if outputs else 0
-    return [_read(spec, {name: values[row] for name, values in outputs.items()}) for row in range(rows)]
+    return [_read(signature, {name: values[row] for name, values in outputs.items()}) for row in range(rows)]
 
 
-def _read(spec: Spec, outputs: Mapping[str, np.ndarray]) -> Answer:
-    heads = {name: _classify(spec, name, values) for name, values in outputs.items() if name != "valence_arousal"}
+def _read(signature: Signature, outputs: Mapping[str, np.ndarray]) -> Answer:
+    heads = {name: _classify(signature.heads[name], values) for name, values in outputs.items() if name != AFFECT}
     expression = heads.get("expression")
-    affect = outputs.get("valence_arousal")
+    affect = outputs.get(AFFECT)
     return Answer(
         expression=None if expression is None else expression.label,
         probabilities=None if expression is None else expression.probabilities,
@@ -97,6 +97,5 @@ def _read(spec: Spec, outputs: Mapping[str, np.ndarray]) -> Answer:
     )
 
 
-def _classify(spec: Spec, name: str, values: Float[np.ndarray, " C"]) -> Classified:
-    classes = spec.classes.get(name) or [str(i) for i in range(len(values))]
+def _classify(classes: Sequence[str], values: Float[np.ndarray, " C"]) -> Classified:
     return Classified(classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from emokd.data.augment import centre_views
+from emokd.inference.signature import COMMON, IMAGE
 from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import NetworkSpec, Tree, functional
 from emokd.phase import Batch
@@ -17,10 +18,6 @@ Spec = NetworkSpec | MultimodalSpec
 
 Forward = Callable[[Tree, Tree, Batch], Signals]
 """(params, stats, arrays by input) -> the network's signals; pure."""
-
-IMAGE = "image"
-COMMON = ("expression", "valence_arousal")
-"""The heads that have a field in Signals; other heads are among its intermediates."""
 
 
 def inputs_of(spec: Spec) -> tuple[str, ...]:

@@ -11,9 +11,8 @@ from jaxtyping import Shaped
 from emokd.data.arrays import as_features
 from emokd.data.reference import Reference
 from emokd.errors import InputError, excerpt, nearest
-from emokd.inference.forward import IMAGE
 from emokd.inference.pictures import is_several
-from emokd.models.multimodal import ModalitySpec
+from emokd.inference.signature import Input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +36,22 @@ class Modalities:
     """The modalities that a model takes, and the privileged ones, which it accepts and ignores."""
 
     def __init__(
-        self, specs: Mapping[str, ModalitySpec], references: Mapping[str, Reference], privileged: Collection[str] = ()
+        self, inputs: Mapping[str, Input], references: Mapping[str, Reference], privileged: Collection[str] = ()
     ):
-        """Stores the specifications.
+        """Stores what the model takes.
 
         Args:
-          specs: the model's modalities by name.
+          inputs: the model's modalities by name.
           references: the centre and unit of an input's values in training, where it had them (`data.reference`).
           privileged: names of modalities that existed only in training, and of their inputs.
         """
-        self.specs, self._references = specs, references
+        self.inputs, self._references = inputs, references
         self._privileged = frozenset(privileged)
         self._told: set[str] = set()
 
     def describe(self) -> str:
         """The names and shapes of the modalities of one example, in words."""
-        return ", ".join(f"{name} {self._shape(spec)}" for name, spec in self.specs.items())
+        return ", ".join(f"{name} {self._shape(seen)}" for name, seen in self.inputs.items())
 
     def resolve(self, names: Collection[str]) -> dict[str, str]:
         """Maps each name to the modality that it means. Privileged ones are left out, with one warning each.
@@ -64,7 +63,7 @@ class Modalities:
           InputError: a name is neither that of a modality of the model nor of a privileged one, or two names mean the
             same modality.
         """
-        known = {**{spec.input: name for name, spec in self.specs.items()}, **{name: name for name in self.specs}}
+        known = {**{seen.reads: name for name, seen in self.inputs.items()}, **{name: name for name in self.inputs}}
         found: dict[str, str] = {}
         for name in names:
             if name in known and known[name] in found.values():
@@ -95,11 +94,11 @@ class Modalities:
         values = {name: given[key] for key, name in self.resolve(given).items() if given[key] is not None}
         if not values:
             raise InputError(f"No modality is given that the model sees. It takes {self.describe()}.")
-        pictures = {name: v for name, v in values.items() if self.specs[name].input == IMAGE}
+        pictures = {name: v for name, v in values.items() if self.inputs[name].kind == "picture"}
         lists = {name: v if is_several(v) else [v] for name, v in pictures.items()}
         arrays = {name: self._read(name, v) for name, v in values.items() if name not in pictures}
         single = {name: not is_several(v) for name, v in pictures.items()}
-        single |= {name: array.ndim == len(self.specs[name].shape) for name, array in arrays.items()}
+        single |= {name: array.ndim == len(self.inputs[name].shape) for name, array in arrays.items()}
         arrays = {name: array[None] if single[name] else array for name, array in arrays.items()}
         counts = {name: len(v) for name, v in {**lists, **arrays}.items()}
         if len(set(counts.values())) > 1 or len(set(single.values())) > 1:
@@ -115,16 +114,16 @@ class Modalities:
     ) -> dict[str, np.ndarray]:
         """All arrays and videos in the model's order; arrays are centred as in training, absent ones are NaN."""
         found = {}
-        for name, spec in self.specs.items():
+        for name, wanted in self.inputs.items():
             if name in arrays:
                 found[name] = self._count(name, arrays[name])
-            elif spec.preprocessing is None:
-                found[name] = np.full((rows, *spec.shape), np.nan, np.float32)
+            elif wanted.kind == "array":
+                found[name] = np.full((rows, *wanted.shape), np.nan, np.float32)
             elif name not in pictures:
                 raise InputError(
                     f"{name} is missing, and is no array, which could be absent. The model takes {self.describe()}."
                 )
-        if all(spec.preprocessing is None for spec in self.specs.values()):
+        if all(wanted.kind == "array" for wanted in self.inputs.values()):
             empty = np.all([np.isnan(v).reshape(rows, -1).all(1) for v in found.values()], axis=0)
             if empty.any():
                 raise InputError(
@@ -134,23 +133,23 @@ class Modalities:
         return found
 
     def _read(self, name: str, value: Any) -> np.ndarray:
-        spec = self.specs[name]
+        wanted = self.inputs[name]
         try:
             array = np.asarray(value)
         except ValueError as error:
-            raise InputError(f"{name} is no array: {error}. Give {self._shape(spec)}.") from error
-        shape = spec.shape
-        if spec.preprocessing is None:
+            raise InputError(f"{name} is no array: {error}. Give {self._shape(wanted)}.") from error
+        shape = wanted.shape
+        if wanted.kind == "array":
             wrong = array.shape not in (shape, (*array.shape[:1], *shape))
         else:  # a video: frames are squares of any side, which the forward pass resizes
             frames = array.shape[-4:]
             wrong = array.ndim not in (4, 5) or frames[0] != shape[0] or frames[1] != frames[2] or frames[3] != 3
         if wrong:
             raise InputError(
-                f"{name} has the shape {list(array.shape)}. Give {self._shape(spec)} for one example, or with an axis "
-                "of examples before it."
+                f"{name} has the shape {list(array.shape)}. Give {self._shape(wanted)} for one example, or with an "
+                "axis of examples before it."
             )
-        if spec.preprocessing is not None:
+        if wanted.kind == "video":
             if array.dtype != np.uint8:
                 raise InputError(f"{name} is of type {array.dtype}. Give frames of uint8, red, green and blue.")
             return array
@@ -160,10 +159,10 @@ class Modalities:
 
     def _count(self, name: str, array: np.ndarray) -> np.ndarray:
         """Arrays as float32, relative to the training's centre and unit; videos unchanged."""
-        spec = self.specs[name]
-        if spec.preprocessing is not None:
+        wanted = self.inputs[name]
+        if wanted.kind == "video":
             return array
-        reference = self._references.get(spec.input)
+        reference = self._references.get(wanted.reads)
         values = array.astype(np.float32) if reference is None else reference(array)
         beyond = np.flatnonzero(np.isinf(values).reshape(len(values), -1).any(1)).tolist()
         if beyond:
@@ -173,9 +172,9 @@ class Modalities:
             )
         return values
 
-    def _shape(self, spec: ModalitySpec) -> str:
-        if spec.input == IMAGE:
+    def _shape(self, wanted: Input) -> str:
+        if wanted.kind == "picture":
             return "a picture"
-        if spec.preprocessing is not None:
-            return f"[{spec.shape[0]} frames, side, side, 3] of uint8"
-        return str(list(spec.shape))
+        if wanted.kind == "video":
+            return f"[{wanted.shape[0]} frames, side, side, 3] of uint8"
+        return str(list(wanted.shape))

@@ -8,19 +8,19 @@ the squares that cover a pixel are [ours].
 import dataclasses
 import io
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
 from emokd.errors import InputError
-from emokd.inference.forward import IMAGE
 from emokd.inference.pictures import Picture, as_pixels
+from emokd.inference.signature import IMAGE
 from emokd.inference.student import Student
 
 _SQUARES = 4  # squares side by side that span the picture
 _STEPS = 4  # steps in which the square moves by its side
 _OPACITY = 0.5
+_COLOURS = ((0.1, 0.9, 0.8), (0.2, 0.9, 0.1), (0.8, 0.9, 0.1))  # red, green and blue of falls of -1, 0 and 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Occlusion:
     def draw(self) -> Image.Image:
         """The picture overlaid with the map: red where covering lowers the probability, blue where it raises it."""
         largest = max(float(np.abs(self.drop).max()), 1e-12)
-        colours = matplotlib.colormaps["coolwarm"](0.5 + 0.5 * self.drop / largest)[..., :3]
+        colours = np.stack([np.interp(self.drop / largest, (-1, 0, 1), channel) for channel in _COLOURS], axis=-1)
         mixed = (1 - _OPACITY) * self.canvas / 255 + _OPACITY * colours
         return Image.fromarray((255 * mixed).round().astype(np.uint8))
 
@@ -69,11 +69,11 @@ def explain(student: Student, picture: Picture, *, head: str = "expression", lab
     student.require_pictures()
     canvas = student.to_canvas(as_pixels(picture, student.seen_as.canvas))
     side = len(canvas)
-    known = [name for name in student.spec.heads if name != "valence_arousal"]
+    known = {name: classes for name, classes in student.signature.heads.items() if classes}
     if head not in known:
         raise InputError(f"The model has no classifying head {head!r}. It has: {', '.join(known) or 'none'}.")
     clear = student.outputs({IMAGE: canvas[None]})[head][0]
-    classes = list(student.spec.classes.get(head) or map(str, range(len(clear))))
+    classes = known[head]
     if label and label not in classes:
         raise InputError(f"The head {head!r} has no class {label!r}. It has: {', '.join(classes)}.")
     asked = classes.index(label) if label else int(clear.argmax())

@@ -25,7 +25,7 @@ def place(face: Face | None) -> dict[str, float]:
 
 def columns(student: Student) -> list[str]:
     """The columns of a model's answers, as `Answer.to_cells` names them."""
-    blank = read_answers(student.spec, student.outputs(student.blank(1)))
+    blank = read_answers(student.signature, student.outputs(student.blank(1)))
     return list(blank[0].to_cells())
 
 

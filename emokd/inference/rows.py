@@ -10,7 +10,7 @@ from emokd.data.arrays import check_rows, read_names, read_npz, read_numbers
 from emokd.data.tables.table import read_table, unique
 from emokd.errors import InputError, excerpt
 from emokd.inference.modalities import Modalities
-from emokd.models.multimodal import ModalitySpec
+from emokd.inference.signature import Input
 
 ID = "id"
 
@@ -63,7 +63,7 @@ def _read_csv(path: str, modalities: Modalities) -> Rows:
     rows = read_table(path)
     key, *columns = rows[0].cells
     unique(rows, key)
-    only = next(iter(modalities.specs)) if len(modalities.specs) == 1 else None
+    only = next(iter(modalities.inputs)) if len(modalities.inputs) == 1 else None
     named: dict[str, list[str]] = {}
     for column in columns:
         name, slash, _ = column.rpartition("/")
@@ -76,16 +76,16 @@ def _read_csv(path: str, modalities: Modalities) -> Rows:
     wanted = modalities.resolve(list(named))
     arrays = {}
     for given, name in wanted.items():
-        _check_width(path, name, modalities.specs[name], named[given])
+        _check_width(path, name, modalities.inputs[name], named[given])
         arrays[name] = read_numbers(rows, named[given])
     return Rows([row.text(key) for row in rows], arrays)
 
 
-def _check_width(path: str, name: str, spec: ModalitySpec, columns: Sequence[str]) -> None:
-    if spec.preprocessing is not None or len(spec.shape) != 1:
+def _check_width(path: str, name: str, wanted: Input, columns: Sequence[str]) -> None:
+    if wanted.kind != "array" or len(wanted.shape) != 1:
         raise InputError(f"{path}: {name} is no row of numbers, so a CSV cannot hold it. Give an .npz file.")
-    if len(columns) != spec.shape[0]:
+    if len(columns) != wanted.shape[0]:
         raise InputError(
-            f"{path}, line 1: {name} has {spec.shape[0]} numbers, but there are {len(columns)} columns of it: "
+            f"{path}, line 1: {name} has {wanted.shape[0]} numbers, but there are {len(columns)} columns of it: "
             f"{excerpt(columns)}. Give those of its training, in their order."
         )

@@ -1,19 +1,16 @@
 """Smooths a network's outputs over the frames of a video."""
 
-import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from emokd.errors import InputError
 
 
-def smooth_over_time(frames: Float[Array, "T *N"], decay: float) -> Float[Array, "T *N"]:
+def smooth_over_time(frames: Float[np.ndarray, "T *N"], decay: float) -> Float[np.ndarray, "T *N"]:
     """Exponential moving average along the first axis: s_0 = x_0, s_t = decay s_{t-1} + (1 - decay) x_t. [ours]
 
     Args:
@@ -27,12 +24,9 @@ def smooth_over_time(frames: Float[Array, "T *N"], decay: float) -> Float[Array,
         raise InputError("There is no frame to smooth. Give the answers for at least one.")
     if not 0 <= decay < 1:
         raise InputError(f"The decay of smoothing over time must be at least 0 and below 1, not {decay}.")
-
-    def step(past, frame):
-        past = decay * past + (1 - decay) * frame
-        return past, past
-
-    _, smooth = jax.lax.scan(step, frames[0], frames)
+    smooth = np.array(frames)
+    for t in range(1, len(smooth)):
+        smooth[t] = decay * smooth[t - 1] + (1 - decay) * smooth[t]
     return smooth
 
 
@@ -43,21 +37,19 @@ class Smoother:
     afresh, because the next face may be another person's.
     """
 
-    def __init__(self, seconds: float, rate: float, length: int):
+    def __init__(self, seconds: float, rate: float):
         """Computes the decay.
 
         Args:
           seconds: the time constant.
           rate: frames per second.
-          length: the largest number of frames in one call.
 
         Raises:
           InputError: the time constant is not positive and finite.
         """
         if not (seconds > 0 and math.isfinite(seconds)):
             raise InputError(f"The time constant of smoothing must be a positive number of seconds, not {seconds}.")
-        self._seconds, self._length = seconds, length
-        self._average = jax.jit(functools.partial(smooth_over_time, decay=math.exp(-1 / (seconds * rate))))
+        self._seconds, self._decay = seconds, math.exp(-1 / (seconds * rate))
         self._past: Float[np.ndarray, "1 N"] | None = None
         self._time = -math.inf
 
@@ -76,9 +68,7 @@ class Smoother:
     def _run(self, values: Float[np.ndarray, "T N"], begins: bool) -> Float[np.ndarray, "T N"]:
         if begins or self._past is None:
             self._past = values[:1]
-        # The last average goes in front, so that the new one continues it; padding at the end keeps one length.
-        padding = np.repeat(values[-1:], self._length - len(values), axis=0)
-        smooth = np.asarray(self._average(jnp.asarray(np.concatenate([self._past, values, padding]))))
-        smooth = smooth[1 : len(values) + 1]
+        # The last average goes in front, so that the new one continues it.
+        smooth = smooth_over_time(np.concatenate([self._past, values]), self._decay)[1:]
         self._past = smooth[-1:]
         return smooth

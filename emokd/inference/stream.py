@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from emokd.inference.answer import Answer, read_answers
 from emokd.inference.faces import Face, FaceCropper
-from emokd.inference.forward import IMAGE
+from emokd.inference.signature import IMAGE
 from emokd.inference.smoothing import Smoother
 from emokd.inference.student import Student
 from emokd.inference.video_reader import VideoReader
@@ -55,7 +55,7 @@ def answer_frames(
     student: Student, reader: VideoReader, *, cropper: FaceCropper | None = None, smooth: float = 0.0
 ) -> Iterator[Frame]:
     """As `answer_video`, for an open file: reads and answers `student.batch_size` frames at a time."""
-    smoother = Smoother(smooth, reader.rate, student.batch_size) if smooth else None
+    smoother = Smoother(smooth, reader.rate) if smooth else None
     frames = iter(reader)
     while batch := list(itertools.islice(frames, student.batch_size)):
         found: dict[int, tuple[Face | None, np.ndarray]] = {}
@@ -67,7 +67,7 @@ def answer_frames(
             outputs = student.outputs({IMAGE: np.stack([student.to_canvas(crop) for _, crop in found.values()])})
             if smoother is not None:
                 outputs = smoother(outputs, [batch[i][0] for i in found])
-            for (i, (face, _)), answer in zip(found.items(), read_answers(student.spec, outputs), strict=True):
+            for (i, (face, _)), answer in zip(found.items(), read_answers(student.signature, outputs), strict=True):
                 answers[i] = dataclasses.replace(answer, face=face)
         for i, (time, picture) in enumerate(batch):
             yield Frame(time, picture, answers.get(i))

@@ -14,12 +14,10 @@ from emokd.errors import InputError
 from emokd.inference.answer import Answer, read_answers
 from emokd.inference.engine import Engine, padded_sizes
 from emokd.inference.faces import FaceCropper, YuNet
-from emokd.inference.forward import IMAGE, Spec
 from emokd.inference.modalities import Modalities
 from emokd.inference.pictures import Picture, as_pixels, is_several
-from emokd.models.multimodal import MultimodalSpec
-from emokd.models.network import NetworkSpec
-from emokd.weights.model_folder import SeenAs
+from emokd.inference.signature import IMAGE, Signature
+from emokd.weights.seen_as import SeenAs
 
 if TYPE_CHECKING:
     from emokd.inference.occlusion import Occlusion
@@ -48,33 +46,39 @@ class Student:
     """A model ready for use, as `emokd.load` gives it. Several threads may use it at once.
 
     Attributes:
-      spec: the architecture, with its heads and classes.
+      signature: what it takes and answers, by name.
       engine: computes the outputs.
       seen_as: how pictures become the square canvases that the model takes.
       batch_size: the largest number of examples computed at once.
     """
 
     def __init__(
-        self, spec: Spec, engine: Engine, seen_as: SeenAs, *, batch_size: int = 32, modalities: Modalities | None = None
+        self,
+        signature: Signature,
+        engine: Engine,
+        seen_as: SeenAs,
+        *,
+        batch_size: int = 32,
+        modalities: Modalities | None = None,
     ):
         """Puts a model together; `emokd.load` does it for stored models.
 
         Args:
-          spec: the architecture.
+          signature: what the model takes and answers.
           engine: computes its outputs, of up to `batch_size` rows at once.
           seen_as: how pictures become squares.
           batch_size: see above.
-          modalities: the inputs of a MultimodalSpec; None for a NetworkSpec.
+          modalities: reads the inputs of a multimodal model; None for one of pictures.
 
         Raises:
           InputError: the model's answer for an example depends on the other examples of its batch.
         """
-        if isinstance(spec, MultimodalSpec) and spec.fusion_options.get("attend") == "batch":
+        if signature.attends_to_batch:
             raise InputError(
                 "This model's fusion attends over the batch (config.fusion.options.attend), so that its answer about "
                 "an example depends on those it is asked with. Train one with attend=modalities, or use emokd.evaluate."
             )
-        self.spec, self.engine, self.seen_as, self.batch_size = spec, engine, seen_as, batch_size
+        self.signature, self.engine, self.seen_as, self.batch_size = signature, engine, seen_as, batch_size
         self._modalities = modalities
 
     def __call__(self, given: Any, *, faces: bool | FaceCropper = False) -> Any:
@@ -156,7 +160,7 @@ class Student:
 
     def answer(self, canvases: list[UInt8[np.ndarray, "S S 3"]]) -> list[Answer]:
         """The answers for canvases from `to_canvas`; an empty list for an empty list."""
-        return read_answers(self.spec, self.outputs({IMAGE: np.stack(canvases)})) if canvases else []
+        return read_answers(self.signature, self.outputs({IMAGE: np.stack(canvases)})) if canvases else []
 
     def to_canvas(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
         """Makes a picture into the square canvas that the model takes."""
@@ -185,17 +189,14 @@ class Student:
 
     def blank(self, rows: int) -> dict[str, np.ndarray]:
         """Arrays by input of blank examples: all zeros."""
-        side = self.seen_as.canvas
-        if isinstance(self.spec, NetworkSpec):
-            return {IMAGE: np.zeros((rows, side, side, 3), np.uint8)}
-        blank = {}
-        for modality in self.spec.modalities.values():
-            if modality.input == IMAGE:
-                blank[modality.input] = np.zeros((rows, side, side, 3), np.uint8)
-            elif modality.preprocessing is not None:
-                blank[modality.input] = np.zeros((rows, *modality.shape[:3], 3), np.uint8)
+        side, blank = self.seen_as.canvas, {}
+        for wanted in self.signature.inputs.values():
+            if wanted.kind == "picture":
+                blank[wanted.reads] = np.zeros((rows, side, side, 3), np.uint8)
+            elif wanted.kind == "video":
+                blank[wanted.reads] = np.zeros((rows, *wanted.shape[:3], 3), np.uint8)
             else:
-                blank[modality.input] = np.zeros((rows, *modality.shape), np.float32)
+                blank[wanted.reads] = np.zeros((rows, *wanted.shape), np.float32)
         return blank
 
     def stream(
@@ -242,7 +243,7 @@ class Student:
         Raises:
           InputError: the model takes other modalities.
         """
-        if isinstance(self.spec, MultimodalSpec) and [m.input for m in self.spec.modalities.values()] != [IMAGE]:
+        if not self.signature.takes_one_picture:
             raise InputError(
                 f"The model takes {self.modalities.describe()}, not pictures alone. Give a dict of values by name; "
                 "python -m emokd.predict --table reads them from a file."
@@ -256,14 +257,14 @@ class Student:
             raise InputError("Faces are looked for in pictures alone, not in modalities by name.")
         taken = self.modalities.take(given)
         found: list[Answer] = []
-        specs = self.modalities.specs
-        pictures = {specs[name].input: pictures for name, pictures in taken.pictures.items()}
-        arrays = {specs[name].input: values for name, values in taken.arrays.items()}
+        inputs = self.modalities.inputs
+        pictures = {inputs[name].reads: pictures for name, pictures in taken.pictures.items()}
+        arrays = {inputs[name].reads: values for name, values in taken.arrays.items()}
         for start in range(0, taken.rows, self.batch_size):
             rows = slice(start, start + self.batch_size)
             batch = {name: values[rows] for name, values in arrays.items()}
             for name, listed in pictures.items():
                 pixels = [as_pixels(picture, self.seen_as.canvas) for picture in listed[rows]]
                 batch[name] = np.stack([self.to_canvas(each) for each in pixels])
-            found += read_answers(self.spec, self.outputs(batch))
+            found += read_answers(self.signature, self.outputs(batch))
         return found[0] if taken.single else found

@@ -66,14 +66,14 @@ def train(job: Job, workdir: pathlib.Path, scores: dict[str, Any]) -> dict[str, 
     """
     (phase,) = job.recipe.phases
     logging.info("Training the student's network on labels alone, %d steps, in %s.", phase.steps, workdir / FOLDER)
-    _, found = loop.train(job, workdir / FOLDER)
-    stopped = found["stopped_early"].get(PHASE)
+    _, baseline_scores = loop.train(job, workdir / FOLDER)
+    stopped = baseline_scores["stopped_early"].get(PHASE)
     result = {
         **scores,
-        "baseline": {**found["student"], **describe(job.recipe.student_spec)},
-        "baseline_training": {name: found[name] for name in ("selected_step", "validation")}
+        "baseline": {**baseline_scores["student"], **describe(job.recipe.student_spec)},
+        "baseline_training": {name: baseline_scores[name] for name in ("selected_step", "validation")}
         | {"steps": stopped["steps"] if stopped else phase.steps},
-        "stopped_early": {**scores["stopped_early"], **found["stopped_early"]},
+        "stopped_early": {**scores["stopped_early"], **baseline_scores["stopped_early"]},
     }
     if gain := gain_of_distillation(result):
         logging.info("%s", gain)

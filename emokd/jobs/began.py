@@ -29,7 +29,6 @@ from emokd.jobs.record import STARTED, Record, read, write
 from emokd.jobs.workdir import RECORD
 from emokd.reporting.provenance import command, versions
 from emokd.training.loop import UNLABELLED
-from emokd.training.sharding import create_mesh
 from emokd.weights import model_folder
 from emokd.weights.importing import file_hash, split_key
 from emokd.weights.places import find_file
@@ -73,16 +72,9 @@ def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], 
         "files": {key: digest for key, path in files_of(config).items() if (digest := _hash(path))},
         "trained": {key: json.loads(configuration.to_json(value)) for key, value in trained.items()},
         "start_from": _describe_start(pathlib.Path(start)) if start else None,
-        "devices": _devices(config),
         "accepted": [],
         "versions": versions(),
     }
-
-
-def _devices(config: ml_collections.ConfigDict) -> int | None:
-    """The number of devices where a loss depends on it, else None."""
-    local = config.get("structure", {}).get("local", False)
-    return create_mesh(config.devices, **config.mesh).size if local else None
 
 
 def _describe_set(examples: Examples, labelled: bool) -> dict[str, Any]:
@@ -122,23 +114,23 @@ def _hash(path: pathlib.Path) -> str:
 
 
 def _describe_start(folder: pathlib.Path) -> dict[str, Any]:
-    found = {"folder": str(folder), "student": _hash(folder / "student"), "scores": _hash(folder / "scores.json")}
+    description = {"folder": str(folder), "student": _hash(folder / "student"), "scores": _hash(folder / "scores.json")}
     with contextlib.suppress(InputError):  # whoever starts from that run reports it
-        return {**found, "phases": sorted(predecessor.phases_done(folder))}
-    return found
+        return {**description, "phases": sorted(predecessor.phases_done(folder))}
+    return description
 
 
 def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
     """The existing files and folders that the settings of student, teachers and modalities name, by key."""
-    found = {}
+    files = {}
     for key, value in configuration.leaves(config):
         last = key.rsplit(".", 1)[-1]
         if key.split(".")[0] in _READING and isinstance(value, str) and value and last not in ("backbone", "train"):
             # A file that is gone is not a changed one: whoever needs it reports it.
             with contextlib.suppress(InputError):
                 path, _ = split_key(of_fold(value, config))
-                found[f"config.{key}"] = find_file(path, f"config.{key}")
-    return found
+                files[f"config.{key}"] = find_file(path, f"config.{key}")
+    return files
 
 
 def compare(workdir: pathlib.Path, now: Record, accept: bool) -> list[str]:
@@ -208,7 +200,7 @@ def accepted(workdir: pathlib.Path) -> list[str]:
 
 def differences(was: Record, now: Record) -> list[str]:
     """The differences between two records, in words, each with its first few names; of sets, those that both have."""
-    found = data_differences(was, now)
+    changes = data_differences(was, now)
     columns = [{name for part in record["sets"].values() for name in part["columns"]} for record in (was, now)]
     if columns[0] != columns[1]:
         parts = [
@@ -216,38 +208,34 @@ def differences(was: Record, now: Record) -> list[str]:
             for names, verb in ((columns[1] - columns[0], "new"), (columns[0] - columns[1], "gone"))
             for name in sorted(names)
         ]
-        found.append(f"the targets: {', '.join(parts)}")
+        changes.append(f"the targets: {', '.join(parts)}")
     if EXTRA in was["sets"] and EXTRA in now["sets"]:
-        found += _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples (data.extra)")
+        changes += _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples (data.extra)")
     for key, digest in now["files"].items():
         before = was["files"].get(key)
         if before and before != digest:
-            found.append(f"{key} is another file (sha256 {before[:12]} then, {digest[:12]} now)")
+            changes.append(f"{key} is another file (sha256 {before[:12]} then, {digest[:12]} now)")
     for key, values in now["trained"].items():
         if key in was["trained"]:
             before = ml_collections.ConfigDict(was["trained"][key])
             keys = configuration.differing_keys(ml_collections.ConfigDict(values), before)
             if keys:
-                found.append(f"{key} is another configuration: {excerpt(keys)}")
+                changes.append(f"{key} is another configuration: {excerpt(keys)}")
     start, started = was.get("start_from"), now.get("start_from")
     if start and started and any(started[part] and start[part] != started[part] for part in STARTED):
-        found.append(f"config.start_from: {started['folder']} holds another run")
-    if was.get("devices") and now.get("devices") and was["devices"] != now["devices"]:
-        found.append(
-            f"{was['devices']} devices then, {now['devices']} now, of which the loss depends (config.structure.local)"
-        )
-    return found
+        changes.append(f"config.start_from: {started['folder']} holds another run")
+    return changes
 
 
 def data_differences(was: Record, now: Record) -> list[str]:
     """The differences between two records in their splits, targets and classes, in words."""
     names = [name for name in now["sets"] if name in was["sets"] and name != EXTRA]
-    found = _set_differences(_only(was, *names), _only(now, *names), "examples")
+    changes = _set_differences(_only(was, *names), _only(now, *names), "examples")
     for column, classes in now["classes"].items():
         before = was["classes"].get(column)
         if before is not None and before != classes:
-            found.append(f"the classes of {column} ({excerpt(before, 12)} then, {excerpt(classes, 12)} now)")
-    return found
+            changes.append(f"the classes of {column} ({excerpt(before, 12)} then, {excerpt(classes, 12)} now)")
+    return changes
 
 
 def _only(record: Record, *names: str) -> dict[str, dict[str, Any]]:
@@ -258,45 +246,45 @@ def _set_differences(was: Mapping[str, dict], now: Mapping[str, dict], what: str
     before, after = _places(was), _places(now)
     gone = [key for key in before if key not in after]
     added = [key for key in after if key not in before]
-    moved = [key for key in after if key in before and before[key] != after[key]]
-    found = []
+    resplit = [key for key in after if key in before and before[key] != after[key]]
+    changes = []
     if gone or added:
         parts = [
             f"{len(names)} {verb} ({excerpt(names, 3)})" for names, verb in ((added, "new"), (gone, "gone")) if names
         ]
-        found.append(f"{len(before)} {what} then, {len(after)} now: {', '.join(parts)}")
-    if moved:
-        shown = [f"{key} from {'/'.join(before[key])} to {'/'.join(after[key])}" for key in moved]
-        found.append(f"{len(moved)} {what} are in another split ({excerpt(shown, 3)})")
+        changes.append(f"{len(before)} {what} then, {len(after)} now: {', '.join(parts)}")
+    if resplit:
+        shown = [f"{key} from {'/'.join(before[key])} to {'/'.join(after[key])}" for key in resplit]
+        changes.append(f"{len(resplit)} {what} are in another split ({excerpt(shown, 3)})")
     for column in sorted({column for part in now.values() for column in part["columns"]}):
         changed = _changed(was, now, lambda part, column=column: part["columns"].get(column, ""))
         if changed:
-            found.append(f"{column} of {len(changed)} {what} ({excerpt(changed, 3)})")
+            changes.append(f"{column} of {len(changed)} {what} ({excerpt(changed, 3)})")
     changed = _changed(was, now, lambda part: part.get("checksums", ""))
     if changed:
-        found.append(f"the content of {len(changed)} {what} ({excerpt(changed, 3)})")
-    return found
+        changes.append(f"the content of {len(changed)} {what} ({excerpt(changed, 3)})")
+    return changes
 
 
 def _places(sets: Mapping[str, dict]) -> dict[str, tuple[str, ...]]:
     """The names of the sets that hold each example, by its key; the test split may also be the validation split."""
-    found: dict[str, tuple[str, ...]] = {}
+    places: dict[str, tuple[str, ...]] = {}
     for name, part in sets.items():
         for key in part["keys"]:
-            found[key] = (*found.get(key, ()), name)
-    return found
+            places[key] = (*places.get(key, ()), name)
+    return places
 
 
 def _changed(was: Mapping[str, dict], now: Mapping[str, dict], digests: Any) -> list[str]:
     """The keys of the examples that have a digest in both records, but not the same one."""
 
     def by_key(sets: Mapping[str, dict]) -> dict[str, str]:
-        found: dict[str, str] = {}
+        digests_by_key: dict[str, str] = {}
         for part in sets.values():
             text = digests(part)
             if len(text) == DIGITS * len(part["keys"]):
-                found |= {key: text[i * DIGITS : (i + 1) * DIGITS] for i, key in enumerate(part["keys"])}
-        return found
+                digests_by_key |= {key: text[i * DIGITS : (i + 1) * DIGITS] for i, key in enumerate(part["keys"])}
+        return digests_by_key
 
     before = by_key(was)
     return [key for key, digest in by_key(now).items() if before.get(key, digest) != digest]
@@ -353,11 +341,13 @@ def _learned(was: Record, now: Record) -> list[str]:
     same = sources[0].get("extra", {}).get("source") == sources[1]["source"]  # else equal names mean nothing
     names = [name for name in ("train", EXTRA) if name in was["sets"] and (name == "train" or same)]
     learned = {key for name in names for key in was["sets"][name]["keys"]}
-    found = []
+    leaks = []
     for name in ("validation", "test"):
         if name in now["sets"]:
             keys = now["sets"][name]["keys"]
-            seen = [key for key in keys if key in learned]
-            if seen:
-                found.append(f"it has learned from {len(seen)} of the {len(keys)} {name} examples ({excerpt(seen, 3)})")
-    return found
+            leaked = [key for key in keys if key in learned]
+            if leaked:
+                leaks.append(
+                    f"it has learned from {len(leaked)} of the {len(keys)} {name} examples ({excerpt(leaked, 3)})"
+                )
+    return leaks

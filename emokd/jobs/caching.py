@@ -94,10 +94,12 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
     missing = cache_writer.missing_parts(folder, plan)
     if len(missing) < plan.parts:
         logging.info("%d of %d parts are there already.", plan.parts - len(missing), plan.parts)
-    own = [part for part in missing if part % processes == process]
-    blocks = _pieces(_ask(job, features, examples, plan, own, mesh), [len(plan.rows_of(part)) for part in own])
+    assigned = [part for part in missing if part % processes == process]
+    blocks = _pieces(
+        _ask(job, features, examples, plan, assigned, mesh), [len(plan.rows_of(part)) for part in assigned]
+    )
     for first in range(0, plan.parts, processes):
-        if first + process in own:
+        if first + process in assigned:
             cache_writer.write_part(folder, plan, first + process, next(blocks))
         together(f"cache parts from {first}")  # so that no process waits longer than one part takes
     if process == 0:
@@ -178,8 +180,8 @@ def _pictures(parts: Iterable[Examples]) -> Examples:
         part, place = owners[i]
         return (part.checksum or part.content)(place)
 
-    found = Examples(parts[0].name, keys, columns={}, classes={}, inputs={"image": read}, content=checksum)
-    return found.select(np.argsort(long_ids(found.ids, found.checks)))
+    pictures = Examples(parts[0].name, keys, columns={}, classes={}, inputs={"image": read}, content=checksum)
+    return pictures.select(np.argsort(long_ids(pictures.ids, pictures.checks)))
 
 
 def _all_pictures(job: Job) -> Examples:
@@ -206,7 +208,7 @@ def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, Any]:
     The bytes enter by `Examples.checksums`; every picture has an entry, so that a message can name those that changed.
     """
     names = hashlib.sha256("\n".join(sorted(examples.keys)).encode()).hexdigest()
-    known = sorted(zip(examples.keys, examples.checksums(), strict=True))
+    checksums = sorted(zip(examples.keys, examples.checksums(), strict=True))
     read = Canvases(examples, canvas, fit, keep=False).read
     pixels = hashlib.sha256()
     for i in np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int).tolist():
@@ -217,7 +219,7 @@ def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, Any]:
     return {
         "names": f"{len(examples)} ({names[:16]})",
         "pixels": pixels.hexdigest()[:16],
-        "pictures": {key: hashlib.blake2b(text.encode(), digest_size=4).hexdigest() for key, text in known},
+        "pictures": {key: hashlib.blake2b(text.encode(), digest_size=4).hexdigest() for key, text in checksums},
     }
 
 
@@ -249,9 +251,9 @@ def _ask(
 
     @functools.partial(jax.jit, static_argnames="centre", out_shardings=batch_sharding(mesh))
     def compute(constants, batch, view, centre):
-        found = features(constants, {**batch, "view": jnp.full_like(batch["view"], view)}, centre)
+        by_teacher = features(constants, {**batch, "view": jnp.full_like(batch["view"], view)}, centre)
         dtype = jnp.float32 if centre else plan.dtype  # unrounded, so that the host can measure the rounding
-        return jnp.concatenate([found[name].astype(dtype) for name in plan.widths], axis=1)
+        return jnp.concatenate([by_teacher[name].astype(dtype) for name in plan.widths], axis=1)
 
     constants = jax.device_put(recipe.constants, replicated(mesh))
     bad = BadImages()
@@ -267,7 +269,7 @@ def _ask(
     steps = -(-len(chosen) // config.batch_size)
     progress = Progress([("cache", steps)], batch_size=config.batch_size, devices=mesh.size)
     progress.begin("cache")
-    seen: list[Moments] = []
+    moments: list[Moments] = []
     for step, batch in enumerate(to_device(host, lambda batch: put_batch(batch, mesh))):
         if len(bad):
             name, reason = next(iter(bad.reasons.items()))
@@ -279,10 +281,10 @@ def _ask(
         with np.errstate(over="ignore"):
             values = np.stack([*views, centre.astype(plan.dtype)], axis=1)
         _check_finite(values, plan)
-        own = [_moments(centre), _moments(values[:, -1].astype(np.float64) - centre)]
-        seen = [before.merge(now) for before, now in zip(seen, own, strict=True)] if seen else own
+        latest = [_moments(centre), _moments(values[:, -1].astype(np.float64) - centre)]
+        moments = [before.merge(now) for before, now in zip(moments, latest, strict=True)] if moments else latest
         if step == steps - 1:  # before the last part is written
-            _check_rounding(seen[0], seen[1], plan)
+            _check_rounding(moments[0], moments[1], plan)
         progress.step()
         progress.show({})
         yield values

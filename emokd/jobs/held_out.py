@@ -38,8 +38,8 @@ class HeldOut:
 
     def parts(self, names: Sequence[str] = _SCORED) -> list[Examples]:
         """The validation and the test split, each once."""
-        found = [self.splits[name] for name in names if name in self.splits]
-        return list({id(part): part for part in found}.values())
+        parts = [self.splits[name] for name in names if name in self.splits]
+        return list({id(part): part for part in parts}.values())
 
 
 def require_scored_splits(config: ml_collections.ConfigDict, parts: Mapping[str, Examples]) -> None:
@@ -154,13 +154,15 @@ def warn_of_checkpoint(name: str, folder: pathlib.Path, run: HeldOut, load_split
             *(where, run.data.source, ", ".join(differing), error),
         )
         return
-    seen = {name: sum(key in learned for key in part.keys) for name, part in run.splits.items() if name in _SCORED}
-    if any(seen.values()):
-        told = " and ".join(f"{count} of {len(run.splits[name])} of the {name} split" for name, count in seen.items())
+    shared = {name: sum(key in learned for key in part.keys) for name, part in run.splits.items() if name in _SCORED}
+    if any(shared.values()):
+        counts = " and ".join(
+            f"{count} of {len(run.splits[name])} of the {name} split" for name, count in shared.items()
+        )
         logging.warning(
             "%s has learned from %s: it was trained on %s divided otherwise (%s). What it teaches of them counts in "
             "this run's scores; use one of the same split ({fold} in its path may help), or config.teachers.%s.train.",
-            *(where, told, run.data.source, ", ".join(differing), name),
+            *(where, counts, run.data.source, ", ".join(differing), name),
         )
 
 
@@ -168,8 +170,8 @@ def _trained_with(folder: pathlib.Path) -> ml_collections.ConfigDict | None:
     """The configuration of the run that trained the model in `folder`, if it says and the data set is known."""
     try:
         config = configuration.from_json(json.loads((folder / "model.json").read_text())["provenance"]["config"])
-        known = isinstance(config.data, ml_collections.ConfigDict) and sources.family(config.data.source)
-        return config if known else None
+        in_catalogue = isinstance(config.data, ml_collections.ConfigDict) and sources.family(config.data.source)
+        return config if in_catalogue else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return None
 
@@ -210,22 +212,22 @@ def _leave_out_groups(
     shared = (groups(run.parts(names)) - groups(others)) & groups([examples])
     if not shared:
         return examples
-    told = excerpt(sort_groups(list(shared)), 3)
+    named = excerpt(sort_groups(list(shared)), 3)
     keep = np.array([str(group) not in shared for group in examples.require_groups()])
     if not same:
         logging.warning(
             "%s: %d groups (subjects) of %s have the names of groups in %s (%s): %s. If they are the same people, "
             "leave them out of it.",
-            *(examples.name, len(shared), what, whose, run.data.source, told),
+            *(examples.name, len(shared), what, whose, run.data.source, named),
         )
         return examples
     if not keep.any():
         raise InputError(
-            f"{examples.name}: every example of {what} is of a group (subject) of {whose}: {told}. Give other "
+            f"{examples.name}: every example of {what} is of a group (subject) of {whose}: {named}. Give other "
             "examples, or another split."
         )
     logging.warning(
         "%s: %d of %d examples of %s are left out, as their groups (subjects) are in %s: %s.",
-        *(examples.name, int((~keep).sum()), len(examples), what, whose, told),
+        *(examples.name, int((~keep).sum()), len(examples), what, whose, named),
     )
     return examples.select(np.flatnonzero(keep))

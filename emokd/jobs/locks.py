@@ -73,10 +73,10 @@ def _held(folder: pathlib.Path) -> Iterator[None]:
 def owner(folder: pathlib.Path) -> dict:
     """Who holds the lock, or held it and was killed: `host`, `process`, `since`; empty where that is not recorded."""
     try:
-        found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        record = json.loads((folder / OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) and {"host", "process", "since"} <= found.keys() else {}
+    return record if isinstance(record, dict) and {"host", "process", "since"} <= record.keys() else {}
 
 
 def _make(folder: pathlib.Path) -> list[pathlib.Path]:

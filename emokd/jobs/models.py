@@ -101,11 +101,11 @@ def load_model(path: str, section: ml_collections.ConfigDict, key: str) -> Train
     they stand are looked for under $EMOKD_DATA.
     """
     place, which = importing.split_key(path)
-    found = find_file(place, key)
-    if found.is_dir():
-        model = model_folder.require_pictures(model_folder.load_trained(found), key)
+    location = find_file(place, key)
+    if location.is_dir():
+        model = model_folder.require_pictures(model_folder.load_trained(location), key)
     else:
-        model = importing.import_file(section.backbone, found, options=section.options.to_dict(), key=which)
+        model = importing.import_file(section.backbone, location, options=section.options.to_dict(), key=which)
     if section.size and section.size != model.spec.preprocessing.size:
         preprocessing = dataclasses.replace(model.spec.preprocessing, size=section.size)
         model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, preprocessing=preprocessing))

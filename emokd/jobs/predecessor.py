@@ -61,8 +61,8 @@ def phases_done(folder: pathlib.Path) -> set[str]:
         raise InputError(f"config.start_from is {folder}, whose run is not finished; finish it first.")
     config = read_config(folder / "config.json")
     earlier: set[str] = set()
-    if config.start_from and (known := _phases_on_record(folder)) is not None:
-        earlier = known  # that run's folder may be gone, or be named from another working directory
+    if config.start_from and (recorded := _phases_on_record(folder)) is not None:
+        earlier = recorded  # that run's folder may be gone, or be named from another working directory
     elif config.start_from:
         earlier = phases_done(pathlib.Path(config.start_from))
     return earlier | {name for name, phase in config.phases.items() if takes_part(phase)}
@@ -131,11 +131,11 @@ def references(folder: pathlib.Path) -> dict[str, Reference]:
 
 def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
     """Describes the arrays of `wanted` that `stored` lacks or holds in another shape."""
-    ours, theirs = _shapes(wanted), _shapes(stored)
+    wanted_shapes, stored_shapes = _shapes(wanted), _shapes(stored)
     return [
-        f"{name} is {theirs.get(name, 'missing')} there, {shape} here"
-        for name, shape in ours.items()
-        if theirs.get(name) != shape
+        f"{name} is {stored_shapes.get(name, 'missing')} there, {shape} here"
+        for name, shape in wanted_shapes.items()
+        if stored_shapes.get(name) != shape
     ]
 
 

@@ -6,6 +6,7 @@ import jax
 from absl import logging
 
 from emokd.configuration import config as configuration
+from emokd.configuration import ranges
 from emokd.data import reference
 from emokd.data.tables.class_counts import named_counts
 from emokd.errors import InputError
@@ -13,7 +14,9 @@ from emokd.inference.forward import create_forward
 from emokd.jobs import began
 from emokd.jobs.datasets import load_data
 from emokd.jobs.workdir import read_config
+from emokd.models.network import PRECISIONS
 from emokd.names import normal
+from emokd.recipes.common.task import choose
 from emokd.reporting import rare_classes
 from emokd.training import evaluation
 from emokd.training.sharding import create_mesh
@@ -59,6 +62,8 @@ def evaluate_student(
             "student again from the checkpoints."
         )
     config = read_config(path)
+    ranges.check_numbers(config)
+    choose(PRECISIONS, config.precision, f"{path}: precision")
     model = model_folder.load_trained(workdir / "student")
     parts, extra = load_data(config)
     now = {**began.describe(config, parts, extra), "devices": None}
@@ -66,10 +71,10 @@ def evaluate_student(
     marks = list(dict.fromkeys([*began.accepted(workdir), *changes]))
     references = reference.from_json(model_folder.provenance(workdir / "student").get("references", {}))
     parts = {name: reference.refer(part, references) for name, part in parts.items()}
-    found, expected = model.spec.classes, parts[split].classes
-    for head, names in found.items():
-        if tuple(map(normal, expected.get(head, names))) != tuple(map(normal, names)):
-            raise InputError(f"The student's classes of {head!r} are {names}, but the data has {expected[head]}.")
+    student_classes, data_classes = model.spec.classes, parts[split].classes
+    for head, names in student_classes.items():
+        if tuple(map(normal, data_classes.get(head, names))) != tuple(map(normal, names)):
+            raise InputError(f"The student's classes of {head!r} are {names}, but the data has {data_classes[head]}.")
     forward = create_forward(model.spec, precision=config.precision, mirror=config.get("mirror", False))
 
     def predict(params, stats, constants, batch):
@@ -81,7 +86,7 @@ def evaluate_student(
     compiled = evaluation.create_predict(predict, tuple(model.spec.heads), mesh)
     batches = Streams(config, mesh, splits=parts).evaluation(parts[split])
     predictions, columns = evaluation.collect(compiled, model.params, model.stats, {}, batches)
-    scores = evaluation.score(predictions, columns, expected)["student"]
+    scores = evaluation.score(predictions, columns, data_classes)["student"]
     remarks = rare_classes.remarks({"student": scores}, split, named_counts(parts["train"]))
     for remark in remarks:
         logging.warning("%s", remark)

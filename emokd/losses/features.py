@@ -14,6 +14,10 @@ def mean_squared(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> 
 
     Raises:
       InputError: the shapes differ.
+
+    Examples:
+      >>> mean_squared(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])).tolist()
+      [2.0]
     """
     check_same_shape(2, student=student, teacher=teacher)
     student, teacher = as_floats(student, lax.stop_gradient(teacher))
@@ -27,6 +31,13 @@ def cosine(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> Float[
 
     Raises:
       InputError: the shapes differ.
+
+    Examples:
+      Equal directions, and a right angle.
+
+      >>> loss = cosine(jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[2.0, 0.0], [0.0, 3.0]]))
+      >>> [round(float(value), 4) for value in loss]
+      [0.0, 1.0]
     """
     check_same_shape(2, student=student, teacher=teacher)
     student, teacher = as_floats(student, lax.stop_gradient(teacher))

@@ -18,16 +18,16 @@ def describe(spec: NetworkSpec | MultimodalSpec) -> dict[str, Any]:
     A multimodal network's backbones are joined by "+", and it has no `size`. Nothing is allocated. Results are cached
     per specification, because counting traces the whole network.
     """
-    known = _described.get(repr(spec))
-    if known is None:
+    description = _described.get(repr(spec))
+    if description is None:
         network = functional(spec)
         params, stats = network.abstract
         macs = count_macs(lambda p, s, x: network(p, s, x)[0], params, stats, _abstract_input(spec))
-        known = {"backbone": _name(spec), "parameters": count_parameters(params), "macs": macs}
+        description = {"backbone": _name(spec), "parameters": count_parameters(params), "macs": macs}
         if isinstance(spec, NetworkSpec):
-            known["size"] = spec.preprocessing.size
-        _described[repr(spec)] = known
-    return dict(known)
+            description["size"] = spec.preprocessing.size
+        _described[repr(spec)] = description
+    return dict(description)
 
 
 def _abstract_input(spec: NetworkSpec | MultimodalSpec) -> Any:

@@ -168,12 +168,12 @@ class EmoNet(nnx.Module):
                 f"not {height} x {width} with {channels} channels."
             )
         low_level = self.stem(images)
-        x, found = low_level, []
+        x, stages = low_level, []
         for aligner in self.aligners:
             x, features, heatmaps = aligner(x)
-            found.append(features)
+            stages.append(features)
         attention = heatmaps.sum(-1, keepdims=True)
-        maps = jnp.concatenate([low_level, *(features * attention for features in found)], axis=-1)
+        maps = jnp.concatenate([low_level, *(features * attention for features in stages)], axis=-1)
         return Signals(features=self.emotion(maps), intermediates={"heatmaps": heatmaps, "attention": attention})
 
 

@@ -175,15 +175,15 @@ class MultimodalNetwork(nnx.Module):
         present = jnp.stack([is_present(inputs[name]) for name in self.names], axis=1)
         if keep is not None:
             present = present & keep
-        seen = jnp.concatenate(
+        visible = jnp.concatenate(
             [jnp.where(present[:, m, None], tokens[name], 0.0) for m, name in enumerate(self.names)], axis=1
         )
         for name, imagine in self.hallucinators.items():
-            tokens[name] = imagine(_cast(seen, dtype))
+            tokens[name] = imagine(_cast(visible, dtype))
         if self.fusion is None:
-            features = seen
+            features = visible
         else:
-            imagined = jnp.broadcast_to(present.any(1, keepdims=True), (seen.shape[0], len(self.hallucinated)))
+            imagined = jnp.broadcast_to(present.any(1, keepdims=True), (visible.shape[0], len(self.hallucinated)))
             stacked = jnp.stack([tokens[name] for name in (*self.names, *self.hallucinated)], axis=1)
             features = self.fusion(_cast(stacked, dtype), jnp.concatenate([present, imagined], axis=1))
         signals = Signals(features=features, intermediates={f"token/{name}": t for name, t in tokens.items()})

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from emokd.models.convolution import widen
+from emokd.models.precision import PRECISION_NAMES
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import create_backbone
 from emokd.models.rematerialization import rematerialization
@@ -18,7 +19,7 @@ from emokd.signals import Signals
 
 Tree = dict[str, Any]
 
-PRECISIONS: Mapping[str, DTypeLike | None] = {"float32": None, "bfloat16": jnp.bfloat16}
+PRECISIONS: Mapping[str, DTypeLike | None] = dict(zip(PRECISION_NAMES, (None, jnp.bfloat16), strict=True))
 """The dtype that networks compute in, by name; None is the dtype of their inputs."""
 
 

@@ -1,9 +1,13 @@
-"""The input size and normalisation that a network expects of pictures."""
+"""The input size and normalisation that a network expects of pictures.
+
+It imports no JAX: arrays of JAX and of NumPy go through the same code, and exported models have only the latter.
+"""
 
 import dataclasses
+from typing import Any
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,11 +32,11 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     channels: int = 3
 
-    def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W C"]:
-        """Normalises RGB pixels in [0, 1]; it does not resize them to `size`."""
+    def __call__(self, pixels: Float[Any, "B H W 3"]) -> Float[Any, "B H W C"]:
+        """Normalises RGB pixels in [0, 1], of JAX or of NumPy; it does not resize them to `size`."""
         if self.channels == 1:
-            luma = jnp.asarray(LUMA, pixels.dtype)
+            luma = np.asarray(LUMA, pixels.dtype)
             pixels = (pixels * luma[None, None, None]).sum(-1, keepdims=True)
-        mean = jnp.asarray(self.mean, pixels.dtype)[None, None, None]
-        std = jnp.asarray(self.std, pixels.dtype)[None, None, None]
+        mean = np.asarray(self.mean, pixels.dtype)[None, None, None]
+        std = np.asarray(self.std, pixels.dtype)[None, None, None]
         return (pixels - mean) / std

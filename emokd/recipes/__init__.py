@@ -44,9 +44,9 @@ def find(name: str) -> Method:
         build = imports.load(name, "config.recipe")
         module = importlib.import_module(name.partition(":")[0])
         return Method(build, getattr(module, "default_config", lambda: defaults.run(name)), _uses_teachers(module))
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
-    if name not in known:
-        raise InputError(f"config.recipe is {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    if name not in names:
+        raise InputError(f"config.recipe is {name!r}.{nearest(str(name), names)} Known: {', '.join(names)}.")
     module = importlib.import_module(f"{__name__}.{name}")
     return Method(module.build, module.default_config, _uses_teachers(module))
 

@@ -9,10 +9,12 @@ The formula is the paper's; nu = 0.5 is Chen et al.'s; T = 4, alpha = 0.5 and ma
 With several teachers the terms that have a teacher in them are weighted per example by `config.weighting`. [ours]
 
     head       the new heads learn on the frozen backbone     (for imported weights; off by default)
-    distill    the whole student learns from labels and teachers
+    distill    the whole student learns from labels and teachers; soft targets need no label, so faces without one
+               (config.data.labels.limit, config.data.extra) are read as well [ours]
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -71,9 +73,10 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         raise InputError("config.weighting: aekd compares features, but this recipe's teachers teach outputs.")
     relational = [correlations(config.affect_loss, heads)]
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
+    create = functools.partial(create_phase, config=config, task=task, scored=True, relational=relational)
     phases = [
-        create_phase("head", config, task, method.head, {"student_head": 1.0}, scored=True, relational=relational),
-        create_phase("distill", config, task, method.distill, both, scored=True, relational=relational),
+        create("head", objective=method.head, learns={"student_head": 1.0}),
+        create("distill", objective=method.distill, learns=both, data="all" if method.soft else "labelled"),
     ]
     return Recipe(
         groups=GROUPS,
@@ -127,6 +130,11 @@ class Bounded:
     draw_views: Callable[[Batch], View]
     cross_entropy: classification.CrossEntropy
 
+    @property
+    def soft(self) -> bool:
+        """Whether any teacher has soft targets, which faces without a label have as well."""
+        return any(lesson.soft_targets for lesson in self.lessons.values())
+
     def init(self, key: Array) -> tuple[Tree, Tree]:
         """Fresh parameters and statistics."""
         params, stats = self.student.init(key)
@@ -149,11 +157,11 @@ class Bounded:
     def _learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
         view = self.draw_views(batch)
         dropout_key, mixture_key = jax.random.split(key)
-        signals, moved = self.student.signals(
+        signals, new_stats = self.student.signals(
             params["student"], stats["student"], batch, view, train=train, key=dropout_key
         )
         terms, metrics = self.label_terms(signals, batch, mixture_key)
-        stats = {**stats, "student": moved}
+        stats = {**stats, "student": new_stats}
         if not any(lesson.soft_targets or lesson.bound for lesson in self.lessons.values()):
             return Outcome(terms, stats, metrics=metrics)
         answers = {t.name: jax.lax.stop_gradient(self.ask(t, constants, batch, view)) for t in self.teachers}
@@ -186,18 +194,17 @@ class Bounded:
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
         if "expression" in self.heads:
-            soft = any(lesson.soft_targets for lesson in self.lessons.values())
             logits, (labels, rows) = signals.require("logits"), targets(batch)
-            share = 1.0 - self.config.soft_targets.alpha if soft else 1.0
+            share = 1.0 - self.config.soft_targets.alpha if self.soft else 1.0
             terms["expression"] = Term(self.cross_entropy(logits, labels), rows, share)
             metrics["accuracy"] = accuracy(logits, labels, rows)
         if "valence_arousal" in self.heads:
-            own = signals.require("valence_arousal")
+            predicted = signals.require("valence_arousal")
             target, rows = targets(batch, "valence_arousal")
             if self.config.affect_loss == "emonet":
-                values = affect.emonet_mixture(own, target, key, mask=rows)
+                values = affect.emonet_mixture(predicted, target, key, mask=rows)
             else:
-                values = affect.AFFECT_LOSSES[self.config.affect_loss](own, target, mask=rows)
+                values = affect.AFFECT_LOSSES[self.config.affect_loss](predicted, target, mask=rows)
             terms["valence_arousal"] = Term(values, rows)
         return terms, metrics
 
@@ -206,8 +213,8 @@ class Bounded:
         soft = self.config.soft_targets
         if not self.lessons[teacher].soft_targets:
             return jnp.zeros(signals.require("features").shape[:1], jnp.float32)
-        own, other = signals.require("logits"), answer.require("logits")
-        return soft.alpha * soft_targets.kl_divergence(own, other, temperature=soft.temperature)
+        student_logits, teacher_logits = signals.require("logits"), answer.require("logits")
+        return soft.alpha * soft_targets.kl_divergence(student_logits, teacher_logits, temperature=soft.temperature)
 
     def bounding(
         self,
@@ -245,8 +252,8 @@ class Bounded:
         """
 
         def look(batch: Batch, view: View) -> dict[str, Signals]:
-            own, _ = self.student.signals(params["student"], stats["student"], batch, view)
-            return {"student": own, **{t.name: self.ask(t, constants, batch, view) for t in self.teachers}}
+            student_signals, _ = self.student.signals(params["student"], stats["student"], batch, view)
+            return {"student": student_signals, **{t.name: self.ask(t, constants, batch, view) for t in self.teachers}}
 
         rows = batch["id"].shape[0]
         straight = look(batch, centre_views(rows))
@@ -278,13 +285,13 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
         raise InputError(
             f"{key}: this recipe's teachers are frozen; give .checkpoint or .train, and tuning linear_probe."
         )
-    known = [head for head in heads if head in teacher.spec.heads]
-    if not known:
+    taught_heads = [head for head in heads if head in teacher.spec.heads]
+    if not taught_heads:
         raise InputError(
             f"{key} has the heads {sorted(teacher.spec.heads)}, but the data has targets for {list(heads)}."
         )
     classes = None
-    if "expression" in known:
+    if "expression" in taught_heads:
         names = [normal(name) for name in teacher.spec.classes.get("expression", ())]
         missing = [name for name in task.classes["expression"] if name not in names]
         if missing:
@@ -299,16 +306,16 @@ def _create_lesson(teacher: Teacher, config: ml_collections.ConfigDict, task: Ta
     return Lesson(
         classes,
         soft_targets=classes is not None and config.soft_targets.alpha > 0,
-        bound="valence_arousal" in known and config.bound.nu > 0,
+        bound="valence_arousal" in taught_heads and config.bound.nu > 0,
     )
 
 
-def _beaten(signals: Signals, theirs: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
+def _beaten(signals: Signals, teacher_signals: Signals, target: Float[Array, "B 2"]) -> Float[Array, " B"]:
     """1 where the student's squared error in labelled valence and arousal is below the teacher's, else 0."""
     labelled = has_value(target)
-    answers = (s.require("valence_arousal") for s in (signals, theirs))
-    own, other = (jnp.where(labelled, answer - target, 0.0) ** 2 for answer in answers)
-    return (own.sum(-1) < other.sum(-1)).astype(jnp.float32)
+    predictions = (s.require("valence_arousal") for s in (signals, teacher_signals))
+    student_error, teacher_error = (jnp.where(labelled, answer - target, 0.0) ** 2 for answer in predictions)
+    return (student_error.sum(-1) < teacher_error.sum(-1)).astype(jnp.float32)
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -26,13 +26,12 @@ from jaxtyping import Array
 from emokd.configuration import defaults
 from emokd.data.augment import View
 from emokd.errors import InputError
-from emokd.losses import features
 from emokd.losses.shapes import check_range
 from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Context, Measure, Outcome, Recipe, Term, Tree
 from emokd.recipes.common import hallucination, imitation, modalities, views
 from emokd.recipes.common.joint_task import JointTask, create_joint_task
-from emokd.recipes.common.modality_teachers import create_modality_teachers, modality_signals
+from emokd.recipes.common.modality_teachers import alignment_distances, create_modality_teachers, modality_signals
 from emokd.recipes.common.multimodal import Multimodal, create_multimodal, tokens
 from emokd.recipes.common.phases import correlations, create_phase, takes_part
 from emokd.recipes.common.student import extract_student
@@ -68,8 +67,8 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
     encoders = {"teacher_encoders": 1.0, "modality_heads": 1.0}
     hallucinators = {"hallucinators": 1.0 if imagined else 0.0}
     adapters = {"teacher_fusion": config.align.joint_multiplier, "adapters": 1.0}
-    own = {"student_encoders": config.encoder_multiplier, "student_fusion": 1.0}
-    own["hallucinators"] = config.hallucination.multiplier if imagined else 0.0
+    student_rates = {"student_encoders": config.encoder_multiplier, "student_fusion": 1.0}
+    student_rates["hallucinators"] = config.hallucination.multiplier if imagined else 0.0
     fusion = "config.fusion.options.attend=batch" if config.fusion.options.get("attend") == "batch" else ""
     answers = [fusion, correlations(config.affect_loss, labels.heads)]
     imagination = [fusion, hallucination.relational(config.hallucination.loss)]
@@ -83,7 +82,7 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
             config,
             task,
             method.learn,
-            own,
+            student_rates,
             prepare=method.begin_student,
             scored=True,
             remark=functools.partial(imitation.transport_remark, solver=config.structure.solver),
@@ -105,7 +104,7 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         constants={},
         predict=method.predict,
         teachers=method.pool if method.distils else (),
-        weighting=weighting.create(config.weighting) if method.distils else None,
+        weighting=weighting.create(config.weighting, group=config.structure.rows) if method.distils else None,
         extract=extract_student,
         observe=method.observe if method.taught else None,
         student_spec=student,
@@ -178,7 +177,7 @@ class Mtpkdot:
 
     def teach(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: each modality's token, through a head of its own, predicts the label."""
-        signals, moved = self.teacher.signals(
+        signals, new_stats = self.teacher.signals(
             params["teacher"], stats["teacher"], batch, self.draw_views(batch), train=True, key=context.key
         )
         terms: dict[str, Term] = {}
@@ -187,7 +186,7 @@ class Mtpkdot:
         for name, answer in modality_signals(params, by_modality, aligned=False).items():
             terms |= self.labels.terms(name, answer, batch, self.teacher.has(name, batch))
             metrics |= self.labels.accuracy(name, answer, batch)
-        return Outcome(terms, {**stats, "teacher": moved}, metrics=metrics)
+        return Outcome(terms, {**stats, "teacher": new_stats}, metrics=metrics)
 
     def joint(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: the fusion of all modalities predicts the label."""
@@ -201,13 +200,17 @@ class Mtpkdot:
         """Objective: the T-Nets hallucinate the teacher's privileged tokens from its visible ones."""
         view = self.draw_views(batch)
         signals, _ = self.teacher.signals(params["teacher"], stats["teacher"], batch, view)
-        imagination, _ = self.student.signals(*self._with_teachers_encoders(params, stats), batch, view)
+        student_params, student_stats = (
+            self.student.take_encoders(tree["student"], tree["teacher"]) for tree in (params, stats)
+        )
+        imagination, _ = self.student.signals(student_params, student_stats, batch, view)
         names = self.student.spec.hallucinated
         true = {
             name: (jax.lax.stop_gradient(token), self.teacher.has(name, batch))
             for name, token in tokens(signals, names).items()
         }
-        distances = hallucination.token_distances(self.config.hallucination.loss, tokens(imagination, names), true)
+        loss, together = self.config.hallucination.loss, self.config.structure.rows
+        distances = hallucination.token_distances(loss, tokens(imagination, names), true, rows=together)
         return Outcome({name: Term(distances[name], rows) for name, (_, rows) in true.items()}, stats)
 
     def align(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
@@ -220,11 +223,7 @@ class Mtpkdot:
         metrics = self.labels.accuracy(JOINT, signals, batch)
         for name, answer in answers.items():
             rows = self.teacher.has(name, batch)
-            adapted = answer.require("features")
-            distances = features.cosine(adapted, joint)
-            if not section.detach:  # the joint features get gradients too, as in the release
-                back = features.cosine(joint, adapted)
-                distances += back - jax.lax.stop_gradient(back)
+            distances = alignment_distances(answer.require("features"), joint, detach=section.detach)
             terms[f"align/{name}"] = Term(distances, rows, section.distance)
             terms |= self.labels.terms(name, answer, batch, rows, section.task * section.modality)
             metrics |= self.labels.accuracy(name, answer, batch)
@@ -236,8 +235,10 @@ class Mtpkdot:
             return self.begin(params, stats, constants, batches)
         if self.config.student_encoders == "fresh":
             return params, stats
-        own, own_stats = self._with_teachers_encoders(params, stats)
-        return {**params, "student": own}, {**stats, "student": own_stats}
+        student, student_stats = (
+            self.student.take_encoders(tree["student"], tree["teacher"]) for tree in (params, stats)
+        )
+        return {**params, "student": student}, {**stats, "student": student_stats}
 
     def learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: the student predicts the label, and imitates its teachers as `config.objective` says."""
@@ -246,60 +247,54 @@ class Mtpkdot:
         keep = modalities.drop(drop_key, batch, self.student.modalities, self.config.modality_dropout)
         # Frozen encoders keep their BatchNorm statistics.
         train = self.config.encoder_multiplier > 0
-        signals, moved = self.student.signals(
+        signals, new_stats = self.student.signals(
             params["student"], stats["student"], batch, view, keep=keep, train=train, key=key
         )
         terms = self.labels.terms("student", signals, batch, rows, self.config.objective.task)
         metrics = self.labels.accuracy("student", signals, batch)
-        stats = {**stats, "student": moved}
+        stats = {**stats, "student": new_stats}
         if not self.distils:
             return Outcome(terms, stats, metrics=metrics)
         answers = jax.lax.stop_gradient(self.answers(params, stats, batch, view))
         pool = [answers[name] for name in self.pool]
-        known = [self.teacher.has(name, batch) for name in self.pool]
-        evidence = jax.lax.stop_gradient(self.labels.evidence(pool, known, batch))
+        available = [self.teacher.has(name, batch) for name in self.pool]
+        evidence = jax.lax.stop_gradient(self.labels.evidence(pool, available, batch))
         counts = context.weigh(evidence, rows) != 0 if context.weigh else jnp.ones((rows.shape[0], len(pool)), bool)
-        theirs = [(answer.require("features"), has) for answer, has in zip(pool, known, strict=True)]
-        own = signals.require("features")
-        losses, measured = imitation.imitate(self.config, self.pool, own, theirs, counts)
+        teacher_features = [(answer.require("features"), has) for answer, has in zip(pool, available, strict=True)]
+        student_features = signals.require("features")
+        losses, measured = imitation.imitate(self.config, self.pool, student_features, teacher_features, counts)
         return Outcome(terms, stats, losses, rows, evidence, {**metrics, **measured})
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
         """All networks' signals for the evaluation view, and those of student and joint teacher on some modalities."""
         view = views.centre(batch)
         student, teacher = ((params[name], stats[name], batch, view) for name in ("student", "teacher"))
-        found = {"student": self.student.signals(*student)[0], **self.student.signals_of_variants(*student)}
+        predicted = {"student": self.student.signals(*student)[0], **self.student.signals_of_variants(*student)}
         if self.taught:
-            found |= self.answers(params, stats, batch, view) | self.teacher.signals_of_variants(*teacher)
-        return found
+            predicted |= self.answers(params, stats, batch, view) | self.teacher.signals_of_variants(*teacher)
+        return predicted
 
     def observe(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Array]:
         """For the report's pictures: features, before and after alignment, and errors; NaN where rows have none."""
         view = views.centre(batch)
         answers = self.answers(params, stats, batch, view)
-        own, _ = self.student.signals(params["student"], stats["student"], batch, view)
-        found = {"student": own.require("features")}
+        student_signals, _ = self.student.signals(params["student"], stats["student"], batch, view)
+        observed = {"student": student_signals.require("features")}
         before = tokens(answers[JOINT], self.teacher.modalities) if self.aligned else {}
         for name, answer in answers.items():
             rows = self.teacher.has(name, batch)
-            found[f"teacher/{name}"] = jnp.where(rows[:, None], answer.require("features"), jnp.nan)
+            observed[f"teacher/{name}"] = jnp.where(rows[:, None], answer.require("features"), jnp.nan)
             if name in before:
-                found[f"before/{name}"] = jnp.where(rows[:, None], before[name], jnp.nan)
+                observed[f"before/{name}"] = jnp.where(rows[:, None], before[name], jnp.nan)
             if name in self.pool:
-                found[f"error/{name}"] = self.labels.error(answer, batch, rows)
-        return found
+                observed[f"error/{name}"] = self.labels.error(answer, batch, rows)
+        return observed
 
     def answers(self, params: Tree, stats: Tree, batch: Batch, view: View) -> dict[str, Signals]:
         """The signals of every modality by itself, and of the joint teacher."""
         joint, _ = self.teacher.signals(params["teacher"], stats["teacher"], batch, view)
         by_modality = tokens(joint, self.teacher.modalities)
         return {**modality_signals(params, by_modality, aligned=self.aligned), JOINT: joint}
-
-    def _with_teachers_encoders(self, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-        """The student's parameters and statistics with the teacher's encoders of the same modalities."""
-        names = tuple(self.student.modalities)
-        own, own_stats = (modalities.take_encoders(tree["student"], tree["teacher"], names) for tree in (params, stats))
-        return own, own_stats
 
 
 def _check(config: ml_collections.ConfigDict, devices: int) -> None:
@@ -334,7 +329,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.objective = ml_collections.ConfigDict({"task": 0.8, "transport": 0.2, "centroid": 0.2, "features": 0.0})
     config.distance = "mse"  # of `features`, point-to-point distillation; or cosine
     config.structure = ml_collections.ConfigDict({"anchors": "least", "k": 30, "blur": 0.1, "solver": "converged"})
-    config.structure.local = False  # of each device's rows alone [ours]
+    config.structure.rows = 128  # that are compared with one another; 0: the whole batch
     config.pool = "all"  # or joint: PKDOT's one teacher
     config.weighting = ({"name": "most_confident", "per": "batch"},)
     config.student_encoders = "teacher"  # where they start; or fresh [ours]

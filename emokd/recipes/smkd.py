@@ -137,9 +137,9 @@ class Smkd:
     def init(self, key: Array) -> tuple[Tree, Tree]:
         """Fresh parameters and statistics; of the teachers those that learn."""
         student_key, *keys = jax.random.split(key, 1 + 2 * len(self.teachers))
-        own, own_stats = self.student.init(student_key)
-        params: Tree = {"student": own, "adapters": {}, "probes": {}, "teachers": {}}
-        stats: Tree = {"student": own_stats, "teachers": {}, "standardizer": {}}
+        student, student_stats = self.student.init(student_key)
+        params: Tree = {"student": student, "adapters": {}, "probes": {}, "teachers": {}}
+        stats: Tree = {"student": student_stats, "teachers": {}, "standardizer": {}}
         for teacher, teacher_key, adapter_key in zip(self.teachers, keys[::2], keys[1::2], strict=True):
             name, size = teacher.name, teacher.feature_size
             params["adapters"][name] = create_linear(adapter_key, self.student.feature_size, size)
@@ -186,10 +186,10 @@ class Smkd:
         view = self.draw_views(batch)
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
-        moved = dict(stats["teachers"])
+        new_stats = dict(stats["teachers"])
         for k, teacher in enumerate(t for t in self.teachers if t.model is None):
             key = jax.random.fold_in(context.key, k)
-            signals, moved[teacher.name] = self.teacher_signals(
+            signals, new_stats[teacher.name] = self.teacher_signals(
                 teacher, params, stats, constants, batch, view, train=True, key=key
             )
             column = self.config.teachers[teacher.name].task
@@ -197,7 +197,7 @@ class Smkd:
             labels, rows = targets(batch, column)
             terms[teacher.name] = Term(self.cross_entropy(logits, labels, column), rows)
             metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
-        return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
+        return Outcome(terms, {**stats, "teachers": new_stats}, metrics=metrics)
 
     def standardize_teachers(
         self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch], *, log: bool = True
@@ -222,18 +222,18 @@ class Smkd:
         labels, rows = targets(batch)
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
-        moved = dict(stats["teachers"])
+        new_stats = dict(stats["teachers"])
         for k, teacher in enumerate(self.teachers):
             tuned = self.config.teachers[teacher.name].tuning == "full"
             key = jax.random.fold_in(context.key, k)
             signals, after = self.teacher_signals(teacher, params, stats, constants, batch, view, train=tuned, key=key)
             if tuned:
-                moved[teacher.name] = after
+                new_stats[teacher.name] = after
             z = standardize.standardize(stats["standardizer"][teacher.name], signals.require("features"))
             logits = linear(params["probes"][teacher.name], z)
             terms[teacher.name] = Term(self.cross_entropy(logits, labels), rows)
             metrics[f"accuracy/{teacher.name}"] = accuracy(logits, labels, rows)
-        return Outcome(terms, {**stats, "teachers": moved}, metrics=metrics)
+        return Outcome(terms, {**stats, "teachers": new_stats}, metrics=metrics)
 
     def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: the student's features, through adapters, are close to the teachers'. It needs no labels."""
@@ -241,7 +241,7 @@ class Smkd:
         labels, _ = targets(batch)
         z = [jax.lax.stop_gradient(self.standardized(t, params, stats, constants, batch, view)) for t in self.teachers]
         logits = [linear(params["probes"][t.name], z_k) for t, z_k in zip(self.teachers, z, strict=True)]
-        signals, moved = self.student.signals(
+        signals, new_stats = self.student.signals(
             params["student"], stats["student"], batch, view, train=True, key=context.key
         )
 
@@ -250,11 +250,17 @@ class Smkd:
             maps = (linear(params["adapters"][t.name], student_features) for t in self.teachers)
             return jnp.stack([self.distance(a, z_k) for a, z_k in zip(maps, z, strict=True)], axis=1)
 
-        own = signals.require("features")
+        student_features = signals.require("features")
         evidence = {"teacher_logits": jnp.stack(logits, axis=1), "labels": labels}
         if weighting.needs_gradients(self.config.weighting):
-            evidence["gradients"] = teacher_gradients(imitation, own, len(self.teachers))
-        return Outcome({}, {**stats, "student": moved}, imitation(own), batch["mask"], jax.lax.stop_gradient(evidence))
+            evidence["gradients"] = teacher_gradients(imitation, student_features, len(self.teachers))
+        return Outcome(
+            {},
+            {**stats, "student": new_stats},
+            imitation(student_features),
+            batch["mask"],
+            jax.lax.stop_gradient(evidence),
+        )
 
     def classify(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: the emotions; the backbone and its statistics are frozen."""
@@ -265,24 +271,24 @@ class Smkd:
         return self._emotion(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
 
     def _emotion(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
-        signals, moved = self.student.signals(
+        signals, new_stats = self.student.signals(
             params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
         )
         logits, (labels, rows) = signals.require("logits"), targets(batch)
         loss = self.cross_entropy(logits, labels)
         metrics = {"accuracy": accuracy(logits, labels, rows)}
-        return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": moved}, metrics=metrics)
+        return Outcome({"emotion": Term(loss, rows)}, {**stats, "student": new_stats}, metrics=metrics)
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
         """The student's signals for the evaluation view, and for every teacher z_k and the logits of h_k."""
         view = views.centre(batch)
-        found = {"student": self.student.signals(params["student"], stats["student"], batch, view)[0]}
+        predicted = {"student": self.student.signals(params["student"], stats["student"], batch, view)[0]}
         for teacher in self.teachers:
             z = self.standardized(teacher, params, stats, constants, batch, view)
             # Without the probe a teacher does not predict emotions.
             answers = {"expression": linear(params["probes"][teacher.name], z)} if self.probed else {}
-            found[teacher.name] = attach_heads(Signals(features=z), answers)
-        return found
+            predicted[teacher.name] = attach_heads(Signals(features=z), answers)
+        return predicted
 
 
 def _check_teachers_can_teach(config: ml_collections.ConfigDict, teachers: Sequence[Teacher]) -> None:

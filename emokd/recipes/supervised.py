@@ -89,7 +89,7 @@ class Supervised:
         return self._learn(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
 
     def _learn(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
-        signals, moved = self.student.signals(
+        signals, new_stats = self.student.signals(
             params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
         )
         terms: dict[str, Term] = {}
@@ -102,7 +102,7 @@ class Supervised:
                 logits = signals.require("logits") if column == "expression" else signals.intermediates[column]
                 terms[column] = Term(self.cross_entropy(logits, labels, column), rows)
                 metrics[f"accuracy/{column}"] = accuracy(logits, labels, rows)
-        return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
+        return Outcome(terms, {**stats, "student": new_stats}, metrics=metrics)
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
         """The student's signals for the evaluation view."""
@@ -114,8 +114,8 @@ def _head_size(target: str, task: Task) -> int:
         return 2
     if target in task.classes:
         return len(require_classes(task, target))
-    known = sorted({*task.classes, *(c for c in task.columns if c == "valence_arousal")})
-    raise InputError(f"config.targets asks for {target!r}.{nearest(target, known)} The data has {known}.")
+    targets = sorted({*task.classes, *(c for c in task.columns if c == "valence_arousal")})
+    raise InputError(f"config.targets asks for {target!r}.{nearest(target, targets)} The data has {targets}.")
 
 
 def default_config() -> ml_collections.ConfigDict:

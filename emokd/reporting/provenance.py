@@ -10,8 +10,6 @@ import shlex
 import subprocess
 import sys
 
-import jax
-
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -61,6 +59,8 @@ def machine() -> str:
     memory = memory_bytes()
     if memory:
         parts.append(f"{memory / 2**30:.0f} GiB memory")
+    import jax  # here, because commands without JAX import this module for `command`
+
     devices = jax.devices()
     if devices[0].platform != "cpu":
         parts.append(f"{len(devices)} x {devices[0].device_kind}")

@@ -52,8 +52,8 @@ def split(tree: Any, count: int) -> list[Any]:
 
     A batch is sharded in blocks of rows, so every device has equally many rows of every microbatch.
     """
-    apart = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]), tree)
-    return [jax.tree.map(lambda x: x[:, i], apart) for i in range(count)]  # noqa: B023
+    by_microbatch = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]), tree)
+    return [jax.tree.map(lambda x: x[:, i], by_microbatch) for i in range(count)]  # noqa: B023
 
 
 def join(outcomes: Sequence[Outcome], stats: Tree) -> Outcome:
@@ -61,10 +61,10 @@ def join(outcomes: Sequence[Outcome], stats: Tree) -> Outcome:
     rows = [dataclasses.replace(outcome, stats={}) for outcome in outcomes]
     joined = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *rows)
     # Written as a difference, so that frozen statistics stay the same bit for bit.
-    moved = jax.tree.map(
+    new_stats = jax.tree.map(
         lambda old, *new: old + sum(x - old for x in new) / len(new), stats, *[outcome.stats for outcome in outcomes]
     )
-    return dataclasses.replace(joined, stats=moved)
+    return dataclasses.replace(joined, stats=new_stats)
 
 
 def accumulate(
@@ -101,7 +101,7 @@ def accumulate(
         # The barrier runs microbatches one after the other; else the activations of several are in memory at once.
         learning, total = jax.lax.optimization_barrier((learning, total))
         _, backward, outcome = jax.vjp(lambda values: losses(values, part, k), learning, has_aux=True)  # noqa: B023
-        (found,) = backward(cotangent)
-        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+        (gradients,) = backward(cotangent)
+        total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
         outcomes.append(jax.lax.stop_gradient(outcome))
     return total, join(outcomes, stats), weights, weighting

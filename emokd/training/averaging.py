@@ -32,10 +32,10 @@ def create(recipe: Recipe, decay: float, params: Tree, stats: Tree) -> Tree:
     """The average before any step: the student's `params` and `stats` as they are; empty where `decay` is 0."""
     if not decay:
         return {}
-    ours, theirs = student_entries(recipe, params, stats)
+    param_keys, stat_keys = student_entries(recipe, params, stats)
     return {
-        "params": {name: params[name] for name in sorted(ours)},
-        "stats": {name: stats[name] for name in sorted(theirs)},
+        "params": {name: params[name] for name in sorted(param_keys)},
+        "stats": {name: stats[name] for name in sorted(stat_keys)},
     }
 
 

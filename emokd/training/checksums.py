@@ -58,8 +58,8 @@ def _files(folder: pathlib.Path) -> list[str]:
 
 
 def _checksum(path: pathlib.Path) -> int:
-    found = 0
+    crc = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
-            found = zlib.crc32(block, found)
-    return found
+            crc = zlib.crc32(block, crc)
+    return crc

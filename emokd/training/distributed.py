@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from emokd.errors import InputError, nearest
@@ -22,6 +21,8 @@ JOIN_SECONDS = 300
 """How long a process waits for the others when it starts."""
 LEAVE_SECONDS = 60
 """How long a process waits for the others when it ends; if it ends by an error, they may never come."""
+HEARTBEAT_SECONDS = 50
+"""After how long without a sign of life JAX ends the other processes, where `peers` has not noticed before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,36 +49,38 @@ def requested(environment: Mapping[str, str]) -> Processes | Literal["auto"] | N
     Raises:
       InputError: a variable is missing, no number or out of range, or both the explicit variables and auto are set.
     """
-    given = {name: environment[name] for name in EXPLICIT if environment.get(name)}
+    variables = {name: environment[name] for name in EXPLICIT if environment.get(name)}
     mode = environment.get(MODE, "")
     if mode and mode != "auto":
         raise InputError(f"{MODE} is {mode!r}; set it to 'auto', or unset it.{nearest(mode, ['auto'])}")
-    if mode and given:
-        raise InputError(f"{MODE}=auto and {', '.join(given)} are both set; unset the one or the others.")
+    if mode and variables:
+        raise InputError(f"{MODE}=auto and {', '.join(variables)} are both set; unset the one or the others.")
     if mode:
         return "auto"
-    if not given:
+    if not variables:
         return None
-    missing = [name for name in EXPLICIT if name not in given]
+    missing = [name for name in EXPLICIT if name not in variables]
     if missing:
-        raise InputError(f"{', '.join(given)} is set, but not {', '.join(missing)}; set all of {', '.join(EXPLICIT)}.")
-    host, _, port = given["EMOKD_COORDINATOR"].rpartition(":")
+        raise InputError(
+            f"{', '.join(variables)} is set, but not {', '.join(missing)}; set all of {', '.join(EXPLICIT)}."
+        )
+    host, _, port = variables["EMOKD_COORDINATOR"].rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"EMOKD_COORDINATOR is {given['EMOKD_COORDINATOR']!r}; give HOST:PORT of process 0.")
+        raise InputError(f"EMOKD_COORDINATOR is {variables['EMOKD_COORDINATOR']!r}; give HOST:PORT of process 0.")
     for name in EXPLICIT[1:]:
-        if not given[name].isdecimal():
-            raise InputError(f"{name} is {given[name]!r}; give a whole number.")
-    count, index = int(given["EMOKD_PROCESSES"]), int(given["EMOKD_PROCESS"])
+        if not variables[name].isdecimal():
+            raise InputError(f"{name} is {variables[name]!r}; give a whole number.")
+    count, index = int(variables["EMOKD_PROCESSES"]), int(variables["EMOKD_PROCESS"])
     if index >= count:
         raise InputError(f"EMOKD_PROCESS is {index}, but EMOKD_PROCESSES is {count}; number them from 0.")
-    return Processes(given["EMOKD_COORDINATOR"], count, index)
+    return Processes(variables["EMOKD_COORDINATOR"], count, index)
 
 
 def initialize(processes: Processes | Literal["auto"], join_seconds: int = JOIN_SECONDS) -> int:
     """Joins the processes. Must come before anything that starts JAX's backend.
 
-    JAX's preemption service is off: it would swallow the first SIGTERM, so that a run could not be stopped. A run that
-    ends at any moment is continued by the same command.
+    JAX's preemption service is off: it would swallow the first SIGTERM, also where no run is under way, and knows no
+    Ctrl-C. `emokd.training.stopping` does its work.
 
     Returns:
       Which process this is.
@@ -87,9 +90,15 @@ def initialize(processes: Processes | Literal["auto"], join_seconds: int = JOIN_
     """
     if isinstance(processes, Processes):
         _check_address(processes, join_seconds)
+    import jax  # here and below, because commands without JAX import this module for `requested`
+
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
-    seconds: dict[str, Any] = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
+    seconds: dict[str, Any] = {
+        "initialization_timeout": join_seconds,
+        "shutdown_timeout_seconds": LEAVE_SECONDS,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+    }
     if not isinstance(processes, Processes):
         try:
             jax.distributed.initialize(**seconds)
@@ -138,6 +147,8 @@ def together(name: str) -> None:
     Args:
       name: of the barrier, the same in every process.
     """
+    import jax
+
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -146,6 +157,8 @@ def together(name: str) -> None:
 
 def agreed(decision: bool) -> bool:
     """Process 0's decision, in every process."""
+    import jax
+
     if jax.process_count() == 1:
         return decision
     from jax.experimental import multihost_utils
@@ -160,6 +173,8 @@ def in_first_process(action: Callable[[], None]) -> None:
     Raises:
       InputError: in process 0 that of `action`; elsewhere one that refers to it.
     """
+    import jax
+
     refused = None
     if jax.process_index() == 0:
         try:

@@ -26,16 +26,16 @@ def create_predict(predict: Predict, heads: Sequence[str], mesh: Mesh) -> Predic
         task may not be one of this data set.
       mesh: the devices; each of them gets all outputs.
     """
-    own = [head for head in heads if head not in ("expression", "valence_arousal")]
+    further = [head for head in heads if head not in ("expression", "valence_arousal")]
 
     def outputs(params: Tree, stats: Tree, constants: Tree, batch: Batch):
-        found = {}
+        by_network = {}
         for name, signal in predict(params, stats, constants, batch).items():
             parts = {"expression": signal.logits, "valence_arousal": signal.valence_arousal}
             if name == "student":
-                parts |= {head: signal.intermediates[head] for head in own}
-            found[name] = {target: values for target, values in parts.items() if values is not None}
-        return found
+                parts |= {head: signal.intermediates[head] for head in further}
+            by_network[name] = {target: values for target, values in parts.items() if values is not None}
+        return by_network
 
     return jax.jit(outputs, out_shardings=replicated(mesh))
 
@@ -50,18 +50,19 @@ def collect(
     """Predicts a whole split.
 
     Returns:
-      (predictions by network and target, target columns by name), as arrays of all rows but the masked ones
+      (predictions by network and target, target columns and `id` and `check` by name), as arrays of all rows but the
+      masked ones
     """
-    found: list[Any] = []
+    collected: list[Any] = []
     columns: list[dict[str, np.ndarray]] = []
     for batch in batches:
         outputs = predict(params, stats, constants, batch)
         # Only these go to the host: a batch also holds pictures, tables and cached teacher features.
-        wanted = {"mask", "votes", *(target for answers in outputs.values() for target in answers)}
-        found.append(jax.device_get(outputs))
+        wanted = {"mask", "id", "check", "votes", *(target for answers in outputs.values() for target in answers)}
+        collected.append(jax.device_get(outputs))
         columns.append({name: fetch(batch[name]) for name in sorted(wanted) if name in batch})
     keep = np.concatenate([c["mask"] for c in columns])
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[keep], *found)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[keep], *collected)
     return joined, {name: np.concatenate([c[name] for c in columns])[keep] for name in columns[0]}
 
 
@@ -102,9 +103,7 @@ def selection_score(scores: Mapping[str, Any], metric: str) -> float:
     value: Any = scores
     for part in metric.split("/"):
         if not isinstance(value, Mapping) or part not in value:
-            known = sorted(value) if isinstance(value, Mapping) else []
-            raise InputError(
-                f"config.select.metric is {metric!r}, but {part!r} is not in {known}.{nearest(part, known)}"
-            )
+            keys = sorted(value) if isinstance(value, Mapping) else []
+            raise InputError(f"config.select.metric is {metric!r}, but {part!r} is not in {keys}.{nearest(part, keys)}")
         value = value[part]
     return float(value)

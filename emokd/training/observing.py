@@ -37,11 +37,11 @@ class Observer:
             return
         with jax.transfer_guard("allow"):
             (batch,) = self._streams.evaluation(self._examples, part_of=self._split)
-            found = jax.device_get(self._programs.observe(*weights, constants, batch))
+            observed = jax.device_get(self._programs.observe(*weights, constants, batch))
             targets = {name: evaluation.fetch(batch[name]) for name in observations.TARGETS if name in batch}
             rows = evaluation.fetch(batch["mask"])
         if jax.process_index() == 0:
-            arrays = {name: np.asarray(values)[rows] for name, values in {**found, **targets}.items()}
+            arrays = {name: np.asarray(values)[rows] for name, values in {**observed, **targets}.items()}
             observations.write(self._workdir, phase, step, arrays, self._classes)
 
 

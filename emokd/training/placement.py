@@ -79,19 +79,23 @@ def place_tree(tree: Tree, section: ml_collections.ConfigDict, name: str, mesh: 
     chosen = [next((i for i, (pattern, _) in enumerate(rules) if pattern.fullmatch(n)), None) for n in names]
     for i in sorted(set(range(len(rules))) - set(chosen)):
         taken = any(rules[i][0].fullmatch(n) for n in names)
-        known = f"Some: {excerpt(names, 3)}." if names else "There are none: no teacher comes from a file."
+        examples = f"Some: {excerpt(names, 3)}." if names else "There are none: no teacher comes from a file."
         raise InputError(
             f"{key}[{i}], {rules[i][0].pattern!r}, "
-            + ("matches only what rules before it take; put it first." if taken else f"matches no parameter. {known}")
+            + (
+                "matches only what rules before it take; put it first."
+                if taken
+                else f"matches no parameter. {examples}"
+            )
         )
     tactics = ["replicate" if i is None else rules[i][1] for i in chosen]
     leaves, treedef = jax.tree.flatten(tree)
-    found = [_apply(t, leaf.shape, section.min_size, mesh) for t, leaf in zip(tactics, leaves, strict=True)]
+    shardings = [_apply(t, leaf.shape, section.min_size, mesh) for t, leaf in zip(tactics, leaves, strict=True)]
     if mesh.shape["fsdp"] > 1 and "fsdp" in tactics:
         sizes = [math.prod(leaf.shape) for leaf in leaves]
-        split = sum(size for size, sharding in zip(sizes, found, strict=True) if not sharding.is_fully_replicated)
+        split = sum(size for size, sharding in zip(sizes, shardings, strict=True) if not sharding.is_fully_replicated)
         logging.info("%s splits %d of %d parameters over %d devices.", key, split, sum(sizes), mesh.shape["fsdp"])
-    return jax.tree.unflatten(treedef, found)
+    return jax.tree.unflatten(treedef, shardings)
 
 
 def place_optimizer(optimizer: Any, params: Tree, shardings: Tree, otherwise: NamedSharding) -> Any:
@@ -101,13 +105,13 @@ def place_optimizer(optimizer: Any, params: Tree, shardings: Tree, otherwise: Na
     `otherwise`.
     """
     places = zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True)
-    known = {tuple(path): (leaf.shape, sharding) for (path, leaf), sharding in places}
+    parameters = {tuple(path): (leaf.shape, sharding) for (path, leaf), sharding in places}
 
     def sharding(path: Sequence[Any], leaf: Any) -> NamedSharding:
         for start in range(len(path)):  # the longest end first
-            shape, found = known.get(tuple(path[start:]), (None, otherwise))
+            shape, placed = parameters.get(tuple(path[start:]), (None, otherwise))
             if shape == leaf.shape:
-                return found
+                return placed
         return otherwise
 
     return jax.tree_util.tree_map_with_path(sharding, optimizer)

@@ -37,10 +37,10 @@ class Best:
           score: its score; NaN is no improvement.
           min_delta: early stopping counts only a score that exceeds `phase_score` by more than this as an improvement.
         """
-        found = dataclasses.replace(self, step=step, score=score) if score >= self.score else self
+        best = dataclasses.replace(self, step=step, score=score) if score >= self.score else self
         if score > self.phase_score + min_delta:
-            return dataclasses.replace(found, phase_score=score, waited=0)
-        return dataclasses.replace(found, waited=self.waited + 1)
+            return dataclasses.replace(best, phase_score=score, waited=0)
+        return dataclasses.replace(best, waited=self.waited + 1)
 
     def begun(self) -> "Best":
         """At the beginning of a phase: resets the counts of early stopping."""

@@ -47,11 +47,11 @@ def split_parameters(
 
 def by_group(tree: Tree, labels: Tree, groups: Collection[str]) -> dict[str, list[Array]]:
     """The leaves of some groups, by group; `tree` has the structure of the parameters."""
-    found: dict[str, list[Array]] = {}
+    leaves_by_group: dict[str, list[Array]] = {}
     for leaf, label in zip(jax.tree.leaves(tree), jax.tree.leaves(labels), strict=True):
         if label in groups:
-            found.setdefault(label, []).append(leaf)
-    return found
+            leaves_by_group.setdefault(label, []).append(leaf)
+    return leaves_by_group
 
 
 def gradients(
@@ -67,11 +67,13 @@ def gradients(
     """
     key = jax.random.fold_in(state.key, state.step)
     learning, merge = split_parameters(state.params, labels, set(phase.learns))
-    known = recipe.weighting is not None and microbatches == 1
-    ask = (lambda evidence, rows: weigh(recipe, state.weighting, evidence, rows)[0]) if known else None
+    weights_in_objective = recipe.weighting is not None and microbatches == 1
+    weigh_evidence = (
+        (lambda evidence, rows: weigh(recipe, state.weighting, evidence, rows)[0]) if weights_in_objective else None
+    )
 
     def losses(values, batch, key):
-        outcome = phase.objective(merge(values), state.stats, constants, batch, Context(key, ask))
+        outcome = phase.objective(merge(values), state.stats, constants, batch, Context(key, weigh_evidence))
         parts = {name: term.values for name, term in outcome.terms.items()}
         further = {name: term.values for name, term in outcome.teacher_terms.items()}
         return (parts, outcome.teacher_losses, further), outcome
@@ -194,10 +196,10 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
                 rate = jnp.asarray(recipe.phases[phase].learning_rate(state.phase_step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
             squares = {
-                group: sum((jnp.square(x.astype(jnp.float32)).sum() for x in own), jnp.zeros(()))
-                for group, own in grouped(grads).items()
+                group: sum((jnp.square(x.astype(jnp.float32)).sum() for x in leaves), jnp.zeros(()))
+                for group, leaves in grouped(grads).items()
             }
-            learnt = {group: [*own, squares[group]] for group, own in grouped(params).items()}
+            learnt = {group: [*leaves, squares[group]] for group, leaves in grouped(params).items()}
             norm = jnp.sqrt(sum(squares.values(), jnp.zeros(())))
         metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         watched = divergence.watched(recipe.groups, outcome.stats)

@@ -16,6 +16,13 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
     """CE_ik: each teacher's cross-entropy on each example, [B, K]; 0 where there is no label, at most 3.4e38.
 
     A class id of C or more is taken as C - 1; `Evidence.impossible` marks such rows.
+
+    Examples:
+      Two teachers give the label the probabilities 1/2 and 1/4.
+
+      >>> logits = jnp.log(jnp.array([[[0.5, 0.5], [0.25, 0.75]]]))
+      >>> [round(float(value), 4) for value in cross_entropies(logits, jnp.array([0]))[0]]
+      [0.6931, 1.3863]
     """
     log_p = jax.nn.log_softmax(teacher_logits.astype(jnp.float32))
     labelled = has_class(labels)[:, None]

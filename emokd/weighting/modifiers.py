@@ -24,6 +24,13 @@ def where_unlabelled(labelled: Weighting, unlabelled: Weighting) -> Weighting:
     """Applies the first weighting to rows with a label and the second to rows without. [ours]
 
     To each of the two, the other's rows are padding.
+
+    Examples:
+      >>> from emokd.weighting.rules import only
+      >>> from emokd.weighting.transform import initial
+      >>> weighting, weights = where_unlabelled(only(0), only(1)), initial(2, 2)
+      >>> weighting.update(weights, weighting.init(weights), labels=jnp.array([3, -1]))[0].tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
     """
     labelled, unlabelled = optax.with_extra_args_support(labelled), optax.with_extra_args_support(unlabelled)
 
@@ -57,6 +64,15 @@ def smooth(decay: float) -> Weighting:
     the number of earlier batches. With d = decay (1 - decay^t) / (1 - decay^(t+1)) a row becomes d m + (1 - d) row,
     and the new m is the mean of these rows. So the first batch's weights are unchanged, and rows keep (1 - d) of their
     differences. A batch of padding alone does not change the state.
+
+    Examples:
+      The second batch has half of the first one's weights: d = 0.9 (1 - 0.9) / (1 - 0.81) = 0.4737.
+
+      >>> weighting = smooth(0.9)
+      >>> first, state = weighting.update(jnp.array([[1.0, 0.0]]), weighting.init(jnp.ones((1, 2))))
+      >>> second, _ = weighting.update(jnp.array([[0.0, 1.0]]), state)
+      >>> first.tolist(), [round(float(weight), 4) for weight in second[0]]
+      ([[1.0, 0.0]], [0.4737, 0.5263])
     """
     if not 0 <= decay < 1:
         raise InputError(f"smooth(decay={decay}): the decay must be at least 0 and below 1.")
@@ -78,7 +94,13 @@ def smooth(decay: float) -> Weighting:
 
 
 def floor(minimum: float) -> Weighting:
-    """Gives every teacher at least the share `minimum` of a row's sum s: w becomes minimum s + (1 - K minimum) w."""
+    """Gives every teacher at least the share `minimum` of a row's sum s: w becomes minimum s + (1 - K minimum) w.
+
+    Examples:
+      >>> weighting, weights = floor(0.25), jnp.array([[1.0, 0.0]])
+      >>> weighting.update(weights, weighting.init(weights))[0].tolist()
+      [[0.75, 0.25]]
+    """
     if not minimum >= 0:
         raise InputError(f"floor(minimum={minimum}): the least share must not be negative.")
 
@@ -103,6 +125,15 @@ def anneal(schedule: optax.Schedule | int) -> Weighting:
     Args:
       schedule: s as a function of the number of batches so far, or the number of batches in which s rises linearly
         from 0 to 1.
+
+    Examples:
+      The first batch has uniform weights, the second half of the incoming ones.
+
+      >>> weighting, weights = anneal(2), jnp.array([[1.0, 0.0]])
+      >>> first, state = weighting.update(weights, weighting.init(weights))
+      >>> second, _ = weighting.update(weights, state)
+      >>> first.tolist(), second.tolist()
+      ([[0.5, 0.5]], [[0.75, 0.25]])
     """
     if not callable(schedule):
         if isinstance(schedule, bool) or not isinstance(schedule, int) or schedule < 1:

@@ -50,6 +50,10 @@ def initial(batch: int, teachers: int) -> Weights:
 
     Raises:
       InputError: there is no example or no teacher.
+
+    Examples:
+      >>> initial(1, 4).tolist()
+      [[0.25, 0.25, 0.25, 0.25]]
     """
     if batch < 1 or teachers < 1:
         raise InputError(f"Weights need at least one example and one teacher, not {batch} and {teachers}.")
@@ -57,7 +61,15 @@ def initial(batch: int, teachers: int) -> Weights:
 
 
 def chain(*transforms: optax.GradientTransformation) -> Weighting:
-    """`optax.chain` as a Weighting, which reads whatever its transforms read."""
+    """`optax.chain` as a Weighting, which reads whatever its transforms read.
+
+    Examples:
+      >>> from emokd.weighting.modifiers import floor
+      >>> from emokd.weighting.rules import only
+      >>> weighting, weights = chain(only(0), floor(0.25)), initial(1, 2)
+      >>> weighting.update(weights, weighting.init(weights))[0].tolist()
+      [[0.75, 0.25]]
+    """
     init, update = optax.chain(*transforms)
     return Weighting(init, update, {name for transform in transforms for name in reads_of(transform)})
 

@@ -15,10 +15,12 @@ import emokd
 from emokd.errors import InputError, excerpt
 from emokd.models.fusion import FUSIONS
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
-from emokd.models.network import PRECISIONS, NetworkSpec
+from emokd.models.network import NetworkSpec
+from emokd.models.precision import PRECISION_NAMES
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import BACKBONES
 from emokd.weights.fields import Fields
+from emokd.weights.seen_as import CROPS, FITS, SeenAs
 
 Spec = NetworkSpec | MultimodalSpec
 
@@ -36,26 +38,6 @@ damaged file can make us compute."""
 LAYERS = {"depth": 256, "recursions": 256}
 """Largest value of the options that count layers, each of which takes time to build."""
 LARGEST_FILE = 1 << 27
-FITS, CROPS = ("crop", "squash", "pad"), ("landmarks", "box")
-
-
-@dataclasses.dataclass(frozen=True)
-class SeenAs:
-    """How pictures became squares in a model's training, and in what precision the model computed.
-
-    Attributes:
-      canvas: side of the stored square, pixels.
-      fit: "crop", "squash" or "pad".
-      face_crop: how faces were cut out, "landmarks" or "box".
-      precision: a name in `models.network.PRECISIONS`.
-      mirror: whether it was scored with valence and arousal averaged over the picture and its mirror image.
-    """
-
-    canvas: int
-    fit: str
-    face_crop: str
-    precision: str = "float32"
-    mirror: bool = False
 
 
 def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +103,7 @@ def seen_as(spec: Spec, provenance: Mapping[str, Any], source: str) -> SeenAs:
         canvas=data.whole("canvas", 1, LARGEST_SIDE),
         fit=data.text("fit", FITS),
         face_crop=crop,
-        precision=config.text("precision", tuple(PRECISIONS)) if "precision" in values else "float32",
+        precision=config.text("precision", PRECISION_NAMES) if "precision" in values else "float32",
         mirror=config.flag("mirror") if "mirror" in values else False,
     )
 

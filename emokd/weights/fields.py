@@ -111,9 +111,9 @@ class Fields:
         """The object under a key."""
         return Fields(self._values.get(name), self._file, self._path(name), self._remedy)
 
-    def wrong_count(self, name: str, found: int, wanted: int) -> InputError:
-        """The error for a list of `found` entries under a key where `wanted` are needed."""
-        return InputError(f"{self._file}: {self._path(name)} has {found} entries for {wanted} outputs. {self._remedy}")
+    def wrong_count(self, name: str, count: int, wanted: int) -> InputError:
+        """The error for a list of `count` entries under a key where `wanted` are needed."""
+        return InputError(f"{self._file}: {self._path(name)} has {count} entries for {wanted} outputs. {self._remedy}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -45,17 +45,17 @@ def read_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Layout]:
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}. Correct the path.")
-    found = recognise(path)
-    if found is None and (manifest := _manifest_of(path)):
+    reader = recognise(path)
+    if reader is None and (manifest := _manifest_of(path)):
         raise InputError(f"{path} holds the bytes of a TensorFlow.js model. Give its manifest instead: {manifest}.")
-    found = found or FORMATS.get(path.suffix.lower())
-    if found is None:
+    reader = reader or FORMATS.get(path.suffix.lower())
+    if reader is None:
         raise InputError(
             f"{path} is of no known format, by its first bytes nor by its suffix. Known: PyTorch "
             f"({', '.join(suffix for suffix, kind in FORMATS.items() if kind is PYTORCH)}), .safetensors, Keras "
             f"(.h5, .hdf5), TensorFlow.js (...-weights_manifest.json). {OTHERS.get(path.suffix.lower(), PICKLED)}"
         )
-    read, layout = found
+    read, layout = reader
     return read(path), layout
 
 

@@ -57,10 +57,10 @@ KEY_MARK = "#"
 def split_key(path: str) -> tuple[str, str]:
     """Splits a path of a configuration: "ema.pth#state_dict_ema" into ("ema.pth", "state_dict_ema")."""
     before, _, key = path.rpartition(KEY_MARK)
-    known = pathlib.Path(before).suffix.lower() in FORMATS or (
+    is_file_name = pathlib.Path(before).suffix.lower() in FORMATS or (
         pathlib.Path(before).is_file() and not pathlib.Path(path).exists()
     )
-    return (before, key) if key and known else (path, "")
+    return (before, key) if key and is_file_name else (path, "")
 
 
 def import_file(
@@ -97,34 +97,38 @@ def import_file(
     foreign, layout = read_file(path)
     early = [name for name in leave_out if any(n.startswith(name + layout.separator) for n in foreign)]
     foreign = leave_out_modules(foreign, early, layout, path.name)
-    own: Mapping[str, Mapping[int, tuple[str, ...]]] = module.heads(backbone) if hasattr(module, "heads") else {}
+    named_heads: Mapping[str, Mapping[int, tuple[str, ...]]] = (
+        module.heads(backbone) if hasattr(module, "heads") else {}
+    )
     options = dict(options or {})
     names, notes = layouts[0], list[str]()
     if layout.separator == ".":
-        spec = NetworkSpec(backbone, options, dict.fromkeys(own or [head or DEFAULT_HEAD], 1))
+        spec = NetworkSpec(backbone, options, dict.fromkeys(named_heads or [head or DEFAULT_HEAD], 1))
         paths = [leaf for tree in functional(spec).abstract for leaf in flatten(tree)]
-        known = [(each, _array_names(paths, each, layout)) for each in layouts]
-        foreign, names, notes = unwrap(foreign, known, key, "" if own or leave_out else head or DEFAULT_HEAD, path.name)
+        namings = [(each, _array_names(paths, each, layout)) for each in layouts]
+        foreign, names, notes = unwrap(
+            foreign, namings, key, "" if named_heads or leave_out else head or DEFAULT_HEAD, path.name
+        )
     elif key:
         raise InputError(f"{path.name} has one set of weights; give no key ({key!r}).")
     foreign = leave_out_modules(foreign, [name for name in leave_out if name not in early], layout, path.name)
     options, guessed = _settle(backbone, names, options, path.name)
     if hasattr(module, "prepare"):
         foreign = module.prepare(foreign)
-    heads = _find_heads(foreign, layout, names.foreign_module, own, head, path.name)
-    named = {name: own[name][size] for name, size in heads.items() if size in own.get(name, {})}
-    given = _name_classes(heads, classes, path.name)
-    for name in given:
-        if name in named and given[name] != named[name] and sorted(given[name]) == sorted(named[name]):
+    heads = _find_heads(foreign, layout, names.foreign_module, named_heads, head, path.name)
+    named = {name: named_heads[name][size] for name, size in heads.items() if size in named_heads.get(name, {})}
+    class_names = _name_classes(heads, classes, path.name)
+    for name in class_names:
+        if name in named and class_names[name] != named[name] and sorted(class_names[name]) == sorted(named[name]):
             logging.warning(
                 "%s: the classes of %s are given in the order %s, but such files are known to have %s. If that "
                 "holds for this one, leave --classes out.",
                 path.name,
                 name,
-                ", ".join(given[name]),
+                ", ".join(class_names[name]),
                 ", ".join(named[name]),
             )
-    named |= given
+    named |= class_names
     spec = NetworkSpec(backbone, options=options, heads=heads, classes=named)
     network = functional(spec)
     params, stats = convert(foreign, network.abstract, names.foreign_module, layout=layout, source=path.name)
@@ -220,49 +224,54 @@ def file_hash(path: pathlib.Path) -> str:
 
 def _array_names(paths: Sequence[str], names: Names, layout: Layout) -> dict[str, str]:
     """Our path of each array, by its name in files with this naming."""
-    found = {}
+    path_of = {}
     for path in paths:
         module, _, leaf = path.rpartition("/")
         with contextlib.suppress(KeyError):
-            found[layout.foreign_name(names.foreign_module(module), leaf)] = path
-    return found
+            path_of[layout.foreign_name(names.foreign_module(module), leaf)] = path
+    return path_of
 
 
-def _settle(backbone: str, names: Names, given: Mapping[str, Any], source: str) -> tuple[dict[str, Any], Sequence[str]]:
+def _settle(
+    backbone: str, names: Names, options: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], Sequence[str]]:
     """The backbone's options that the file's naming implies, and notes on what was guessed."""
     module = importlib.import_module(FOREIGN[backbone])
     for option, value in names.options.items():
-        if given.get(option, value) != value:
+        if options.get(option, value) != value:
             raise InputError(
                 f"{source} has the names of {names.label}, whose networks are of {option} {value!r}, not "
-                f"{given[option]!r}: the numbers would be others. Leave the option {option!r} away."
+                f"{options[option]!r}: the numbers would be others. Leave the option {option!r} away."
             )
-    options, notes = {**given, **names.options}, list[str]()
+    settled, notes = {**options, **names.options}, list[str]()
     if hasattr(module, "settle"):
-        options, notes = module.settle(names, options, source)
+        settled, notes = module.settle(names, settled, source)
     place, factory = BACKBONES[backbone].split(":")
     defaults = inspect.signature(getattr(importlib.import_module(place), factory)).parameters
     # Options at their defaults are left out, as in a configuration that does not mention them.
-    return {k: v for k, v in options.items() if k in given or v != defaults[k].default}, notes
+    return {k: v for k, v in settled.items() if k in options or v != defaults[k].default}, notes
 
 
 def _find_heads(
     foreign: Mapping[str, np.ndarray],
     layout: Layout,
     foreign_module: Callable[[str], str],
-    own: Collection[str],
+    named_heads: Collection[str],
     head: str,
     source: str,
 ) -> dict[str, int]:
-    if own and head and head not in own:
-        raise InputError(f"The heads of {source} have names of their own: {', '.join(own)}. Give none, not {head!r}.")
+    if named_heads and head and head not in named_heads:
+        raise InputError(
+            f"The heads of {source} have names of their own: {', '.join(named_heads)}. Give none, not {head!r}."
+        )
     names = {
-        name: layout.foreign_name(foreign_module(f"heads/{name}"), "kernel") for name in own or [head or DEFAULT_HEAD]
+        name: layout.foreign_name(foreign_module(f"heads/{name}"), "kernel")
+        for name in named_heads or [head or DEFAULT_HEAD]
     }
     if head and names[head] not in foreign:
         raise InputError(f"{source} has no head: {names[head]!r} is not among its arrays, {excerpt(foreign)}.")
-    found = {name: foreign[array] for name, array in names.items() if array in foreign}
-    return {name: layout.to_ours("kernel", kernel, rank=2).shape[-1] for name, kernel in found.items()}
+    kernels = {name: foreign[array] for name, array in names.items() if array in foreign}
+    return {name: layout.to_ours("kernel", kernel, rank=2).shape[-1] for name, kernel in kernels.items()}
 
 
 def _name_classes(heads: Mapping[str, int], classes: Sequence[str], source: str) -> dict[str, tuple[str, ...]]:

@@ -101,15 +101,15 @@ def unflatten(leaves: Mapping[str, Any], like: Tree) -> Tree:
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(like), [leaves[path] for path in flatten(like)])
 
 
-def compare(path: str, expected: jax.ShapeDtypeStruct, found: np.ndarray) -> str | None:
+def compare(path: str, expected: jax.ShapeDtypeStruct, array: np.ndarray) -> str | None:
     """Says how an array differs in shape, dtype or values from what the leaf at `path` needs; None if it fits."""
-    if found.shape != expected.shape:
-        return f"{path}: expected {expected.shape}, found {found.shape}"
-    if not np.issubdtype(found.dtype, np.floating):
-        return f"{path}: expected floating point, found {found.dtype}"
+    if array.shape != expected.shape:
+        return f"{path}: expected {expected.shape}, found {array.shape}"
+    if not np.issubdtype(array.dtype, np.floating):
+        return f"{path}: expected floating point, found {array.dtype}"
     with np.errstate(over="ignore"):
-        bad = int(found.size - np.isfinite(found.astype(expected.dtype)).sum())
-    return f"{path}: expected finite numbers, found {bad} of {found.size} NaN or infinite" if bad else None
+        bad = int(array.size - np.isfinite(array.astype(expected.dtype)).sum())
+    return f"{path}: expected finite numbers, found {bad} of {array.size} NaN or infinite" if bad else None
 
 
 def refuse(problems: Sequence[str], source: str, remedy: str, *more: Sequence[str]) -> None:
@@ -184,11 +184,11 @@ def convert(
                     f"{ours} from {name!r}: expected {expected.shape}, found {layout.ordered(leaf, array).shape}"
                 )
                 continue
-            found = layout.to_ours(leaf, array, len(expected.shape))
-            if problem := compare(f"{ours} from {name!r}", expected, found):
+            converted = layout.to_ours(leaf, array, len(expected.shape))
+            if problem := compare(f"{ours} from {name!r}", expected, converted):
                 problems.append(problem)
                 continue
-            leaves[path] = found.astype(expected.dtype)
+            leaves[path] = converted.astype(expected.dtype)
         trees.append(leaves)
     unused = {name: value for name, value in remaining.items() if name not in taken}
     refuse(
@@ -209,8 +209,8 @@ def _pattern(unused: Mapping[str, Any], taken: Mapping[str, str], layout: Layout
         return ""
     begins = collections.Counter(name.split(layout.separator)[0] for name in unused)
     common = ", ".join(f"{begin}{layout.separator} ({count})" for begin, count in begins.most_common(SHOWN))
-    known = f"{len(taken)} arrays fit" if taken else "No name fits: the file has another layout or architecture"
-    return f" {known}; {len(unused)} that fit nowhere begin with {common}."
+    fits = f"{len(taken)} arrays fit" if taken else "No name fits: the file has another layout or architecture"
+    return f" {fits}; {len(unused)} that fit nowhere begin with {common}."
 
 
 def leave_out_modules(
@@ -226,10 +226,10 @@ def leave_out_modules(
         prefix = module.rstrip(layout.separator) + layout.separator
         dropped = [name for name in kept if name.startswith(prefix)]
         if not dropped:
-            known = {name.rpartition(layout.separator)[0] for name in kept}
+            modules_of_file = {name.rpartition(layout.separator)[0] for name in kept}
             raise InputError(
-                f"{source} holds no module {module!r} to leave out.{nearest(module, known)} "
-                f"It holds {excerpt(sorted(known))}."
+                f"{source} holds no module {module!r} to leave out.{nearest(module, modules_of_file)} "
+                f"It holds {excerpt(sorted(modules_of_file))}."
             )
         for name in dropped:
             del kept[name]

@@ -30,7 +30,6 @@ from emokd.weights.description import (
     DESCRIPTION,
     FORMAT,
     REMEDY,
-    SeenAs,
     Spec,
     read_description,
     sealed,
@@ -39,6 +38,7 @@ from emokd.weights.description import (
     spec_to_json,
 )
 from emokd.weights.mapping import compare, flatten, refuse, unflatten
+from emokd.weights.seen_as import SeenAs
 
 WEIGHTS = "weights.safetensors"
 

@@ -130,10 +130,10 @@ def _read_shards(path: pathlib.Path, names: Sequence[str], expected: int, group:
         files.append(path.parent / name)
     if missing := [file.name for file in files if not file.is_file()]:
         raise InputError(f"{path} needs {excerpt(missing)} beside it in {path.parent}, and finds none. {AGAIN}")
-    found = sum(file.stat().st_size for file in files)
-    if found != expected:
+    total = sum(file.stat().st_size for file in files)
+    if total != expected:
         raise InputError(
             f"{path}: the arrays of group {group + 1} take {expected:,} bytes, but {excerpt([f.name for f in files])} "
-            f"hold {found:,}. {AGAIN}"
+            f"hold {total:,}. {AGAIN}"
         )
     return b"".join(file.read_bytes() for file in files)

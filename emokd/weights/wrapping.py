@@ -84,13 +84,13 @@ def _unnamed_averages(loaded: Any, place: tuple[str, ...]) -> Iterator[tuple[str
 
 def find_prefixes(names: Collection[str], expected: Collection[str]) -> dict[str, set[str]]:
     """For each prefix (without its last dot): the `expected` names that are in `names` with this prefix."""
-    found: dict[str, set[str]] = collections.defaultdict(set)
+    names_by_prefix: dict[str, set[str]] = collections.defaultdict(set)
     for name in names:
         parts = name.split(".")
         for start in range(len(parts)):
             if (end := ".".join(parts[start:])) in expected:
-                found[".".join(parts[:start])].add(end)
-    return found
+                names_by_prefix[".".join(parts[:start])].add(end)
+    return names_by_prefix
 
 
 def unwrap(
@@ -118,21 +118,21 @@ def unwrap(
     if named:
         inside = {name.removeprefix(f"{key}."): value for name, value in flat.items() if name.startswith(f"{key}.")}
         if not inside:
-            known = {name.rpartition(".")[0] for name in flat} | {name.split(".")[0] for name in flat}
+            parts_of_names = {name.rpartition(".")[0] for name in flat} | {name.split(".")[0] for name in flat}
             raise InputError(
-                f"{source} holds no weights under {key!r}.{nearest(key, known)} "
+                f"{source} holds no weights under {key!r}.{nearest(key, parts_of_names)} "
                 f"Its names begin with {excerpt(sorted({name.split('.')[0] for name in flat}))}."
             )
         notes.append(f"took the {len(inside)} arrays of {key!r}, left {len(flat) - len(inside)} others aside")
         flat = inside
     prefixes = [find_prefixes(flat, expected) for _, expected in layouts]
     best = max(range(len(layouts)), key=lambda i: max(map(len, prefixes[i].values()), default=0) / len(layouts[i][1]))
-    (names, expected), found = layouts[best], prefixes[best]
-    if not found:
+    (names, expected), names_by_prefix = layouts[best], prefixes[best]
+    if not names_by_prefix:
         return dict(flat), names, notes
-    most = max(found.values(), key=len)
+    most = max(names_by_prefix.values(), key=len)
     # A second set of weights repeats at least half of the first one's names; other parts of a model do not.
-    sets = [prefix for prefix, ends in found.items() if ends is most or 2 * len(ends & most) >= len(most)]
+    sets = [prefix for prefix, ends in names_by_prefix.items() if ends is most or 2 * len(ends & most) >= len(most)]
     if key and "" in sets:  # the key names the set without a further prefix
         others = tuple(f"{prefix}." for prefix in sets if prefix)
         kept = {name: value for name, value in flat.items() if not name.startswith(others)}
@@ -140,7 +140,7 @@ def unwrap(
             notes.append(f"took the arrays without a further prefix, left {len(flat) - len(kept)} others aside")
         flat, sets = kept, [""]
     if len(sets) > 1:
-        raise InputError(_which(sets, found, source, f"{key}." if named else ""))
+        raise InputError(_which(sets, names_by_prefix, source, f"{key}." if named else ""))
     (prefix,) = sets
     if not PLAIN.issuperset(prefix.split(".")):
         notes.append(f"took {prefix + '.'!r} off the names")
@@ -181,14 +181,14 @@ def _adopt_head(arrays: dict[str, Any], expected: Mapping[str, str], head: str, 
     return arrays
 
 
-def _which(sets: Sequence[str], found: Mapping[str, Collection[str]], source: str, inside: str) -> str:
+def _which(sets: Sequence[str], names_by_prefix: Mapping[str, Collection[str]], source: str, inside: str) -> str:
     """The message that asks which set of weights to use; `inside` is put before their prefixes."""
 
     def averaged(prefix: str) -> bool:
         return bool(AVERAGED.search(prefix))
 
     listed = [
-        f"{inside + prefix or ROOT!r} ({len(found[prefix])} arrays{', averaged' if averaged(prefix) else ''})"
+        f"{inside + prefix or ROOT!r} ({len(names_by_prefix[prefix])} arrays{', averaged' if averaged(prefix) else ''})"
         for prefix in sorted(sets)
     ]
     example = inside + next((prefix for prefix in sorted(sets) if averaged(prefix)), sorted(sets)[0]) or ROOT

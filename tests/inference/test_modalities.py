@@ -16,7 +16,7 @@ from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data import reference
 from emokd.errors import InputError
-from emokd.inference import loading
+from emokd.inference import jax_student
 from emokd.jobs import datasets, scoring
 from emokd.models.network import functional
 from emokd.recipes import mtpkdot
@@ -238,4 +238,4 @@ def test_a_description_of_modalities_that_something_changed_is_refused(modalitie
     with pytest.raises(
         InputError, match=r"model\.json: provenance\.config\.modalities.* Import or train the model again"
     ):
-        loading._privileged({"config": f'{{"modalities": {modalities}}}'}, "model.json")
+        jax_student.privileged_names({"config": f'{{"modalities": {modalities}}}'}, "model.json")

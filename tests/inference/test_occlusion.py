@@ -7,14 +7,15 @@ import pytest
 from PIL import Image
 
 from emokd.errors import InputError
-from emokd.inference.forward import IMAGE
 from emokd.inference.occlusion import explain
+from emokd.inference.signature import IMAGE, Input, Signature
 from emokd.inference.student import Student
-from emokd.models.network import NetworkSpec
-from emokd.weights.model_folder import SeenAs
+from emokd.weights.seen_as import SeenAs
 
 SIDE = 16
-SPEC = NetworkSpec("basic_cnn", {}, {"expression": 2, "valence_arousal": 2}, {"expression": ("dark", "bright")})
+SIGNATURE = Signature(
+    {IMAGE: Input(IMAGE, (SIDE, SIDE, 3), "picture")}, {"expression": ("dark", "bright"), "valence_arousal": ()}
+)
 
 
 def engine(arrays):
@@ -25,7 +26,7 @@ def engine(arrays):
 
 @pytest.fixture
 def student():
-    return Student(SPEC, engine, SeenAs(SIDE, "crop", "landmarks"), batch_size=8)
+    return Student(SIGNATURE, engine, SeenAs(SIDE, "crop", "landmarks"), batch_size=8)
 
 
 def picture():

@@ -21,11 +21,11 @@ from emokd.data.decode import to_canvas
 from emokd.errors import InputError
 from emokd.inference import records
 from emokd.inference.finding import find_pictures
-from emokd.inference.loading import create_student
+from emokd.inference.jax_student import create_student
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
-from emokd.weights.model_folder import SeenAs
+from emokd.weights.seen_as import SeenAs
 
 SIZE = 16
 

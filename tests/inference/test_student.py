@@ -219,7 +219,7 @@ def test_an_answer_that_is_no_number_is_not_the_first_class(student, wrong):
         found["expression"][1] = wrong
         return found
 
-    broken = Student(student.spec, engine, student.seen_as)
+    broken = Student(student.signature, engine, student.seen_as)
     with pytest.raises(InputError, match=r"answer \(expression\) about 1 of 3 examples is no number: its weights"):
         broken(list(PICTURES[:3]))
 

@@ -22,13 +22,13 @@ from emokd.errors import InputError
 from emokd.inference import video
 from emokd.inference.answer import Answer
 from emokd.inference.faces import Face, FaceCropper
-from emokd.inference.loading import create_student
+from emokd.inference.jax_student import create_student
 from emokd.inference.smoothing import Smoother
 from emokd.inference.video import predict_video
 from emokd.models.network import NetworkSpec, TrainedModel, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
-from emokd.weights.model_folder import SeenAs
+from emokd.weights.seen_as import SeenAs
 
 av = pytest.importorskip("av")
 
@@ -215,7 +215,7 @@ def test_no_face_at_all_is_said_so(student, tmp_path, caplog):
 
 def test_smoothing_is_a_recursive_filter_over_all_batches():
     values = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
-    smoother = Smoother(0.3, 10.0, length=4)
+    smoother = Smoother(0.3, 10.0)
     smooth = []
     for start, stop in itertools.pairwise([0, 4, 5, 8, 11]):
         outputs = {"expression": values[start:stop, :3], "valence_arousal": values[start:stop, 3:]}
@@ -230,7 +230,7 @@ def test_smoothing_is_a_recursive_filter_over_all_batches():
 def test_after_a_long_gap_smoothing_begins_anew():
     values = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
     times = [0.0, 0.1, 0.3, 1.0, 1.1, 1.5]
-    smooth = Smoother(0.35, 10.0, length=6)({"a": values}, times)["a"]
+    smooth = Smoother(0.35, 10.0)({"a": values}, times)["a"]
     np.testing.assert_allclose(smooth[[0, 3, 5]], values[[0, 3, 5]], atol=1e-6)
     assert np.abs(smooth[[1, 2, 4]] - values[[1, 2, 4]]).min() > 1e-3
 
@@ -250,7 +250,7 @@ def test_a_smoothed_table_is_the_smoothed_table(student, tmp_path):
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
 def test_a_strange_time_constant_is_refused(seconds):
     with pytest.raises(InputError, match="positive number of seconds"):
-        Smoother(seconds, 10.0, 4)
+        Smoother(seconds, 10.0)
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])

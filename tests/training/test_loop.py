@@ -19,10 +19,9 @@ from emokd.training import evaluation, loop
 from emokd.training.checkpoints import steps_in
 from emokd.training.observing import few_examples
 from emokd.training.programs import Programs
-from emokd.training.selection import check_early_stopping
 from emokd.training.state import create_state, enter, weights_for_use
 from emokd.training.step import create_train_step, parameter_labels
-from emokd.training.stopping import Stopped
+from emokd.training.stopped import Stopped
 
 STARTS = (0, 4, 7, 10)
 CLASSES = 3
@@ -237,12 +236,26 @@ def test_the_average_is_what_is_scored_kept_and_continued(recipe, config, splits
     assert scores["student"]["expression"]["accuracy"] == pytest.approx((answers == test.columns["expression"]).mean())
 
 
-def test_early_stopping_where_no_phase_is_scored_is_refused(recipe, config):
-    config.early_stopping.patience = 2
-    check_early_stopping(recipe, config)
-    unscored = dataclasses.replace(recipe, phases=recipe.phases[:1])
-    with pytest.raises(InputError, match="patience is 2, but in no phase of this run .distill. is the student scored"):
-        check_early_stopping(unscored, config)
+def test_moments_of_each_phase_begin_afresh_on_request(recipe, config, splits, tmp_path, monkeypatch):
+    """Adam counts the steps that its moments have seen: those of all phases that train a group, or of the last one."""
+    counts = {}
+    for fresh in (False, True):
+        config.optimizer.fresh_moments = fresh
+        state, _ = run(recipe, config, splits, tmp_path / f"whole_{fresh}")
+        counts[fresh] = {
+            group: {int(x) for x in jax.tree.leaves(inner) if np.issubdtype(x.dtype, np.integer)}
+            for group, inner in state.optimizer.inner_states.items()
+        }
+    phases = recipe.phases
+    for group in recipe.groups:
+        assert counts[False][group] == {sum(phase.steps for phase in phases if group in phase.learns)}
+        assert counts[True][group] == {phases[-1].steps if group in phases[-1].learns else 0}
+    with monkeypatch.context() as patch:
+        kill_at(patch, phases[0].steps + 1)
+        with pytest.raises(Killed):
+            run(recipe, config, splits, tmp_path / "run")
+    again, _ = run(recipe, config, splits, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, again, state)
 
 
 def test_an_epoch_picked_on_the_test_split_is_marked(recipe, config, splits, tmp_path):

@@ -14,8 +14,9 @@ from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
-from emokd.weights.description import SeenAs, sealed
+from emokd.weights.description import sealed
 from emokd.weights.model_folder import load_model, load_trained, load_with_canvas, model_hash, save_model
+from emokd.weights.seen_as import SeenAs
 
 SPEC = NetworkSpec(
     "basic_cnn",

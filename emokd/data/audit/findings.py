@@ -63,7 +63,7 @@ def _problem(read: Callable[[int], np.ndarray]) -> Callable[[int], str]:
 
 def copies(examples: Examples, duplicates: Duplicates) -> list[str]:
     """Sets of equal examples, sets of equal examples with different labels, and sets of near copies."""
-    found = []
+    findings = []
     for sets, what in (
         (
             duplicates.sets,
@@ -73,17 +73,17 @@ def copies(examples: Examples, duplicates: Duplicates) -> list[str]:
         (duplicates.near, "near copies (compressed again, resized, grey, brighter, mirrored; rows with fewer digits)"),
     ):
         if sets:
-            shown = [" = ".join(examples.keys[i] for i in own[:4]) for own in sets]
-            found.append(f"{len(sets)} sets of {what}, {sum(map(len, sets))} examples: {excerpt(shown, SHOWN)}.")
-    return found
+            shown = [" = ".join(examples.keys[i] for i in members[:4]) for members in sets]
+            findings.append(f"{len(sets)} sets of {what}, {sum(map(len, sets))} examples: {excerpt(shown, SHOWN)}.")
+    return findings
 
 
 def _crossings(examples: Examples, duplicates: Duplicates, home: Mapping[int, str]) -> list[str]:
     """Groups and sets of copies that straddle splits: this configuration's, and those that the set prescribes."""
-    named = {examples.keys[own[0]]: own for own in (*duplicates.sets, *duplicates.near)}
+    named = {examples.keys[indices[0]]: indices for indices in (*duplicates.sets, *duplicates.near)}
     groups = groups_of(examples)
     prescribed = {} if examples.splits is None else {i: str(name) for i, name in enumerate(examples.splits) if name}
-    found = []
+    findings = []
     for members, what, sides, which in (
         (groups, "groups (subjects)", home, "of this configuration"),
         (groups, "groups (subjects)", prescribed, "that the set prescribes"),
@@ -92,10 +92,10 @@ def _crossings(examples: Examples, duplicates: Duplicates, home: Mapping[int, st
     ):
         if across := crossing(members, sides):
             shown = [f"{name} ({' and '.join(splits)})" for name, splits in across.items()]
-            found.append(
+            findings.append(
                 f"{len(across)} of {len(members)} {what} are in several splits {which}: {excerpt(shown, SHOWN)}."
             )
-    return found
+    return findings
 
 
 def labels(examples: Examples) -> list[str]:
@@ -104,8 +104,8 @@ def labels(examples: Examples) -> list[str]:
     if ids is None:
         return []
     count = np.bincount(ids[ids >= 0], minlength=len(names))
-    found = [f"No example has the class {excerpt(np.array(names)[count == 0])}."] if not count.all() else []
+    findings = [f"No example has the class {excerpt(np.array(names)[count == 0])}."] if not count.all() else []
     if "valence_arousal" in examples.columns:
-        wrong, told = find_contradictions(ids, examples.columns["valence_arousal"], names)
-        found += [told[0].upper() + told[1:]] if wrong else []
-    return found
+        wrong, sentence = find_contradictions(ids, examples.columns["valence_arousal"], names)
+        findings += [sentence[0].upper() + sentence[1:]] if wrong else []
+    return findings

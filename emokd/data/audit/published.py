@@ -61,25 +61,25 @@ def differences(source: str, examples: Examples) -> list[str]:
       source: the set's name. The list is empty for a set without published numbers here.
       examples: the whole set, before it is divided.
     """
-    told = []
+    lines = []
     names = examples.classes.get("expression", ())
-    known = expression_ids(examples)
+    labels = expression_ids(examples)
     for split, counts in PUBLISHED.get(source, {}).items():
-        ids = np.full(len(examples), UNLABELLED) if known is None else known
+        ids = np.full(len(examples), UNLABELLED) if labels is None else labels
         if split != WHOLE:
             if examples.splits is None:
                 continue
             ids = ids[examples.splits == split]
-        found = dict(zip(names, np.bincount(ids[ids >= 0], minlength=len(names)).tolist(), strict=True))
-        told += [
-            f"{split}, {name}: {found.get(name, 0)} examples, {count} are published"
+        present = dict(zip(names, np.bincount(ids[ids >= 0], minlength=len(names)).tolist(), strict=True))
+        lines += [
+            f"{split}, {name}: {present.get(name, 0)} examples, {count} are published"
             for name, count in counts.items()
-            if found.get(name, 0) != count
+            if present.get(name, 0) != count
         ]
     total = TOTALS.get(source, len(examples))
     if total != len(examples):
-        told.append(f"{len(examples)} examples, {total} are published")
-    return told
+        lines.append(f"{len(examples)} examples, {total} are published")
+    return lines
 
 
 def published_total(source: str, name: str) -> int | None:

@@ -28,15 +28,15 @@ def contact_sheet(examples: Examples) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(f"--sheet: the examples of {examples.name} have no pictures. Leave --sheet out.")
     strata, names = find_strata(examples)
     rows = [(name, np.flatnonzero(strata == i)) for i, name in enumerate(names)]
-    rows = [(name, own) for name, own in rows if len(own)]
+    rows = [(name, members) for name, members in rows if len(members)]
     sheet = Image.new("RGB", (ACROSS * SIDE, len(rows) * (SIDE + HEADING)), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, (name, own) in enumerate(rows):
+    for row, (name, members) in enumerate(rows):
         top = row * (SIDE + HEADING)
-        heading = f"{name}: {len(own)}"
+        heading = f"{name}: {len(members)}"
         # Pillow's built-in font has ASCII letters only.
         draw.text((2, top + 2), heading.encode("ascii", "replace").decode(), fill="black")
-        chosen = sorted(own.tolist(), key=lambda i: stable_hash(examples.keys[i], "sheet"))[:ACROSS]
+        chosen = sorted(members.tolist(), key=lambda i: stable_hash(examples.keys[i], "sheet"))[:ACROSS]
         for place, i in enumerate(chosen):
             sheet.paste(_picture(examples, i), (place * SIDE, top + HEADING))
     return np.asarray(sheet)

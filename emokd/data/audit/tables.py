@@ -30,24 +30,24 @@ def count_table(source: str, examples: Examples, parts: Mapping[str, np.ndarray]
     header += ["valence", "arousal"] if affect is not None else []
     rows = []
     for stratum, name in enumerate(names):
-        own = np.flatnonzero(strata == stratum)
-        if not len(own) and stratum >= len(classes):
+        members = np.flatnonzero(strata == stratum)
+        if not len(members) and stratum >= len(classes):
             continue
         row = [classes[stratum] if stratum < len(classes) else name]
-        row += [str(np.isin(own, places).sum()) for places in columns.values()]
-        row.append(str(len(own)))
+        row += [str(np.isin(members, places).sum()) for places in columns.values()]
+        row.append(str(len(members)))
         if "published" in header:
             row.append("" if published[stratum] is None else str(published[stratum]))
         if affect is not None:
-            row += [_mean(affect[own, side]) for side in (0, 1)]
+            row += [_mean(affect[members, side]) for side in (0, 1)]
         rows.append(row)
     rows.append(["all", *(str(len(places)) for places in columns.values()), str(len(examples))])
     return _aligned([header, *rows])
 
 
 def _mean(values: np.ndarray) -> str:
-    known = values[np.isfinite(values)]
-    return f"{known.mean(dtype=np.float64):+.2f}" if len(known) else ""
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean(dtype=np.float64):+.2f}" if len(finite) else ""
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

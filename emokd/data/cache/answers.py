@@ -63,8 +63,8 @@ class AnswersFile:
         self.path = path
         arrays = read_npz(str(path), ["names"], optional=[*OUTPUTS, "classes", "views", "settings"])
         self._names = _texts(arrays["names"], f"{path}, array 'names'")
-        found = {name: arrays[name] for name in OUTPUTS if name in arrays}
-        if not found:
+        outputs = {name: arrays[name] for name in OUTPUTS if name in arrays}
+        if not outputs:
             raise InputError(f"{path} holds no answers: save at least one of the arrays {', '.join(OUTPUTS)}.")
         self.views = _views(arrays["views"], path) if "views" in arrays else None
         self.settings = _settings(arrays["settings"], path) if "settings" in arrays else ""
@@ -73,8 +73,8 @@ class AnswersFile:
                 f"{path} has views but does not say how they were drawn (array 'settings'): write it by "
                 "emokd.answers.Writer."
             )
-        values = {name: _answers(array, name, path, self._names, self.views) for name, array in found.items()}
-        rounded = [text for name, array in found.items() if (text := _rounding(array, values[name], name, path))]
+        values = {name: _answers(array, name, path, self._names, self.views) for name, array in outputs.items()}
+        rounded = [text for name, array in outputs.items() if (text := _rounding(array, values[name], name, path))]
         self.widths = {name: array.shape[-1] for name, array in values.items()}
         self.classes = _classes(arrays.get("classes"), self.widths.get("logits"), path)
         if self.widths.get("valence_arousal", 2) != 2:
@@ -161,11 +161,11 @@ class AnswersFile:
           InputError: a picture of the batch has no answer.
         """
         wanted = long_ids(batch["id"], batch["check"])
-        found = np.minimum(np.searchsorted(self._index, wanted), len(self._index) - 1)
+        places = np.minimum(np.searchsorted(self._index, wanted), len(self._index) - 1)
         # Padding rows have no id: what the search returns for them is not used.
-        if (batch["mask"] & (self._index[found] != wanted)).any():
+        if (batch["mask"] & (self._index[places] != wanted)).any():
             raise InputError(f"{self.path} lacks answers for pictures of this run. Write it for the same config.data.")
-        rows = self._row_of[found]
+        rows = self._row_of[places]
         if self.views is None:
             return self._rows[rows, 0]
         place = {view: i for i, view in enumerate(self.views)}
@@ -193,10 +193,10 @@ def _texts(array: np.ndarray, where: str) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "US" or not len(array):
         raise InputError(f"{where} has the shape {list(array.shape)} and type {array.dtype}. Give a list of texts.")
     try:
-        given = [each.decode() if isinstance(each, bytes) else each for each in array.tolist()]
+        decoded = [each.decode() if isinstance(each, bytes) else each for each in array.tolist()]
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not UTF-8 text ({error.object!r}). Save texts (dtype=str).") from error
-    texts = [unicodedata.normalize("NFC", text) for text in given]
+    texts = [unicodedata.normalize("NFC", text) for text in decoded]
     twice = sorted(text for text, count in Counter(texts).items() if count > 1)
     if twice:
         raise InputError(f"{where}: {len(twice)} are there more than once: {excerpt(twice)}. Keep one of each.")
@@ -216,15 +216,15 @@ def _spellings(names: Sequence[str], where: str) -> dict[str, int]:
 
 def _doubts(values: Mapping[str, Float[np.ndarray, "N V D"]]) -> list[str]:
     """Warnings of answers that look unintended: probabilities as logits, valence or arousal on another scale."""
-    found = []
+    doubts = []
     logits, affect = values.get("logits"), values.get("valence_arousal")
     if logits is not None and logits.shape[-1] > 1 and logits.min() >= 0 and (abs(logits.sum(-1) - 1) < 1e-3).all():
-        found.append("its logits are numbers from 0 to 1 that sum to 1, as probabilities do. Save their logarithms.")
+        doubts.append("its logits are numbers from 0 to 1 that sum to 1, as probabilities do. Save their logarithms.")
     if affect is not None and np.abs(affect).max() > _SCALE:
-        found.append(
+        doubts.append(
             f"its valence or arousal reaches {np.abs(affect).max():.3g}, but the data's are from -1 to 1. Rescale them."
         )
-    return found
+    return doubts
 
 
 def _rounding(array: np.ndarray, values: Float[np.ndarray, "N V D"], name: str, path: pathlib.Path) -> str:
@@ -233,10 +233,10 @@ def _rounding(array: np.ndarray, values: Float[np.ndarray, "N V D"], name: str, 
     Raises:
       InputError: it does so with most of the columns that vary.
     """
-    given = array.astype(np.float64).reshape(-1, array.shape[-1])
-    varied = given.max(0) > given.min(0)
-    moved = np.sqrt(((values.reshape(given.shape) - given) ** 2).mean(0))
-    lost = np.flatnonzero(varied & (moved > _COARSE * given.std(0))).tolist()
+    exact = array.astype(np.float64).reshape(-1, array.shape[-1])
+    varied = exact.max(0) > exact.min(0)
+    error = np.sqrt(((values.reshape(exact.shape) - exact) ** 2).mean(0))
+    lost = np.flatnonzero(varied & (error > _COARSE * exact.std(0))).tolist()
     if not lost:
         return ""
     text = (

@@ -87,8 +87,8 @@ class TeacherCache:
         rows = self._rows(batch)
         begin = self._start + rows * self._row_bytes
         self._blocks.check(begin, begin + self._row_bytes - 1)
-        found = self._features[rows, views]
-        return {**batch, **{f"features/{name}": found[:, columns] for name, columns in self._columns.items()}}
+        features = self._features[rows, views]
+        return {**batch, **{f"features/{name}": features[:, columns] for name, columns in self._columns.items()}}
 
     def _rows(self, batch: Mapping[str, np.ndarray]) -> Int[np.ndarray, " B"]:
         wanted = long_ids(batch["id"], batch["check"])
@@ -103,11 +103,11 @@ def _open(path: pathlib.Path, dtype: str) -> tuple[np.memmap, int]:
     """The array in a file, memory-mapped, and the offset of its first number in bytes."""
     try:
         with path.open("rb") as file:
-            shape, found = npy.header(file, path.stat().st_size)
+            shape, stored = npy.header(file, path.stat().st_size)
             start = file.tell()
-        if found != np.dtype(dtype) or 0 in shape:
-            raise ValueError(f"it holds {list(shape)} numbers of type {found}")
-        return np.memmap(path, found, "r", start, shape), start
+        if stored != np.dtype(dtype) or 0 in shape:
+            raise ValueError(f"it holds {list(shape)} numbers of type {stored}")
+        return np.memmap(path, stored, "r", start, shape), start
     except (OSError, ValueError) as error:
         raise damaged(path.parent, f"{path.name}: {error}") from error
 
@@ -139,14 +139,14 @@ def differences(
       less: whether `wanted` may lack entries of `stored`, such as a teacher.
       prefix: put before each name.
     """
-    found: list[str] = []
+    changes: list[str] = []
     for name in wanted if less else {**stored, **wanted}:
         was, now = stored.get(name), wanted.get(name)
         if isinstance(now, Mapping) and isinstance(was, Mapping):
-            found += differences(was, now, less=less, prefix=f"{prefix}{name}.")
+            changes += differences(was, now, less=less, prefix=f"{prefix}{name}.")
         elif was != now:
-            found.append(f"{prefix}{name} (was {_shown(was)}, now {_shown(now)})")
-    return found
+            changes.append(f"{prefix}{name} (was {_shown(was)}, now {_shown(now)})")
+    return changes
 
 
 def _shown(value: Any) -> str:

@@ -39,9 +39,9 @@ def leave_out_copies(
     near: set[int] = set()
     joined = _joined([examples, *held]) if compare else None
     if joined is not None:
-        found = find_duplicates(joined)
-        equal |= _with_held(found.sets, n)
-        kept, chained = _by_size(found, max(4, (n + total) // 20))
+        duplicates = find_duplicates(joined)
+        equal |= _with_held(duplicates.sets, n)
+        kept, chained = _by_size(duplicates, max(4, (n + total) // 20))
         near = _with_held(kept, n) - equal
         if alike := _with_held(chained, n) - equal - near:
             logging.warning(
@@ -71,12 +71,14 @@ def leave_out_copies(
 
 def _with_held(sets: Sequence[Sequence[int]], n: int) -> set[int]:
     """The indices below n that share a set with an index of n or more."""
-    return {i for own in sets if max(own) >= n for i in own if i < n}
+    return {i for members in sets if max(members) >= n for i in members if i < n}
 
 
-def _by_size(found: Duplicates, most: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+def _by_size(duplicates: Duplicates, most: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Sets of near copies of at most this size, and the larger ones."""
-    return [own for own in found.near if len(own) <= most], [own for own in found.near if len(own) > most]
+    return [members for members in duplicates.near if len(members) <= most], [
+        members for members in duplicates.near if len(members) > most
+    ]
 
 
 def _joined(parts: Sequence[Examples]) -> Examples | None:
@@ -109,5 +111,5 @@ def _arrays(parts: Sequence[Examples], name: str) -> list[np.ndarray]:
 
 
 def _alike(part: Examples, name: str, read: Callable[[int], np.ndarray]) -> bool:
-    own = part.inputs.get(name)
-    return isinstance(own, Rows) and isinstance(read, Rows) and own.array.shape[1:] == read.array.shape[1:]
+    rows = part.inputs.get(name)
+    return isinstance(rows, Rows) and isinstance(read, Rows) and rows.array.shape[1:] == read.array.shape[1:]

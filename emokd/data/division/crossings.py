@@ -23,7 +23,7 @@ def report_crossings(examples: Examples, parts: Mapping[str, np.ndarray], near: 
     if examples.groups is not None:
         members = groups_of(examples)
         _report(examples, home, members, "groups (subjects, or what else their column names)", len(members))
-    _report(examples, home, {examples.keys[own[0]]: own for own in near}, "sets of near copies", len(near))
+    _report(examples, home, {examples.keys[indices[0]]: indices for indices in near}, "sets of near copies", len(near))
     _report_classes(examples, parts)
 
 
@@ -42,7 +42,7 @@ def crossing(members: Mapping[str, Sequence[int]], home: Mapping[int, str]) -> d
       members: indices of each set's examples, by the set's name.
       home: the split of each index; examples in no split are absent.
     """
-    where = {name: sorted({home[i] for i in own if i in home}) for name, own in members.items()}
+    where = {name: sorted({home[i] for i in indices if i in home}) for name, indices in members.items()}
     return {name: splits for name, splits in where.items() if len(splits) > 1}
 
 
@@ -50,15 +50,15 @@ def _report(
     examples: Examples, home: Mapping[int, str], members: Mapping[str, Sequence[int]], what: str, total: int
 ) -> None:
     """Logs which sets have examples in several splits."""
-    found = crossing(members, home)
-    if not found:
+    crossed = crossing(members, home)
+    if not crossed:
         return
-    counts = Counter(" and ".join(splits) for splits in found.values())
+    counts = Counter(" and ".join(splits) for splits in crossed.values())
     logging.warning(
         "%s: %d of %d %s are in several splits (%s): %s. Scores then also tell what was learned by heart.",
-        *(examples.name, len(found), total, what),
+        *(examples.name, len(crossed), total, what),
         ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())),
-        excerpt(found, 3),
+        excerpt(crossed, 3),
     )
 
 

@@ -49,12 +49,12 @@ def find_duplicates(examples: Examples, compare: bool = True) -> Duplicates:
     equal, near = Ties(len(examples)), Ties(len(examples))
     for same in (*by_content.values(), *alike.same):
         equal.tie_all(same)
-    roots, found = equal.roots(), equal.sets()
-    by_chance = equal_by_chance(examples, found)
-    chance = tuple(same for same, no_copy in zip(found, by_chance, strict=True) if no_copy)
-    sets = tuple(same for same, no_copy in zip(found, by_chance, strict=True) if not no_copy)
+    roots, equal_sets = equal.roots(), equal.sets()
+    by_chance = equal_by_chance(examples, equal_sets)
+    chance = tuple(same for same, no_copy in zip(equal_sets, by_chance, strict=True) if no_copy)
+    sets = tuple(same for same, no_copy in zip(equal_sets, by_chance, strict=True) if not no_copy)
     left = {i for same in chance for i in same}
-    for same in (*sets, *([i for i in own if i not in left] for own in alike.near)):
+    for same in (*sets, *([i for i in members if i not in left] for members in alike.near)):
         near.tie_all(same)
     places = {i for same in alike.same for i in same}
     return Duplicates(
@@ -110,10 +110,10 @@ def report_leaks(examples: Examples, leaks: Collection[int], whose: str, where: 
 
 def _conflict(examples: Examples, same: Sequence[int]) -> bool:
     for name, values in examples.columns.items():
-        own = values[same]
+        targets = values[same]
         if name == "votes":
-            own = class_ids(own)
-        own = own[has_value(own).all(axis=1) if own.dtype.kind == "f" else has_class(own)]
-        if len(own) and not np.all(own == own[0]):
+            targets = class_ids(targets)
+        targets = targets[has_value(targets).all(axis=1) if targets.dtype.kind == "f" else has_class(targets)]
+        if len(targets) and not np.all(targets == targets[0]):
             return True
     return False

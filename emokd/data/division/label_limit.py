@@ -53,10 +53,10 @@ def limit_labels(
     rest = np.setdiff1d(np.arange(len(examples)), taken)
     present = np.bincount(strata[labelled], minlength=len(names))
     kept = np.bincount(strata[taken], minlength=len(names))
-    told = ", ".join(f"{name} {k} of {n}" for name, k, n in zip(names, kept, present, strict=True) if n)
+    shares = ", ".join(f"{name} {k} of {n}" for name, k, n in zip(names, kept, present, strict=True) if n)
     logging.info(
         "%s: config.data.labels.limit: labels of %d of %d training examples are used (%s); %d examples are unlabelled.",
-        *(examples.name, len(taken), len(labelled), told, len(rest)),
+        *(examples.name, len(taken), len(labelled), shares, len(rest)),
     )
     if by_group and examples.groups is not None and len(taken) != count:
         logging.warning(
@@ -69,11 +69,11 @@ def limit_labels(
 
 def _has_label(examples: Examples) -> Bool[np.ndarray, " N"]:
     """Which examples have a label in any column."""
-    found = np.zeros(len(examples), bool)
+    labelled = np.zeros(len(examples), bool)
     for name, values in examples.columns.items():
         classified = name == "votes" or name in examples.classes
-        found |= has_class(values) if classified else has_any_value(values.reshape(len(values), -1))
-    return found
+        labelled |= has_class(values) if classified else has_any_value(values.reshape(len(values), -1))
+    return labelled
 
 
 def _in_proportion(
@@ -83,7 +83,11 @@ def _in_proportion(
     members = defaultdict(list)
     for i in labelled.tolist():
         members[int(strata[i])].append((stable_hash(keys[i], f"{seed}/labels"), keys[i], i))
-    queue = [((rank + 0.5) / len(own), entry) for own in members.values() for rank, entry in enumerate(sorted(own))]
+    queue = [
+        ((rank + 0.5) / len(stratum), entry)
+        for stratum in members.values()
+        for rank, entry in enumerate(sorted(stratum))
+    ]
     return np.array([i for _, (_, _, i) in sorted(queue)[:count]], np.int64)
 
 
@@ -96,7 +100,7 @@ def _whole_groups(
         members[str(groups[i])].append(i)
     waiting = sorted(members, key=lambda group: (stable_hash(group, f"{seed}/labels"), group))
     width = int(strata.max()) + 1
-    histograms = {group: np.bincount(strata[own], minlength=width) for group, own in members.items()}
+    histograms = {group: np.bincount(strata[indices], minlength=width) for group, indices in members.items()}
     proportions = np.bincount(strata[labelled], minlength=width) / len(labelled)
     taken: list[int] = []
     sums = np.zeros(width)
@@ -107,10 +111,10 @@ def _whole_groups(
 
     while waiting:
         group = min(waiting[:_NEXT], key=imbalance)
-        own = members[group]
-        if taken and abs(len(taken) + len(own) - count) >= abs(len(taken) - count):
+        indices = members[group]
+        if taken and abs(len(taken) + len(indices) - count) >= abs(len(taken) - count):
             break
         waiting.remove(group)
-        taken += own
+        taken += indices
         sums += histograms[group]
     return np.array(taken, np.int64)

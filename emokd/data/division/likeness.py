@@ -63,16 +63,16 @@ def find_copies(examples: Examples, among: Sequence[int]) -> Likeness:
     if len(places) < 2:
         return Likeness()
     if examples.pixels is not None:
-        found = _find_pictures(examples.name, examples.pixels, places)
+        likeness = _find_pictures(examples.name, examples.pixels, places)
     elif examples.inputs and all(isinstance(read, Rows) for read in examples.inputs.values()):
-        found = _find_rows(examples, places)
+        likeness = _find_rows(examples, places)
     else:
         return Likeness()
 
     def named(sets: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(places[list(own)].tolist()) for own in sets)
+        return tuple(tuple(places[list(indices)].tolist()) for indices in sets)
 
-    return Likeness(named(found.same), named(found.near))
+    return Likeness(named(likeness.same), named(likeness.near))
 
 
 Decode = Callable[[int, int], np.ndarray]
@@ -82,28 +82,28 @@ Decode = Callable[[int, int], np.ndarray]
 def _find_pictures(name: str, pixels: Decode, places: np.ndarray) -> Likeness:
     started = time.monotonic()
     thumbnails = _each(pixels, places, _thumbnail, f"{name}: looking for copies of pictures")
-    seen = np.array([i for i, own in enumerate(thumbnails) if own is not None], np.int64)
-    if len(seen) < 2:
+    readable = np.array([i for i, thumbnail in enumerate(thumbnails) if thumbnail is not None], np.int64)
+    if len(readable) < 2:
         return Likeness()
-    pictures = np.stack([thumbnails[i] for i in seen.tolist()])
+    pictures = np.stack([thumbnails[i] for i in readable.tolist()])
     flat = pictures.reshape(len(pictures), -1).std(axis=1) < FLAT
     ties = Ties(len(places))
-    shown, pictures = seen[~flat], pictures[~flat]
+    shown, pictures = readable[~flat], pictures[~flat]
     for pairs in _like(pictures):
         for pair in shown[pairs].tolist():
             ties.tie_all(pair)
     near = ties.sets()
     # Pictures of equal pixels have equal thumbnails, but for how a JPEG is reduced. So they are near copies, or flat.
-    asked = sorted({i for own in near for i in own} | set(seen[flat].tolist()))
+    asked = sorted({i for members in near for i in members} | set(readable[flat].tolist()))
     by_pixels = defaultdict(list)
     digests = _each(pixels, places[asked], _digest, f"{name}: decoding near copies")
     for i, digest in zip(asked, digests, strict=True):
         if digest is not None:
             by_pixels[digest].append(i)
     logging.info(
-        "%s: %d pictures were compared with each other in %.1f s.", name, len(seen), time.monotonic() - started
+        "%s: %d pictures were compared with each other in %.1f s.", name, len(readable), time.monotonic() - started
     )
-    return Likeness(tuple(tuple(own) for own in by_pixels.values() if len(own) > 1), tuple(near))
+    return Likeness(tuple(tuple(members) for members in by_pixels.values() if len(members) > 1), tuple(near))
 
 
 def _each(pixels: Decode, places: np.ndarray, ask: Callable, doing: str) -> list:
@@ -112,15 +112,15 @@ def _each(pixels: Decode, places: np.ndarray, ask: Callable, doing: str) -> list
     def piece(start: int) -> list:
         return [ask(pixels, int(i)) for i in places[start : start + _PIECE]]
 
-    found: list = []
+    results: list = []
     said = time.monotonic()
     with ThreadPoolExecutor(_READERS) as pool:
-        for own in pool.map(piece, range(0, len(places), _PIECE)):
-            found += own
+        for chunk in pool.map(piece, range(0, len(places), _PIECE)):
+            results += chunk
             if time.monotonic() - said > _SAID_EVERY:
                 said = time.monotonic()
-                logging.info("%s: %d of %d.", doing, len(found), len(places))
-    return found
+                logging.info("%s: %d of %d.", doing, len(results), len(places))
+    return results
 
 
 def _thumbnail(pixels: Decode, i: int) -> UInt8[np.ndarray, "16 16"] | None:
@@ -190,16 +190,16 @@ def equal_by_chance(examples: Examples, sets: Sequence[Sequence[int]]) -> list[b
     if examples.pixels is not None or not sets or not arrays or len(arrays) < len(readers):
         return [False] * len(sets)
     n = len(examples)
-    first, size = np.array([own[0] for own in sets]), np.array([len(own) for own in sets])
+    first, size = np.array([members[0] for members in sets]), np.array([len(members) for members in sets])
     pairs = np.full(len(sets), n**2 / 2)
     for array in arrays:
         for column in array.reshape(n, -1).T:
             open_ = np.flatnonzero(pairs > 0.1)
             if not len(open_):
                 return [False] * len(sets)
-            known = np.sort(column)  # NaN is last
+            ordered = np.sort(column)  # NaN is last
             asked = column[first[open_]]
-            count = np.searchsorted(known, asked, side="right") - np.searchsorted(known, asked, side="left")
+            count = np.searchsorted(ordered, asked, side="right") - np.searchsorted(ordered, asked, side="left")
             pairs[open_] *= np.maximum(count - size[open_], 0) / n
     return (pairs > 0.1).tolist()
 

@@ -96,4 +96,4 @@ class Ties:
         members: dict[int, list[int]] = {}
         for i, root in enumerate(self.roots()):
             members.setdefault(root, []).append(i)
-        return [tuple(own) for own in members.values() if len(own) > 1]
+        return [tuple(elements) for elements in members.values() if len(elements) > 1]

@@ -132,8 +132,8 @@ def split(
     else:
         parts = pool.divide(everything, shares, f"{seed}/split")
     report_crossings(examples, parts, duplicates.near)
-    found = {name: examples.select(np.sort(parts[name])) for name in SPLITS if name in parts}
-    return _with_test_as_validation(examples, found) if validation_is_test else found
+    by_name = {name: examples.select(np.sort(parts[name])) for name in SPLITS if name in parts}
+    return _with_test_as_validation(examples, by_name) if validation_is_test else by_name
 
 
 class _Pool:
@@ -301,11 +301,11 @@ def _prescribed(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The indices of each prescribed split's examples, and of those without one."""
     raw = list(map(str, prescribed))
-    known = {own: own if own == UNPRESCRIBED else normalise_split(own) for own in raw}
-    unknown = sorted(own for own, name in known.items() if name is None)
+    spellings = {spelling: spelling if spelling == UNPRESCRIBED else normalise_split(spelling) for spelling in raw}
+    unknown = sorted(spelling for spelling, name in spellings.items() if name is None)
     if unknown:
         raise InputError(f"{examples.name}: unknown prescribed splits {excerpt(unknown)}. Use {', '.join(SPLITS)}.")
-    names = [known[own] or UNPRESCRIBED for own in raw]
+    names = [spellings[spelling] or UNPRESCRIBED for spelling in raw]
     leaks = set()
     for same in duplicates.sets:
         keeper = min((names[i] for i in same if names[i]), key=_CUT_ORDER.index, default=UNPRESCRIBED)
@@ -325,7 +325,7 @@ def _prescribed(
         report_leaks(examples, leaks, "of train or validation", "in a later split", keep_leaks)
     dropped = set() if keep_leaks else leaks
     parts = {
-        name: np.array([i for i, own in enumerate(names) if own == name and i not in dropped], np.int64)
+        name: np.array([i for i, spelling in enumerate(names) if spelling == name and i not in dropped], np.int64)
         for name in (*SPLITS, UNPRESCRIBED)
         if name in names
     }

@@ -15,8 +15,8 @@ def find_strata(examples: Examples) -> tuple[np.ndarray, list[str]]:
         names = [f"class {name!r}" for name in examples.classes["expression"]]
     elif "valence_arousal" in columns:
         valence = columns["valence_arousal"][:, 0]
-        known = valence[has_value(valence)]
-        thresholds = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else np.zeros(2)
+        labelled = valence[has_value(valence)]
+        thresholds = np.quantile(labelled, [1 / 3, 2 / 3]) if len(labelled) else np.zeros(2)
         labels = np.where(has_value(valence), np.searchsorted(thresholds, valence), UNLABELLED)
         names = [f"the {part} third of valence" for part in ("lower", "middle", "upper")]
     else:

@@ -102,9 +102,9 @@ def undecodable(data: bytes) -> tuple[str, str]:
         kinds.append("AVIF")
     if kinds:
         return f"damaged: it begins as {kinds[0]} does and cannot be read any further", "Restore or remove the file."
-    known = foreign(data) or _text(data)
-    if known:
-        return known
+    verdict = foreign(data) or _text(data)
+    if verdict:
+        return verdict
     if not data.strip(b"\x00"):
         return "nothing but zero bytes, as a copy leaves that was cut off", "Restore or remove the file."
     return "no picture of a kind that is read (JPEG, PNG, BMP, GIF, WebP, TIFF, PNM, AVIF)", (

@@ -109,7 +109,7 @@ class Listing:
             (self.special, "pipes, sockets, devices or links in an archive"),
             (self.unlisted, "folders that cannot be listed"),
         ]
-        return "; ".join(f"{len(found)} {what}, such as {sorted(found)[0]}" for found, what in parts if found)
+        return "; ".join(f"{len(names)} {what}, such as {sorted(names)[0]}" for names, what in parts if names)
 
 
 def list_folder(path: str) -> Listing:
@@ -125,12 +125,12 @@ def list_folder(path: str) -> Listing:
         visited.add(real)
         try:
             with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             listing.unlisted.append(f"{folder} ({error.strerror or error})")
             continue
         below = []
-        for entry in found:
+        for entry in ordered:
             name = prefix + entry.name
             if is_hidden(entry.name):
                 listing.hidden.append(name)

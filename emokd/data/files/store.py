@@ -80,20 +80,20 @@ class Files:
         Raises:
           InputError: two files have that name in different Unicode forms, neither in the form asked for.
         """
-        known = self._by_normal_path()
-        own = normal_path(pathlib.Path(self.where).stem) + "/"
+        by_path = self._by_normal_path()
+        prefix = normal_path(pathlib.Path(self.where).stem) + "/"
         spellings = (normal_path(path), normal_path(normal(path)))  # a file's own name may begin with a space
-        for candidate in (*spellings, *(each.removeprefix(own) for each in spellings)):
-            found = known.get(candidate, ())
-            if len(found) > 1 and path.strip() in found:
+        for candidate in (*spellings, *(each.removeprefix(prefix) for each in spellings)):
+            matches = by_path.get(candidate, ())
+            if len(matches) > 1 and path.strip() in matches:
                 return path.strip()
-            if len(found) > 1:
+            if len(matches) > 1:
                 raise InputError(
-                    f"{self.where}: {len(found)} files are called {candidate!r}, in different Unicode forms: "
-                    f"{', '.join(map(ascii, found))}. Rename all but one."
+                    f"{self.where}: {len(matches)} files are called {candidate!r}, in different Unicode forms: "
+                    f"{', '.join(map(ascii, matches))}. Rename all but one."
                 )
-            if found:
-                return found[0]
+            if matches:
+                return matches[0]
         return None
 
     def pictures(self) -> list[str]:
@@ -116,28 +116,28 @@ class Files:
 
         count = collections.Counter(signature(name) for name in names)
 
-        known: dict[int, str] = {}  # used by the search for duplicates, then by a teacher cache's key
+        digests: dict[int, str] = {}  # used by the search for duplicates, then by a teacher cache's key
 
         def content(i: int) -> str:
-            if i not in known:
+            if i not in digests:
                 text = signature(names[i])
                 if count[text] > 1:
                     try:
                         text += f"-{hashlib.blake2b(self.read(names[i]), digest_size=16).hexdigest()}"
                     except FileError:
                         text = f"unreadable {names[i]}"
-                known[i] = text
-            return known[i]
+                digests[i] = text
+            return digests[i]
 
         return content
 
     def _by_normal_path(self) -> Mapping[str, Sequence[str]]:
         """The files of each path in normal form; several only where names differ in their Unicode form alone."""
         if not hasattr(self, "_known"):
-            known = collections.defaultdict(list)
+            by_path = collections.defaultdict(list)
             for name in self.names:
-                known[normal_path(name)].append(name)
-            self._known = dict(known)
+                by_path[normal_path(name)].append(name)
+            self._known = dict(by_path)
         return self._known
 
 

@@ -158,10 +158,10 @@ def _has_module(source: str) -> bool:
 
 
 def _module(source: str) -> ModuleType:
-    known = {**ON_DISK, **GENERATED, **COMPOSED, TFDS: "tfds"}
-    if source not in known:
+    modules = {**ON_DISK, **GENERATED, **COMPOSED, TFDS: "tfds"}
+    if source not in modules:
         raise InputError(
-            f"config.data.source: there is no data set {source!r}.{nearest(source, known)} "
-            f"Known: {', '.join(sorted(known))}."
+            f"config.data.source: there is no data set {source!r}.{nearest(source, modules)} "
+            f"Known: {', '.join(sorted(modules))}."
         )
-    return importlib.import_module(f"emokd.data.sources.{known[source]}")
+    return importlib.import_module(f"emokd.data.sources.{modules[source]}")

@@ -180,8 +180,8 @@ def _box(row: Row, crop: str) -> Box:
 
 
 def _find_pictures(files: Files, paths: Sequence[str], places: Sequence[tuple[str, int]]) -> list[str]:
-    found = [files.find(path) for path in paths]
-    missing = [i for i, name in enumerate(found) if name is None]
+    names = [files.find(path) for path in paths]
+    missing = [i for i, name in enumerate(names) if name is None]
     if missing:
         table, line = places[missing[0]]
         others = f" ({len(missing) - 1} more pictures are missing)" if len(missing) > 1 else ""
@@ -189,4 +189,4 @@ def _find_pictures(files: Files, paths: Sequence[str], places: Sequence[tuple[st
             f"{table}, line {line}: {paths[missing[0]]!r} is not in {files.where}{others}. "
             f"Restore the pictures (paths count from {PICTURES}), or remove the rows."
         )
-    return [name for name in found if name is not None]
+    return [name for name in names if name is not None]

@@ -52,9 +52,9 @@ def load(directory: str, options: Mapping) -> Examples:
     files = open_files(directory)
     pictures, splits = [], []
     for part, split in SETS.items():
-        found = _pictures(files, part)
-        pictures += found
-        splits += [split] * len(found)
+        part_pictures = _pictures(files, part)
+        pictures += part_pictures
+        splits += [split] * len(part_pictures)
     annotations = {column: _annotations(files, pictures, suffix) for column, suffix in LABELS.items()}
     landmarks = _annotations(files, pictures, LANDMARKS) if crop == "landmarks" else []
 

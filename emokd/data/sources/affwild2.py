@@ -99,7 +99,7 @@ def load(directory: str, options: Mapping) -> Examples:
     seconds = number("seconds", options.get("seconds", 1.0), WINDOW / RATE)
     videos, classes = _read_videos(directory, task)
     ends = _ends(videos, stride)
-    places = [(v, int(end)) for v, own in enumerate(ends) for end in own]
+    places = [(v, int(end)) for v, last_frames in enumerate(ends) for end in last_frames]
     if not places:
         raise InputError(
             f"affwild2: no frame in {directory} has both a label ({task}) and a face. "
@@ -118,7 +118,9 @@ def load(directory: str, options: Mapping) -> Examples:
     return Examples(
         name="affwild2",
         keys=keys,
-        columns={task: np.concatenate([video.labels[own] for video, own in zip(videos, ends, strict=True)])},
+        columns={
+            task: np.concatenate([video.labels[last_frames] for video, last_frames in zip(videos, ends, strict=True)])
+        },
         classes=classes,
         inputs=readers,
         # Copies are not searched: sub-sequences overlap anyway, and groups keep each recording in one split.
@@ -153,16 +155,16 @@ def _recording(name: str) -> str:
 def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tuple[str, ...]]]:
     track = _find_track(directory, task)
     videos: list[_Video] = []
-    seen: dict[str, str] = {}
+    path_of: dict[str, str] = {}
     header: tuple[str, ...] = ()
     first = ""
     beyond: list[str] = []
     for split, folder in SPLITS.items():
         for path in sorted(glob.glob(os.path.join(glob.escape(track), folder, "*.txt"))):
             name = os.path.splitext(os.path.basename(path))[0]
-            if name in seen:
-                raise InputError(f"{path}: the video is also in {seen[name]}. Keep one of the two.")
-            seen[name] = path
+            if name in path_of:
+                raise InputError(f"{path}: the video is also in {path_of[name]}. Keep one of the two.")
+            path_of[name] = path
             names, lines = _read_lines(path)
             if task == "expression" and header not in ((), names):
                 raise InputError(
@@ -226,26 +228,26 @@ def _affect(path: str, lines: Sequence[str]) -> Float[np.ndarray, "L 2"]:
 
 
 def _expressions(path: str, lines: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    known = {str(i): i for i in range(len(classes))} | {str(_NO_EXPRESSION): UNLABELLED}
+    codes = {str(i): i for i in range(len(classes))} | {str(_NO_EXPRESSION): UNLABELLED}
     for i, line in enumerate(lines):
-        if line.strip() not in known:
+        if line.strip() not in codes:
             raise InputError(
                 f"{path}, line {i + 2}: {line!r} is no class id from 0 to {len(classes) - 1}, nor -1. Restore the file."
             )
-    return np.array([known[line.strip()] for line in lines], np.int32)
+    return np.array([codes[line.strip()] for line in lines], np.int32)
 
 
 def _ends(videos: Sequence[_Video], stride: int) -> list[np.ndarray]:
     """The last frame (from 0) of each sub-sequence of each video."""
     ends, unlabelled, faceless = [], 0, 0
     for video in videos:
-        own = np.arange(stride - 1, len(video.labels), stride)
-        labels = video.labels[own]
+        last_frames = np.arange(stride - 1, len(video.labels), stride)
+        labels = video.labels[last_frames]
         labelled = labels != UNLABELLED if labels.ndim == 1 else np.isfinite(labels).all(1)
-        face = np.isin(own + 1, video.frames)
+        face = np.isin(last_frames + 1, video.frames)
         unlabelled += int((~labelled).sum())
         faceless += int((labelled & ~face).sum())
-        ends.append(own[labelled & face])
+        ends.append(last_frames[labelled & face])
     logging.info(
         "affwild2: %d sub-sequences of %d videos; %d have no label, %d no face in the last frame: left out.",
         sum(map(len, ends)),

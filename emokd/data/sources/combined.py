@@ -59,21 +59,21 @@ def load(directory: str | None, options: Mapping) -> Examples:
         return part, i - int(offsets[part])
 
     def read(i: int) -> np.ndarray:
-        part, own = place(i)
-        return readers[part](own)
+        part, index = place(i)
+        return readers[part](index)
 
     def pixels(i: int, min_side: int) -> np.ndarray:
-        part, own = place(i)
+        part, index = place(i)
         decode = sets[part].pixels
-        return readers[part](own) if decode is None else decode(own, min_side)  # painted faces have no files
+        return readers[part](index) if decode is None else decode(index, min_side)  # painted faces have no files
 
     def content(i: int) -> str:
-        part, own = place(i)
-        return f"{names[part]}/{sets[part].content(own)}"  # these digests compare within a set only
+        part, index = place(i)
+        return f"{names[part]}/{sets[part].content(index)}"  # these digests compare within a set only
 
     def checksum(i: int) -> str:
-        part, own = place(i)
-        return (sets[part].checksum or sets[part].content)(own)
+        part, index = place(i)
+        return (sets[part].checksum or sets[part].content)(index)
 
     return Examples(
         name=" + ".join(part.name for part in parts.values()),
@@ -90,14 +90,14 @@ def load(directory: str | None, options: Mapping) -> Examples:
     )
 
 
-def _sections(given: Any) -> list[dict]:
+def _sections(value: Any) -> list[dict]:
     """The sections of `options.sources`, checked."""
-    if not isinstance(given, list | tuple) or len(given) < 2 or not all(hasattr(s, "items") for s in given):
+    if not isinstance(value, list | tuple) or len(value) < 2 or not all(hasattr(s, "items") for s in value):
         raise InputError(
             "config.data.options.sources must be a tuple of two or more sets, each as "
-            '{"source": "ferplus", "dir": "", "options": {}}, ' + f"not {given!r}."
+            '{"source": "ferplus", "dir": "", "options": {}}, ' + f"not {value!r}."
         )
-    sections = [dict(section.items()) for section in given]
+    sections = [dict(section.items()) for section in value]
     for i, section in enumerate(sections):
         where = f"config.data.options.sources[{i}]"
         for key in section:
@@ -143,33 +143,33 @@ def _columns(parts: Sequence[Examples]) -> tuple[dict[str, np.ndarray], dict[str
             missing = [name for name in names if name not in part.classes.get(task, names)]
             if missing:
                 logging.info("%s has no class %s of %s.", part.name, ", ".join(missing), task)
-    known = dict.fromkeys(column for part in parts for column in part.columns)
-    if "votes" in known:
-        known.pop("expression", None)
-    return {name: np.concatenate([_column(name, part, parts, classes) for part in parts]) for name in known}, classes
+    targets = dict.fromkeys(column for part in parts for column in part.columns)
+    if "votes" in targets:
+        targets.pop("expression", None)
+    return {name: np.concatenate([_column(name, part, parts, classes) for part in parts]) for name in targets}, classes
 
 
 def _column(name: str, part: Examples, parts: Sequence[Examples], classes: Mapping[str, tuple[str, ...]]) -> np.ndarray:
     """One target of one set, in the joint classes, or unlabelled."""
-    own = part.columns.get(name)
+    values = part.columns.get(name)
     if name == "votes":
         rows = np.zeros((len(part), len(classes["expression"])), np.float32)
         places = np.array([classes["expression"].index(each) for each in part.classes.get("expression", ())], int)
-        if own is not None:
-            rows[:, places] = own
+        if values is not None:
+            rows[:, places] = values
         elif "expression" in part.columns:
             ids = part.columns["expression"]
             labelled = np.flatnonzero(ids >= 0)
             rows[labelled, places[ids[labelled]]] = 1
         return rows
-    if own is None:
+    if values is None:
         like = next(other.columns[name] for other in parts if name in other.columns)
         nothing = UNLABELLED if np.issubdtype(like.dtype, np.integer) else np.nan
         return np.full((len(part), *like.shape[1:]), nothing, like.dtype)
     if name not in classes:
-        return own
-    places = np.array([classes[name].index(each) for each in part.classes[name]], own.dtype)
-    return np.where(own >= 0, places[own], own.dtype.type(UNLABELLED))
+        return values
+    places = np.array([classes[name].index(each) for each in part.classes[name]], values.dtype)
+    return np.where(values >= 0, places[values], values.dtype.type(UNLABELLED))
 
 
 def _splits(parts: Sequence[Examples]) -> np.ndarray | None:

@@ -35,7 +35,7 @@ def load(directory: str, options: Mapping) -> Examples:
     files = open_files(directory, stem="image")
     names: list[str] = []
     labels, splits = [], []
-    seen: dict[str, str] = {}
+    where_listed: dict[str, str] = {}
     for split, file_name in LISTS.items():
         path = os.path.join(directory, file_name)
         for position, entry in enumerate(_read_list(path)):
@@ -50,9 +50,9 @@ def load(directory: str, options: Mapping) -> Examples:
             name = files.find(picture)
             if name is None:
                 raise InputError(f"{where}: {picture!r} is not in {files.where}. Restore the file or remove the entry.")
-            if name in seen:
-                raise InputError(f"{where}: {picture!r} is also {seen[name]}. Keep one of the two entries.")
-            seen[name] = where
+            if name in where_listed:
+                raise InputError(f"{where}: {picture!r} is also {where_listed[name]}. Keep one of the two entries.")
+            where_listed[name] = where
             names.append(name)
             labels.append(EMOSET.index(emotion))
             splits.append(split)

@@ -102,10 +102,10 @@ def _tables(options: Mapping) -> list[tuple[str, str]]:
 
 def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """The table's rows in the order of `ids`, and the names of its columns where it has any."""
-    own, values, columns = _read_csv(place) if ":" not in os.path.basename(place) else _read_array(place)
-    lacking = [name for name in ids if name not in own]
+    row_of, values, columns = _read_csv(place) if ":" not in os.path.basename(place) else _read_array(place)
+    lacking = [name for name in ids if name not in row_of]
     if lacking:
-        alike = {number_essence(name): name for name in own}
+        alike = {number_essence(name): name for name in row_of}
         written = next(
             (f" {alike[e]!r} is there: is it {n!r}?" for n in lacking if (e := number_essence(n)) in alike), ""
         )
@@ -113,13 +113,13 @@ def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> tuple[np.ndarr
             f"{place} lacks {len(lacking)} of the ids in {labels}: {excerpt(lacking)}.{written} Add their rows, or "
             "write ids alike; an example that lacks the modality has a row of NaN."
         )
-    if len(own) > len(ids):
-        known = set(ids)
-        more = [name for name in own if name not in known]
+    if len(row_of) > len(ids):
+        wanted = set(ids)
+        more = [name for name in row_of if name not in wanted]
         raise InputError(
             f"{labels} lacks {len(more)} of the ids in {place}: {excerpt(more)}. Label them or remove their rows."
         )
-    return values[[own[name] for name in ids]], columns
+    return values[[row_of[name] for name in ids]], columns
 
 
 def _read_csv(path: str) -> tuple[dict[str, int], np.ndarray, list[str]]:
@@ -135,5 +135,5 @@ def _read_array(place: str) -> tuple[dict[str, int], np.ndarray, list[str]]:
     path, key = place.rsplit(":", 1)
     arrays = read_npz(path, (ID, key))
     check_rows(path, arrays)
-    own = {name: i for i, name in enumerate(read_names(path, arrays[ID]))}
-    return own, as_features(arrays[key], place), []
+    row_of = {name: i for i, name in enumerate(read_names(path, arrays[ID]))}
+    return row_of, as_features(arrays[key], place), []

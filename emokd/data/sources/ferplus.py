@@ -67,15 +67,17 @@ def load(directory: str, options: Mapping) -> Examples:
     listed = read_table(table, required=("Usage", "Image name", *_VOTE_COLUMNS))
     rows = _first_of_each([row for row in listed if row.cells["Image name"].strip()])
     files = open_files(directory)
-    known = {name for name in files.names if name.startswith(tuple(f"{folder}/" for folder in FOLDERS.values()))}
-    pixel_table = None if known else find_pixel_table(directory)
+    picture_names = {
+        name for name in files.names if name.startswith(tuple(f"{folder}/" for folder in FOLDERS.values()))
+    }
+    pixel_table = None if picture_names else find_pixel_table(directory)
     names, targets, splits, lines, unlabelled, best = [], [], [], [], 0, []
     for row in rows:
         usage = row.text("Usage")
         if usage not in FOLDERS:
             raise row.error(f"there is no usage {usage!r}", f"Use one of {', '.join(FOLDERS)}.")
         name = f"{FOLDERS[usage]}/{row.text('Image name')}"
-        if name not in known and not pixel_table:
+        if name not in picture_names and not pixel_table:
             raise row.error(
                 f"{name} is not in {files.where}",
                 f"Unpack all three folders there, or put {' or '.join(PIXEL_TABLES)} beside {TABLE}.",
@@ -183,9 +185,9 @@ def _first_of_each(rows: Sequence[Row]) -> list[Row]:
     return list(first.values())
 
 
-def _choice(key: str, value: str, known) -> str:
-    if value not in known:
+def _choice(key: str, value: str, allowed) -> str:
+    if value not in allowed:
         raise InputError(
-            f"config.data.options.{key} is {value!r}.{nearest(str(value), known)} Choose one of {', '.join(known)}."
+            f"config.data.options.{key} is {value!r}.{nearest(str(value), allowed)} Choose one of {', '.join(allowed)}."
         )
     return value

@@ -50,15 +50,15 @@ def load(
     files = open_files(directory)
     depth = 1 if _has_splits(files) else 0
     listed = class_options(options, classes)
-    found = _class_folders(name, files, depth)
-    if not found and not targets and files.pictures():
+    folders = _class_folders(name, files, depth)
+    if not folders and not targets and files.pictures():
         return picture_examples(name, files, list(files.pictures()), {}, {}, options)
-    if not found:
+    if not folders:
         raise InputError(
             f"{files.where} has no class folders. Put the pictures in one folder per class, or give a table of labels "
             "(config.data.source = 'manifest')."
         )
-    class_names = tuple(found) if listed is None else listed
+    class_names = tuple(folders) if listed is None else listed
 
     ids = {label: i for i, label in enumerate(class_names)}
     names, labels, splits = [], [], []
@@ -69,7 +69,7 @@ def load(
         names.append(picture)
         labels.append(ids[normal(parts[depth])])
         splits.append((normalise_split(parts[0]) if depth else None) or UNPRESCRIBED)
-    _check_classes(files, class_names, found, labels, splits)
+    _check_classes(files, class_names, folders, labels, splits)
     ignored = set(files.names).difference(names)
     if ignored:
         logging.warning(
@@ -99,9 +99,9 @@ def _class_folders(name: str, files: Files, depth: int) -> list[str]:
         if len(parts) > depth:
             place = "/".join(parts[: depth + 1])
             spellings.setdefault(normal(parts[depth]), {}).setdefault(parts[depth], place)
-    for own in filter(_CONTROL.search, spellings):
-        raise InputError(f"{files.where}: the folder {own!r} has a control character in its name. Rename it.")
-    for own, places in spellings.items():
+    for label in filter(_CONTROL.search, spellings):
+        raise InputError(f"{files.where}: the folder {label!r} has a control character in its name. Rename it.")
+    for label, places in spellings.items():
         written = {unicodedata.normalize("NFC", each): place for each, place in places.items()}
         check_classes(written, {each: f"folder {place}" for each, place in written.items()}, files.where)
         if len(places) > 1:
@@ -110,10 +110,10 @@ def _class_folders(name: str, files: Files, depth: int) -> list[str]:
                 name,
                 len(places),
                 files.where,
-                own,
+                label,
                 ", ".join(map(ascii, places.values())),
             )
-    first = {own: f"folder {next(iter(places.values()))}" for own, places in spellings.items()}
+    first = {label: f"folder {next(iter(places.values()))}" for label, places in spellings.items()}
     check_classes(spellings, first, files.where)
     return sorted(spellings)
 
@@ -133,7 +133,7 @@ def _has_splits(files: Files) -> bool:
     return len(as_splits) == len(tops)
 
 
-def _check_classes(files: Files, classes: Sequence[str], found: Sequence[str], labels: Sequence[int], splits) -> None:
+def _check_classes(files: Files, classes: Sequence[str], folders: Sequence[str], labels: Sequence[int], splits) -> None:
     count = Counter(labels)
     train = Counter(label for label, split in zip(labels, splits, strict=True) if split == "train")
     for i, label in enumerate(classes):
@@ -141,11 +141,11 @@ def _check_classes(files: Files, classes: Sequence[str], found: Sequence[str], l
             others = [name for name in files.names if label in _parts(name)[:-1]]
             raise InputError(
                 f"{files.where}: class {label!r} has no pictures{f', but {by_suffix(others)}' if others else ''}. "
-                f"Its folders are {excerpt(found)}. "
+                f"Its folders are {excerpt(folders)}. "
                 "Add pictures, remove the folder, or correct config.data.options.classes."
             )
         if train and not train[i]:
             raise InputError(f"{files.where}: class {label!r} has no pictures in the training split. Add some.")
-    ignored = [label for label in found if label not in classes]
+    ignored = [label for label in folders if label not in classes]
     if ignored:
         logging.warning("%s: folders that are not in the class list are ignored: %s.", files.where, excerpt(ignored))

@@ -69,9 +69,9 @@ def load(
 
 
 def _find_table(directory: str, options: Mapping) -> tuple[str, str]:
-    given = options.get("table")
-    if given:
-        return directory, os.path.join(directory, str(given))
+    option = options.get("table")
+    if option:
+        return directory, os.path.join(directory, str(option))
     if os.path.isfile(directory) and not directory.endswith(".zip"):
         return os.path.dirname(directory) or ".", directory
     if os.path.isfile(os.path.join(directory, TABLE)):
@@ -79,5 +79,5 @@ def _find_table(directory: str, options: Mapping) -> tuple[str, str]:
     tables = sorted(glob.glob(os.path.join(glob.escape(directory), "*.csv")))
     if len(tables) == 1:
         return directory, tables[0]
-    found = f"there are {excerpt(map(os.path.basename, tables), 5)}" if tables else "there is no .csv file"
-    raise InputError(f"{directory} has no {TABLE}; {found}. Name the table in config.data.options.table.")
+    tables_there = f"there are {excerpt(map(os.path.basename, tables), 5)}" if tables else "there is no .csv file"
+    raise InputError(f"{directory} has no {TABLE}; {tables_there}. Name the table in config.data.options.table.")

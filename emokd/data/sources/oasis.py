@@ -66,11 +66,11 @@ def terciles(values: Float[np.ndarray, " N"]) -> tuple[float, float]:
     Raises:
       InputError: the values are too few or too equal to be cut in three.
     """
-    known = np.asarray(values, np.float64)
-    known = known[np.isfinite(known)]
-    low, high = np.quantile(known, [1 / 3, 2 / 3]) if len(known) >= 3 else (0.0, 0.0)
-    if not (len(known) >= 3 and known.min() <= low < high < known.max()):
-        raise InputError(f"{len(known)} values of valence cannot be cut in three: too few, or too many equal ones.")
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    low, high = np.quantile(finite, [1 / 3, 2 / 3]) if len(finite) >= 3 else (0.0, 0.0)
+    if not (len(finite) >= 3 and finite.min() <= low < high < finite.max()):
+        raise InputError(f"{len(finite)} values of valence cannot be cut in three: too few, or too many equal ones.")
     return float(low), float(high)
 
 

@@ -70,8 +70,8 @@ def _read_list(path: str) -> list[Row]:
 def _code(row: Row) -> int:
     code = row.number("code")
     if code not in range(1, len(CLASSES) + 1):
-        known = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES, 1))
-        raise row.error(f"there is no expression code {row.text('code')}", f"The codes are {known}.")
+        codes = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES, 1))
+        raise row.error(f"there is no expression code {row.text('code')}", f"The codes are {codes}.")
     return int(code)
 
 

@@ -62,4 +62,4 @@ def _splits(folds: np.ndarray, fold: int | None) -> list[str] | None:
         raise InputError(
             f"config.data.options.fold is {fold!r}; the file's folds are {excerpt(sorted(set(folds.tolist())))}."
         )
-    return ["test" if own == fold else "train" for own in folds.tolist()]
+    return ["test" if fold_of_row == fold else "train" for fold_of_row in folds.tolist()]

@@ -108,13 +108,13 @@ def _find(name: str, directory: str | None) -> str:
     path, _, version = name.partition(":")
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     place = root / path
-    found = sorted(
+    versions = sorted(
         (folder for folder in place.glob("*") if (folder / "dataset_info.json").is_file() and _version(folder.name)),
         key=lambda folder: _version(folder.name),
     )
-    found = [folder for folder in found if version in ("", folder.name)]
-    if found:
-        return str(found[-1])
+    versions = [folder for folder in versions if version in ("", folder.name)]
+    if versions:
+        return str(versions[-1])
     configs = (
         sorted(folder.parent.parent.name for folder in place.glob("*/*/dataset_info.json")) if place.is_dir() else []
     )
@@ -133,9 +133,9 @@ def _version(text: str) -> tuple[int, ...]:
 def _remedy(name: str) -> str:
     """The command that prepares a set."""
     path = name.partition(":")[0]
-    own = path.split("/")[0]
-    ours = (pathlib.Path(__file__).parents[1] / "tfds" / own).is_dir()
-    register = f"import {OURS}.{own}; " if ours else ""
+    set_name = path.split("/")[0]
+    ours = (pathlib.Path(__file__).parents[1] / "tfds" / set_name).is_dir()
+    register = f"import {OURS}.{set_name}; " if ours else ""
     return (
         f'Prepare it: python -c "import tensorflow_datasets as tfds; {register}tfds.builder({path!r}, data_dir=FOLDER, '
         "file_format='array_record').download_and_prepare()\" (most builders but ours need TensorFlow for it), "
@@ -145,11 +145,11 @@ def _remedy(name: str) -> str:
 
 def _flat(features: Mapping, prefix: str = "") -> dict[str, Any]:
     """Nested features by dotted name: "a.b" is b in a."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, feature in features.items():
         nested = isinstance(feature, tfds.features.FeaturesDict)
-        found |= _flat(feature, f"{prefix}{name}.") if nested else {prefix + name: feature}
-    return found
+        flattened |= _flat(feature, f"{prefix}{name}.") if nested else {prefix + name: feature}
+    return flattened
 
 
 def _feature(source: str, kinds: Mapping[str, Any], name: str, kind: type | None = None) -> str:
@@ -165,21 +165,23 @@ def _choose(source: str, kinds: Mapping[str, Any], options: Mapping, option: str
     """The feature that the option names, or the only one of that kind; an option "" names none."""
     if options.get(option) is not None and (options[option] or kind is tfds.features.ClassLabel):
         return _feature(source, kinds, options[option], kind) if options[option] else ""
-    found = [name for name, feature in kinds.items() if isinstance(feature, kind)]
-    if len(found) == 1 or (not found and kind is tfds.features.ClassLabel):
-        return found[0] if found else ""
+    candidates = [name for name, feature in kinds.items() if isinstance(feature, kind)]
+    if len(candidates) == 1 or (not candidates and kind is tfds.features.ClassLabel):
+        return candidates[0] if candidates else ""
     raise InputError(
-        f"{source} has {len(found)} features of the kind {kind.__name__} ({', '.join(found or kinds)}): "
+        f"{source} has {len(candidates)} features of the kind {kind.__name__} ({', '.join(candidates or kinds)}): "
         f"name one as config.data.options.{option}."
     )
 
 
 def _splits(source: str, builder: Any, options: Mapping) -> list[str]:
-    known = list(builder.info.splits)
-    chosen = options.get("splits") or known
+    split_names = list(builder.info.splits)
+    chosen = options.get("splits") or split_names
     for split in chosen:
-        if split not in known:
-            raise InputError(f"{source} has no split {split!r}.{nearest(split, known)} It has {', '.join(known)}.")
+        if split not in split_names:
+            raise InputError(
+                f"{source} has no split {split!r}.{nearest(split, split_names)} It has {', '.join(split_names)}."
+            )
     if len(chosen) > 1:
         names = [normalise_split(split) for split in chosen]
         if None in names or len(set(names)) < len(names):

@@ -65,8 +65,8 @@ def load(directory: str, options: Mapping) -> Examples:
 def _quadrant(row: Row) -> int:
     value = row.number(LABEL)
     if value not in range(len(CLASSES)):
-        known = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES))
-        raise row.error(f"there is no quadrant {row.text(LABEL)}", f"The codes are {known}.")
+        codes = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES))
+        raise row.error(f"there is no quadrant {row.text(LABEL)}", f"The codes are {codes}.")
     return int(value)
 
 
@@ -76,10 +76,10 @@ def _check_aligned(rows: list[Row], labels: list[int], first: list[int]) -> None
             f"{rows[0].table} has {len(labels)} rows, but {TABLES['eye']} has {len(first)}. "
             "The tables must be aligned; download them again."
         )
-    for row, own, other in zip(rows, labels, first, strict=True):
-        if own != other:
+    for row, label, other in zip(rows, labels, first, strict=True):
+        if label != other:
             raise row.error(
-                f"quadrant {own}, but {other} in the same row of {TABLES['eye']}",
+                f"quadrant {label}, but {other} in the same row of {TABLES['eye']}",
                 "The tables must be aligned; download them again.",
             )
 

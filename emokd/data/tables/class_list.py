@@ -27,20 +27,20 @@ def check_classes(names: Iterable[str], where: Mapping[str, str] | None = None, 
       InputError: two do; the message has both spellings and their places.
     """
     for same in look_alikes(names):
-        told = " and ".join(f"{name!r}" + (f" ({where[name]})" if where else "") for name in same)
+        clash = " and ".join(f"{name!r}" + (f" ({where[name]})" if where else "") for name in same)
         raise InputError(
-            f"{what}: the classes {told} differ in letter case, spaces or unseen characters alone. "
+            f"{what}: the classes {clash} differ in letter case, spaces or unseen characters alone. "
             "Write one class in one way."
         )
 
 
-def as_classes(given: str | Iterable[object], what: str) -> tuple[str, ...]:
+def as_classes(value: str | Iterable[object], what: str) -> tuple[str, ...]:
     """A class list, given as names or as a text with commas, checked; a name that holds a comma is in quotes.
 
     Raises:
       InputError: a name is empty, repeated, or not a class name; or two look alike.
     """
-    names = [normal(str(name)) for name in (_cells(given, what) if isinstance(given, str) else given)]
+    names = [normal(str(name)) for name in (_cells(value, what) if isinstance(value, str) else value)]
     return _checked(names, [f"number {i}" for i in range(1, len(names) + 1)], what)
 
 
@@ -76,9 +76,9 @@ def _checked(names: list[str], places: list[str], what: str) -> tuple[str, ...]:
             raise InputError(f"{what}: class name {place} is empty. Name every class, in the order of the ids.")
         if name in first:
             raise InputError(f"{what} names {name!r} twice ({first[name]}, {place}). Name each class once.")
-        if found := _NO_NAME.search(name):
+        if match := _NO_NAME.search(name):
             raise InputError(
-                f"{what}: class name {place} is {name!r}, with {found[0]!r} in it, which is no part of a name. "
+                f"{what}: class name {place} is {name!r}, with {match[0]!r} in it, which is no part of a name. "
                 "Give the names alone: a,b,c, or one per line in a file."
             )
         first[name] = place
@@ -107,7 +107,7 @@ def _check_lines(lines: list[str], what: str) -> None:
         raise InputError(
             f"{what} has all names in one line. Give one class name per line, in the order of the outputs."
         )
-    numbers = [found and int(found[1]) for found in map(_NUMBERED.match, lines)]
+    numbers = [match and int(match[1]) for match in map(_NUMBERED.match, lines)]
     if len(lines) > 1 and None not in numbers and len(set(numbers)) == len(numbers):
         raise InputError(
             f"{what}: every line has a number beside the name, such as line 1: {lines[0]!r}. Give the names alone, one "

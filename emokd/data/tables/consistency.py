@@ -114,9 +114,9 @@ def warn_of_contradictions(
     Returns:
       The classes.
     """
-    wrong, told = find_contradictions(labels, affect, classes)
+    wrong, sentence = find_contradictions(labels, affect, classes)
     if wrong:
-        logging.warning("%s: %s", name, told)
+        logging.warning("%s: %s", name, sentence)
     return wrong
 
 
@@ -131,7 +131,7 @@ def find_contradictions(
     Returns:
       The classes, and what to say of them with the likely cause.
     """
-    wrong, told = [], []
+    wrong, described = [], []
     means = np.full((len(classes), 2), np.nan)
     for i, label in enumerate(classes):
         for side, word in enumerate(("valence", "arousal")):
@@ -142,9 +142,9 @@ def find_contradictions(
             means[i, side] = values.mean()
             if _contradicts(label, side, means[i, side], 2 * values.std() / len(values) ** 0.5):
                 wrong.append(label)
-                told.append(f"{label!r} has a mean {word} of {means[i, side]:+.2f} ({len(values)} examples)")
+                described.append(f"{label!r} has a mean {word} of {means[i, side]:+.2f} ({len(values)} examples)")
     return list(dict.fromkeys(wrong)), (
-        f"classes contradict their valence or arousal: {'; '.join(told)}. Are the codes shifted, permuted or in "
+        f"classes contradict their valence or arousal: {'; '.join(described)}. Are the codes shifted, permuted or in "
         f"another order{_likely_cause(classes, means)}? Check the class list against the set's own description."
     )
 

@@ -206,19 +206,19 @@ def unique(rows: Sequence[Row], column: str) -> None:
     Raises:
       InputError: two rows do; the message names both lines.
     """
-    seen: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for row in rows:
         value = row.text(column)
-        if value in seen:
-            raise row.error(f"{value!r} is also on line {seen[value]}", "Keep one of the two rows.")
-        seen[value] = row.line
+        if value in line_of:
+            raise row.error(f"{value!r} is also on line {line_of[value]}", "Keep one of the two rows.")
+        line_of[value] = row.line
 
 
 def _check_characters(path: str, line: int, header: Sequence[str], cells: Sequence[str]) -> None:
     for column, cell in zip(header, cells, strict=True):
-        if found := CONTROL.search(cell):
+        if match := CONTROL.search(cell):
             raise InputError(
-                f"{path}, line {line}: column {column!r} holds the control character {found[0]!r}. Correct the cell."
+                f"{path}, line {line}: column {column!r} holds the control character {match[0]!r}. Correct the cell."
             )
 
 

@@ -160,8 +160,8 @@ def read_codes(rows: Sequence[Row], classes: Sequence[str], column: str) -> Int[
             return UNLABELLED
         value = row.number(column)
         if value not in range(len(classes)):
-            known = ", ".join(f"{i} {label}" for i, label in enumerate(classes))
-            raise row.error(f"there is no {column} code {row.text(column)}", f"The codes are {known}.")
+            codes = ", ".join(f"{i} {label}" for i, label in enumerate(classes))
+            raise row.error(f"there is no {column} code {row.text(column)}", f"The codes are {codes}.")
         return int(value)
 
     return np.array([code(row) for row in rows], np.int32)
@@ -288,11 +288,11 @@ def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None
       InputError: a cell has no value; the message names the line.
     """
     header = list(rows[0].cells)
-    found = next((each for each in (column, *_GROUPS) if each in header), None)
-    groups = None if found is None else [_group(row, found) for row in rows]
+    chosen = next((each for each in (column, *_GROUPS) if each in header), None)
+    groups = None if chosen is None else [_group(row, chosen) for row in rows]
     meant = []
     for each in header:
-        if each != found and re.sub(r"[\W_]", "", essence(each)) in _LIKE_GROUPS:
+        if each != chosen and re.sub(r"[\W_]", "", essence(each)) in _LIKE_GROUPS:
             values = [row.name(each) for row in rows]
             parted = len(set(zip(values, groups or range(len(rows)), strict=True)))
             if parted > len(set(values)):
@@ -301,7 +301,7 @@ def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None
         logging.warning(
             "%s: %s may name people or recordings, but examples are kept together by %s. Name the column that is meant "
             "%r.",
-            *(name, excerpt(map(repr, meant)), f"the column {found!r}" if found else "none", column),
+            *(name, excerpt(map(repr, meant)), f"the column {chosen!r}" if chosen else "none", column),
         )
     return groups
 

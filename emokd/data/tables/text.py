@@ -58,9 +58,9 @@ def read_text(path: str) -> str:
         except UnicodeError:
             raise not_text(path) from None
     text = re.sub(r"\r\n?", "\n", text)
-    if found := CONTROL.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise InputError(f"{path}, line {line}: there is the control character {found[0]!r}. Correct the line.")
+    if match := CONTROL.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise InputError(f"{path}, line {line}: there is the control character {match[0]!r}. Correct the line.")
     return text
 
 

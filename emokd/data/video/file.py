@@ -41,21 +41,21 @@ def read_file_frames(
       DecodeError: the file is damaged, or ends before a frame.
     """
     wanted = [int(number) for number in numbers]
-    found: dict[int, np.ndarray] = {}
+    frames: dict[int, np.ndarray] = {}
     av = import_av()
     try:
         with av.open(path) as container:
             for number, frame in enumerate(container.decode(video=0), 1):
                 if number in wanted:
-                    found[number] = to_canvas(upright(frame), size)
+                    frames[number] = to_canvas(upright(frame), size)
                 if number == wanted[-1]:
                     break
     except (OSError, IndexError, av.FFmpegError) as error:
         raise DecodeError(f"{path} cannot be read as a video: {error}.") from error
-    lacking = [number for number in wanted if number not in found]
+    lacking = [number for number in wanted if number not in frames]
     if lacking:
         raise DecodeError(f"{path} ends before frame {lacking[0]}.")
-    return np.stack([found[number] for number in wanted])
+    return np.stack([frames[number] for number in wanted])
 
 
 def upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:

@@ -17,10 +17,10 @@ def frame_numbers(folder: str, prefix: str = "") -> Int64[np.ndarray, " N"]:
     pattern = re.compile(_NUMBERED.format(prefix=re.escape(prefix)))
     try:
         with os.scandir(folder) as entries:
-            found = [pattern.fullmatch(entry.name) for entry in entries]
+            matches = [pattern.fullmatch(entry.name) for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
-        found = []
-    return np.array(sorted(int(match[1]) for match in found if match), np.int64)
+        matches = []
+    return np.array(sorted(int(match[1]) for match in matches if match), np.int64)
 
 
 def frame_path(folder: str, number: int, prefix: str = "") -> str:

@@ -86,11 +86,11 @@ def _open(path: str | os.PathLike) -> wave.Wave_read:
         file = wave.open(os.fspath(path), "rb")
     except (OSError, EOFError, wave.Error) as error:
         raise InputError(f"{path} cannot be read as a WAV file: {error}. Write it again, as 16-bit PCM.") from error
-    found = (file.getframerate(), file.getnchannels(), file.getsampwidth())
-    if found != (RATE, 1, 2):
+    format = (file.getframerate(), file.getnchannels(), file.getsampwidth())
+    if format != (RATE, 1, 2):
         file.close()
         raise InputError(
-            f"{path} has {found[1]} channels of {8 * found[2]} bits at {found[0]} Hz, not 1 of 16 at {RATE}. "
+            f"{path} has {format[1]} channels of {8 * format[2]} bits at {format[0]} Hz, not 1 of 16 at {RATE}. "
             "Convert it, for instance with ffmpeg -i IN -ac 1 -ar 16000 -c:a pcm_s16le OUT."
         )
     return file

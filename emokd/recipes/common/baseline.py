@@ -52,7 +52,7 @@ def create_baseline(recipe: Recipe, config: ml_collections.ConfigDict, task: Tas
     groups, _ = recipe.extract(label_parameters(params, recipe.groups), stats)
     patterns = _patterns(groups)
     sources = {group: {group, recipe.adopts.get(group, group)} for group in patterns}
-    phases = [phase for phase in recipe.phases if any(phase.learns.keys() & found for found in sources.values())]
+    phases = [phase for phase in recipe.phases if any(phase.learns.keys() & origins for origins in sources.values())]
     if not phases:
         raise InputError(
             "config.baseline.enabled: the student learns in no phase of this run, so there is nothing to compare. "
@@ -61,9 +61,9 @@ def create_baseline(recipe: Recipe, config: ml_collections.ConfigDict, task: Tas
     learns: dict[str, float] = {}
     for phase in phases:
         learns |= {
-            group: max(phase.learns[g] for g in found & phase.learns.keys())
-            for group, found in sources.items()
-            if found & phase.learns.keys()
+            group: max(phase.learns[g] for g in origins & phase.learns.keys())
+            for group, origins in sources.items()
+            if origins & phase.learns.keys()
         }
     steps = sum(phase.steps for phase in phases)
     spec = recipe.student_spec
@@ -155,7 +155,7 @@ class Baseline:
         if isinstance(self.spec, MultimodalSpec):
             shown = (modalities.drop(drop_key, batch, self.spec.modalities, self.modality_dropout),)
         inputs = views.see(self.spec, batch, self.draw_views(batch))
-        signals, moved = self.network(
+        signals, new_stats = self.network(
             params["student"], stats["student"], inputs, *shown, train=not self.rests, key=dropout_key
         )
         terms: dict[str, Term] = {}
@@ -169,7 +169,7 @@ class Baseline:
                 values = self.cross_entropy(logits, labels, head)
                 metrics[f"accuracy/{head}"] = accuracy(logits, labels, rows)
             terms[head] = Term(values, rows)
-        return Outcome(terms, {**stats, "student": moved}, metrics=metrics)
+        return Outcome(terms, {**stats, "student": new_stats}, metrics=metrics)
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
         """The network's signals for the evaluation view; affect with the mirrored one's on demand."""
@@ -203,8 +203,8 @@ def _heads(spec: NetworkSpec | MultimodalSpec, task: Task) -> tuple[str, ...]:
 
 def _cross_entropy(config: ml_collections.ConfigDict, task: Task) -> classification.CrossEntropy:
     """That of the recipe; one's own recipe may know neither smoothing nor weights of classes."""
-    known = {"label_smoothing": 0.0, "class_weights": "none"}
-    settings = {name: config.get(name, default) for name, default in known.items()}
+    defaults = {"label_smoothing": 0.0, "class_weights": "none"}
+    settings = {name: config.get(name, default) for name, default in defaults.items()}
     return classification.create_cross_entropy(ml_collections.ConfigDict(settings), task)
 
 

@@ -74,10 +74,10 @@ def concerns(config: ml_collections.ConfigDict, task: Task) -> list[str]:
 def _concerns_of(config: ml_collections.ConfigDict, column: str, task: Task) -> list[str]:
     names, counts = task.classes[column], task.counts[column]
     weights = class_weights(config.get("class_weights", "none"), counts)
-    found = []
+    concerns = []
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent and len(absent) < len(names):
-        found.append(
+        concerns.append(
             f"No training example has the {column} {excerpt(absent)}: what has none is not learned"
             f"{', and its weight is 0' if weights else ''}. Leave it out of the list of classes, or add examples."
         )
@@ -87,13 +87,13 @@ def _concerns_of(config: ml_collections.ConfigDict, column: str, task: Task) -> 
         light, heavy = min(weight for weight in weights if weight), max(weights)
         spread = smoothing / len(names)
         if heavy * spread > light * (1 - smoothing + spread):
-            found.append(
+            concerns.append(
                 f"config.label_smoothing is {smoothing} and the weights of {column} differ by {heavy / light:.3g}, so "
                 f"that examples of {names[weights.index(light)]} teach {names[weights.index(heavy)]} more than "
                 "themselves: lower config.label_smoothing to "
                 f"{_safe_smoothing(light, heavy, len(names)):.2g} or less, or set config.class_weights to 'none'."
             )
-    return found
+    return concerns
 
 
 def _safe_smoothing(light: float, heavy: float, classes: int) -> float:

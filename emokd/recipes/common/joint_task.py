@@ -51,19 +51,21 @@ class JointTask:
         return {f"accuracy/{name}": accuracy(signals.logits, *targets(batch))}
 
     def evidence(
-        self, answers: Sequence[Signals], known: Sequence[Bool[Array, " B"]], batch: Batch
+        self, answers: Sequence[Signals], available: Sequence[Bool[Array, " B"]], batch: Batch
     ) -> dict[str, Array]:
         """The weighting's evidence: logits [B, K, C] and labels; without expressions, squared errors [B, K].
 
         Args:
           answers: each teacher's signals.
-          known: for each teacher the rows that have its modality. On other rows its logits are 0, all classes alike,
-            or its valence and arousal are 0, the middle of the scale.
+          available: for each teacher the rows that have its modality. On other rows its logits are 0, all classes
+            alike, or its valence and arousal are 0, the middle of the scale.
           batch: the labels.
         """
 
         def stacked(name: Output) -> Float[Array, "B K C"]:
-            values = (jnp.where(rows[:, None], a.require(name), 0.0) for a, rows in zip(answers, known, strict=True))
+            values = (
+                jnp.where(rows[:, None], a.require(name), 0.0) for a, rows in zip(answers, available, strict=True)
+            )
             return jnp.stack(list(values), axis=1)
 
         if "expression" in self.heads:

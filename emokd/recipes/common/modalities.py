@@ -33,11 +33,11 @@ def create_specs(config: ml_collections.ConfigDict, task: Task) -> dict[str, Mod
 
 
 def _create_spec(name: str, section: ml_collections.ConfigDict, task: Task) -> ModalitySpec:
-    known = {**task.inputs, "image": ()}
-    if section.input not in known:
+    inputs = {**task.inputs, "image": ()}
+    if section.input not in inputs:
         raise InputError(
             f"config.modalities.{name}.input is {section.input!r}, which the data does not have."
-            f"{nearest(section.input, known)} It has: {', '.join(sorted(task.inputs)) or 'pictures alone'}."
+            f"{nearest(section.input, inputs)} It has: {', '.join(sorted(task.inputs)) or 'pictures alone'}."
         )
     if section.standardize not in STANDARDIZE:
         raise InputError(
@@ -47,11 +47,11 @@ def _create_spec(name: str, section: ml_collections.ConfigDict, task: Task) -> M
     options, shape = section.options.to_dict(), task.inputs.get(section.input, ())
     if section.input != "image" and len(shape) != 4:
         return ModalitySpec(section.input, tuple(shape), section.backbone, options, None, section.standardize)
-    seen = functional(NetworkSpec(section.backbone, options)).module.backbone.preprocessing
-    size = section.size or seen.size
-    sides = (size, size, seen.channels)
+    native = functional(NetworkSpec(section.backbone, options)).module.backbone.preprocessing
+    size = section.size or native.size
+    sides = (size, size, native.channels)
     shape = sides if section.input == "image" else (shape[0], *sides)
-    preprocessing = resized(seen, size)
+    preprocessing = resized(native, size)
     return ModalitySpec(section.input, shape, section.backbone, options, preprocessing, section.standardize)
 
 
@@ -61,10 +61,10 @@ def visible(config: ml_collections.ConfigDict, specs: Specs) -> dict[str, Modali
     Raises:
       InputError: there are none.
     """
-    found = {name: spec for name, spec in specs.items() if not config.modalities[name].privileged}
-    if not found:
+    unprivileged = {name: spec for name, spec in specs.items() if not config.modalities[name].privileged}
+    if not unprivileged:
         raise InputError("Every modality is privileged, so the student would see nothing: set one's privileged=False.")
-    return found
+    return unprivileged
 
 
 def create_network_spec(
@@ -109,12 +109,12 @@ def adopt_encoders(params: Tree, stats: Tree, models: Mapping[str, TrainedModel]
     return params, stats
 
 
-def take_encoders(own: Tree, other: Tree, names: Sequence[str]) -> Tree:
+def take_encoders(tree: Tree, other: Tree, names: Sequence[str]) -> Tree:
     """Copies the encoders `names` of another network into a network's own parameters, or statistics."""
     for name in names:
         if name in other.get("encoders", {}):
-            own = _replace_encoder(own, name, other["encoders"][name])
-    return own
+            tree = _replace_encoder(tree, name, other["encoders"][name])
+    return tree
 
 
 def _replace_encoder(tree: Tree, name: str, values: Tree) -> Tree:
@@ -147,19 +147,19 @@ def fit_standardizers(
 
     def select(weights: Tree, batch: Batch) -> standardize.Measured:
         del weights  # an array is measured as it is
-        found = {}
+        measured = {}
         for name, spec in arrays.items():
             values = batch[spec.input].astype(jnp.float32)
             rows = batch["mask"].reshape(-1, *(1,) * (values.ndim - 1))
-            found[name] = (values, ~jnp.isnan(values) & jnp.broadcast_to(rows, values.shape))
-        return found
+            measured[name] = (values, ~jnp.isnan(values) & jnp.broadcast_to(rows, values.shape))
+        return measured
 
     selected = ({key: batch[key] for key in keys} for batch in batches)
-    found, everywhere = standardize.measure(select, {}, selected)
-    if not found:
+    moments_by_name, everywhere = standardize.measure(select, {}, selected)
+    if not moments_by_name:
         raise InputError("There is no training example to take statistics of the modalities from.")
     fitted = {}
-    for name, moments in found.items():
+    for name, moments in moments_by_name.items():
         spec = arrays[name]
         together = moments.pooled() if spec.standardize == "all" else None
         _check_there(name, spec, moments if together is None else together)

@@ -1,10 +1,11 @@
-"""Each modality as a teacher by itself: heads on its token, or on what an adapter makes of the token."""
+"""Each modality as a teacher by itself: heads on its token, or on the output of an adapter that aligns it."""
 
 from collections.abc import Mapping, Sequence
 
 import jax
 from jaxtyping import Array, Float
 
+from emokd.losses import features
 from emokd.phase import Tree
 from emokd.recipes.common.linear import create_linear, linear
 from emokd.signals import Signals
@@ -46,13 +47,27 @@ def create_modality_teachers(
 
 def modality_signals(params: Tree, tokens: Mapping[str, Float[Array, "B D"]], *, aligned: bool) -> dict[str, Signals]:
     """Each modality's signals from its token; where `aligned`, through its adapter."""
-    found = {}
+    signals = {}
     for name, token in tokens.items():
         if aligned:
             adapter = params["adapters"][name]
             token = linear(adapter["up"], linear(adapter["down"], token))
-        found[name] = _head_signals(params["aligned_heads" if aligned else "modality_heads"][name], token)
-    return found
+        signals[name] = _head_signals(params["aligned_heads" if aligned else "modality_heads"][name], token)
+    return signals
+
+
+def alignment_distances(
+    adapted: Float[Array, "B D"], joint: Float[Array, "B D"], *, detach: bool
+) -> Float[Array, " B"]:
+    """Cosine distances [B] of a modality's adapted tokens from the joint features.
+
+    Unless `detach`, the joint features get gradients too, as in the authors' release; the values are the same.
+    """
+    distances = features.cosine(adapted, joint)
+    if detach:
+        return distances
+    back = features.cosine(joint, adapted)
+    return distances + back - jax.lax.stop_gradient(back)
 
 
 def _create_heads(key: Array, inputs: int, heads: Mapping[str, int]) -> Tree:

@@ -57,6 +57,10 @@ class Multimodal:
         params, stats = self.network.init(key)
         return modalities.adopt_encoders(params, stats, self.models, self.modalities)
 
+    def take_encoders(self, tree: Tree, other: Tree) -> Tree:
+        """Its parameters (or statistics) `tree` with the encoders of its modalities from another network's `other`."""
+        return modalities.take_encoders(tree, other, tuple(self.modalities))
+
     def signals(
         self,
         params: Tree,

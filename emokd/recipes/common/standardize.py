@@ -60,15 +60,15 @@ def summarize(values: Float[Array, "*B C"], counts: Bool[Array, "*B C"]) -> dict
     scaled = jnp.where(counts, values * unit[None], 0.0)
     share = 1.0 / jnp.maximum(number, 1).astype(jnp.float32)
     mean = scaled.sum(0) * share
-    apart = jnp.where(counts, scaled - mean[None], 0.0)
+    deviations = jnp.where(counts, scaled - mean[None], 0.0)
     return {
         "number": number,
         "exponent": exponent,
         "mean": mean,
-        "rest": apart.sum(0) * share,  # the rounding error of `mean`
-        "square": (apart**2).sum(0),
-        "low": apart.min(0),
-        "high": apart.max(0),
+        "rest": deviations.sum(0) * share,  # the rounding error of `mean`
+        "square": (deviations**2).sum(0),
+        "low": deviations.min(0),
+        "high": deviations.max(0),
     }
 
 
@@ -108,11 +108,11 @@ class Moments:
         """The moments of both sets of values."""
         number = self.number + other.number
         share = other.number / np.maximum(number, 1.0)
-        apart = other.mean - self.mean
+        difference = other.mean - self.mean
         return Moments(
             number,
-            self.mean + apart * share,
-            self.square + other.square + apart**2 * self.number * share,
+            self.mean + difference * share,
+            self.square + other.square + difference**2 * self.number * share,
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
         )
@@ -137,11 +137,11 @@ class Moments:
         all, however wrong it is. The distance is infinite where the others are all equal, and 0 where all values are.
         """
         others = np.maximum(self.number - 1, 1.0)
-        apart = np.where(self.number > 0, np.abs(values - self.mean), 0.0)
-        square = np.maximum(self.square - apart**2 * self.number / others, 0.0)
+        deviations = np.where(self.number > 0, np.abs(values - self.mean), 0.0)
+        square = np.maximum(self.square - deviations**2 * self.number / others, 0.0)
         # The difference of two almost equal sums is rounding.
         std = np.sqrt(np.where(square > 1e-12 * self.square, square, 0.0) / others)
-        far = apart * self.number / others
+        far = deviations * self.number / others
         return np.divide(far, std, out=np.where(far > 0, np.inf, 0.0), where=std > 0)
 
     @property
@@ -177,28 +177,28 @@ def measure(
       they are on no mesh.
     """
     compiled, everywhere = None, None
-    found: dict[str, Moments] = {}
+    moments_by_name: dict[str, Moments] = {}
     under_way: collections.deque = collections.deque()
 
     def take() -> None:
         for name, summary in jax.device_get(under_way.popleft()).items():
             moments = Moments.of(summary)
-            found[name] = found[name].merge(moments) if name in found else moments
+            moments_by_name[name] = moments_by_name[name].merge(moments) if name in moments_by_name else moments
 
     def summaries(batch: Batch, weights: Weights) -> dict[str, dict[str, Array]]:
         return {name: summarize(*values) for name, values in select(weights, batch).items()}
 
     for batch in batches:
         if compiled is None:
-            own = getattr(batch["mask"], "sharding", None)
-            everywhere = NamedSharding(own.mesh, PartitionSpec()) if isinstance(own, NamedSharding) else None
+            sharding = getattr(batch["mask"], "sharding", None)
+            everywhere = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
             compiled = jax.jit(summaries, out_shardings=everywhere)
         under_way.append(compiled(batch, weights))
         if len(under_way) > _UNDER_WAY:
             take()
     while under_way:
         take()
-    return found, everywhere
+    return moments_by_name, everywhere
 
 
 def fit(
@@ -224,18 +224,18 @@ def fit(
     """
 
     def select(weights: Weights, batch: Batch) -> Measured:
-        found = features(weights, batch)
-        return {name: (x, jnp.broadcast_to(batch["mask"][:, None], x.shape)) for name, x in found.items()}
+        fitted = features(weights, batch)
+        return {name: (x, jnp.broadcast_to(batch["mask"][:, None], x.shape)) for name, x in fitted.items()}
 
-    found, everywhere = measure(select, weights, batches)
-    if not found:
+    fitted, everywhere = measure(select, weights, batches)
+    if not fitted:
         raise InputError("There is no training example to take feature statistics from.")
-    for name, moments in found.items():
+    for name, moments in fitted.items():
         what = f"The features of teacher {name!r}"
         check_finite(what, moments)
         if log:
             remark(what, moments)
-    return jax.device_put({name: moments.statistics() for name, moments in found.items()}, everywhere)
+    return jax.device_put({name: moments.statistics() for name, moments in fitted.items()}, everywhere)
 
 
 def check_finite(what: str, moments: Moments) -> None:
@@ -263,7 +263,7 @@ def remark(what: str, moments: Moments, names: Sequence[str] = (), together: Mom
     dead = np.broadcast_to(joint.dead, moments.mean.shape)
     far = np.maximum(joint.distance_without(moments.high), joint.distance_without(moments.low))
     outlying = (far >= OUTLYING) & ~dead & (joint.number >= FEW)
-    found = [
+    conditions = [
         ("have no value in training: they are dead, and become 0", moments.number == 0),
         ("hardly deviate beside their own magnitude: they are dead, and become 0", dead & (moments.number > 0)),
         (
@@ -276,11 +276,11 @@ def remark(what: str, moments: Moments, names: Sequence[str] = (), together: Mom
             ~dead & (moments.number > 0) & (moments.std < SILENT * joint.std),
         ),
     ]
-    for words, which in found:
+    for words, which in conditions:
         places = np.flatnonzero(which).tolist()
         if places:
-            told = [f"{names[i]} ({i})" if names else str(i) for i in places]
-            logging.warning("%s: %d of %d columns %s: %s.", what, len(places), len(which), words, excerpt(told))
+            columns = [f"{names[i]} ({i})" if names else str(i) for i in places]
+            logging.warning("%s: %d of %d columns %s: %s.", what, len(places), len(which), words, excerpt(columns))
 
 
 def standardize(statistics: Tree, features: Float[Array, "B D"]) -> Float[Array, "B D"]:

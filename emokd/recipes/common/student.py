@@ -47,10 +47,10 @@ class Student:
         params, stats = self.network.init(key)
         if self.model is None:
             return params, stats
-        found, wanted = self.model.spec, self.spec
-        if (found.backbone, dict(found.options)) != (wanted.backbone, dict(wanted.options)):
+        init, wanted = self.model.spec, self.spec
+        if (init.backbone, dict(init.options)) != (wanted.backbone, dict(wanted.options)):
             raise InputError(
-                f"config.student.init is a {found.backbone} with options {dict(found.options)} ({self.model.origin}), "
+                f"config.student.init is a {init.backbone} with options {dict(init.options)} ({self.model.origin}), "
                 f"but config.student asks for a {wanted.backbone} with options {dict(wanted.options)}."
             )
         adopted_stats = {**stats, "backbone": self.model.stats["backbone"]} if "backbone" in stats else stats

@@ -84,8 +84,8 @@ def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
     functions = all(map(inspect.isfunction, options.values()))
     if functions and imports.is_path(name):
         return cast(Choice, imports.load(name, key))
-    own = ", or package.module:function of your own" if functions else ""
-    raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}{own}.")
+    import_path = ", or package.module:function of your own" if functions else ""
+    raise InputError(f"{key} is {name!r}.{nearest(name, options)} Known: {', '.join(sorted(options))}{import_path}.")
 
 
 def targets(batch: Batch, column: str = "expression") -> tuple[Array, Bool[Array, " B"]]:

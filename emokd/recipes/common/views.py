@@ -47,7 +47,9 @@ def see(spec: NetworkSpec | MultimodalSpec, batch: Batch, view: View) -> Any:
     with part(AUGMENTATION):
         if isinstance(spec, NetworkSpec):
             return spec.preprocessing(render(batch["image"], view, spec.preprocessing.size))
-        return {name: _see_modality(seen, batch[seen.input], view) for name, seen in spec.modalities.items()}
+        return {
+            name: _see_modality(modality, batch[modality.input], view) for name, modality in spec.modalities.items()
+        }
 
 
 def _see_modality(modality: ModalitySpec, values: Array, view: View) -> Float[Array, "B ..."]:
