@@ -138,7 +138,7 @@ def of_cache(folder: pathlib.Path) -> dict[str, object]:
 
 def of_export(folder: pathlib.Path) -> dict[str, object]:
     pictures = np.zeros((2, SIZE, SIZE, 3), np.uint8)
-    answers = emokd.load(folder / "exported").predict(list(pictures))
+    answers = emokd.load(folder / "exported")(list(pictures))
     return {"graph": (folder / "exported" / "model.onnx").read_bytes(), "answers": [repr(a) for a in answers]}
 
 
@@ -230,7 +230,7 @@ def scores_of(folder: pathlib.Path) -> str:
 
 
 def answers_of(folder: pathlib.Path) -> list[str]:
-    return [repr(answer) for answer in emokd.load(folder).predict([np.zeros((SIZE, SIZE, 3), np.uint8)])]
+    return [repr(answer) for answer in emokd.load(folder)([np.zeros((SIZE, SIZE, 3), np.uint8)])]
 
 
 def exported(folder: pathlib.Path) -> int:
