@@ -16,7 +16,7 @@ def has_class(labels: Labels) -> Bool[Any, " N"]:
 
     Votes with a NaN count as a class, so that the NaN reaches the loss and is noticed there.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> has_class(np.array([3, -1])).tolist(), has_class(np.array([[2.0, 1.0], [0.0, 0.0]])).tolist()
       ([True, False], [True, False])
@@ -27,7 +27,7 @@ def has_class(labels: Labels) -> Bool[Any, " N"]:
 def class_ids(labels: Labels) -> Int[Any, " N"]:
     """The class id of each example, UNLABELLED where it has none; of votes the most voted, the lowest id among ties.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> class_ids(np.array([[2.0, 5.0], [0.0, 0.0], [1.0, 1.0]])).tolist()
       [1, -1, 0]
@@ -39,7 +39,7 @@ def class_ids(labels: Labels) -> Int[Any, " N"]:
 def has_value(targets: Float[Any, "..."]) -> Bool[Any, "..."]:
     """Which values of valence, arousal or another measure are labelled: those that are not NaN.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> has_value(np.array([0.5, np.nan])).tolist()
       [True, False]
@@ -50,7 +50,7 @@ def has_value(targets: Float[Any, "..."]) -> Bool[Any, "..."]:
 def has_any_value(targets: Shaped[Any, "N H"]) -> Bool[Any, " N"]:
     """Which examples have at least one label among the H values, such as valence or arousal.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> has_any_value(np.array([[0.5, np.nan], [np.nan, np.nan]])).tolist()
       [True, False]

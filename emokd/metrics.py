@@ -45,7 +45,7 @@ def classification_scores(
     Raises:
       InputError: the shapes do not fit, a labelled row is no distribution, or a class id is C or more.
 
-    Example:
+    Examples:
       >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
       >>> scores = classification_scores(probabilities, np.array([0, 0, 1, 1]), ("happy", "sad"))
       >>> scores["accuracy"], scores["confusion"]
@@ -124,7 +124,7 @@ def affect_scores(
     Raises:
       InputError: the shapes do not fit, or the prediction of a labelled row is not finite.
 
-    Example:
+    Examples:
       >>> said, true = np.array([[0.5, 0.0], [-0.5, 0.2]]), np.array([[0.5, np.nan], [-0.5, np.nan]])
       >>> scores = affect_scores(said, true)
       >>> round(scores["valence"]["ccc"], 4), "arousal" in scores
@@ -164,7 +164,7 @@ def confusion_matrix(
 ) -> Int[np.ndarray, "C C"]:
     """Counts the pairs of label (row) and prediction (column).
 
-    Example:
+    Examples:
       >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
       [[1, 1], [0, 1]]
     """
@@ -179,8 +179,9 @@ def expected_calibration_error(
 
     Examples are binned by their largest probability. The bins divide [0, 1] equally; each includes its upper end.
 
-    Example:
+    Examples:
       Always sure by 0.75 and right every second time.
+
       >>> expected_calibration_error(np.array([[0.75, 0.25], [0.75, 0.25]]), np.array([0, 1]))
       0.25
     """
@@ -194,7 +195,7 @@ def expected_calibration_error(
 def concordance(p: Values, t: Values) -> float:
     """CCC: 2 cov / (var_p + var_t + (mean_p - mean_t)^2), population moments; 0 where either is constant.
 
-    Example:
+    Examples:
       >>> t = np.array([-1.0, 1.0])
       >>> concordance(t, t), concordance(2 * t, t), concordance(np.zeros(2), t)
       (1.0, 0.8, 0.0)
@@ -208,7 +209,7 @@ def concordance(p: Values, t: Values) -> float:
 def pearson(p: Values, t: Values) -> float:
     """PCC: cov / (sd_p sd_t); 0 where either is constant.
 
-    Example:
+    Examples:
       >>> t = np.array([-1.0, 1.0])
       >>> pearson(2 * t, t), pearson(-t, t), pearson(np.zeros(2), t)
       (1.0, -1.0, 0.0)
@@ -224,8 +225,9 @@ def intraclass_correlation(p: Values, t: Values) -> float:
 
     For two raters this is 2 cov / (var_p + var_t).
 
-    Example:
+    Examples:
       A constant offset does not matter, a factor does.
+
       >>> t = np.array([-1.0, 1.0])
       >>> intraclass_correlation(t + 3, t), intraclass_correlation(2 * t, t)
       (1.0, 0.8)
@@ -239,7 +241,7 @@ def intraclass_correlation(p: Values, t: Values) -> float:
 def root_mean_squared_error(p: Values, t: Values) -> float:
     """RMSE.
 
-    Example:
+    Examples:
       >>> root_mean_squared_error(np.array([3.0, 0.0]), np.array([0.0, 0.0])) == (9 / 2) ** 0.5
       True
     """
@@ -249,7 +251,7 @@ def root_mean_squared_error(p: Values, t: Values) -> float:
 def sign_agreement(p: Values, t: Values) -> float:
     """SAGR: the share of examples whose prediction and target have the same sign; 0 agrees only with 0.
 
-    Example:
+    Examples:
       >>> sign_agreement(np.array([0.1, -0.2, 0.0, 0.4]), np.array([0.9, 0.2, 0.0, 0.0]))
       0.5
     """

@@ -17,7 +17,7 @@ def normal(text: str) -> str:
 
     Archives from a Mac hold names in form D ("e" followed by an accent), while keyboards write form C.
 
-    Example:
+    Examples:
       >>> normal(" Jose\u0301 ") == "Jos\u00e9"
       True
     """
@@ -27,7 +27,7 @@ def normal(text: str) -> str:
 def normal_path(text: str) -> str:
     r"""A relative path in Unicode's form C, with single forward slashes and no `.` or `x/..` in it.
 
-    Example:
+    Examples:
       >>> normal_path(".\\faces//a.png")
       'faces/a.png'
     """
@@ -39,7 +39,7 @@ def essence(text: str) -> str:
 
     The dotless and the dotted i count as one letter: which of them is the lower case of "I" depends on the language.
 
-    Example:
+    Examples:
       >>> essence("Very Happy") == essence("VERYHAPPY")
       True
     """
@@ -56,7 +56,7 @@ def undecodable(names: Iterable[str]) -> list[str]:
 def number_essence(text: str) -> str:
     """`essence` without leading zeros of numbers and a final decimal part of zeros: "S 01" and "s1.0" give "s1".
 
-    Example:
+    Examples:
       >>> number_essence("S 01"), number_essence("s1.0")
       ('s1', 's1')
     """
@@ -66,7 +66,7 @@ def number_essence(text: str) -> str:
 def look_alikes(names: Iterable[str], by=essence) -> list[tuple[str, ...]]:
     """The sets of different names for which the function `by` gives the same text, each set sorted.
 
-    Example:
+    Examples:
       >>> look_alikes(["happy", "Happy", "sad"])
       [('Happy', 'happy')]
     """

@@ -2,6 +2,7 @@
 
 held_run.py FOLDER -m emokd.train FLAGS: FOLDER/PROCESS.pid names the process. The first one waits after each checkpoint
 of HELD, so the others stand in the middle of the next step, which needs all. Continued, the run gets to the next one.
+A signal that the run handles ends the wait.
 """
 
 import os
@@ -15,7 +16,7 @@ import jax
 from emokd.jobs.command import run
 from emokd.training.checkpoints import Checkpoints
 
-HELD = (2, 4)
+HELD = (2, 4, 6)
 
 if __name__ == "__main__":
     from emokd import train  # defines flags, which a test that imports this module must not

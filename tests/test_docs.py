@@ -9,6 +9,7 @@ import pkgutil
 import re
 
 import pytest
+import yaml
 from ml_collections import ConfigDict
 from test_rooms import ALLOWED
 
@@ -20,6 +21,8 @@ from emokd.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 
 PATH = re.compile(r"(?<![\w./$-])(?:\.ci|configs|docs|emokd|launch|tests)/[\w./*{},-]*[\w*}]")
 # What a command writes need not be there.
@@ -165,6 +168,32 @@ def test_every_page_is_linked():
     }
     documents = {page for page in PAGES if page.parent == ROOT / "docs"}
     assert documents and sorted(map(of_page, documents - linked)) == []
+
+
+def pages_of(entry) -> list[str]:
+    """The pages that an entry of the navigation leads to; a folder stands for all pages in it."""
+    if isinstance(entry, str):
+        found = sorted((ROOT / "docs" / entry).glob("*.md")) if entry.endswith("/") else [ROOT / "docs" / entry]
+        return [str(page.relative_to(ROOT / "docs")) for page in found]
+    return [page for each in (entry.values() if isinstance(entry, dict) else entry) for page in pages_of(each)]
+
+
+def test_every_page_is_in_the_navigation_once():
+    elsewhere = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changes.md": "CHANGELOG.md"}
+    assert all((ROOT / source).is_file() for source in elsewhere.values())
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(pages_of(SITE["nav"])) == sorted([*pages, *elsewhere])
+
+
+def test_lists_and_tables_begin_after_an_empty_line():
+    """Elsewhere than on GitHub they are drawn as one paragraph otherwise."""
+    begins = re.compile(r"^(?![-|#> ]|\d+\. |\s*$).*\n(?:- |\| |\d+\. )", re.MULTILINE)
+    found = [(of_page(page), begins.findall(unfenced(page.read_text()))) for page in PAGES]
+    assert [(page, lines) for page, lines in found if lines] == []
+
+
+def unfenced(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("recipe", ["bounded", "mtpkdot", "smkd"])

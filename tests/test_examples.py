@@ -5,12 +5,17 @@ import doctest
 import importlib
 import pathlib
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Modules whose public functions are pure and small enough to be shown in a line or two.
 SHOWN = ("labels.py", "losses/*.py", "metrics.py", "weighting/modifiers.py", "weighting/rules.py")
 FINDER = doctest.DocTestFinder(exclude_empty=True)
+# What examples use without importing it.
+USUAL = {"jax": jax, "jnp": jnp, "np": np}
 
 
 def examples() -> dict[str, doctest.DocTest]:
@@ -19,7 +24,8 @@ def examples() -> dict[str, doctest.DocTest]:
     for file in sorted((ROOT / "emokd").rglob("*.py")):
         if ">>> " in file.read_text():
             name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            found |= {test.name: test for test in FINDER.find(importlib.import_module(name)) if test.examples}
+            tests = FINDER.find(importlib.import_module(name), extraglobs=USUAL)
+            found |= {test.name: test for test in tests if test.examples}
     return found
 
 
@@ -35,11 +41,13 @@ def test_an_example_says_what_happens(name):
 
 def test_what_is_shown_has_an_example():
     files = [file for pattern in SHOWN for file in sorted((ROOT / "emokd").glob(pattern))]
-    # Nobody calls the checks of shapes by hand, and `clouds_of_similarities` is the second half of `clouds`.
+    # The losses call shapes and directions, nobody else does; `clouds_of_similarities` is the second half of `clouds`.
     names = {
         f"{'.'.join(file.relative_to(ROOT).with_suffix('').parts)}.{node.name}"
         for file in files
         for node in ast.parse(file.read_text()).body
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and file.stem != "shapes"
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and file.stem not in ("directions", "shapes")
     } - {"emokd.losses.structure.clouds_of_similarities"}
     assert len(names) > 30 and sorted(names - set(EXAMPLES)) == []

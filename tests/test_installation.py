@@ -62,12 +62,7 @@ NAMES = (
 @pytest.mark.slow
 def test_an_installation_has_the_checkouts_configurations(tmp_path):
     """The source distribution makes the wheel, and the wheel's configurations are the checkout's, from anywhere."""
-    checkout = tmp_path / "checkout"
-    for folder in ("configs", "emokd"):
-        shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("LICENSE", "README.md", "pyproject.toml", "setup.cfg"):
-        shutil.copy(ROOT / file, checkout)
-    build(checkout, "build_sdist", tmp_path / "dist")
+    build(copy_checkout(tmp_path / "checkout"), "build_sdist", tmp_path / "dist")
     (packed,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(packed) as archive:
         archive.extractall(tmp_path / "source", filter="data")
@@ -89,6 +84,66 @@ def test_an_installation_has_the_checkouts_configurations(tmp_path):
     assert loaded == {name: json.loads(configuration.to_json(configuration.load(name))) for name in NAMES}
     listed = subprocess.check_output([python, "-m", "emokd.train", "--list_configs"], cwd=elsewhere, text=True)
     assert "emokd:smkd/quickstart" in listed
+
+
+IMPORT = """
+import time
+begun = time.perf_counter()
+import emokd
+emokd.load(__import__("sys").argv[1])
+print(time.perf_counter() - begun)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_extra_onnx_brings_no_jax(tmp_path):
+    """Installs the wheel with its extra from the package index; prints size and time, which no test asserts."""
+    build(copy_checkout(tmp_path / "checkout"), "build_wheel", tmp_path / "dist")
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    install = [python, "-m", "pip", "install", "-q", "--no-cache-dir", f"{wheel}[onnx]"]
+    done = subprocess.run(install, capture_output=True, text=True)
+    if "from versions: none" in done.stderr:
+        pytest.skip(f"no package index can be reached: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(subprocess.check_output([python, "-m", "pip", "list", "--format=json"]))
+    names = {each["name"].lower() for each in listed}
+    assert "onnxruntime" in names and not {"jax", "jaxlib", "flax", "scipy", "matplotlib"} & names
+    (site,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file() and "pip" not in file.parts)
+    exported = export_small(tmp_path / "student")
+    for _ in range(2):  # the first time Python compiles what it imports
+        seconds = subprocess.check_output([python, "-c", IMPORT, exported], cwd=tmp_path, text=True)
+    print(f"{len(names)} packages, {size / 1e6:.0f} MB, a model open after {float(seconds):.2f} s")
+    done = subprocess.run([python, "-m", "emokd.train"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "pip install emokd[train]" in done.stderr
+
+
+def export_small(folder: pathlib.Path) -> pathlib.Path:
+    """A small model with random weights, exported."""
+    from random_state import random_tree
+
+    from emokd.exporting.export import export
+    from emokd.models.network import NetworkSpec, functional
+    from emokd.models.preprocessing import Preprocessing
+    from emokd.weights.model_folder import save_model
+
+    spec = NetworkSpec("basic_cnn", {"width": 2, "size": 32}, {"expression": 2}, {}, Preprocessing(32))
+    params, stats = functional(spec).abstract
+    save_model(folder, spec, random_tree(params, 1), random_tree(stats, 2), {})
+    export(folder, folder.with_name("exported") / "model.onnx", timed=False)
+    return folder.with_name("exported")
+
+
+def copy_checkout(folder: pathlib.Path) -> pathlib.Path:
+    """A copy of what a distribution is built from: building leaves files behind."""
+    for name in ("configs", "emokd"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("LICENSE", "README.md", "pyproject.toml", "setup.cfg"):
+        shutil.copy(ROOT / file, folder)
+    return folder
 
 
 def build(folder: pathlib.Path, what: str, output: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """A file is the old one or the new one, whatever happens while it is written."""
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from emokd.files import write_whole, written_whole
+from emokd.files import has_changed, write_whole, write_with_sum, written_whole
 
 
 def test_texts_and_bytes(tmp_path):
@@ -48,3 +49,17 @@ def test_killed_while_writing_the_old_file_stays(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     assert (tmp_path / "a").read_text() == "before"
+
+
+def test_a_text_with_a_sum_notices_a_changed_bit_and_survives_a_crash_between_the_two(tmp_path):
+    path = tmp_path / "scores.json"
+    assert not has_changed(path)
+    write_with_sum(path, "first")
+    listed = (tmp_path / "scores.json.sha256").read_text()
+    assert listed == f"{hashlib.sha256(b'first').hexdigest()}  scores.json\n" and not has_changed(path)
+    write_with_sum(path, "second")
+    assert not has_changed(path)
+    path.write_text("first")  # as if the machine had stopped before the second text replaced it
+    assert not has_changed(path)
+    path.write_text("firsu")
+    assert has_changed(path)

@@ -49,7 +49,8 @@ def run(recipe: str) -> ConfigDict:
             # The last few are kept, and the best. One sooner than `min_seconds` after the one before is left out,
             # unless it is the best so far or the run's last.
             "checkpoint": {"keep": 2, "min_seconds": 10.0},
-            "log": {"every_steps": 10},
+            # Besides metrics.jsonl: "tensorboard", "wandb", "mlflow", see docs/report.md.
+            "log": {"every_steps": 10, "sinks": ("tensorboard",)},
         }
     )
 
@@ -61,6 +62,7 @@ def data() -> ConfigDict:
             "source": "",  # a module of emokd.data.sources
             "dir": "",  # its folder; empty: under $EMOKD_DATA
             "options": {},  # what the source takes
+            "licence": "",  # of the data, in words, for the model card of an export
             "extra": {"source": "", "dir": "", "options": {}},  # unlabelled pictures for imitation
             "split": {
                 "train": 0.7,
@@ -133,6 +135,7 @@ def teacher(
             "train": train,
             "task": task,
             "tuning": "linear_probe",
+            "licence": "",  # of its weights, in words, for the model card of an export
         }
     )
 

@@ -1,5 +1,6 @@
 """Describes an export: `student.json` for programs, and the model card `README.md` in Hugging Face's layout."""
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -8,6 +9,8 @@ from typing import Any
 import emokd
 from emokd.exporting.checking import Check
 from emokd.exporting.examples import workdir_of
+from emokd.exporting.formats import FORMATS
+from emokd.exporting.formats.format import Format, Written
 from emokd.exporting.student import Student
 from emokd.inference.jax_student import privileged_names, signature_of
 from emokd.inference.onnx_student import FORMAT
@@ -23,15 +26,18 @@ INTENDED_USE = (
 )
 
 
-def describe(student: Student, folder: pathlib.Path, check: Check, size: int, digest: str) -> dict[str, Any]:
+def describe(
+    student: Student, folder: pathlib.Path, check: Check, written: Written, format: Format, precision: str
+) -> dict[str, Any]:
     """Describes the exported file for its users, as JSON values.
 
     Args:
       student: the exported model.
       folder: its model folder.
       check: the comparison of the file with the network.
-      size: of the file, bytes.
-      digest: the file's SHA-256.
+      written: the file.
+      format: its format.
+      precision: that it computes in.
     """
     provenance = model_folder.provenance(folder)
     config = json.loads(provenance.get("config") or "{}")
@@ -40,10 +46,11 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
     return {
         "format": FORMAT,
         "emokd": emokd.__version__,
-        "bytes": size,
-        "sha256": digest,
+        "file": {"format": format.name, **written.notes},
+        "bytes": len(written.content),
+        "sha256": hashlib.sha256(written.content).hexdigest(),
         "model_sha256": model_folder.model_hash(folder),
-        "inputs": {name: _input(student, name) for name in student.inputs},
+        "inputs": {name: _input(student, name, format) for name in student.inputs},
         "outputs": {name: _output(student, name) for name in check.differences},
         "canvas": {
             "size": student.seen_as.canvas,
@@ -54,7 +61,7 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
         "multimodal": signature.multimodal,
         "attends_to_batch": signature.attends_to_batch,
         "privileged": sorted(privileged_names(provenance, str(folder / model_folder.DESCRIPTION))),
-        "precision": {"trained": student.seen_as.precision, "exported": "float32"},
+        "precision": {"trained": student.seen_as.precision, "exported": precision},
         "training": _training(provenance, config),
         "scores": _scores(workdir),
         "teachers": _teachers(config, workdir),
@@ -62,25 +69,34 @@ def describe(student: Student, folder: pathlib.Path, check: Check, size: int, di
         "check": {
             "examples": check.examples,
             "source": check.source,
+            "runtime": check.runtime,
+            "bound": check.bound,
             "largest_difference": dict(check.differences),
             "same_first_class": dict(check.same_class),
+            "concordance": dict(check.concordance),
+            "scores": {name: {key: dict(sides) for key, sides in keys.items()} for name, keys in check.scores.items()},
             "milliseconds": {str(size): dict(times) for size, times in check.milliseconds.items()},
         },
         "intended_use": INTENDED_USE,
     }
 
 
-def _input(student: Student, name: str) -> dict[str, Any]:
+def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
     seen = student.inputs[name]
     wanted = seen.preprocessing
+    batch = 1 if format.batches == (1,) else "batch"
     if wanted is None:
         reference = student.references.get(seen.reads)
-        counted = {} if reference is None else {"reference": {k: v.tolist() for k, v in vars(reference).items()}}
+        counted: dict[str, Any] = {}
+        if reference is not None:
+            counted["reference"] = {key: value.tolist() for key, value in vars(reference).items()}
+        if reference is not None and not format.takes_raw:
+            counted["normalised"] = "(value - centre) / unit of `reference`, in float64, and 0 where the unit is 0"
         return {
             "reads": seen.reads,
             "kind": "array",
-            "dtype": "float64" if counted else "float32",
-            "shape": ["batch", *seen.shape],
+            "dtype": "float64" if reference is not None and format.takes_raw else "float32",
+            "shape": [batch, *seen.shape],
             "example": list(seen.shape),
             **counted,
             "missing": "NaN; an example without this modality has NaN throughout",
@@ -98,10 +114,11 @@ def _input(student: Student, name: str) -> dict[str, Any]:
         return found | {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "normalised": "by the graph"}
     if wanted.channels == 1:
         found["colours"] = "grey (0.299 R + 0.587 G + 0.114 B)"
-    shape = [seen.shape[-1], *seen.shape[:-1]] if seen.is_picture else list(seen.shape)
+    first = seen.is_picture and format.channels_first
+    shape = [seen.shape[-1], *seen.shape[:-1]] if first else list(seen.shape)
     return found | {
         "dtype": "float32",
-        "shape": ["batch", *shape],
+        "shape": [batch, *shape],
         "normalised": "(pixel / 255 - mean) / std",
         "mean": list(wanted.mean),
         "std": list(wanted.std),
@@ -126,6 +143,7 @@ def _training(provenance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
         "step": provenance.get("step"),
         "seed": config["seed"],
         "split": {key: data["split"][key] for key in ("seed", "fold", "folds")},
+        "licence": data.get("licence") or UNKNOWN_LICENCE,
     }
 
 
@@ -156,7 +174,7 @@ def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[s
                 "backbone": section.get("backbone", ""),
                 "file": pathlib.PurePath(file).name if file else "trained by the run",
                 "sha256": files[keys[0]] if keys else "",
-                "licence": UNKNOWN_LICENCE,
+                "licence": section.get("licence") or UNKNOWN_LICENCE,
             }
     return found
 
@@ -168,7 +186,9 @@ def readme(description: Mapping[str, Any], file: str) -> str:
       description: as `describe` returns it.
       file: the exported file's name.
     """
-    lines = ["---", "library_name: onnx", "tags: [emotion-recognition, knowledge-distillation, emokd]", "---", ""]
+    library = FORMATS[description["file"]["format"]].library
+    tags = "[emotion-recognition, knowledge-distillation, emokd]"
+    lines = ["---", f"library_name: {library}", f"tags: {tags}", "---", ""]
     lines += [f"# {file}", "", f"An emotion-recognition model, exported by emokd {description['emokd']}.", ""]
     lines += ["## Intended use", "", description["intended_use"], "", "## Inputs", ""]
     for name, values in description["inputs"].items():
@@ -200,23 +220,34 @@ def readme(description: Mapping[str, Any], file: str) -> str:
         lines.append(f"- {name}: {values['backbone']} ({values['file']}{hashed}); licence {values['licence']}.")
     if not description["teachers"]:
         lines.append("None on record.")
-    check = description["check"]
-    largest = max(check["largest_difference"].values())
+    lines += ["", "## Check", "", *_check(description), ""]
     lines += [
-        "",
-        "## Check",
-        "",
-        f"Compared in ONNX Runtime with the JAX network on {check['examples']} examples ({check['source']}): the "
-        f"largest difference is {largest:.1e} of the output's largest value.",
-        "",
-        f"Licence: {description['licence']}. Whoever publishes this file states one that the training data and the "
-        "teachers allow.",
+        f"Licence: {description['licence']}; of the training data: "
+        f"{description['training'].get('licence', UNKNOWN_LICENCE)}. Whoever publishes this file states one that the "
+        "training data and the teachers allow.",
         "",
     ]
     return "\n".join(lines)
 
 
+def _check(description: Mapping[str, Any]) -> list[str]:
+    check = description["check"]
+    largest = max(check["largest_difference"].values())
+    lines = [
+        f"Computes in {description['precision']['exported']}. Compared in {check['runtime']} with the JAX network on "
+        f"{check['examples']} examples ({check['source']}): the largest difference is {largest:.1e} of the output's "
+        "largest value."
+    ]
+    for name, share in check["same_first_class"].items():
+        lines.append(f"The most probable class of `{name}` is the network's for {share:.1%} of them.")
+    for name, keys in check["scores"].items():
+        for key, sides in keys.items():
+            lines.append(f"There {key} of `{name}` is {sides['file']:.4f}, the network's {sides['network']:.4f}.")
+    return lines
+
+
 def _colours(values: Mapping[str, Any]) -> str:
     if "colours" not in values:
-        return f" {values['missing'][0].upper()}{values['missing'][1:]}."
+        normalised = f" Normalised: {values['normalised']}." if "normalised" in values else ""
+        return f" {values['missing'][0].upper()}{values['missing'][1:]}.{normalised}"
     return f" {values['colours']}; normalised: {values['normalised']}."

@@ -1,5 +1,6 @@
 """Chooses the examples that an export is checked on: from the model's run, from a folder, or random ones."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -19,7 +20,33 @@ from emokd.jobs.workdir import read_config
 Batch = dict[str, Shaped[np.ndarray, "B ..."]]
 
 EXAMPLES = 64
+"""How many random values or pictures of a folder are compared."""
+MOST = 2000
+"""How many examples of a split are compared at most. [ours]"""
+CALIBRATION = 512
+"""How many examples of the training split calibrate integer networks. [ours]"""
 _EDGE = 512  # largest side of random pictures, pixels, and the side where the model's canvas is not recorded
+_ROWS = 64  # examples read at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Examples, as `inference.forward.create_forward` takes them.
+
+    Attributes:
+      batch: arrays by input.
+      labels: targets by head, where they are known.
+      source: where they are from, in words.
+    """
+
+    batch: Batch
+    labels: Batch
+    source: str
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return len(next(iter(self.batch.values())))
 
 
 def workdir_of(model: pathlib.Path) -> pathlib.Path | None:
@@ -27,8 +54,8 @@ def workdir_of(model: pathlib.Path) -> pathlib.Path | None:
     return model.parent if model.name == "student" and (model.parent / "config.json").is_file() else None
 
 
-def choose(student: Student, model: pathlib.Path, folder: str) -> tuple[Batch, str]:
-    """Chooses examples, as `inference.forward.create_forward` takes them, and says in words where they are from.
+def choose(student: Student, model: pathlib.Path, folder: str) -> Sample:
+    """Chooses the examples to compare on.
 
     Args:
       student: the model to export.
@@ -39,35 +66,61 @@ def choose(student: Student, model: pathlib.Path, folder: str) -> tuple[Batch, s
       InputError: `folder` holds no picture, one cannot be read, or the model does not take a single picture.
     """
     if folder:
-        return of_folder(student, pathlib.Path(folder)), f"pictures of {pathlib.Path(folder).name}"
+        return Sample(of_folder(student, pathlib.Path(folder)), {}, f"pictures of {pathlib.Path(folder).name}")
     workdir = workdir_of(model)
     if workdir is not None:
         try:
-            batch = of_run(student, workdir)
+            return of_run(student, workdir, "validation", MOST)
         except InputError as error:
             logging.warning("The run's validation split cannot be read: %s The export is checked on noise.", error)
-        else:
-            return batch, "the first of the run's validation split"
-    return random(student), "random values"
+    return Sample(random(student), {}, "random values")
 
 
-def of_run(student: Student, workdir: pathlib.Path) -> Batch:
-    """The first examples of a run's validation split.
+def calibration(student: Student, model: pathlib.Path) -> Batch:
+    """Examples of the training split of the model's run, which integer networks are calibrated on.
+
+    Raises:
+      InputError: the model folder lies in no run, or its data cannot be read.
+    """
+    workdir = workdir_of(model)
+    if workdir is None:
+        raise InputError(
+            f"{model} lies in no run's folder, so there are no training pictures to calibrate on: --precision=int8 "
+            "needs the `student` folder of a run, where it was written, and the run's data."
+        )
+    return of_run(student, workdir, "train", CALIBRATION).batch
+
+
+def of_run(student: Student, workdir: pathlib.Path, split: str, most: int) -> Sample:
+    """Examples of a run's split, with their labels: all of them, or `most` drawn at random.
 
     Raises:
       InputError: the run's data cannot be read.
     """
     config = read_config(workdir / "config.json")
-    part = reference.refer(load_data(config)[0]["validation"], student.references)
-    batches = evaluation_batches(
-        part,
-        batch_size=min(EXAMPLES, len(part)),
-        canvas=config.data.canvas,
-        fit=config.data.fit,
-        max_bad_fraction=config.data.max_bad_fraction,
+    part = reference.refer(load_data(config)[0][split], student.references)
+    total, source = len(part), f"the run's {split} split"
+    if total > most:
+        part = part.select(np.sort(np.random.default_rng(0).permutation(total)[:most]))
+        source = f"{most} of {total} examples of {source}"
+    read = list(
+        evaluation_batches(
+            part,
+            batch_size=min(_ROWS, len(part)),
+            canvas=config.data.canvas,
+            fit=config.data.fit,
+            max_bad_fraction=config.data.max_bad_fraction,
+        )
     )
-    batch = next(iter(batches))
-    return {seen.reads: np.asarray(batch[seen.reads])[batch["mask"]] for seen in student.inputs.values()}
+    inputs = [seen.reads for seen in student.inputs.values()]
+    voted = "votes" in read[0]
+    labels = {"votes" if voted and head == "expression" else head: head for head in student.model.spec.heads}
+
+    def gather(name: str) -> np.ndarray:
+        return np.concatenate([np.asarray(batch[name])[batch["mask"]] for batch in read])
+
+    batch = {name: gather(name) for name in inputs}
+    return Sample(batch, {head: gather(name) for name, head in labels.items() if name in read[0]}, source)
 
 
 def of_folder(student: Student, folder: pathlib.Path) -> Batch:

@@ -1,26 +1,24 @@
 """Exports a model folder to a file, which is checked before it is written."""
 
-import hashlib
 import json
 import pathlib
 from typing import Any
 
 from absl import logging
 
-import emokd
 from emokd.data import reference
-from emokd.errors import InputError, nearest
+from emokd.errors import InputError
 from emokd.exporting import card, examples
 from emokd.exporting.checking import check
-from emokd.exporting.student import Student, create_graph
-from emokd.exporting.writing import to_model
+from emokd.exporting.formats import find_format
+from emokd.exporting.formats.format import Request
+from emokd.exporting.student import Student
 from emokd.files import write_whole
 from emokd.inference.onnx_student import DESCRIPTION
 from emokd.models.multimodal import MultimodalSpec
 from emokd.weights import model_folder
 from emokd.weights.seen_as import SeenAs
 
-FORMATS = ("onnx",)
 CARD = "README.md"
 
 
@@ -45,47 +43,59 @@ def export(
     output: str | pathlib.Path,
     *,
     format: str = "onnx",
+    precision: str = "float32",
     preprocess: bool = False,
     pictures: str = "",
     timed: bool = True,
+    accept: bool = False,
 ) -> dict[str, Any]:
     """Exports a model, with `student.json` and `README.md` beside it; returns the content of student.json.
 
-    The model is run in ONNX Runtime and compared with the network before anything is written.
+    The file is run in its own runtime and compared with the network before anything is written.
 
     Args:
       folder: a model folder, such as a run's `student`.
       output: the file to write; its folder is made if it does not exist.
-      format: one of `FORMATS`.
-      preprocess: whether the graph takes pictures of any size, uint8 [B, H, W, 3], and prepares them itself.
+      format: one of `formats.FORMATS`.
+      precision: one of the format's.
+      preprocess: whether the file takes pictures of any size, uint8 [B, H, W, 3], and prepares them itself.
       pictures: a folder of pictures to compare on; empty: the run's validation split, or random values.
       timed: whether to time batches of 1 and of 32.
+      accept: whether an integer network is written that keeps the first class of fewer examples than is wanted.
 
     Raises:
-      InputError: the format is unknown, the output's folder has a README.md that is not an export's, a package is
-        missing, `folder` holds no model, the network has an operation that cannot be exported, or the exported model's
-        outputs differ from the network's.
+      InputError: the format, or the precision in it, is unknown, the output's folder has a README.md that is not an
+        export's, a package is missing, `folder` holds no model, the network has an operation that cannot be exported,
+        or the exported model's outputs differ from the network's.
     """
-    if format not in FORMATS:
-        raise InputError(f"There is no format {format!r}.{nearest(format, FORMATS)} Known: {', '.join(FORMATS)}.")
     folder, output = pathlib.Path(folder), pathlib.Path(output)
+    chosen = find_format(format)
     if output.is_dir():
-        raise InputError(f"--output={output} is a folder. Name a file, such as {output / 'model.onnx'}.")
+        raise InputError(f"--output={output} is a folder. Name a file, such as {output / chosen.file}.")
+    chosen.check_request(precision, output, preprocess)
     if output.with_name(CARD).exists() and not output.with_name(DESCRIPTION).exists():
         raise InputError(
             f"{output.with_name(CARD)} is there and no export's: the model card would take its place. Let --output "
             "name a file in a folder of its own."
         )
     student = read_student(folder, preprocess=preprocess)
-    if student.seen_as.precision != "float32":
+    if student.seen_as.precision != "float32" and precision == "float32":
         logging.warning("The model was trained in %s; the export computes in float32.", student.seen_as.precision)
-    model = to_model(create_graph(student), emokd.__version__).SerializeToString()
-    batch, source = examples.choose(student, folder, pictures)
-    found = check(student, model, batch, source, sizes=(1, 32) if timed else ())
-    description = card.describe(student, folder, found, len(model), hashlib.sha256(model).hexdigest())
+    request = Request(student, precision, output.suffix, lambda: examples.calibration(student, folder))
+    written = chosen.write(request)
+    found = check(
+        student,
+        chosen.open(student, written.content, output.suffix),
+        examples.choose(student, folder, pictures),
+        format=chosen,
+        precision=precision,
+        accept=accept,
+        sizes=chosen.batches if timed else (),
+    )
+    description = card.describe(student, folder, found, written, chosen, precision)
     output.parent.mkdir(parents=True, exist_ok=True)
     # The model is written last, so that its description exists wherever the model does.
     write_whole(output.with_name(DESCRIPTION), json.dumps(description, indent=2) + "\n")
     write_whole(output.with_name(CARD), card.readme(description, output.name))
-    write_whole(output, model)
+    write_whole(output, written.content)
     return description

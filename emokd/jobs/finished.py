@@ -8,11 +8,11 @@ import ml_collections
 
 from emokd.data.examples import Examples
 from emokd.errors import InputError
-from emokd.files import write_whole
+from emokd.files import has_changed, write_with_sum
 from emokd.jobs import began
+from emokd.jobs.page import write_page
 from emokd.jobs.record import read as read_record
 from emokd.jobs.workdir import claim, read_config, read_json
-from emokd.reporting.report import write_report
 from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, scoreboard
 from emokd.weights import model_folder
 
@@ -75,10 +75,10 @@ def look(
     if changes:
         began.note(workdir, changes)
         scores["accepted_changes"] = list(dict.fromkeys([*scores.get("accepted_changes", []), *changes]))
-        write_whole(workdir / "scores.json", json.dumps(scores, indent=2))
+        write_with_sum(workdir / "scores.json", json.dumps(scores, indent=2))
     claim(workdir, config)  # writes config.json where it was lost
     if report and (changes or not (workdir / "report.html").exists()):
-        write_report(workdir)
+        write_page(workdir)
 
 
 def read_scores(workdir: pathlib.Path) -> dict:
@@ -104,6 +104,8 @@ def read_scores(workdir: pathlib.Path) -> dict:
         scoreboard(scores)
     except MISSHAPEN as error:
         raise InputError(f"{workdir / 'scores.json'} holds something else than scores: {error}. {remedy}") from error
+    if has_changed(workdir / "scores.json"):
+        raise InputError(f"{workdir / 'scores.json'} is not what was written (its sha256 differs). {remedy}")
     return scores
 
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 
 from emokd.data import reference
 from emokd.data.reference import Reference
@@ -140,8 +141,12 @@ def compare_shapes(wanted: Tree, stored: Tree) -> list[str]:
 
 def stored_shapes(folder: pathlib.Path, step: int) -> Tree:
     """The tree of a checkpoint's state, with metadata as leaves, which have a `shape`."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        return reader.metadata(folder / str(step) / "state").item_metadata.tree
+    # Not through orbax's Checkpointer, which looks for metadata of a step in this folder too, and warns without need.
+    reader = ocp.PyTreeCheckpointHandler()
+    try:
+        return reader.metadata(epath.Path(folder) / str(step) / "state").tree
+    finally:
+        reader.close()
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:

@@ -36,13 +36,22 @@ RECORD = "began_with.json"
 RESULTS = ("student", "scores.json")
 """What a run leaves behind besides its checkpoints."""
 
-LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "observations", "baseline")
+LEFTOVERS = (
+    "config.json",
+    RECORD,
+    "metrics.jsonl",
+    "teacher_weights.json",
+    "observations",
+    "baseline",
+    "warnings.jsonl",
+)
 """What a run writes before its first checkpoint; while there is none, the next run in the folder removes it."""
 
 
 _KINDS = {
     **dict.fromkeys(("checkpoints", "student", "observations", "teachers", "baseline"), True),
     **dict.fromkeys(("metrics.jsonl", "scores.json", "teacher_weights.json", "report.html"), False),
+    **dict.fromkeys(("predictions.npz", "warnings.jsonl"), False),
 }
 """What a run writes, and whether it is a folder."""
 
@@ -58,10 +67,13 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Checks that `workdir` holds nothing learnt, or a run of this configuration; writes nothing.
 
     Raises:
-      InputError: the run there is of another configuration, whose differing keys are named; its configuration cannot
-        be read, or is gone while its results are there; or a path that a run writes is a folder instead of a file, or
-        the other way round.
+      InputError: the path has a character of file patterns; the run there is of another configuration, whose differing
+        keys are named; its configuration cannot be read, or is gone while its results are there; or a path that a run
+        writes is a folder instead of a file, or the other way round.
     """
+    if patterns := sorted(set("*?[") & set(str(workdir.absolute()))):
+        # Its checkpoints would lack their arrays: orbax looks for the files that it has written by a pattern.
+        raise InputError(f"--workdir={workdir}: no folder in the path may have {' '.join(patterns)} in its name.")
     for name, is_folder in _KINDS.items():
         path = workdir / name
         if path.exists() and path.is_dir() != is_folder:
@@ -86,8 +98,12 @@ def differing_keys(config: ml_collections.ConfigDict, stored: ml_collections.Con
     return [
         key
         for key in configuration.differing_keys(with_defaults(config), stored)
-        if not key.startswith(OPERATIONAL) and key not in placed
+        if not _is_operational(key) and key not in placed
     ]
+
+
+def _is_operational(key: str) -> bool:
+    return key.startswith(OPERATIONAL) or key.endswith(".licence")
 
 
 def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -108,7 +124,7 @@ def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collect
         *(workdir, excerpt(differing)),
     )
     now = dict(configuration.leaves(config))
-    working = {key: now[key] for key, _ in configuration.leaves(stored) if key.startswith(OPERATIONAL) and key in now}
+    working = {key: now[key] for key, _ in configuration.leaves(stored) if _is_operational(key) and key in now}
     return configuration.locked(stored, working)
 
 

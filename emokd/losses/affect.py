@@ -40,8 +40,9 @@ def cross_entropy(
     Raises:
       InputError: labels or weights do not fit the logits, or the smoothing is outside [0, 1].
 
-    Example:
+    Examples:
       Four equal logits cost log 4, whatever the label; an unlabelled row costs nothing.
+
       >>> loss = cross_entropy(jnp.zeros((2, 4)), jnp.array([2, -1]))
       >>> [round(abs(float(value)), 4) for value in loss]
       [1.3863, 0.0]
@@ -87,8 +88,9 @@ def smooth_l1(
     Raises:
       InputError: the shapes differ, or beta is not positive.
 
-    Example:
+    Examples:
       0.5^2 / 2 + (2 - 1 / 2), and a row whose valence has no label.
+
       >>> smooth_l1(jnp.array([[0.5, 2.0], [0.5, 2.0]]), jnp.array([[0.0, 0.0], [jnp.nan, 0.0]])).tolist()
       [1.625, 1.5]
     """
@@ -108,7 +110,7 @@ def mean_squared_error(
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       >>> mean_squared_error(jnp.array([[0.5, -1.0]]), jnp.array([[0.0, 1.0]])).tolist()
       [4.25]
     """
@@ -129,8 +131,9 @@ def ccc_loss(
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       Predictions twice too far from 0: 2 cov / (var + var) = 4 / (4 + 1).
+
       >>> target = jnp.array([[-1.0], [1.0]])
       >>> [round(float(value), 4) for value in ccc_loss(2 * target, target)]
       [0.2, 0.2]
@@ -148,8 +151,9 @@ def pcc_loss(
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       The scale does not matter, the sign does.
+
       >>> target = jnp.array([[-1.0], [1.0]])
       >>> [round(float(pcc_loss(scale * target, target).mean()), 4) for scale in (2, -2)]
       [0.0, 2.0]
@@ -174,8 +178,9 @@ def emonet_mixture(
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       Perfect predictions cost nothing, whatever is drawn.
+
       >>> target = jnp.array([[-1.0, 0.5], [1.0, -0.5]])
       >>> [round(abs(float(value)), 4) for value in emonet_mixture(target, target, jax.random.key(0))]
       [0.0, 0.0]

@@ -38,8 +38,9 @@ def teacher_bound(
     Raises:
       InputError: the shapes differ, or the margin is negative.
 
-    Example:
+    Examples:
       The teacher is wrong by 1 on both rows, the student by 0.5 and by 2.
+
       >>> teacher_bound(jnp.array([[0.5], [2.0]]), jnp.ones((2, 1)), jnp.zeros((2, 1))).tolist()
       [0.0, 4.0]
     """

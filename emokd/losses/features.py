@@ -15,7 +15,7 @@ def mean_squared(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> 
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       >>> mean_squared(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])).tolist()
       [2.0]
     """
@@ -27,13 +27,14 @@ def mean_squared(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> 
 def cosine(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> Float[Array, " B"]:
     """1 - cosine similarity, in [0, 2]; 1, without gradient, where either vector is zero. [ours, smkd.md]
 
-    A vector counts as zero where no entry reaches 1e-18. No gradient flows to the teacher.
+    A vector counts as zero where no entry reaches 1e-35. No gradient flows to the teacher.
 
     Raises:
       InputError: the shapes differ.
 
-    Example:
+    Examples:
       Equal directions, and a right angle.
+
       >>> loss = cosine(jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[2.0, 0.0], [0.0, 3.0]]))
       >>> [round(float(value), 4) for value in loss]
       [0.0, 1.0]

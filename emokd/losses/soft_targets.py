@@ -19,8 +19,9 @@ def kl_divergence(
     Raises:
       InputError: the shapes differ, or the temperature is not positive.
 
-    Example:
+    Examples:
       The teacher says 3/4 and 1/4, the student 1/2 and 1/2: 3/4 log(3/2) + 1/4 log(1/2).
+
       >>> teacher = jnp.log(jnp.array([[0.75, 0.25]]))
       >>> round(float(kl_divergence(jnp.zeros((1, 2)), teacher, temperature=1.0)[0]), 4)
       0.1308

@@ -36,7 +36,7 @@ def cosine_similarities(
 ) -> Float[Array, "R B"]:
     """S: the cosine of each pair of rows. A row of zeros has similarity 0 to every row, and no gradient.
 
-    A row counts as zeros where no entry reaches 1e-18.
+    A row counts as zeros where no entry reaches 1e-35.
 
     Args:
       features: one row per example. Scaling a row by a positive factor changes nothing.
@@ -46,7 +46,7 @@ def cosine_similarities(
     Raises:
       InputError: the features are not a matrix, or the mask does not fit.
 
-    Example:
+    Examples:
       >>> cosine_similarities(jnp.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).round(4).tolist()
       [[1.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]]
     """
@@ -85,7 +85,7 @@ def anchors(
     Raises:
       InputError: k is not between 1 and B - 1, or the shapes do not fit.
 
-    Example:
+    Examples:
       >>> columns, filled = anchors(jnp.array([[1.0, 0.2, -0.5], [0.2, 1.0, 0.9], [-0.5, 0.9, 1.0]]), 1)
       >>> columns.tolist(), bool(filled.all())
       ([[2], [0], [0]], True)
@@ -132,8 +132,9 @@ def clouds(
     Raises:
       InputError: the batches differ, k is negative or not below B, or the mask does not fit.
 
-    Example:
+    Examples:
       Features that are the teacher's, turned by a right angle, have the teacher's structure.
+
       >>> teacher = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
       >>> student = jnp.array([[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
       >>> points = clouds(student, teacher, k=2)
@@ -193,8 +194,9 @@ def centroid_distance(
     Raises:
       InputError: the batches differ, or the mask does not fit.
 
-    Example:
+    Examples:
       Two right angles against two equal rows: centroids (1/2, 1/2) and (1, 1).
+
       >>> distance = centroid_distance(jnp.eye(2), jnp.ones((2, 2)))
       >>> [round(float(value), 4) for value in distance]
       [0.7071, 0.7071]
@@ -228,8 +230,8 @@ def _both(student: Array, teacher: Array, mask: Array | None, group: Group) -> t
         )
     mask = check_rows(mask, student.shape[0])
     student, teacher = as_floats(student, lax.stop_gradient(teacher))
-    similarities = (cosine_similarities(x, mask=mask, group=group) for x in (student, teacher))
-    return *similarities, mask
+    of_student, of_teacher = (cosine_similarities(x, mask=mask, group=group) for x in (student, teacher))
+    return of_student, of_teacher, mask
 
 
 def _shift(similarities: Array, mask: Array, group: Group) -> Array:

@@ -81,8 +81,9 @@ def sinkhorn_divergence(
     Raises:
       InputError: the shapes differ, the blur is not positive, or the solver is unknown.
 
-    Example:
+    Examples:
       Moving a cloud by v costs |v|^2 / 2.
+
       >>> cloud = jnp.array([[0.0, 0.0], [1.0, 0.0]])
       >>> [round(float(value), 3) for value in sinkhorn_divergence(cloud + 2.0, cloud, solver="geomloss").values]
       [4.0, 4.0]

@@ -1,6 +1,5 @@
 """A study's runs one after another, and the table of those that are finished."""
 
-import gc
 import json
 import pathlib
 import statistics
@@ -12,7 +11,7 @@ import ml_collections
 from absl import logging
 
 from emokd.errors import InputError
-from emokd.files import write_whole
+from emokd.files import has_changed, write_whole
 from emokd.jobs import began
 from emokd.jobs.record import Record
 from emokd.jobs.record import read as read_record
@@ -23,6 +22,7 @@ from emokd.reporting.table import Table
 from emokd.studies import plan as study_plan
 from emokd.studies.plan import Run, Study, check_variants
 from emokd.studies.table import Result, results_csv, study_table
+from emokd.training import memory
 
 Train = Callable[[ml_collections.ConfigDict, str], Any]
 
@@ -72,7 +72,7 @@ def run_study(
         table = write_results(study, workdir, done, changes)
     while waiting:
         planned = waiting.pop(0)
-        _one_run(planned, workdir, train, clock)
+        one_run(planned, workdir, train, clock)
         changes += _compare_data(folder_of(workdir, planned), known, accept_changed_data)
         done = collect(study, workdir)
         table = write_results(study, workdir, done, changes)
@@ -86,7 +86,12 @@ def run_study(
     return table
 
 
-def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[[], float]) -> None:
+def one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[[], float]) -> None:
+    """Does a run of a study in its folder, notes how long it took, and frees what it held.
+
+    Raises:
+      InputError: the run's input is wrong; the message says which run it is.
+    """
     folder = folder_of(workdir, planned)
     fresh = not folder.exists() or not any(folder.iterdir())
     logging.info("Study: variant %s, %s, in %s.", planned.variant, place_text(planned), folder)
@@ -99,8 +104,7 @@ def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[
     facts = provenance()
     # The time of a run that was interrupted is not known: the time of its first part was not stored.
     write_whole(folder / RECORD, json.dumps({"seconds": seconds if fresh else None, **facts}, indent=2) + "\n")
-    gc.collect()  # a finished run's parameters sit in reference cycles
-    gc.freeze()  # later collections skip the rest, mostly shared programs, until `programs.make_room` drops one
+    memory.release(keep=True)  # a finished run's parameters sit in reference cycles
 
 
 def folder_of(workdir: pathlib.Path, planned: Run) -> pathlib.Path:
@@ -125,6 +129,8 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
         if (folder / "scores.json").exists():
             record = read_json(folder / RECORD, AGAIN) if (folder / RECORD).exists() else {}
             scores = read_json(folder / "scores.json", AGAIN)
+            if has_changed(folder / "scores.json"):
+                raise InputError(f"{folder / 'scores.json'} is not what was written (its sha256 differs). {AGAIN}")
             found.append(
                 Result(planned.variant, planned.seed, planned.fold, scores, record.pop("seconds", None), record)
             )

@@ -1,8 +1,6 @@
 """A recipe's compiled programs: one per phase and a few more. Runs that differ only in seed and data share them."""
 
 import functools
-import gc
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,20 +10,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from emokd.phase import Batch, Recipe, Tree
-from emokd.training import divergence, evaluation
+from emokd.training import divergence, evaluation, memory
 from emokd.training.placement import create_placement, gathering
 from emokd.training.sharding import batch_sharding, create_mesh, replicated
 from emokd.training.state import State, create_state, which_move
 from emokd.training.step import create_train_step, parameter_labels
 
-
-def memory_maps() -> float:
-    """The share of Linux's limit on memory maps that this process uses; 0 where that is not known."""
-    try:
-        used = len(pathlib.Path("/proc/self/maps").read_bytes().splitlines())
-        return used / int(pathlib.Path("/proc/sys/vm/max_map_count").read_text())
-    except OSError:
-        return 0.0
+KEPT = 16
+"""How many recipes' programs a process keeps: the variants of a study take turns."""
 
 
 class Leaves(NamedTuple):
@@ -158,17 +150,16 @@ class Programs:
         return jax.tree.leaves(which_move(state, self.labels, self.recipe.phases[phase].learns))
 
 
-def make_room(shared: dict[str, Programs], maps: Callable[[], float] = memory_maps) -> None:
-    """Drops the least recently used programs, until a quarter of the memory maps is free.
+def make_room(shared: dict[str, Programs], is_short: Callable[[], bool] = memory.is_short) -> None:
+    """Drops the least recently used programs, until there is room for one more.
 
-    A program compiled for the CPU holds hundreds of memory maps, and LLVM aborts a process that exceeds the limit:
-    about twenty runs' programs of a MobileNetV2 did.
+    Programs take tens to hundreds of megabytes, and runs whose teachers' weights differ share none. Without a limit a
+    study would hold the programs of all its past runs.
 
     Args:
       shared: programs by key, the most recently used last; changed in place.
-      maps: gives the share that is in use.
+      is_short: whether memory, or memory maps, are running short.
     """
-    while shared and maps() > 0.75:
+    while shared and (len(shared) >= KEPT or is_short()):
         shared.pop(next(iter(shared)))
-        gc.unfreeze()
-        gc.collect()  # a finished run's programs sit in reference cycles
+        memory.release()  # a finished run's programs sit in reference cycles

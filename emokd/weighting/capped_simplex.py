@@ -34,8 +34,9 @@ def capped_simplex_minimum(
     Raises:
       InputError: the shapes differ, K weights below the bound cannot sum to 1, or K is above `MOST_VARIABLES`.
 
-    Example:
+    Examples:
       The second weight costs nothing; the bound leaves 0.4 for the first.
+
       >>> weights = capped_simplex_minimum(jnp.zeros((2, 2)), jnp.array([1.0, 0.0]), bound=0.6)
       >>> [round(float(value), 4) for value in weights]
       [0.4, 0.6]

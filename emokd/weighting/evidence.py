@@ -17,8 +17,9 @@ def cross_entropies(teacher_logits: Float[Array, "B K C"], labels: Labels) -> Fl
 
     A class id of C or more is taken as C - 1; `Evidence.impossible` marks such rows.
 
-    Example:
+    Examples:
       Two teachers give the label the probabilities 1/2 and 1/4.
+
       >>> logits = jnp.log(jnp.array([[[0.5, 0.5], [0.25, 0.75]]]))
       >>> [round(float(value), 4) for value in cross_entropies(logits, jnp.array([0]))[0]]
       [0.6931, 1.3863]

@@ -25,7 +25,7 @@ def where_unlabelled(labelled: Weighting, unlabelled: Weighting) -> Weighting:
 
     To each of the two, the other's rows are padding.
 
-    Example:
+    Examples:
       >>> from emokd.weighting.rules import only
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = where_unlabelled(only(0), only(1)), initial(2, 2)
@@ -65,8 +65,9 @@ def smooth(decay: float) -> Weighting:
     and the new m is the mean of these rows. So the first batch's weights are unchanged, and rows keep (1 - d) of their
     differences. A batch of padding alone does not change the state.
 
-    Example:
+    Examples:
       The second batch has half of the first one's weights: d = 0.9 (1 - 0.9) / (1 - 0.81) = 0.4737.
+
       >>> weighting = smooth(0.9)
       >>> first, state = weighting.update(jnp.array([[1.0, 0.0]]), weighting.init(jnp.ones((1, 2))))
       >>> second, _ = weighting.update(jnp.array([[0.0, 1.0]]), state)
@@ -95,7 +96,7 @@ def smooth(decay: float) -> Weighting:
 def floor(minimum: float) -> Weighting:
     """Gives every teacher at least the share `minimum` of a row's sum s: w becomes minimum s + (1 - K minimum) w.
 
-    Example:
+    Examples:
       >>> weighting, weights = floor(0.25), jnp.array([[1.0, 0.0]])
       >>> weighting.update(weights, weighting.init(weights))[0].tolist()
       [[0.75, 0.25]]
@@ -125,8 +126,9 @@ def anneal(schedule: optax.Schedule | int) -> Weighting:
       schedule: s as a function of the number of batches so far, or the number of batches in which s rises linearly
         from 0 to 1.
 
-    Example:
+    Examples:
       The first batch has uniform weights, the second half of the incoming ones.
+
       >>> weighting, weights = anneal(2), jnp.array([[1.0, 0.0]])
       >>> first, state = weighting.update(weights, weighting.init(weights))
       >>> second, _ = weighting.update(weights, state)

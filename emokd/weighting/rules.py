@@ -21,7 +21,7 @@ from emokd.weighting.transform import Weighting, by_label, finish, stateless
 def uniform() -> Weighting:
     """1 / K for every teacher, whatever the incoming weights.
 
-    Example:
+    Examples:
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = uniform(), initial(1, 2)
       >>> new, _ = weighting.update(weights, weighting.init(weights))
@@ -34,7 +34,7 @@ def uniform() -> Weighting:
 def only(teacher: int) -> Weighting:
     """1 for the teacher at this index, 0 for the others: distillation from a single teacher.
 
-    Example:
+    Examples:
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = only(1), initial(1, 2)
       >>> new, _ = weighting.update(weights, weighting.init(weights))
@@ -55,8 +55,9 @@ def only(teacher: int) -> Weighting:
 def relevance(temperature: float = 1.0) -> Weighting:
     """SMKD's default: softmax over teachers of -CE_ik / temperature. At 1 it is p_ik / sum_j p_ij. [ours, smkd.md]
 
-    Example:
+    Examples:
       Two teachers that give the label the probabilities 1/2 and 1/4.
+
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = relevance(), initial(1, 2)
       >>> new, _ = weighting.update(weights, weighting.init(weights), errors=-jnp.log(jnp.array([[0.5, 0.25]])))
@@ -77,8 +78,9 @@ def relevance(temperature: float = 1.0) -> Weighting:
 def true_probability() -> Weighting:
     """p_ik = exp(-CE_ik), the probability that the teacher gives to the label; not normalised.
 
-    Example:
+    Examples:
       Two teachers that give the label the probabilities 1/2 and 1/4.
+
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = true_probability(), initial(1, 2)
       >>> new, _ = weighting.update(weights, weighting.init(weights), errors=-jnp.log(jnp.array([[0.5, 0.25]])))
@@ -93,8 +95,9 @@ def correct_only() -> Weighting:
 
     A teacher is correct where its most probable class is the label, or one of the most voted classes.
 
-    Example:
+    Examples:
       Teacher 0 says class 0, which is right, teacher 1 class 1.
+
       >>> logits = jnp.array([[[2.0, 0.0], [0.0, 2.0]]])
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = correct_only(), initial(1, 2)
@@ -120,8 +123,9 @@ def correct_only() -> Weighting:
 def ca_mkd() -> Weighting:
     """CA-MKD (Zhang et al., ICASSP 2022): (1 - softmax over teachers of CE_ik) / (K - 1); a single teacher gets 1.
 
-    Example:
+    Examples:
       Two teachers that give the label the probabilities 1/2 and 1/4.
+
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = ca_mkd(), initial(1, 2)
       >>> new, _ = weighting.update(weights, weighting.init(weights), errors=-jnp.log(jnp.array([[0.5, 0.25]])))
@@ -144,8 +148,9 @@ def ebkd() -> Weighting:
     Rows sum to K - 1. Where every entropy is 0, H_ik / sum_j H_ij counts as 1 / K. A single teacher gets weight 1: the
     formula's 0 would let it teach nothing. [ours]
 
-    Example:
+    Examples:
       Teacher 0 is undecided, teacher 1 certain.
+
       >>> logits = jnp.array([[[0.0, 0.0], [200.0, 0.0]]])
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = ebkd(), initial(1, 2)
@@ -176,8 +181,9 @@ def most_confident(per: str = "batch", group: int = 0) -> Weighting:
       group: with `per="batch"`, choose for each so many neighbouring rows instead; 0, or no fewer than there are: for
         all together. Where the recipe compares rows in groups, it is these if nothing is said here.
 
-    Example:
+    Examples:
       Mean errors 0.4 and 0.35.
+
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = most_confident(), initial(2, 2)
       >>> new, _ = weighting.update(weights, weighting.init(weights), errors=jnp.array([[0.1, 0.5], [0.7, 0.2]]))
@@ -213,8 +219,9 @@ def aekd(bound: float = 0.6) -> Weighting:
     losses over all rows of the batch. It is solved exactly inside the step, for at most 8 teachers. Where several
     mixtures have the same norm (equal or vanishing gradients), the one nearest to uniform is taken. [ours]
 
-    Example:
+    Examples:
       Gradients 1 and 3 of one sign: the smaller one, up to the bound.
+
       >>> gradients = jnp.array([[[1.0], [3.0]]])
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = aekd(bound=0.75), initial(1, 2)
@@ -260,8 +267,9 @@ def random_teacher(per: str = "batch", seed: int = 0, group: int = 0) -> Weighti
     Raises:
       InputError: `per` is neither.
 
-    Example:
+    Examples:
       One of the teachers, for all rows.
+
       >>> from emokd.weighting.transform import initial
       >>> weighting, weights = random_teacher(), initial(1, 3)
       >>> new, _ = weighting.update(weights, weighting.init(weights))

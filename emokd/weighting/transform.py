@@ -51,7 +51,7 @@ def initial(batch: int, teachers: int) -> Weights:
     Raises:
       InputError: there is no example or no teacher.
 
-    Example:
+    Examples:
       >>> initial(1, 4).tolist()
       [[0.25, 0.25, 0.25, 0.25]]
     """
@@ -63,7 +63,7 @@ def initial(batch: int, teachers: int) -> Weights:
 def chain(*transforms: optax.GradientTransformation) -> Weighting:
     """`optax.chain` as a Weighting, which reads whatever its transforms read.
 
-    Example:
+    Examples:
       >>> from emokd.weighting.modifiers import floor
       >>> from emokd.weighting.rules import only
       >>> weighting, weights = chain(only(0), floor(0.25)), initial(1, 2)

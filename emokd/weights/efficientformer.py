@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from emokd.models.efficientformer import OFFSETS
+
 CONSTANTS = ("attention_bias_idxs", "ab")
 """Arrays that hold no weights: the index of each pair of tokens into the biases, and the biases gathered by it."""
 
@@ -64,3 +66,13 @@ def prepare(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if head in kept and kept[head].shape == kept[name].shape:
             kept[head] = (kept[head] + kept.pop(name)) / 2
     return kept
+
+
+def restore(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `prepare`: both heads are the one of ours, so that their mean is; constants are computed again."""
+    found = dict(foreign)
+    for name in [name for name in found if name.startswith("head.")]:
+        found[DISTILLED + name.removeprefix("head.")] = found[name].copy()
+    for name in [name for name in found if name.endswith(".attention_biases")]:
+        found[name.removesuffix("attention_biases") + CONSTANTS[0]] = OFFSETS.astype(np.int64)
+    return found

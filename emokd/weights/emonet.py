@@ -90,6 +90,16 @@ def prepare(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return prepared
 
 
+def restore(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `prepare`: one last layer, of the expressions, then valence and arousal."""
+    found = {name: array for name, array in foreign.items() if not name.startswith(f"{LAST_LAYER}.")}
+    for leaf in ("weight", "bias"):
+        parts = [foreign[name] for head in HEADS if (name := f"{LAST_LAYER}.{head}.{leaf}") in foreign]
+        if parts:
+            found[f"{LAST_LAYER}.{leaf}"] = np.concatenate(parts)
+    return found
+
+
 def _inside_block(inner: list[str]) -> str:
     """The end of a name inside a block: ["convs", "0"] -> ".conv1"; empty for a module that is no block."""
     match inner:

@@ -40,7 +40,7 @@ def features_function(make: Callable[[nnx.Rngs], nnx.Module]) -> Callable:
 
 def run(graph: Graph, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The graph's outputs as ONNX Runtime computes them."""
-    from emokd.exporting.checking import Session
+    from emokd.exporting.session import Session
 
     return Session(to_model(graph, "0").SerializeToString())(arrays)
 

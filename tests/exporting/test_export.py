@@ -12,8 +12,8 @@ from emokd.configuration import config as configuration
 from emokd.data.decode import to_canvas
 from emokd.errors import InputError
 from emokd.exporting import checking
-from emokd.exporting.checking import Session
 from emokd.exporting.export import export
+from emokd.exporting.session import Session
 from emokd.inference.forward import answers, create_forward
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, functional
@@ -26,8 +26,14 @@ CONFIG = {
     "recipe": "smkd",
     "seed": 3,
     "mirror": True,
-    "data": {"source": "painter", "canvas": 32, "fit": "crop", "split": {"seed": 7, "fold": 0, "folds": 0}},
-    "teachers": {"big": {"backbone": "resnet50", "checkpoint": "weights/big"}},
+    "data": {
+        "source": "painter",
+        "licence": "our own",
+        "canvas": 32,
+        "fit": "crop",
+        "split": {"seed": 7, "fold": 0, "folds": 0},
+    },
+    "teachers": {"big": {"backbone": "resnet50", "checkpoint": "weights/big", "licence": "CC BY 4.0"}},
 }
 
 
@@ -62,12 +68,14 @@ def test_the_file_says_what_the_network_says_and_is_described(pictures, tmp_path
     assert stored["inputs"]["image"]["shape"] == ["batch", 3, 32, 32]
     assert stored["training"] == {
         "recipe": "smkd", "data": "painter", "step": 50, "seed": 3, "split": {"seed": 7, "fold": 0, "folds": 0},
+        "licence": "our own",
     }  # fmt: skip
-    assert stored["teachers"]["big"]["file"] == "big"
+    assert (stored["teachers"]["big"]["file"], stored["teachers"]["big"]["licence"]) == ("big", "CC BY 4.0")
     assert stored["check"]["source"] == "random values"
     assert max(stored["check"]["largest_difference"].values()) < 1e-5
     assert stored["check"]["same_first_class"] == {"expression": 1.0}
-    assert "joy, fear, calm" in (output.parent / "README.md").read_text()
+    card = (output.parent / "README.md").read_text()
+    assert "joy, fear, calm" in card and "licence CC BY 4.0." in card and "of the training data: our own." in card
 
     canvases = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     spec, params, stats, _ = load_model(pictures)
@@ -150,12 +158,14 @@ def test_the_check_looks_at_the_validation_split_of_the_model_s_run(pictures, tm
     config.data.canvas = 32
     (tmp_path / "config.json").write_text(configuration.to_json(config))
     check = export(pictures, tmp_path / "out" / "m.onnx", timed=False)["check"]
-    assert (check["examples"], check["source"]) == (6, "the first of the run's validation split")
+    assert (check["examples"], check["source"]) == (6, "the run's validation split")
 
 
 def test_a_file_that_disagrees_is_not_written(pictures, tmp_path, monkeypatch):
     feeds = checking.feeds
-    monkeypatch.setattr(checking, "feeds", lambda *a: {name: v + np.float32(1) for name, v in feeds(*a).items()})
+    monkeypatch.setattr(
+        checking, "feeds", lambda *a, **k: {name: v + np.float32(1) for name, v in feeds(*a, **k).items()}
+    )
     with pytest.raises(InputError, match="does not say what the network says.*Nothing was written"):
         export(pictures, tmp_path / "out" / "model.onnx", timed=False)
     assert not (tmp_path / "out").exists()

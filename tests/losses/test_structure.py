@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.losses import structure
+
+torch = Lazily("torch")
 
 VECTOR_B = (np.cos(0.23 * np.arange(80) + 0.5).reshape(16, 5), np.sin(0.37 * np.arange(80)).reshape(16, 5))
 

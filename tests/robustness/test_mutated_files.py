@@ -97,7 +97,7 @@ def write_set(folder: pathlib.Path) -> pathlib.Path:
 
 def labels_of(folder: pathlib.Path) -> dict[str, tuple]:
     found = manifest.load(str(folder), {})
-    ids, names = found.columns["expression"], found.classes["expression"]
+    ids, names = found.columns.get("expression", np.full(len(found), -1)), found.classes.get("expression", ())
     affect = found.columns["valence_arousal"].tolist() if "valence_arousal" in found.columns else [None] * len(found)
     return {key: (names[i] if i >= 0 else None, v) for key, i, v in zip(found.keys, ids, affect, strict=True)}
 

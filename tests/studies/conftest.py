@@ -25,4 +25,4 @@ def base(tmp_path):
 @pytest.fixture(autouse=True)
 def no_collection(monkeypatch):
     """A full garbage collection takes half a second with JAX loaded, and frees nothing here."""
-    monkeypatch.setattr(runs, "gc", types.SimpleNamespace(collect=lambda: 0, freeze=lambda: None))
+    monkeypatch.setattr(runs, "memory", types.SimpleNamespace(release=lambda keep: None))

@@ -1,9 +1,5 @@
 """Runs of one process that differ in seed and data alone share their compiled programs."""
 
-import mmap
-import pathlib
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ from emokd.configuration import config as configuration
 from emokd.jobs import job
 from emokd.recipes import supervised
 from emokd.reporting.metrics_log import read_metrics
-from emokd.training.programs import make_room, memory_maps
+from emokd.training import programs
 from emokd.weights import model_folder
 
 
@@ -67,19 +63,20 @@ def test_what_changes_the_programs_and_what_does_not(first, changes, same):
     assert (shared.keys() == first.keys()) is same
 
 
-def test_programs_used_least_lately_are_forgotten_when_memory_maps_run_short():
-    shares = iter((0.9, 0.8, 0.7))
+def test_programs_used_least_lately_are_forgotten_when_memory_runs_short(monkeypatch):
+    monkeypatch.setattr(programs.memory, "release", lambda: None)
+    short = iter((True, True, False))
     shared = dict.fromkeys(("oldest", "older", "newer", "newest"))
-    make_room(shared, lambda: next(shares))
+    programs.make_room(shared, lambda: next(short))
     assert list(shared) == ["newer", "newest"]
-    make_room(shared, lambda: 0.9)
+    programs.make_room(shared, lambda: True)
     assert not shared
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say")
-def test_memory_maps_are_counted():
-    before, limit = memory_maps(), int(pathlib.Path("/proc/sys/vm/max_map_count").read_text())
-    # Neighbours of equal protection would be merged into one.
-    held = [mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | (i % 2) * mmap.PROT_WRITE) for i in range(200)]
-    assert (memory_maps() - before) * limit == pytest.approx(200, abs=30)
-    del held
+def test_programs_of_a_limited_number_of_recipes_are_kept(monkeypatch):
+    monkeypatch.setattr(programs.memory, "release", lambda: None)
+    shared = {}
+    for run in range(3 * programs.KEPT):
+        programs.make_room(shared, lambda: False)
+        shared[run] = None
+    assert list(shared) == list(range(2 * programs.KEPT, 3 * programs.KEPT))

@@ -1,5 +1,6 @@
 """Pictures in class folders: `class/x.jpg`, or `train/class/x.jpg`, `validation/...`, `test/...`."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from emokd.data.pictures import check_options, class_options, picture_examples
 from emokd.data.tables.class_list import check_classes
 from emokd.errors import InputError, excerpt
 from emokd.names import normal
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def load(
@@ -96,6 +99,8 @@ def _class_folders(name: str, files: Files, depth: int) -> list[str]:
         if len(parts) > depth:
             place = "/".join(parts[: depth + 1])
             spellings.setdefault(normal(parts[depth]), {}).setdefault(parts[depth], place)
+    for label in filter(_CONTROL.search, spellings):
+        raise InputError(f"{files.where}: the folder {label!r} has a control character in its name. Rename it.")
     for label, places in spellings.items():
         written = {unicodedata.normalize("NFC", each): place for each, place in places.items()}
         check_classes(written, {each: f"folder {place}" for each, place in written.items()}, files.where)

@@ -99,8 +99,10 @@ def imitate(
             of_teachers = [similarities(a, r) for a, r in zip(answers, rows, strict=True)]
             of_student = [similarities(student_features, r) for r in rows]
         if weights.transport:
-            stacked = (jnp.stack(x) for x in (of_student, of_teachers, rows))
-            transported = _transport(config.structure, group, *stacked, counts.any(1))
+            student_matrices, teacher_matrices, teacher_rows = (jnp.stack(x) for x in (of_student, of_teachers, rows))
+            transported = _transport(
+                config.structure, group, student_matrices, teacher_matrices, teacher_rows, counts.any(1)
+            )
             total += weights.transport * jnp.moveaxis(transported.values, 0, -1)
             anyone = functools.reduce(jnp.logical_or, rows)
             compared = dict(zip(teachers, zip(of_teachers, rows, strict=True), strict=True))
@@ -157,9 +159,8 @@ def _transport(
 
         # Without rows that count there is nothing to iterate.
         wanted = counts[groups, teachers]
-        solved = jax.vmap(of_one)(
-            *(x[teachers, groups] for x in (student, teacher)), rows[teachers, groups] & wanted[:, None]
-        )
+        counted = rows[teachers, groups] & wanted[:, None]
+        solved = jax.vmap(of_one)(student[teachers, groups], teacher[teachers, groups], counted)
         passed = jax.tree.map(jnp.zeros_like, solved)._replace(converged=jnp.ones_like(solved.converged))
         return jax.tree.map(
             lambda x, nothing: jnp.where(wanted.reshape(-1, *[1] * (x.ndim - 1)), x, nothing), solved, passed

@@ -7,7 +7,7 @@ its rows, each of them works out its own part of every matrix of pairs, and no o
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from emokd.errors import InputError
 from emokd.losses.group import ALONE, Group
 
-Student = TypeVar("Student")
-Teachers = TypeVar("Teachers")
-Result = TypeVar("Result")
+Student = Any
+Teachers = Any
+Result = Any
 # What is compared, with what, and the results: trees of arrays. Only `Student` gets gradients.
 
 Compare = Callable[[Student, Teachers, Group], Result]
@@ -76,8 +76,10 @@ def in_groups(compare: Compare, rows: int) -> Callable[[Student, Teachers], Resu
     def of_devices(student: Student, teachers: Teachers, group: Group, size: int) -> Result:
         if group.devices > 1:
             student, teachers = _gather_together(student, group), _gather_together(teachers, group)
-        apart = jax.tree.map(lambda x: x.reshape(x.shape[0] // size, size, *x.shape[1:]), (student, teachers))
-        compared = compare(*apart, group)
+        student, teachers = jax.tree.map(
+            lambda x: x.reshape(x.shape[0] // size, size, *x.shape[1:]), (student, teachers)
+        )
+        compared = compare(student, teachers, group)
         return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), compared)
 
     def of_the_batch(student: Student, teachers: Teachers) -> Result:
