@@ -43,18 +43,36 @@ export({named!r} + "/run/student", {named!r} + "/exported/model.onnx", timed=Fal
 """
 
 
+SESSION = """
+import emokd, onnxruntime
+from onnx import TensorProto, helper
+value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+"""
+
+
 def files(folder: pathlib.Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
+def test_onnx_runtime_keeps_no_identifier_and_reports_nothing(tmp_path):
+    pytest.importorskip("onnxruntime")
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", SESSION], cwd=ROOT, env={**environment, "HOME": str(tmp_path)}, check=True)
+    assert files(tmp_path) == []
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_nothing_is_written_elsewhere_and_no_connection_is_tried(tmp_path):
     pytest.importorskip("onnx")
     home, here, named, watch = (tmp_path / name for name in ("home", "here", "named", "watch"))
     for folder in (home, here, named, watch):
         folder.mkdir()
     (watch / "sitecustomize.py").write_text(WATCH.format(mark=str(tmp_path / "connections")))
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "XLA_FLAGS") if name in os.environ}
     environment = {**kept, "HOME": str(home), "PYTHONPATH": str(watch), "JAX_PLATFORMS": "cpu"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     program = PROGRAM.format(root=str(ROOT), named=str(named))
