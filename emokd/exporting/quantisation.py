@@ -3,8 +3,9 @@
 Weights are int8, symmetric, with a scale for each output channel; activations uint8 with one scale and zero point for
 each tensor (Jacob et al. 2018, arXiv:1712.05877). What rounding the weights adds to the mean of a channel is taken off
 its bias (Nagel et al. 2019, arXiv:1906.04721, section 4.2). Softmax, layer normalisation and products of two
-activations stay in float32. Of several ways to choose the ranges the one is kept that changes fewest first classes of
-the calibration examples. [ours]
+activations stay in float32. Ranges are those of what was seen or those of the smallest squared error; where integers
+keep too few first classes of the calibration examples, sums, such as those of residual blocks, are tried in float32
+too. The best of these is kept. [ours]
 """
 
 import copy
@@ -31,6 +32,8 @@ PRODUCTS: Mapping[str, int] = {"Conv": 0, "Gemm": 1, "MatMul": 1}
 """Operators with a constant second input, and the axis of that input's output channels."""
 FOLLOWERS = ("Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
 """Operators that compute in integers where their inputs come from products."""
+_WITHOUT_SUMS = tuple(op for op in FOLLOWERS if op != "Add")
+_GOOD = 0.99  # share of equal first classes from which on the sums stay in integers, which are faster
 _ACTIVATIONS = ("Relu", "Clip")
 _WEIGHT_LEVELS = 127
 _BIAS_LEVELS = 2.0**30
@@ -59,24 +62,26 @@ def quantise(graph: Graph, student: Student, calibration: Batch) -> dict[str, An
     seen = observe(graph, tensors, batches)
     wanted = _outputs(graph, batches)
     best: tuple[tuple[float, float], dict[str, Any], Graph] | None = None
-    for ranges, corrected in itertools.product(("closest", "whole"), (True, False)):
-        steps = {name: getattr(record, ranges)() for name, record in seen.items()}
+    for followers, ranges in itertools.product((FOLLOWERS, _WITHOUT_SUMS), ("whole", "closest")):
+        if best is not None and followers == _WITHOUT_SUMS and best[0][0] >= _GOOD:
+            break
+        chosen = quantised_tensors(graph, followers)
         candidate = copy.deepcopy(graph)
-        insert(candidate, steps, seen if corrected else {})
+        insert(candidate, {name: getattr(seen[name], ranges)() for name in chosen}, seen)
         quality = _quality(wanted, _outputs(candidate, batches))
-        logging.info("int8 with %s ranges, biases %scorrected: %.1f%% of first classes kept", ranges,
-                     "" if corrected else "not ", 100 * quality[0])  # fmt: skip
+        sums = "integers" if "Add" in followers else "float32"
+        logging.info("int8, %s ranges, sums in %s: %.1f%% of first classes kept", ranges, sums, 100 * quality[0])
         if best is None or quality > best[0]:
-            best = quality, {"ranges": ranges, "biases_corrected": corrected}, candidate
+            best = quality, {"ranges": ranges, "sums": sums}, candidate
     assert best is not None
-    quality, chosen, candidate = best
+    quality, how, candidate = best
     vars(graph).update(vars(candidate))
     return {
         "weights": "int8, symmetric, by output channel",
         "activations": "uint8, affine, by tensor",
         "calibrated_on": f"{count} examples of the run's training split",
         "same_first_class_in_calibration": quality[0],
-        **chosen,
+        **how,
     }
 
 
@@ -94,8 +99,13 @@ def _quality(wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) 
     return min(same, default=1.0), -sum(float(np.abs(wanted[name] - found[name]).mean()) for name in wanted)
 
 
-def quantised_tensors(graph: Graph) -> dict[str, int]:
-    """The activations that become integers, in the graph's order, with the axis of their channels."""
+def quantised_tensors(graph: Graph, followers: Sequence[str] = FOLLOWERS) -> dict[str, int]:
+    """The activations that become integers, in the graph's order, with the axis of their channels.
+
+    Args:
+      graph: in float32.
+      followers: operators that compute in integers after products.
+    """
     users = graph.users()
     found: dict[str, int] = {}
     downstream: set[str] = set()
@@ -103,7 +113,7 @@ def quantised_tensors(graph: Graph) -> dict[str, int]:
     for node in graph.nodes:
         activations = [name for name in node.inputs if name and name not in graph.constants]
         follows = bool(downstream.intersection(activations))
-        if _is_product(graph, node) or (follows and _is_follower(graph, node)):
+        if _is_product(graph, node) or (follows and node.op in followers and _is_follower(graph, node)):
             computing.add(id(node))
         if follows or _is_product(graph, node):
             downstream.update(node.outputs)
@@ -119,7 +129,8 @@ def quantised_tensors(graph: Graph) -> dict[str, int]:
         output = node.outputs[0]
         while len(users[output]) == 1 and users[output][0].op in _ACTIVATIONS:
             output = users[output][0].outputs[0]
-        if any(id(user) in computing for user in users[output]):
+        # A product computes in integers where its output becomes integers, also before a sum in float32.
+        if any(id(user) in computing or (user.op == "Add" and _is_follower(graph, user)) for user in users[output]):
             found.setdefault(output, -1)
     return found
 
@@ -132,9 +143,8 @@ def _is_product(graph: Graph, node: Node) -> bool:
 
 
 def _is_follower(graph: Graph, node: Node) -> bool:
-    if node.op not in FOLLOWERS or graph.dtypes[node.outputs[0]] != np.float32:
-        return False
-    return all(name not in graph.constants for name in node.inputs)
+    numbers = graph.dtypes[node.outputs[0]] == np.float32
+    return numbers and all(name not in graph.constants for name in node.inputs)
 
 
 def insert(graph: Graph, steps: Mapping[str, Step], seen: Mapping[str, Seen]) -> None:

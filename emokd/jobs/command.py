@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 from emokd import imports
 from emokd.errors import InputError, nearest
+from emokd.jobs import help
 from emokd.reporting.provenance import command as command_line
 from emokd.training import distributed, peers
 from emokd.training.stopped import Stopped
@@ -215,6 +216,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       InputError: a flag or a configuration key does not exist or has a wrong value, or a required one is missing.
     """
+    if help.is_asked(argv):
+        print(help.of_this_command())
+        raise SystemExit(0)
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:

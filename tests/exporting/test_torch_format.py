@@ -19,6 +19,12 @@ from emokd.weights.mapping import flatten
 from emokd.weights.model_folder import save_model
 
 HEADS = {"expression": 3, "valence_arousal": 2}
+MIRRORED = {
+    "recipe": "smkd",
+    "seed": 3,
+    "mirror": True,
+    "data": {"source": "painter", "canvas": 32, "fit": "crop", "split": {"seed": 7, "fold": 0, "folds": 0}},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +155,7 @@ def test_the_library_s_own_network_takes_the_file_strictly(tmp_path, library, ba
     pytest.importorskip(library, reason=f"{library} is not installed; it is in no extra")
     size = 224 if backbone.startswith("efficientformer") else 64
     spec = NetworkSpec(backbone, options, HEADS, {}, Preprocessing(size=size))
-    saved(tmp_path / "student", spec, mirror=True)
+    saved(tmp_path / "student", spec, **MIRRORED)
     written = export(tmp_path / "student", tmp_path / "model.safetensors", format="torch", timed=False)
     assert written["check"]["runtime"] == f"PyTorch, the network of {library}"
 

@@ -119,6 +119,25 @@ def test_a_run_that_is_told_to_stop_saves_and_continues_bit_for_bit(
     jax.tree.map(np.testing.assert_array_equal, state, whole[1][0])
 
 
+def test_ctrl_c_while_a_phase_is_compiled_names_the_step_that_is_saved(recipe, config, splits, tmp_path, monkeypatch):
+    original = loop._Run.compile
+
+    def compile(self, phase, index, batch):
+        if index == stopped_in:
+            raise KeyboardInterrupt
+        return original(self, phase, index, batch)
+
+    monkeypatch.setattr(loop._Run, "compile", compile)
+    stopped_in = 0
+    with pytest.raises(KeyboardInterrupt):  # nothing is saved yet
+        run(recipe, config, splits, tmp_path / "run")
+    stopped_in = 1
+    with pytest.raises(Stopped) as stopped:
+        run(recipe, config, splits, tmp_path / "run")
+    assert stopped.value.step == max(steps_in(tmp_path / "run" / "checkpoints"))
+    assert stopped.value.signal is signal.SIGINT
+
+
 def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(recipe, config, splits, whole, tmp_path):
     """Nothing of it is read: the run goes on from the one before, and saves the step again."""
     shutil.copytree(whole[0], tmp_path / "run")
