@@ -292,4 +292,6 @@ def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tm
     assert process.wait() == 0, log_of(folder)
     assert "Traceback" not in log_of(folder)
     assert case.results(folder) == wanted
-    print(f"\n{name}: {killed} kills over {ends + 1} runs of {seconds:.0f} s and {events} doings, each bit-identical")
+    print(
+        f"\n{name}: {killed} kills; {ends + 1} ends, all bit-identical; {seconds:.0f} s and {events} doings undisturbed"
+    )
