@@ -88,8 +88,8 @@ def table(name: str, steps: int, peak: float) -> Table:
     ]
     rate = describe(create_spec(name))["macs"] / sum(times.get(kind, 0.0) for kind in PRODUCTS)
     note = (
-        f"A pass takes {1e3 * whole:.1f} ms. Convolutions and matrix products do {rate / 1e9:.0f} GMAC/s, {rate / peak:.2f} of a "
-        f"large matrix product's {peak / 1e9:.0f}."
+        f"A pass takes {1e3 * whole:.1f} ms. Convolutions and matrix products do {rate / 1e9:.0f} GMAC/s, "
+        f"{rate / peak:.2f} of a large matrix product's {peak / 1e9:.0f}."
     )
     return Table(["operator", "how many", "ms", "of the pass"], rows, title=name, notes=[note])
 
