@@ -14,17 +14,16 @@ import functools
 import time
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from absl import flags
-from inference import create_call, create_onnx_call, create_spec
+from inference import create_call, create_onnx_call, create_spec, create_weights
 from side_by_side import Comparison, Page, Settings, launch
 
 from emokd.benchmarking.timing import interleave, ratio
 from emokd.exporting.student import Student, create_graph
 from emokd.exporting.writing import to_model
 from emokd.inference.onnx_engine import Session
-from emokd.models.network import TrainedModel, functional
+from emokd.models.network import TrainedModel
 from emokd.reporting.table import Table
 from emokd.weights.seen_as import SeenAs
 
@@ -40,8 +39,7 @@ SIDES = ("JAX", "our export", "PyTorch's export")
 def exported(name: str) -> bytes:
     """The file of a network with random weights."""
     spec = create_spec(name)
-    params, stats = jax.device_get(jax.jit(functional(spec).init)(jax.random.key(0)))
-    model = TrainedModel(spec, params, stats, origin="random")
+    model = TrainedModel(spec, *create_weights(spec), origin="random")
     graph = create_graph(Student(model, SeenAs(spec.preprocessing.size, "crop", "landmarks")))
     return to_model(graph, "benchmark").SerializeToString()
 

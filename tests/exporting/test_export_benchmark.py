@@ -18,7 +18,7 @@ import export as benchmark  # noqa: E402
 def test_the_exported_file_is_the_network_that_is_timed():
     spec = benchmark.create_spec("basic_cnn:width=2@32")
     picture = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
-    params, stats = jax.jit(functional(spec).init)(jax.random.key(0))
+    params, stats = benchmark.create_weights(spec)
     signals, _ = jax.jit(functional(spec))(params, stats, picture)
     session = Session(benchmark.exported("basic_cnn:width=2@32"), threads=1)
     found = session({"image": picture.transpose(0, 3, 1, 2)})
