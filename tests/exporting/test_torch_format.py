@@ -48,7 +48,7 @@ def model_of(spec):
         pytest.param("resnet50", {}, "", marks=pytest.mark.slow),
         pytest.param("efficientnet_b0", {}, "timm", marks=pytest.mark.slow),
         ("efficientnet_b0", {"style": "pytorch"}, "torchvision"),
-        ("efficientnet_lite0", {}, "timm"),
+        ("efficientnet_lite0", {"style": "pytorch"}, "timm"),
         ("efficientformer_l1", {}, ""),
         ("emonet", {}, ""),
     ],
