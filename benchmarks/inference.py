@@ -101,8 +101,8 @@ def create_torch_call(name: str, batch: int, variant: str) -> Callable:
     return call
 
 
-def create_onnx_call(name: str, batch: int) -> Callable:
-    """ONNX Runtime's forward pass of what PyTorch exports."""
+def create_onnx_call(name: str, batch: int, threads: int = 0) -> Callable:
+    """ONNX Runtime's forward pass of what PyTorch exports, on `threads` threads; 0: as many as it chooses."""
     import onnxruntime
     import torch
     import torch_side
@@ -111,7 +111,9 @@ def create_onnx_call(name: str, batch: int) -> Callable:
     images = torch_side.tensor(jax.random.normal(jax.random.key(1), (batch, size, size, 3))).cpu()
     exported = io.BytesIO()
     torch.onnx.export(create_torch_network(name), (images,), exported, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(exported.getvalue(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(exported.getvalue(), options, providers=["CPUExecutionProvider"])
     return functools.partial(session.run, None, {session.get_inputs()[0].name: images.numpy()})
 
 

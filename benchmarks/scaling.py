@@ -67,8 +67,8 @@ def model(iterations: int) -> tuple[str, ...]:
         "Sorting rows for their anchors takes log2(rows) passes.",
         "GiB of rows^2 is what must be held of such matrices at least. Where it exceeds the device's memory, the rates "
         "are in brackets.",
-        "local: `config.structure.local`, each device's rows alone. It is of transport and centroids, not of the MMD "
-        "of `hallucinate`.",
+        "local: `config.structure.rows` is the rows of a device, so that each compares its own. Without this word it "
+        "is 0: all rows of the batch.",
         "Pictures are there when they are wanted; the last column says how many a host has to decode for that.",
     )
 
@@ -114,7 +114,6 @@ class Relations:
       side: of such a matrix, over the rows.
       sorts: matrices whose rows are sorted.
       matrices: held at once.
-      can_be_local: whether `config.structure.local` compares each device's rows alone.
     """
 
     macs: float
@@ -122,7 +121,6 @@ class Relations:
     side: int = 1
     sorts: int = 0
     matrices: float = 1.0
-    can_be_local: bool = True
 
     def seconds(self, rows: int, machine: Machine) -> float:
         """On one device."""
@@ -160,7 +158,7 @@ def relations(config: Mapping[str, Any], phase: str, iterations: int) -> Relatio
         imagined = sum(modality["privileged"] for modality in modalities)
         # Forward a product, backward two, of 2 rows each. The distances are written, read forward and backward; their
         # gradient is written and read twice. One modality after another, so what is held does not add up.
-        return Relations(12 * config["width"] * imagined, 6 * imagined, 2, matrices=2, can_be_local=False)
+        return Relations(12 * config["width"] * imagined, 6 * imagined, 2, matrices=2)
     weights = config["objective"]
     if phase != "student" or not (weights["transport"] or weights["centroid"]):
         return None
@@ -288,7 +286,7 @@ def tables(results: Mapping[str, Any], iterations: int) -> list[Table]:
     whole, growing = [], []
     for phase in results["phases"]:
         work = relations(results["config"], phase["name"], iterations)
-        for local in (False, True) if work is not None and work.can_be_local else (False,):
+        for local in (False, True) if work is not None else (False,):
             for machine in MACHINES:
                 found = forecast(results, phase, work, machine, local=local)
                 whole.append([phase["name"], machine.name, *cells(phase, found, machine, local=local)])
@@ -317,8 +315,11 @@ def read(paths: Sequence[str]) -> list[dict[str, Any]]:
             raise InputError(f"{path}: {error}. Make it with python -m emokd.benchmark --json={path}.") from error
         if results["devices"]["count"] == 1:
             raise InputError(f"{path} is of one device, whose program exchanges nothing: make it on several.")
-        if results["config"].get("structure", {}).get("local"):
-            raise InputError(f"{path} is of config.structure.local: leave that away, it is forecast as well.")
+        if rows := results["config"].get("structure", {}).get("rows"):
+            raise InputError(
+                f"{path} compares groups of {rows} rows: give --config.structure.rows=0; groups on a device are "
+                "forecast as well."
+            )
         found.append(results)
     return found
 

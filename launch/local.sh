@@ -2,7 +2,8 @@
 # One run as several processes on this machine, which share the work. Other options go to the command:
 #   launch/local.sh --processes=2 [--devices=2] [--port=PORT] [--command=NAME] [--dry_run] --config=FILE --workdir=FOLDER
 # --command: train (the default), evaluate or cache_teachers.
-# --devices: GPUs (or, without GPUs, CPU devices) of each process, 1 by default. The first process to fail ends all.
+# --devices: GPUs (or, without GPUs, CPU devices) of each process, 1 by default. The first process to fail ends all;
+# SIGTERM and Ctrl-C are passed on, and the run saves.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
@@ -33,13 +34,19 @@ fi
 positive --port "$port"
 
 pids=()
+pass_on() { # to processes in groups of their own, so that a terminal's Ctrl-C reaches each of them once, from here
+  interrupted=true
+  ((${#pids[@]} == 0)) || kill -"$1" "${pids[@]}" 2>/dev/null || true
+}
+# shellcheck disable=SC2329 # the trap calls it
 stop() {
-  ((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
+  pass_on TERM
   wait
 }
 trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'pass_on INT' INT
+trap 'pass_on TERM' TERM
+set -m
 
 for ((process = 0; process < processes; process++)); do
   ids=$(seq -s, "$((process * devices))" "$((process * devices + devices - 1))")
@@ -54,7 +61,17 @@ for ((process = 0; process < processes; process++)); do
   fi
 done
 
-# The others would wait for one that failed.
-for _ in ${pids[@]+"${pids[@]}"}; do
-  wait -n || exit
+# A run that is told to end saves, and its processes say by their exit codes how it ended. One that fails ends the others.
+code=0
+while true; do
+  interrupted=false ended=0
+  wait -n || ended=$?
+  if $interrupted; then continue; fi
+  if ((ended == 127)); then break; fi # none is left
+  if ((ended != 0 && code == 0)); then
+    code=$ended
+    pass_on TERM
+  fi
 done
+pids=()
+exit "$code"

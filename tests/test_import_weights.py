@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
+from lazily import Lazily
 
 from emokd.configuration import defaults
 from emokd.data.tables.class_list import read_classes
@@ -19,6 +19,8 @@ from emokd.weights import importing
 from emokd.weights.importing import import_weights, read_options
 from emokd.weights.mapping import TORCH, flatten
 from emokd.weights.model_folder import load_model
+
+torch = Lazily("torch")
 
 
 @functools.cache

@@ -27,7 +27,7 @@ def launch(tmp_path):
     """Runs a script in another folder, without programs of a cluster on its PATH."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("bash", "env", "dirname", "grep", "seq"):
+    for name in ("bash", "env", "date", "dirname", "grep", "mkdir", "seq"):
         (tools / name).symlink_to(subprocess.check_output(["bash", "-c", f"type -P {name}"], text=True).strip())
 
     def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -149,6 +149,20 @@ def test_a_missing_interpreter_is_said(launch):
     done = launch("local.sh", "--processes=2", "--dry_run", EMOKD_PYTHON="/nowhere/python")
     assert done.returncode == 2
     assert "there is no /nowhere/python. Make .venv as docs/scaling.md says, or set EMOKD_PYTHON." in done.stderr
+
+
+def test_the_matrix_leaves_out_rows_without_an_interpreter_and_goes_on(launch, tmp_path):
+    done = launch("matrix.sh", "--rows=locked-3.12,oldest-3.11", PYENV_ROOT=str(tmp_path))
+    said = [line for line in done.stdout.splitlines() if "no interpreter of Python" in line]
+    assert [line.split(":")[0] for line in said] == ["locked-3.12", "oldest-3.11"]
+    assert done.stdout.count("left out: no interpreter") == 2
+    assert done.returncode == 2  # nothing has run
+
+
+def test_the_matrix_names_its_rows(launch):
+    done = launch("matrix.sh", "--rows=newest-3.13,3.10")
+    assert done.returncode == 2
+    assert "--rows names '3.10'; give some of locked-3.11 locked-3.12" in done.stderr
 
 
 def problems(manifest) -> list[str]:

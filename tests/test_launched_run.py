@@ -12,13 +12,14 @@ from collections.abc import Iterator
 import held_run
 import pytest
 import several_processes
-from several_processes import ROOT, assert_same_run, environment, free_port, load
+from several_processes import ROOT, assert_same_run, environment, free_port, in_two_processes, load
 
 from emokd.jobs import job
+from emokd.training import peers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-STEPS = 6
+STEPS = 9
 
 
 @pytest.fixture
@@ -71,27 +72,48 @@ def have_ended(processes: list[int]) -> bool:
 
 def test_the_same_command_continues_a_run_that_lost_a_process_and_one_that_was_told_to_end(experiment):
     folder = experiment.parent
-    first, second = held_run.HELD
-    logs = [folder / f"{name}.log" for name in ("killed", "told", "finished")]
-
-    with launched(folder, logs[0]) as launcher:
-        processes = wait_for_checkpoint(first, folder, launcher, logs[0])
-        os.kill(processes[1], signal.SIGKILL)
-        assert launcher.wait() != 0
-        assert have_ended(processes)
-    assert not (folder / "run" / "scores.json").exists()
-
-    with launched(folder, logs[1]) as launcher:
-        processes = wait_for_checkpoint(second, folder, launcher, logs[1])
-        launcher.send_signal(signal.SIGTERM)
-        assert launcher.wait() == 128 + signal.SIGTERM
-        assert have_ended(processes)
-    assert f"Continuing from step {first}." in logs[1].read_text()
-    assert not (folder / "run" / "scores.json").exists()
+    logs = [folder / f"{name}.log" for name in ("lost second", "lost first", "told", "finished")]
+    begun = 0
+    for lost, log, step in zip((1, 0), logs, held_run.HELD, strict=False):
+        with launched(folder, log) as launcher:
+            processes = wait_for_checkpoint(step, folder, launcher, log)
+            os.kill(processes[lost], signal.SIGKILL)
+            assert launcher.wait(timeout=60) in (peers.LOST, 128 + signal.SIGKILL)
+            assert have_ended(processes)
+        said = log.read_text()
+        named = f"process {lost} of 2 (" + (f"pid {processes[1]} on " if lost else "127.0.0.1)")
+        # Where the first process is gone, JAX's client notices it as soon, and may abort first.
+        aborted = lost == 0 and "JAX distributed service detected fatal errors" in said
+        assert f"train: {named}" in said and f"so process {1 - lost} ends too" in said or aborted, said[-4000:]
+        assert "Traceback" not in said
+        if begun:
+            assert f"Continuing from step {begun}." in said
+        assert not (folder / "run" / "scores.json").exists()
+        begun = step
 
     with launched(folder, logs[2]) as launcher:
+        processes = wait_for_checkpoint(held_run.HELD[2], folder, launcher, logs[2])
+        launcher.send_signal(signal.SIGTERM)
         assert launcher.wait() == 0, logs[2].read_text()[-4000:]
-    assert f"Continuing from step {second}." in logs[2].read_text()
+        assert have_ended(processes)
+    said = logs[2].read_text()
+    assert f"Continuing from step {begun}." in said
+    told = (
+        f"train: Stopped by SIGTERM after step {held_run.HELD[2]}, which is saved. The same command goes on from there:"
+    )
+    assert said.count(told) == 1
+    assert not (folder / "run" / "scores.json").exists()
+
+    with launched(folder, logs[3]) as launcher:
+        assert launcher.wait() == 0, logs[3].read_text()[-4000:]
+    assert f"Continuing from step {held_run.HELD[2]}." in logs[3].read_text()
 
     job.train(load(experiment, {"devices": 2}), folder / "alone", report=False)
     assert_same_run(folder / "run", folder / "alone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_all_processes_stop_after_the_same_step_when_one_of_them_is_told(number):
+    answers = in_two_processes([str(ROOT / "tests" / "told_to_stop.py"), str(int(number))])
+    steps = [answer.split() for answer in answers]
+    assert steps == [[number.name, "7"]] * 2, answers  # told in the fifth, which the answer of the seventh says

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 
-from torch_emonet import EmoNet  # noqa: E402
+
+from lazily import Lazily
 
 from emokd import recipes
 from emokd.configuration import config as configuration
@@ -25,6 +25,9 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.phase import Context, label_parameters
 from emokd.recipes.common.task import Task
 from emokd.weights import model_folder
+
+torch = Lazily("torch")
+torch_emonet = Lazily("torch_emonet")
 
 
 def save_picture(path, rng, size=32):
@@ -131,7 +134,7 @@ def emonet_says(network, pictures):
 def test_an_emonet_file_teaches_affectnet(tmp_path, monkeypatch):
     """With random weights in the authors' names; its scores are those of PyTorch's network on the test split."""
     torch.manual_seed(0)
-    network = EmoNet(8).eval()
+    network = torch_emonet.EmoNet(8).eval()
     torch.save({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "emonet_8.pth")
     make_affectnet(tmp_path / "affectnet", np.random.default_rng(0))
     monkeypatch.setenv("EMOKD_DATA", str(tmp_path))

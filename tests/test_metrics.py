@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from lazily import Lazily
 from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
 from emokd import metrics
 from emokd.errors import InputError
+
+sklearn_metrics = Lazily("sklearn.metrics")
 
 NAMES = ("neutral", "happy", "sad", "surprise", "contempt")
 

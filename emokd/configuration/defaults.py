@@ -49,7 +49,8 @@ def run(recipe: str) -> ConfigDict:
             # The last few are kept, and the best. One sooner than `min_seconds` after the one before is left out,
             # unless it is the best so far or the run's last.
             "checkpoint": {"keep": 2, "min_seconds": 10.0},
-            "log": {"every_steps": 10},
+            # Besides metrics.jsonl: "tensorboard", "wandb", "mlflow", see docs/report.md.
+            "log": {"every_steps": 10, "sinks": ("tensorboard",)},
         }
     )
 

@@ -32,12 +32,13 @@ class Session:
 
     Args:
       model: the file's content, or its path.
+      threads: how many compute one batch; 0: as many as ONNX Runtime chooses.
 
     Raises:
       InputError: the package is not installed, or cannot read the file.
     """
 
-    def __init__(self, model: bytes | pathlib.Path):
+    def __init__(self, model: bytes | pathlib.Path, threads: int = 0):
         try:
             import onnxruntime
         except ImportError as error:
@@ -47,6 +48,7 @@ class Session:
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         options.add_session_config_entry(_EXACT_INT8, "1")
         given = model if isinstance(model, bytes) else str(model)
         try:

@@ -26,8 +26,8 @@ _KINDS = ("picture", "video", "array")
 
 
 def is_export(path: pathlib.Path) -> bool:
-    """Whether this is an exported ONNX file, or a folder that one was exported to."""
-    return path.suffix.lower() == SUFFIX or (path / DESCRIPTION).is_file()
+    """Whether this is an exported file, or a folder that one was exported to; a model is a folder without such."""
+    return path.suffix.lower() == SUFFIX or (path / DESCRIPTION).is_file() or path.is_file()
 
 
 def load_export(path: pathlib.Path, *, batch_size: int, canvas: int, fit: str, face_crop: str) -> Student:
@@ -73,6 +73,10 @@ def _file(path: pathlib.Path) -> pathlib.Path:
     if not path.is_dir():
         if not path.is_file():
             raise InputError(f"There is no file {path}. Correct the path.")
+        if path.suffix.lower() != SUFFIX:
+            raise InputError(
+                f"{path} is no {SUFFIX} file, and emokd opens no other export: they are for their own runtimes."
+            )
         return path
     files = sorted(path.glob(f"*{SUFFIX}"))
     if len(files) != 1:

@@ -29,7 +29,6 @@ from emokd.jobs.record import STARTED, Record, read, write
 from emokd.jobs.workdir import RECORD
 from emokd.reporting.provenance import command, versions
 from emokd.training.loop import UNLABELLED
-from emokd.training.sharding import create_mesh
 from emokd.weights import model_folder
 from emokd.weights.importing import file_hash, split_key
 from emokd.weights.places import find_file
@@ -73,16 +72,9 @@ def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], 
         "files": {key: digest for key, path in files_of(config).items() if (digest := _hash(path))},
         "trained": {key: json.loads(configuration.to_json(value)) for key, value in trained.items()},
         "start_from": _describe_start(pathlib.Path(start)) if start else None,
-        "devices": _devices(config),
         "accepted": [],
         "versions": versions(),
     }
-
-
-def _devices(config: ml_collections.ConfigDict) -> int | None:
-    """The number of devices where a loss depends on it, else None."""
-    local = config.get("structure", {}).get("local", False)
-    return create_mesh(config.devices, **config.mesh).size if local else None
 
 
 def _describe_set(examples: Examples, labelled: bool) -> dict[str, Any]:
@@ -232,10 +224,6 @@ def differences(was: Record, now: Record) -> list[str]:
     start, started = was.get("start_from"), now.get("start_from")
     if start and started and any(started[part] and start[part] != started[part] for part in STARTED):
         changes.append(f"config.start_from: {started['folder']} holds another run")
-    if was.get("devices") and now.get("devices") and was["devices"] != now["devices"]:
-        changes.append(
-            f"{was['devices']} devices then, {now['devices']} now, of which the loss depends (config.structure.local)"
-        )
     return changes
 
 

@@ -12,15 +12,16 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 
 from emokd import imports
 from emokd.errors import InputError, nearest
+from emokd.jobs import help
 from emokd.reporting.provenance import command as command_line
-from emokd.training import distributed
-from emokd.training.stopping import Stopped
+from emokd.training import distributed, peers
+from emokd.training.stopped import Stopped
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on its own start; errors still show
 
@@ -28,6 +29,9 @@ INPUT_ERROR = 2
 """Exit code when the user's input, not the program, is at fault."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+STOPPED = "EMOKD_EXIT_STOPPED"
+"""Names the exit code of a run that SIGTERM has stopped, in place of 0, for launchers to which 0 means that the run is
+finished."""
 READER_GONE = 141
 """Exit code where the output is a pipe that nobody reads any more, as in `... | head -1`: the shells' for SIGPIPE."""
 
@@ -42,42 +46,70 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
 
     An error that the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
     an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130, and a pipe that nobody
-    reads any more with 141 and no message. SIGTERM exits with 0 where a run was under way, which has then saved its
-    last step. Any other error is a bug and keeps its traceback. With `--verbosity=1` every error keeps it.
+    reads any more with 141 and no message. SIGTERM exits with 0, or as EMOKD_EXIT_STOPPED says, where a run was under
+    way, which has then saved its last step. Where one of several processes is lost, the others end with 75, see
+    `emokd.training.peers`. Any other error is a bug and keeps its traceback. With `--verbosity=1` every error keeps it.
 
     Args:
       main: takes the arguments that are not flags, the program's name first.
       several_processes: whether several processes can share the command's work.
     """
     command = pathlib.Path(sys.argv[0]).stem
+    others: list[peers.Peers] = []
 
     def joined(argv: list[str]) -> None:
         # Import paths that the user gives are trusted: in overrides of the configuration, and in --trust.
         imports.trust([TRUST.value, flags.FLAGS["config"].value if "config" in flags.FLAGS else None])
-        join_processes(command, several_processes)
+        others.extend(join_processes(command, several_processes))
         main(argv)
 
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[TRUST.name])  # so that --help lists it
     configure_logging()
     configure_compilation_cache()
-    with readable_errors(command):
+    with told_to(others), readable_errors(command):
         app.run(joined, flags_parser=parse_flags)
 
 
-def join_processes(command: str, several_processes: bool) -> None:
+@contextlib.contextmanager
+def told_to(others: Sequence[peers.Peers]) -> Iterator[None]:
+    """Tells the other processes, if there are any, with which exit code this one ends."""
+    try:
+        yield
+    except SystemExit as left:
+        for connection in others:
+            connection.leave(left.code if isinstance(left.code, int) else int(left.code is not None))
+        raise
+    except BaseException:
+        for connection in others:
+            connection.wait()  # a collective may have failed because a process is lost, which ends this one
+            connection.leave(1)
+        raise
+
+
+def join_processes(command: str, several_processes: bool) -> list[peers.Peers]:
     """Joins the processes that the environment names, see `emokd.training.distributed`; only process 0 logs at INFO.
+
+    Returns:
+      The connection to the others, where there are any.
 
     Raises:
       InputError: the variables are wrong, the processes do not find each other, or the command is for one process.
     """
     processes = distributed.requested(os.environ)
     if processes is None:
-        return
+        return []
     if not several_processes:
         names = [name for name in (distributed.MODE, *distributed.EXPLICIT) if os.environ.get(name)]
         raise InputError(f"{command} runs in one process; unset {', '.join(names)}.")
-    if distributed.initialize(processes) and logging.get_verbosity() < logging.DEBUG:
+    import jax  # here, because commands without JAX import this module
+
+    index = distributed.initialize(processes)
+    if index and logging.get_verbosity() < logging.DEBUG:
         logging.set_verbosity(logging.WARNING)
+    if jax.process_count() == 1:
+        return []
+    host = "" if processes == "auto" else processes.coordinator.rpartition(":")[0]
+    return [peers.watch(index, jax.process_count(), host, command)]
 
 
 @contextlib.contextmanager
@@ -100,7 +132,11 @@ def readable_errors(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _leave(f"{command}: interrupted", INTERRUPTED)
     except Stopped as stopped:
-        code = INTERRUPTED if stopped.signal is signal.SIGINT else 0
+        import jax
+
+        code = INTERRUPTED if stopped.signal is signal.SIGINT else int(os.environ.get(STOPPED) or 0)
+        if jax.process_index():  # process 0 says it
+            raise SystemExit(code) from None
         _leave(f"{command}: {stopped} The same command goes on from there:\n  {command_line()}", code)
     except BrokenPipeError as error:
         if not drop_unread_output():
@@ -180,6 +216,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       InputError: a flag or a configuration key does not exist or has a wrong value, or a required one is missing.
     """
+    if help.is_asked(argv):
+        print(help.of_this_command())
+        raise SystemExit(0)
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:

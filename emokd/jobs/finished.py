@@ -10,9 +10,9 @@ from emokd.data.examples import Examples
 from emokd.errors import InputError
 from emokd.files import has_changed, write_with_sum
 from emokd.jobs import began
+from emokd.jobs.page import write_page
 from emokd.jobs.record import read as read_record
 from emokd.jobs.workdir import claim, read_config, read_json
-from emokd.reporting.report import write_report
 from emokd.reporting.scoreboard import MISSHAPEN, accepted_texts, scoreboard
 from emokd.weights import model_folder
 
@@ -78,7 +78,7 @@ def look(
         write_with_sum(workdir / "scores.json", json.dumps(scores, indent=2))
     claim(workdir, config)  # writes config.json where it was lost
     if report and (changes or not (workdir / "report.html").exists()):
-        write_report(workdir)
+        write_page(workdir)
 
 
 def read_scores(workdir: pathlib.Path) -> dict:
@@ -131,5 +131,5 @@ def remarks(workdir: pathlib.Path, load_data: LoadData, accept: bool) -> list[st
         data = load_data(config)
     except InputError as error:
         return [f"The data could not be compared with what the run began with: {error}"]
-    now = {**began.describe(config, *data), "devices": None}
+    now = began.describe(config, *data)
     return accepted_texts(dict.fromkeys([*began.accepted(workdir), *began.compare(workdir, now, accept)]))

@@ -24,6 +24,7 @@ from emokd.jobs import baseline, began, caching, finished, held_out, intention, 
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
+from emokd.jobs.page import write_page
 from emokd.jobs.workdir import OPERATIONAL, check, claim, has_results, kept
 from emokd.models.cost import describe
 from emokd.models.network import TrainedModel
@@ -31,8 +32,9 @@ from emokd.phase import Recipe
 from emokd.recipes.common import classification
 from emokd.recipes.common.baseline import create_baseline
 from emokd.recipes.common.task import Task
+from emokd.reporting import kept_warnings
 from emokd.reporting.provenance import provenance
-from emokd.reporting.report import write_report
+from emokd.reporting.sinks import choice as sinks
 from emokd.training import evaluation, loop
 from emokd.training.distributed import in_first_process, together
 from emokd.training.loop import UNLABELLED, Job
@@ -73,13 +75,13 @@ def train(
     """
     workdir, config = pathlib.Path(workdir), configuration.anchored(config)
     imports.trust(config)
-    with locks.held(workdir):
+    with locks.held(workdir), kept_warnings.kept() as keeper:
         in_first_process(lambda: check(workdir, config))
         if finished.is_finished(workdir):
             in_first_process(lambda: finished.look(config, workdir, load_data, report, accept_changed_data))
             logging.info("%s is done already.", workdir)
             return finished.read_scores(workdir)
-        return _train(config, workdir, report, shared, accept_changed_data, runs)
+        return _train(config, workdir, report, shared, accept_changed_data, runs, keeper)
 
 
 def _train(
@@ -89,8 +91,10 @@ def _train(
     shared: dict[str, Programs] | None,
     accept: bool,
     runs: Sequence[HeldOut],
+    keeper: kept_warnings.Keeper,
 ) -> dict:
     ranges.check_numbers(config)
+    sinks.check(config.log.sinks)
     data = load_data(config)
     now = began.describe(config, *data)
     begun = has_results(workdir)
@@ -113,6 +117,7 @@ def _train(
         began.begin(workdir, now, begun, changes)
 
     in_first_process(begin)
+    keeper.open(workdir)
     logging.info("%s", intention.in_words(job, workdir))
     state, scores = loop.train(job, workdir)
     for name, entry in {"student": scores["student"], **scores["teachers"]}.items():
@@ -132,7 +137,7 @@ def _train(
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
         write_with_sum(workdir / "scores.json", json.dumps(scores, indent=2))
         if report:
-            write_report(workdir)
+            write_page(workdir)
     together("run finished")  # before another process reads the student, or ends
     return scores
 

@@ -10,7 +10,7 @@ from emokd.jobs.workdir import RECORD, read_json
 
 Record = dict[str, Any]
 """As JSON: `config`, `sets` ({name: `keys`, `checksums`, `columns`}), `classes`, `files` ({key: hash}),
-`trained` ({key: configuration}), `start_from`, `devices`, `accepted` and `versions`; see `began.describe`."""
+`trained` ({key: configuration}), `start_from`, `accepted` and `versions`; see `began.describe`."""
 
 STARTED = ("student", "scores")
 """What is compared of the run that this one starts from."""

@@ -6,6 +6,7 @@ import jax
 from absl import logging
 
 from emokd.configuration import config as configuration
+from emokd.configuration import ranges
 from emokd.data import reference
 from emokd.data.tables.class_counts import named_counts
 from emokd.errors import InputError
@@ -13,7 +14,9 @@ from emokd.inference.forward import create_forward
 from emokd.jobs import began
 from emokd.jobs.datasets import load_data
 from emokd.jobs.workdir import read_config
+from emokd.models.network import PRECISIONS
 from emokd.names import normal
+from emokd.recipes.common.task import choose
 from emokd.reporting import rare_classes
 from emokd.training import evaluation
 from emokd.training.sharding import create_mesh
@@ -59,6 +62,8 @@ def evaluate_student(
             "student again from the checkpoints."
         )
     config = read_config(path)
+    ranges.check_numbers(config)
+    choose(PRECISIONS, config.precision, f"{path}: precision")
     model = model_folder.load_trained(workdir / "student")
     parts, extra = load_data(config)
     now = {**began.describe(config, parts, extra), "devices": None}

@@ -36,13 +36,22 @@ RECORD = "began_with.json"
 RESULTS = ("student", "scores.json")
 """What a run leaves behind besides its checkpoints."""
 
-LEFTOVERS = ("config.json", RECORD, "metrics.jsonl", "teacher_weights.json", "observations", "baseline")
+LEFTOVERS = (
+    "config.json",
+    RECORD,
+    "metrics.jsonl",
+    "teacher_weights.json",
+    "observations",
+    "baseline",
+    "warnings.jsonl",
+)
 """What a run writes before its first checkpoint; while there is none, the next run in the folder removes it."""
 
 
 _KINDS = {
     **dict.fromkeys(("checkpoints", "student", "observations", "teachers", "baseline"), True),
     **dict.fromkeys(("metrics.jsonl", "scores.json", "teacher_weights.json", "report.html"), False),
+    **dict.fromkeys(("predictions.npz", "warnings.jsonl"), False),
 }
 """What a run writes, and whether it is a folder."""
 

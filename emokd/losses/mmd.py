@@ -1,10 +1,13 @@
 """Maximum mean discrepancy (MMD): a distance between the distributions that two samples are drawn from."""
 
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from emokd.losses.directions import without_scale
+from emokd.losses.group import ALONE, Group
 from emokd.losses.shapes import as_floats, check_rows, check_same_shape
 
 _KERNELS = 5
@@ -13,8 +16,12 @@ _ROUNDING = 1e-12  # share of the sum of squares; a smaller spread is only float
 
 
 def gaussian_mmd(
-    generated: Float[Array, "B D"], target: Float[Array, "B D"], *, mask: Bool[Array, " B"] | None = None
-) -> Float[Array, " B"]:
+    generated: Float[Array, "B D"],
+    target: Float[Array, "B D"],
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    group: Group = ALONE,
+) -> Float[Array, " R"]:
     """MMD^2 = mean k(g, g') + mean k(t, t') - 2 mean k(g, t), repeated on every row that counts.
 
     k(u, v) is the sum of five kernels exp(-|u - v|^2 / h), each h twice the one before (mtpkdot.md). The middle h is
@@ -23,13 +30,14 @@ def gaussian_mmd(
     equal samples. [ours]
 
     This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the rows that
-    count. The gradient is finite for equal rows too, and 0 where no entry of either sample reaches 1e-18. The order of
+    count. The gradient is finite for equal rows too, and 0 where no entry of either sample reaches 1e-35. The order of
     the rows does not matter, because distributions are compared, not pairs.
 
     Args:
       generated: g, the hallucinated features.
       target: t, the true features; no gradient flows to them.
       mask: rows that count, the same for both samples; None for all.
+      group: which R rows are this device's, where the batch lies on several; the samples and the mask are whole.
 
     Raises:
       InputError: the shapes differ.
@@ -54,8 +62,9 @@ def gaussian_mmd(
     centre = lax.stop_gradient(both.sum(0, keepdims=True)) / (2 * rows)
     size, both = (both**2).sum(), jnp.where(counted, both - centre, 0.0)
     squares = (both**2).sum(-1)
-    products = jnp.matmul(both, both.T, precision=lax.Precision.HIGHEST)
-    distances = squares[:, None] + squares[None, :] - 2 * products
+    mine = functools.partial(_own_of_both, group)
+    products = jnp.matmul(mine(both), both.T, precision=lax.Precision.HIGHEST)
+    distances = mine(squares)[:, None] + squares[None, :] - 2 * products
     # For n centred points the squared distances of all n (n - 1) ordered pairs sum to 2 n sum |u|^2; here n = 2 rows.
     middle = lax.stop_gradient(2 * squares.sum() / (2 * rows - 1))
     middle = jnp.where(squares.sum() <= _ROUNDING * size, 1.0, middle)
@@ -63,5 +72,11 @@ def gaussian_mmd(
     kernels = sum(jnp.exp(-distances / width) for width in widths)
     signs = mask.astype(both.dtype) / rows
     signs = jnp.concatenate([signs, -signs])
-    discrepancy = (signs[:, None] * signs[None, :] * kernels).sum()
-    return jnp.where(mask, discrepancy, 0.0)
+    discrepancy = group.total((mine(signs)[:, None] * signs[None, :] * kernels).sum())
+    return jnp.where(group.own(mask), discrepancy, 0.0)
+
+
+def _own_of_both(group: Group, values: Array) -> Array:
+    """This device's rows of both samples, which stand one after the other."""
+    rows = values.shape[0] // 2
+    return jnp.concatenate([group.own(values[:rows]), group.own(values[rows:])])

@@ -2,6 +2,9 @@
 
 Every function takes a `mask` of the examples that count. The similarities of an example that does not count are 0,
 without gradient, and it is never an anchor. So it changes neither the clouds nor the centroids of the others.
+
+A batch of B examples may lie on several devices, R rows on each. Every function then takes the features and the mask of
+all B, and a `group` that says which rows are this device's; it gives those R rows. On one device R is B.
 """
 
 from typing import NamedTuple
@@ -12,29 +15,33 @@ from jaxtyping import Array, Bool, Float, Int
 
 from emokd.errors import InputError
 from emokd.losses.directions import directions
+from emokd.losses.group import ALONE, Group
 from emokd.losses.shapes import as_floats, check_rows, check_same_shape
 
 
 class Clouds(NamedTuple):
-    """Two clouds of B points each, one point per example of the batch.
+    """Two clouds of points, one point per row of similarities.
 
     Attributes:
       student: Y, the student's points.
       teacher: X, the teacher's points; no gradient flows to them.
     """
 
-    student: Float[Array, "B K"]
-    teacher: Float[Array, "B K"]
+    student: Float[Array, "R K"]
+    teacher: Float[Array, "R K"]
 
 
-def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"] | None = None) -> Float[Array, "B B"]:
+def cosine_similarities(
+    features: Float[Array, "B D"], *, mask: Bool[Array, " B"] | None = None, group: Group = ALONE
+) -> Float[Array, "R B"]:
     """S: the cosine of each pair of rows. A row of zeros has similarity 0 to every row, and no gradient.
 
-    A row counts as zeros where no entry reaches 1e-18.
+    A row counts as zeros where no entry reaches 1e-35.
 
     Args:
       features: one row per example. Scaling a row by a positive factor changes nothing.
       mask: examples that count; the rows and columns of the others are 0.
+      group: which rows are this device's.
 
     Raises:
       InputError: the features are not a matrix, or the mask does not fit.
@@ -47,12 +54,17 @@ def cosine_similarities(features: Float[Array, "B D"], *, mask: Bool[Array, " B"
     mask = check_rows(mask, features.shape[0])
     (features,) = as_floats(features)
     unit = directions(jnp.where(mask[:, None], features, 0.0))
-    return jnp.matmul(unit, unit.T, precision=lax.Precision.HIGHEST)
+    return jnp.matmul(group.own(unit), unit.T, precision=lax.Precision.HIGHEST)
 
 
 def anchors(
-    similarities: Float[Array, "B B"], k: int, *, nearest: bool = False, mask: Bool[Array, " B"] | None = None
-) -> tuple[Int[Array, "B K"], Bool[Array, "B K"]]:
+    similarities: Float[Array, "R B"],
+    k: int,
+    *,
+    nearest: bool = False,
+    mask: Bool[Array, " B"] | None = None,
+    group: Group = ALONE,
+) -> tuple[Int[Array, "R K"], Bool[Array, "R K"]]:
     """The anchors of each example: the k other examples that are least similar to it, in ascending order of similarity.
 
     The authors' release picks the least similar too (mtpkdot.md), in the order of a partial sort. Here they are sorted,
@@ -64,6 +76,7 @@ def anchors(
       k: anchors per row, 1 to B - 1.
       nearest: whether to take the k most similar instead, in ascending order too. [ours]
       mask: examples that count; the others are never anchors.
+      group: which rows are this device's.
 
     Returns:
       (columns, filled). `columns` holds the anchors' indices; ties are in order of their index (reversed for
@@ -78,15 +91,16 @@ def anchors(
       ([[2], [0], [0]], True)
     """
     check_same_shape(2, similarities=similarities)
-    rows = similarities.shape[0]
-    if similarities.shape[1] != rows:
+    rows = similarities.shape[1]
+    if similarities.shape[0] * group.devices != rows:
         raise InputError(f"Similarities must be square, not {list(similarities.shape)}.")
     if not 1 <= k < rows:
         raise InputError(
             f"{k} anchors per example need a batch of more than {max(k, 1)}, and at least one anchor; "
             f"this batch has {rows}: use fewer anchors or a larger batch."
         )
-    others = check_rows(mask, rows)[None, :] & ~jnp.eye(rows, dtype=bool)
+    indices = jnp.arange(rows)
+    others = check_rows(mask, rows)[None, :] & (group.own(indices)[:, None] != indices[None, :])
     sign = 1.0 if nearest else -1.0
     _, columns = lax.top_k(jnp.where(others, sign * similarities, -jnp.inf), k)
     if nearest:
@@ -101,11 +115,11 @@ def clouds(
     k: int = 30,
     nearest: bool = False,
     mask: Bool[Array, " B"] | None = None,
+    group: Group = ALONE,
 ) -> Clouds:
     """The batch's structure as two clouds: X_i = S~_T[i, idx_i] and Y_i = S~_S[i, idx_i], S~ = S - min S.
 
-    The anchors idx_i come from the teacher's S, for both clouds. Where the batch is split over devices, constrain the
-    features to a replicated sharding before this call, because every row is compared with every other one.
+    The anchors idx_i come from the teacher's S, for both clouds.
 
     Args:
       student: the student's features; the gradient flows through min S too.
@@ -113,6 +127,7 @@ def clouds(
       k: anchors per example (30 in the release), at most B - 1; 0 takes the whole rows of S~, unsorted.
       nearest: as in `anchors`.
       mask: examples that count. Rows of the others, and coordinates without an anchor, are 0.
+      group: which rows are this device's.
 
     Raises:
       InputError: the batches differ, k is negative or not below B, or the mask does not fit.
@@ -126,17 +141,18 @@ def clouds(
       >>> points.student.round(4).tolist() == points.teacher.round(4).tolist()
       True
     """
-    similarities_s, similarities_t, mask = _both(student, teacher, mask)
-    return clouds_of_similarities(similarities_s, similarities_t, k=k, nearest=nearest, mask=mask)
+    similarities_s, similarities_t, mask = _both(student, teacher, mask, group)
+    return clouds_of_similarities(similarities_s, similarities_t, k=k, nearest=nearest, mask=mask, group=group)
 
 
 def clouds_of_similarities(
-    student: Float[Array, "B B"],
-    teacher: Float[Array, "B B"],
+    student: Float[Array, "R B"],
+    teacher: Float[Array, "R B"],
     *,
     k: int = 30,
     nearest: bool = False,
     mask: Bool[Array, " B"] | None = None,
+    group: Group = ALONE,
 ) -> Clouds:
     """`clouds` from similarities that were computed before, by `cosine_similarities` with this mask.
 
@@ -146,24 +162,29 @@ def clouds_of_similarities(
       k: as in `clouds`.
       nearest: as in `anchors`.
       mask: as in `clouds`.
+      group: as in `clouds`.
 
     Raises:
       InputError: the batches differ, k is negative or not below B, or the mask does not fit.
     """
     check_same_shape(2, student=student, teacher=teacher)
-    mask = check_rows(mask, student.shape[0])
-    shifted_s, shifted_t = _shift(student, mask), _shift(teacher, mask)
+    mask = check_rows(mask, student.shape[1])
+    shifted_s, shifted_t = _shift(student, mask, group), _shift(teacher, mask, group)
     if k == 0:
         return Clouds(shifted_s, shifted_t)
-    columns, filled = anchors(teacher, k, nearest=nearest, mask=mask)
-    filled &= mask[:, None]
+    columns, filled = anchors(teacher, k, nearest=nearest, mask=mask, group=group)
+    filled &= group.own(mask)[:, None]
     points = (jnp.where(filled, jnp.take_along_axis(s, columns, axis=1), 0.0) for s in (shifted_s, shifted_t))
     return Clouds(*points)
 
 
 def centroid_distance(
-    student: Float[Array, "B D"], teacher: Float[Array, "B E"], *, mask: Bool[Array, " B"] | None = None
-) -> Float[Array, " B"]:
+    student: Float[Array, "B D"],
+    teacher: Float[Array, "B E"],
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    group: Group = ALONE,
+) -> Float[Array, " R"]:
     """L_cent = |mean of the rows of S_T - mean of the rows of S_S|_2, repeated on every row that counts.
 
     This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the rows that
@@ -180,15 +201,27 @@ def centroid_distance(
       >>> [round(float(value), 4) for value in distance]
       [0.7071, 0.7071]
     """
-    similarities_s, similarities_t, mask = _both(student, teacher, mask)
-    count = jnp.maximum(mask.sum(), 1).astype(similarities_s.dtype)
-    square = (((similarities_t - similarities_s).sum(0) / count) ** 2).sum()
+    similarities_s, similarities_t, mask = _both(student, teacher, mask, group)
+    return centroid_distance_of_similarities(similarities_s, similarities_t, mask=mask, group=group)
+
+
+def centroid_distance_of_similarities(
+    student: Float[Array, "R B"],
+    teacher: Float[Array, "R B"],
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    group: Group = ALONE,
+) -> Float[Array, " R"]:
+    """`centroid_distance` from similarities that were computed before, by `cosine_similarities` with this mask."""
+    mask = check_rows(mask, student.shape[1])
+    count = jnp.maximum(mask.sum(), 1).astype(student.dtype)
+    square = ((group.total((teacher - student).sum(0)) / count) ** 2).sum()
     differs = square != 0  # not `> 0`, which would take a NaN for equality
     distance = jnp.where(differs, jnp.sqrt(jnp.where(differs, square, 1.0)), 0.0)
-    return jnp.where(mask, distance, 0.0)
+    return jnp.where(group.own(mask), distance, 0.0)
 
 
-def _both(student: Array, teacher: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+def _both(student: Array, teacher: Array, mask: Array | None, group: Group) -> tuple[Array, Array, Array]:
     """Checks the features and the mask: (student's S, teacher's S, mask)."""
     if student.ndim != 2 or teacher.ndim != 2 or student.shape[0] != teacher.shape[0]:
         raise InputError(
@@ -197,11 +230,16 @@ def _both(student: Array, teacher: Array, mask: Array | None) -> tuple[Array, Ar
         )
     mask = check_rows(mask, student.shape[0])
     student, teacher = as_floats(student, lax.stop_gradient(teacher))
-    return cosine_similarities(student, mask=mask), cosine_similarities(teacher, mask=mask), mask
+    of_student, of_teacher = (cosine_similarities(x, mask=mask, group=group) for x in (student, teacher))
+    return of_student, of_teacher, mask
 
 
-def _shift(similarities: Array, mask: Array) -> Array:
+def _shift(similarities: Array, mask: Array, group: Group) -> Array:
     """S - min S over the pairs that count; 0 for the others."""
-    pairs = mask[:, None] & mask[None, :]
-    lowest = jnp.where(pairs, similarities, jnp.inf).min()
-    return jnp.where(pairs, similarities - lowest, 0.0)
+    pairs = group.own(mask)[:, None] & mask[None, :]
+    lowest = group.smallest(jnp.where(pairs, similarities, jnp.inf).min())
+    # Of equal minima each has its share of the gradient, on whatever device it is.
+    least = pairs & (similarities == lowest)
+    count = jnp.maximum(group.total(least.sum()), 1).astype(similarities.dtype)
+    share = group.total((jnp.where(least, similarities - lowest, 0.0) / count).sum())
+    return jnp.where(pairs, similarities - (lowest + share), 0.0)

@@ -104,7 +104,7 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         constants={},
         predict=method.predict,
         teachers=method.pool if method.distils else (),
-        weighting=weighting.create(config.weighting) if method.distils else None,
+        weighting=weighting.create(config.weighting, group=config.structure.rows) if method.distils else None,
         extract=extract_student,
         observe=method.observe if method.taught else None,
         student_spec=student,
@@ -209,7 +209,8 @@ class Mtpkdot:
             name: (jax.lax.stop_gradient(token), self.teacher.has(name, batch))
             for name, token in tokens(signals, names).items()
         }
-        distances = hallucination.token_distances(self.config.hallucination.loss, tokens(imagination, names), true)
+        loss, together = self.config.hallucination.loss, self.config.structure.rows
+        distances = hallucination.token_distances(loss, tokens(imagination, names), true, rows=together)
         return Outcome({name: Term(distances[name], rows) for name, (_, rows) in true.items()}, stats)
 
     def align(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
@@ -328,7 +329,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.objective = ml_collections.ConfigDict({"task": 0.8, "transport": 0.2, "centroid": 0.2, "features": 0.0})
     config.distance = "mse"  # of `features`, point-to-point distillation; or cosine
     config.structure = ml_collections.ConfigDict({"anchors": "least", "k": 30, "blur": 0.1, "solver": "converged"})
-    config.structure.local = False  # of each device's rows alone [ours]
+    config.structure.rows = 128  # that are compared with one another; 0: the whole batch
     config.pool = "all"  # or joint: PKDOT's one teacher
     config.weighting = ({"name": "most_confident", "per": "batch"},)
     config.student_encoders = "teacher"  # where they start; or fresh [ours]

@@ -1,4 +1,4 @@
-"""Draws a report's figures: curves, confusion matrix and teachers' weights as SVG, figures of many points as PNG."""
+"""Draws MT-PKDOT's figures 4 and 5 as PNG: similarities between examples, and representations in two dimensions."""
 
 import dataclasses
 import io
@@ -9,42 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from emokd.reporting.drawing.svg import shortened
+
 if TYPE_CHECKING:  # Imported when a figure is drawn, because importing matplotlib takes a second.
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-Curve = Sequence[tuple[int, float]]
-
-# Names come from users: "$" in them does not begin a formula. Text is drawn as paths, so that the file needs no font.
-STYLE: dict[Any, Any] = {"text.parse_math": False, "svg.fonttype": "path", "font.size": 9, "svg.hashsalt": "emokd"}
-BACKGROUND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
-COLUMNS = 3
+# Names come from users: "$" in them does not begin a formula.
+STYLE: dict[Any, Any] = {"text.parse_math": False, "font.size": 9}
 MARKERS = "o^sDvPX*"
-
-
-def curves(series: Mapping[str, Curve], phases: Sequence[tuple[str, int, int]]) -> str:
-    """One small panel per metric over the global step, a line for each phase, phases as alternating bands.
-
-    Args:
-      series: (step, value) pairs of each metric, by its name; at least one.
-      phases: (name, step at which it begins, last step) in order.
-    """
-    with _style():
-        rows = -(-len(series) // COLUMNS)
-        figure = _figure(figsize=(3.4 * min(len(series), COLUMNS), 2.3 * rows))
-        for index, (name, points) in enumerate(series.items()):
-            axes = figure.add_subplot(rows, min(len(series), COLUMNS), index + 1)
-            # A metric may mean something else in another phase, so no line connects two phases.
-            for _, first, last in phases:
-                part = np.array([point for point in points if first < point[0] <= last], float).reshape(-1, 2)
-                axes.plot(*part.T, color="#1f5fa8", linewidth=1.2, marker="." if len(points) <= 60 else None)
-            axes.set_title(shortened(name, 40), fontsize=9)
-            axes.grid(alpha=0.3)
-            _bands(axes, phases, named=index == 0)
-        figure.supxlabel("step", fontsize=9)
-        return _svg(figure)
 
 
 def _style() -> AbstractContextManager:
@@ -57,70 +32,6 @@ def _figure(figsize: tuple[float, float]) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=figsize, layout="constrained")
-
-
-def shortened(name: str, limit: int = 24) -> str:
-    """A name of at most `limit` characters: of a longer one its beginning and its end."""
-    return name if len(name) <= limit else f"{name[: limit // 2]}...{name[-(limit // 2 - 3) :]}"
-
-
-def _bands(axes: "Axes", phases: Sequence[tuple[str, int, int]], *, named: bool) -> None:
-    axes.set_xlim(phases[0][1], max(phases[-1][2], phases[0][1] + 1))
-    for index, (name, first, last) in enumerate(phases):
-        if index % 2:
-            axes.axvspan(first, last, color="black", alpha=0.06, linewidth=0)
-        if named and last > first:
-            place = axes.get_xaxis_transform()
-            axes.text(
-                (first + last) / 2,
-                0.97,
-                name,
-                transform=place,
-                ha="center",
-                va="top",
-                fontsize=6,
-                rotation=90,
-                bbox=BACKGROUND,
-            )
-
-
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> str:
-    """A heat map of the share of each true class that is predicted as each class, with the counts written in.
-
-    Args:
-      counts: [C, C], rows are true classes.
-      classes: C names.
-    """
-    counts = np.asarray(counts, float)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
-    texts = [[f"{value:g}" for value in row] for row in np.round(counts, 1)]
-    with _style():
-        side = 1.8 + 0.48 * len(classes)
-        figure = _figure(figsize=(side + 0.6, side))
-        axes = figure.add_subplot()
-        image = _heat(axes, shares, texts, classes, classes)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-        return _svg(figure)
-
-
-def teacher_weights(weights: np.ndarray, rows: Sequence[str], teachers: Sequence[str]) -> str:
-    """A heat map of mean weights; NaN where a teacher has none.
-
-    Args:
-      weights: [R, K].
-      rows: R names, "all" and the classes.
-      teachers: K names.
-    """
-    weights = np.asarray(weights, float)
-    texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in weights]
-    with _style():
-        figure = _figure(figsize=(2.4 + 0.7 * len(teachers), 1.2 + 0.3 * len(rows)))
-        axes = figure.add_subplot()
-        image = _heat(axes, weights, texts, rows, teachers)
-        figure.colorbar(image, ax=axes, label="mean weight")
-        return _svg(figure)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,27 +138,6 @@ def _handle(name: str, marker: str, colour: Any) -> "Line2D":
     from matplotlib.lines import Line2D
 
     return Line2D([], [], linestyle="", marker=marker, color=colour, label=shortened(name))
-
-
-def _heat(
-    axes: "Axes", values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str]
-):
-    finite = values[np.isfinite(values)]
-    top = max(1.0, float(finite.max())) if finite.size else 1.0
-    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-    axes.set_xticks(range(len(columns)), map(shortened, columns), rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), map(shortened, rows))
-    for i, line in enumerate(texts):
-        for j, text in enumerate(line):
-            color = "white" if values[i, j] > 0.6 * top else "black"
-            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
-    return image
-
-
-def _svg(figure: "Figure") -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
 
 
 def _png(figure: "Figure") -> bytes:

@@ -1,40 +1,19 @@
-"""Writes and reads a run's metrics by step: metrics.jsonl, and TensorBoard events."""
+"""Writes and reads a run's metrics by step: metrics.jsonl, and what `config.log.sinks` names."""
 
-import contextlib
 import json
 import math
 import os
 import pathlib
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import logging
 
 from emokd.files import write_whole
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Hides PyTorch from imports inside the block.
-
-    tensorboardX imports PyTorch (seconds) where it is installed, in order to accept tensors, and works without it. No
-    tensors are written here.
-    """
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # makes Python raise ModuleNotFoundError
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]
-
-
-with _without_torch():
-    from tensorboardX import SummaryWriter
+from emokd.reporting.sinks.choice import open_sinks
+from emokd.reporting.sinks.sink import Guarded
 
 FILE = "metrics.jsonl"
 RESERVED = ("step", "phase", "time")
@@ -44,25 +23,35 @@ Record = dict[str, Any]
 
 
 class MetricsLog:
-    """Writes metrics to `<workdir>/metrics.jsonl` and `<workdir>/tensorboard`.
+    """Writes metrics to `<workdir>/metrics.jsonl`, and to sinks: TensorBoard, Weights & Biases, MLflow.
 
     Each line of the file is one JSON object: `step`, `phase`, `time` (Unix seconds) and the metrics as
     numbers. JSON has no NaN or infinity: they are written as the strings "nan", "inf" and "-inf", which
-    `read_metrics` turns back; TensorBoard does not get them. Only the first of several processes writes.
+    `read_metrics` turns back; sinks do not get them. A sink that fails stops nothing. Only the first of several
+    processes writes.
 
     A context manager; otherwise call `close`.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, resume_step: int = 0):
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        resume_step: int = 0,
+        sinks: Sequence[str] = ("tensorboard",),
+        facts: Mapping[str, Any] | None = None,
+    ):
         """Opens the log.
 
         Args:
           workdir: the run's folder.
           resume_step: the global step from which the run continues. Later lines of an interrupted run are
             dropped, and TensorBoard hides its later events; 0 drops all lines, because the run begins anew.
+          sinks: names of sinks, which `sinks.choice.check` has checked.
+          facts: settings by dotted key, for sinks that show them.
         """
         self._file = None
-        self._events = None
+        self._sinks: list[Guarded] = []
         if jax.process_index() != 0:
             return
         workdir = pathlib.Path(workdir)
@@ -73,7 +62,7 @@ class MetricsLog:
             _drop_after(path, resume_step)
         self._file = path.open("a", encoding="utf-8")
         try:
-            self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1 if resumed else None)
+            self._sinks = open_sinks(sinks, workdir, resume_step if resumed else None, facts or {})
         except BaseException:
             self._file.close()
             raise
@@ -92,31 +81,34 @@ class MetricsLog:
         taken = sorted(set(metrics) & set(RESERVED))
         if taken:
             raise ValueError(f"A metric cannot be called {taken[0]!r}; every line has a field of that name.")
-        if self._file is None or self._events is None:
+        if self._file is None:
             return
         values = {name: float(value) for name, value in metrics.items()}
-        record = {"step": int(step), "phase": phase, "time": round(time.time(), 3)}
+        now = round(time.time(), 3)
+        record = {"step": int(step), "phase": phase, "time": now}
         record |= {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._events.add_scalar(name, value, int(step), walltime=record["time"])
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for sink in self._sinks:
+            sink.write(int(step), phase, now, finite)
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""
-        if self._file is not None and self._events is not None:
+        if self._file is not None:
             self._file.flush()
-            self._events.flush()
+        for sink in self._sinks:
+            sink.flush()
 
     def close(self) -> None:
         """Flushes and closes; a second call does nothing."""
-        if self._file is not None and self._events is not None:
+        if self._file is not None:
             try:
                 self._file.close()
             finally:
-                self._events.close()
-        self._file = self._events = None
+                for sink in self._sinks:
+                    sink.close()
+        self._file, self._sinks = None, []
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -36,7 +36,7 @@ EXAMPLES = 128
 SIMILARITY = "similarity.png"
 REPRESENTATIONS = "representations.png"
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError),
     *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
@@ -106,7 +106,7 @@ def read(workdir: pathlib.Path) -> list[Observation]:
             with path.open("rb") as file, np.load(file) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             found.append(Observation(phase, int(step), arrays, tuple(map(str, arrays.pop("classes")))))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise InputError(f"{path} is no observation of a run ({error}). Remove it.") from error
     return sorted(found, key=lambda observation: (observation.step, observation.phase))
 
@@ -126,10 +126,15 @@ def write_pictures(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def draw_similarity(observations: Sequence[Observation]) -> bytes:
+    """Similarity matrices as `similarity_columns` has them, as PNG; empty where there is nothing to draw."""
+    columns = similarity_columns(observations)
+    return figures.similarity(columns, observations[-1].classes) if columns else b""
+
+
+def similarity_columns(observations: Sequence[Observation]) -> list[figures.SimilarityColumn]:
     """Similarity matrices of the best teacher and the student at the last phase's first, middle and last observation.
 
-    Examples are in the order of their labels; examples that lack the teacher's modality are left out. Empty where there
-    is nothing to draw.
+    Examples are in the order of their labels; examples that lack the teacher's modality are left out.
     """
     last = [o for o in observations if o.phase == observations[-1].phase]
     columns = []
@@ -144,19 +149,24 @@ def draw_similarity(observations: Sequence[Observation]) -> bytes:
             titles = (f"step {observation.step}: teacher {teacher}", "student")
             matrices = (similarities(teacher_features[rows]), similarities(student_features[rows]))
             columns.append(figures.SimilarityColumn(titles, matrices, observation.labels[rows]))
-    return figures.similarity(columns, observations[-1].classes) if columns else b""
+    return columns
 
 
 def draw_representations(observation: Observation) -> bytes:
-    """The teachers' features before and after alignment, in two dimensions; empty where there are none."""
+    """The panels of `representation_panels` as PNG; empty where there are none."""
+    panels = representation_panels(observation)
+    return figures.representations(panels, observation.labels, observation.classes) if panels else b""
+
+
+def representation_panels(observation: Observation) -> list[tuple[str, dict[str, Float[np.ndarray, "N 2"]]]]:
+    """The teachers' features before and after alignment, in two dimensions: (title, points by teacher) by space."""
     after, before = observation.named("teacher"), observation.named("before")
     panels = []
     if before:
         # Teachers without alignment, such as the joint features that the others are aligned to, are in both panels.
         panels += [("before alignment", part) for part in _by_width({**after, **before})]
     panels += [("after alignment" if before else "teachers", part) for part in _by_width(after)]
-    projected = [(title, project(part)) for title, part in panels]
-    return figures.representations(projected, observation.labels, observation.classes) if projected else b""
+    return [(title, project(part)) for title, part in panels]
 
 
 def by_label(labels: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:

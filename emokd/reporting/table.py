@@ -1,7 +1,6 @@
-"""A table that reads well on a terminal, in Markdown and in HTML."""
+"""A table that reads well on a terminal and in Markdown; `page` has its HTML."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
 
 
@@ -36,20 +35,6 @@ class Table:
         blocks = [f"**{self.title}**"] if self.title else []
         blocks.append("\n".join([line(cells[0]), f"|{rule}|", *(line(row) for row in cells[1:])]))
         return "\n\n".join([*blocks, *self.notes])
-
-    def html(self) -> str:
-        """The same as HTML; every text is escaped."""
-
-        def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
-        body = "\n".join(row(cells, "td") for cells in self.rows)
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return (
-            f'<div class="wide"><table>{caption}<thead>{row(self.header, "th")}</thead>\n'
-            f"<tbody>{body}</tbody></table></div>{notes}"
-        )
 
 
 def count_text(number: float | None) -> str:

@@ -72,7 +72,7 @@ def run_study(
         table = write_results(study, workdir, done, changes)
     while waiting:
         planned = waiting.pop(0)
-        _one_run(planned, workdir, train, clock)
+        one_run(planned, workdir, train, clock)
         changes += _compare_data(folder_of(workdir, planned), known, accept_changed_data)
         done = collect(study, workdir)
         table = write_results(study, workdir, done, changes)
@@ -86,7 +86,12 @@ def run_study(
     return table
 
 
-def _one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[[], float]) -> None:
+def one_run(planned: Run, workdir: pathlib.Path, train: Train, clock: Callable[[], float]) -> None:
+    """Does a run of a study in its folder, notes how long it took, and frees what it held.
+
+    Raises:
+      InputError: the run's input is wrong; the message says which run it is.
+    """
     folder = folder_of(workdir, planned)
     fresh = not folder.exists() or not any(folder.iterdir())
     logging.info("Study: variant %s, %s, in %s.", planned.variant, place_text(planned), folder)

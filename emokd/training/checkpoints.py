@@ -22,6 +22,11 @@ from emokd.training.distributed import in_first_process
 from emokd.training.selection import Best
 from emokd.training.state import State
 
+POSITION = "process_0-of-*.json"
+"""In a checkpoint's folder `data`: the position of the first process's data iterator, which is that of all."""
+NOTES = "_CHECKPOINT_METADATA"
+"""At the top of a checkpoint: what orbax notes about it."""
+
 
 class _OneStep(PreservationPolicy):
     """Keeps the checkpoint of one step. Orbax's BestN would know only scores of checkpoints that this process saved."""
@@ -40,24 +45,32 @@ class Checkpoints:
     the checksums of its files; damaged checkpoints are renamed, and the run goes on from the newest undamaged one.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int):
+    def __init__(self, workdir: pathlib.Path, keep: int, best_is_needed: bool = True):
         """Opens the folder, which need not exist.
+
+        Args:
+          workdir: the run's folder.
+          keep: how many of the last checkpoints to keep.
+          best_is_needed: whether a checkpoint is of use only while the best one is undamaged.
 
         Raises:
           InputError: there are checkpoints, and all are damaged.
         """
         self._folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        in_first_process(lambda: set_aside_damaged(self._folder))
+        in_first_process(lambda: set_aside_damaged(self._folder, best_is_needed))
         self._best = _OneStep()
         policy = AnyPreservationPolicy([LatestN(keep), self._best])
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except (ValueError, TypeError) as error:
+            found = str(error)
+            in_first_process(lambda: _drop_notes(self._folder, found))
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def latest(self) -> int | None:
         """The last step saved, or None."""
@@ -128,9 +141,19 @@ class Checkpoints:
 
         An iterator counts the batches of all processes, so every process stored the same position. Grain's own handler
         would look for a file named by this process's index and today's number of processes.
+
+        Raises:
+          InputError: the checkpoint has no checksums, and its position is damaged.
         """
-        [stored] = (self._folder / str(step) / "data").glob("process_0-of-*.json")
-        iterator.set_state(json.loads(stored.read_text()))
+        folder = self._folder / str(step)
+        try:
+            [stored] = (folder / "data").glob(POSITION)
+            iterator.set_state(json.loads(stored.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"Checkpoint {folder} does not say at which batch it was saved ({error}). Remove this folder to go on "
+                "from the checkpoint before it."
+            ) from error
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
@@ -157,10 +180,19 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in folders)
 
 
-def damage(folder: pathlib.Path) -> str:
-    """Describes what is damaged in a checkpoint, or in the best one that it names; empty where both are undamaged."""
+def damage(folder: pathlib.Path, best_is_needed: bool = True) -> str:
+    """Describes what is damaged in a checkpoint, or in the best one that it names; empty where both are undamaged.
+
+    Args:
+      folder: the checkpoint.
+      best_is_needed: whether the best one is looked at.
+    """
     if fault := checksums.damage(folder):
         return fault
+    if not any((folder / "data").glob(POSITION)):
+        return f"it lacks data/{POSITION}"
+    if not best_is_needed:
+        return ""
     try:
         best = json.loads((folder / "best" / "metadata").read_text(encoding="utf-8"))["step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -171,13 +203,14 @@ def damage(folder: pathlib.Path) -> str:
     return f"checkpoint {best}, the best so far, is damaged: {fault}" if fault else ""
 
 
-def set_aside_damaged(folder: pathlib.Path) -> None:
+def set_aside_damaged(folder: pathlib.Path, best_is_needed: bool = True) -> None:
     """Renames checkpoints newer than the newest undamaged one, so that the run goes on from there; logs the damage.
 
     Nothing is deleted: `25` becomes `25.set_aside`.
 
     Args:
       folder: the run's `checkpoints`, which need not exist.
+      best_is_needed: whether a checkpoint counts as damaged where the best one that it names is.
 
     Raises:
       InputError: every checkpoint is damaged; none is renamed then.
@@ -185,7 +218,7 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
     wrong: dict[int, str] = {}
     steps = steps_in(folder)
     for step in reversed(steps):
-        if not (fault := damage(folder / str(step))):
+        if not (fault := damage(folder / str(step), best_is_needed)):
             break
         wrong[step] = fault
     else:
@@ -205,6 +238,15 @@ def set_aside_damaged(folder: pathlib.Path) -> None:
                     "Checkpoint %s is damaged (%s): it is now %s, and the run goes on from step %d.",
                     *(path, wrong[int(path.name)], place.name, newest),
                 )
+
+
+def _drop_notes(folder: pathlib.Path, problem: str) -> None:
+    """Removes the notes at the top of each checkpoint, with times and names of classes: orbax does without them."""
+    logging.warning(
+        "Orbax cannot read its notes in %s (%s). They are removed; nothing of the run is in them.", folder, problem
+    )
+    for step in steps_in(folder):
+        (folder / str(step) / NOTES).unlink(missing_ok=True)
 
 
 def _aside(name: str, number: int) -> str:

@@ -21,6 +21,8 @@ JOIN_SECONDS = 300
 """How long a process waits for the others when it starts."""
 LEAVE_SECONDS = 60
 """How long a process waits for the others when it ends; if it ends by an error, they may never come."""
+HEARTBEAT_SECONDS = 50
+"""After how long without a sign of life JAX ends the other processes, where `peers` has not noticed before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +79,8 @@ def requested(environment: Mapping[str, str]) -> Processes | Literal["auto"] | N
 def initialize(processes: Processes | Literal["auto"], join_seconds: int = JOIN_SECONDS) -> int:
     """Joins the processes. Must come before anything that starts JAX's backend.
 
-    JAX's preemption service is off: it would swallow the first SIGTERM, so that a run could not be stopped. A run that
-    ends at any moment is continued by the same command.
+    JAX's preemption service is off: it would swallow the first SIGTERM, also where no run is under way, and knows no
+    Ctrl-C. `emokd.training.stopping` does its work.
 
     Returns:
       Which process this is.
@@ -92,7 +94,11 @@ def initialize(processes: Processes | Literal["auto"], join_seconds: int = JOIN_
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
-    seconds: dict[str, Any] = {"initialization_timeout": join_seconds, "shutdown_timeout_seconds": LEAVE_SECONDS}
+    seconds: dict[str, Any] = {
+        "initialization_timeout": join_seconds,
+        "shutdown_timeout_seconds": LEAVE_SECONDS,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+    }
     if not isinstance(processes, Processes):
         try:
             jax.distributed.initialize(**seconds)

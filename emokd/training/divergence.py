@@ -17,6 +17,10 @@ from emokd.errors import InputError
 from emokd.phase import Phase, Tree
 
 LOSS = "the loss"
+EXPLODED, GROWN = 1e6, 1e3
+"""A run stops where the loss of a phase grows beyond the first of these times what it was in its first step, or times
+1 where it was smaller; beyond the second the log and the scores say so. Networks that learn nothing any more may have
+finite losses: with a learning rate of 1e6 they end at 1e12. [ours]"""
 
 
 def watched(groups: Mapping[str, str], stats: Tree) -> list[str]:
@@ -94,6 +98,46 @@ def check(
     what = [name for name, at in zip(names, failed, strict=True) if at == first]
     what += [f"{name} (from step {at})" for name, at in zip(names, failed, strict=True) if at > first]
     what += [f"{name} (step {step})" for name in bad]
+    raise InputError(
+        f"Step {first} of phase {phase.name!r}: {', '.join(what)} is not finite, so the run has diverged. "
+        f"{_remedy(phase, metrics, workdir, saved)}"
+    )
+
+
+def growth(
+    loss: float,
+    first: float,
+    metrics: Mapping[str, float],
+    phase: Phase,
+    step: int,
+    workdir: pathlib.Path,
+    saved: int | None,
+) -> str:
+    """Looks how far the loss of a phase has grown.
+
+    Args:
+      loss: of the present step.
+      first: of the first step.
+      metrics: of the present step.
+      phase: the present phase.
+      step: the steps of the run so far.
+      workdir: the run's folder.
+      saved: the step of its last checkpoint, if there is one.
+
+    Returns:
+      A remark where it has grown more than it should; else an empty text.
+
+    Raises:
+      InputError: it has exploded.
+    """
+    times = abs(loss) / max(abs(first), 1.0)
+    grown = f"Step {step} of phase {phase.name!r}: the loss is {loss:.3g}; in the phase's first step it was {first:.3g}"
+    if times > EXPLODED:
+        raise InputError(f"{grown}, so the run has diverged. {_remedy(phase, metrics, workdir, saved)}")
+    return f"{grown}. What the networks learn so is hardly of use: lower the learning rate." if times > GROWN else ""
+
+
+def _remedy(phase: Phase, metrics: Mapping[str, float], workdir: pathlib.Path, saved: int | None) -> str:
     remark = phase.remark(metrics) if phase.remark else ""
     kept = "There is no checkpoint yet, so the same folder may be used again."
     if saved is not None:
@@ -101,8 +145,7 @@ def check(
             f"The last checkpoint, of step {saved}, was saved before that. Its folder goes on with the same settings "
             f"alone: for others give another --workdir, or remove {workdir}."
         )
-    raise InputError(
-        f"Step {first} of phase {phase.name!r}: {', '.join(what)} is not finite, so the run has diverged. "
+    return (
         f"{remark}{' ' if remark else ''}Lower config.phases.{phase.name}.learning_rate, or "
         f"set config.optimizer.clip_norm where it is 0. {kept}"
     )

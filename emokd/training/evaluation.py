@@ -50,14 +50,15 @@ def collect(
     """Predicts a whole split.
 
     Returns:
-      (predictions by network and target, target columns by name), as arrays of all rows but the masked ones
+      (predictions by network and target, target columns and `id` and `check` by name), as arrays of all rows but the
+      masked ones
     """
     collected: list[Any] = []
     columns: list[dict[str, np.ndarray]] = []
     for batch in batches:
         outputs = predict(params, stats, constants, batch)
         # Only these go to the host: a batch also holds pictures, tables and cached teacher features.
-        wanted = {"mask", "votes", *(target for answers in outputs.values() for target in answers)}
+        wanted = {"mask", "id", "check", "votes", *(target for answers in outputs.values() for target in answers)}
         collected.append(jax.device_get(outputs))
         columns.append({name: fetch(batch[name]) for name in sorted(wanted) if name in batch})
     keep = np.concatenate([c["mask"] for c in columns])

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import pathlib
 import resource
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from emokd.configuration.config import leaves
 from emokd.configuration.durations import duration
 from emokd.data.examples import Examples
 from emokd.data.prefetch import DeviceIterator
@@ -30,7 +32,8 @@ from emokd.training.scores import Scorer, flatten
 from emokd.training.selection import Best
 from emokd.training.sharding import check_batch_size
 from emokd.training.state import State, enter, weights_for_use
-from emokd.training.stopping import Stopped, StopRequest
+from emokd.training.stopped import Stopped
+from emokd.training.stopping import StopRequest
 from emokd.training.streams import Attach, Streams
 from emokd.training.teacher_weights import TeacherWeights
 from emokd.training.waiting import STEPS_AHEAD, DataWait
@@ -78,11 +81,18 @@ def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
 
     Raises:
       InputError: the batch does not fit the data or the devices, or the run has diverged.
-      Stopped: SIGTERM or Ctrl-C came; the last step is saved.
+      Stopped: SIGTERM or Ctrl-C came; the step that it names is saved.
     """
     run = _Run(job, workdir)
     try:
         return run.all_phases()
+    except KeyboardInterrupt:
+        # Between steps, as while a phase is compiled: the run goes on from what it has saved.
+        run.checkpoints.wait()
+        saved = run.checkpoints.latest()
+        if saved is None:
+            raise
+        raise Stopped(signal.SIGINT, saved) from None
     finally:
         run.close()
 
@@ -100,15 +110,19 @@ class _Run:
         self.constants = jax.device_put(recipe.constants, self.placement.constants)
         self.streams = Streams(config, self.mesh, job.attach, job.splits)
         self.observer = Observer(self.programs, self.streams, job.splits, workdir, config.batch_size)
-        self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        self.checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.select.which == "best")
         self.saved = float("-inf")
         self.best = Best()
         weighed = recipe.teachers if recipe.weighting is not None else ()
         self.weights = TeacherWeights(workdir, weighed, expressions)
         self.remarked: set[str] = set()
+        self.grown: dict[str, str] = {}
+        self.first: tuple[str, Any] = ("", None)
         self.scorer = Scorer(config, self.programs, self.streams, job.splits, self.constants)
         self.state = self.initial_state()
-        self.log = MetricsLog(workdir, resume_step=int(self.state.step))
+        self.log = MetricsLog(
+            workdir, resume_step=int(self.state.step), sinks=config.log.sinks, facts=dict(leaves(config))
+        )
         self.progress = Progress(
             [(p.name, p.steps) for p in recipe.phases], batch_size=config.batch_size, devices=self.mesh.size
         )
@@ -142,7 +156,8 @@ class _Run:
         self.checkpoints.wait()
         if self.config.select.which == "best" and self.best.step >= 0:
             self.state = self.checkpoints.restore_weights(self.best.step, self.state)
-        return self.state, self.scorer.final("test", self.state, self.best, self.weights.phases)
+        scores = self.scorer.final("test", self.state, self.best, self.weights.phases, self.workdir)
+        return self.state, {**scores, "remarks": [*self.grown.values(), *scores["remarks"]]}
 
     def one_phase(self, phase: Phase, index: int) -> None:
         """Runs a phase to its end, from the step of it that the state has reached."""
@@ -162,10 +177,12 @@ class _Run:
         self.progress.begin(phase.name, taken)
         in_flight: collections.deque = collections.deque()
         over = False
-        with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait, StopRequest() as stop:
+        with jax.transfer_guard("disallow"), contextlib.closing(DataWait()) as wait, StopRequest(self.mesh) as stop:
             while not over:
                 leaves, metrics = take(leaves, self.constants, batch)
                 step, taken = step + 1, taken + 1
+                if self.first[0] != phase.name:
+                    self.first = phase.name, metrics["loss"]
                 wait.watch(metrics["loss"])
                 in_flight.append(metrics["loss"])
                 if len(in_flight) > STEPS_AHEAD:
@@ -180,12 +197,12 @@ class _Run:
                     self.state = take.unflatten(leaves)
                     with self.progress.pause():
                         over = self.evaluate_and_save(phase, index, stream, over)
-                if stop.signal is not None:
+                if (by := stop.agreed(now=due)) is not None:
                     if not due:  # after an evaluation the state is looked at, and may be the next phase's already
                         self.finite(phase, step, *jax.device_get((metrics, take.failed(leaves))))
                         self.state = take.unflatten(leaves)
                     self.checkpoints.save(self.state, stream, self.best)
-                    raise Stopped(stop.signal, step)
+                    raise Stopped(by, step)
                 if not over:
                     batch = wait.next(stream)
         self.progress.end()
@@ -249,6 +266,12 @@ class _Run:
         metrics = {name: float(value) for name, value in values.items()}
         watched, saved = self.programs.watched, self.checkpoints.latest()
         divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
+        first = float(jax.device_get(self.first[1]))
+        grown = divergence.growth(metrics["loss"], first, metrics, phase, step, self.workdir, saved)
+        if grown:
+            if phase.name not in self.grown:
+                logging.warning("%s", grown)
+            self.grown[phase.name] = grown
         return metrics
 
     def evaluate_and_save(self, phase: Phase, index: int, stream: DeviceIterator, over: bool) -> bool:

@@ -1,5 +1,6 @@
 """The scores of a run: on validation as it goes, and what scores.json holds at its end."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from absl import logging
 from emokd.data.examples import Examples
 from emokd.data.tables.class_counts import named_counts
 from emokd.phase import Tree
+from emokd.reporting import predictions as stored
 from emokd.reporting import rare_classes
 from emokd.training import evaluation
 from emokd.training.programs import Programs
@@ -42,8 +44,14 @@ class Scorer:
         self._splits, self._constants = splits, constants
         self._validation: dict[int, dict] = {}  # of the best step and of the latest one
 
-    def split(self, split: str, state: State) -> dict[str, dict]:
-        """The scores of every network on a split, by name."""
+    def split(self, split: str, state: State, keep_in: pathlib.Path | None = None) -> dict[str, dict]:
+        """The scores of every network on a split, by name.
+
+        Args:
+          split: what is scored.
+          state: the networks' weights.
+          keep_in: the run's folder, where the student's answers are to be kept, see `reporting.predictions`.
+        """
         with jax.transfer_guard("allow"):
             predictions, columns = evaluation.collect(
                 self._programs.predict,
@@ -51,7 +59,10 @@ class Scorer:
                 self._constants,
                 self._streams.evaluation(self._splits[split]),
             )
-        return evaluation.score(predictions, columns, self._splits["train"].classes)
+        classes = self._splits["train"].classes
+        if keep_in is not None and jax.process_index() == 0:
+            stored.write(keep_in, split, predictions["student"], columns, classes)
+        return evaluation.score(predictions, columns, classes)
 
     def validate(self, state: State, best: Best) -> tuple[dict, float, Best]:
         """Scores a step on validation.
@@ -66,7 +77,9 @@ class Scorer:
         self._validation = {s: scores_by_step[s] for s in (best.step, step) if s in scores_by_step}
         return scores["student"], score, best
 
-    def final(self, split: str, state: State, best: Best, weights: Mapping[str, dict]) -> dict[str, Any]:
+    def final(
+        self, split: str, state: State, best: Best, weights: Mapping[str, dict], workdir: pathlib.Path
+    ) -> dict[str, Any]:
         """What scores.json holds: the scores of student and teachers, and the weights each teacher received.
 
         Args:
@@ -74,9 +87,10 @@ class Scorer:
           state: at the selected step.
           best: of the whole run.
           weights: by phase the teachers' mean weights, as in `TeacherWeights.phases`.
+          workdir: the run's folder, where the student's answers are kept.
         """
         config, recipe = self._config, self._programs.recipe
-        networks = self.split(split, state)
+        networks = self.split(split, state, keep_in=workdir)
         remarks = self._remarks({split: networks}, state)
         variants = {name: networks.pop(name) for name in recipe.variants}
         scored = best.step >= 0

@@ -21,20 +21,22 @@ WEIGHTINGS: Mapping[str, Callable[..., Weighting]] = {
 """Every public function of `rules` and `modifiers`, by its name."""
 
 
-def create(spec: Spec, **options) -> Weighting:
+def create(spec: Spec, *, group: int = 0, **options) -> Weighting:
     """Builds a weighting from configuration.
 
     Args:
       spec: a name, or the import path "package.module:function" of a user's own weighting; a mapping with the key
         `name` and the options beside it; or a list of these, chained in order. An option that is itself a weighting,
         as those of `where_unlabelled` are, is such a spec too.
+      group: of how many neighbouring rows the recipe's losses are; rules that choose per batch choose for each such
+        group, unless their own option `group` says otherwise.
       **options: the options, where `spec` is a name alone.
 
     Raises:
       InputError: the name is unknown (the message gives the nearest), or the options do not fit.
     """
     if isinstance(spec, str):
-        return chain(_create_one(spec, options))
+        return chain(_create_one(spec, options, group))
     if options:
         raise InputError(f"Options {sorted(options)} are given beside a whole weighting; put them into it.")
     parts = [spec] if hasattr(spec, "items") else list(spec)
@@ -47,7 +49,7 @@ def create(spec: Spec, **options) -> Weighting:
         settings = {"name": part} if isinstance(part, str) else dict(part.items())
         if "name" not in settings:
             raise InputError(f"The weighting {settings} has no 'name'. Known: {', '.join(sorted(WEIGHTINGS))}.")
-        transforms.append(_create_one(settings.pop("name"), settings))
+        transforms.append(_create_one(settings.pop("name"), settings, group))
     return chain(*transforms)
 
 
@@ -61,7 +63,7 @@ def needs_logits(spec: Spec) -> bool:
     return not create(spec).reads.isdisjoint({"teacher_logits", "errors"})
 
 
-def _create_one(name: str, options: Mapping[str, Any]) -> Weighting:
+def _create_one(name: str, options: Mapping[str, Any], group: int) -> Weighting:
     if imports.is_path(name):
         make = imports.load(name, "The weighting")
     elif name in WEIGHTINGS:
@@ -81,7 +83,9 @@ def _create_one(name: str, options: Mapping[str, Any]) -> Weighting:
     if missing:
         raise InputError(f"Weighting {name!r} needs the option {missing[0]!r}.")
     nested = {key for key, parameter in taken.items() if parameter.annotation is Weighting}
-    options = {key: create(value) if key in nested else value for key, value in options.items()}
+    options = {key: create(value, group=group) if key in nested else value for key, value in options.items()}
+    if group and "group" in taken and name in WEIGHTINGS:
+        options = {"group": group, **options}
     try:
         return make(**options)
     except TypeError as error:

@@ -172,12 +172,14 @@ def ebkd() -> Weighting:
     return stateless("ebkd", ("teacher_logits",), rule)
 
 
-def most_confident(per: str = "batch") -> Weighting:
+def most_confident(per: str = "batch", group: int = 0) -> Weighting:
     """MT-PKDOT's choice: 1 for the teacher of least cross-entropy, 0 for the others; ties go to the first.
 
     Args:
       per: "batch" (the paper's): one teacher for all rows, by the mean over the labelled rows; a batch without labels
         keeps its incoming weights. "sample": one teacher for each row [ours].
+      group: with `per="batch"`, choose for each so many neighbouring rows instead; 0, or no fewer than there are: for
+        all together. Where the recipe compares rows in groups, it is these if nothing is said here.
 
     Examples:
       Mean errors 0.4 and 0.35.
@@ -189,15 +191,21 @@ def most_confident(per: str = "batch") -> Weighting:
       [[0.0, 1.0], [0.0, 1.0]]
     """
     _check_per("most_confident", per)
+    _check_group("most_confident", group)
 
     def one_hot(errors):
         return jax.nn.one_hot(errors.argmin(-1), errors.shape[-1], dtype=jnp.float32)
 
     def batch_rule(weights, evidence):
+        def apart(values):
+            return _groups(values, group)
+
         share = evidence.errors / evidence.errors.shape[0]  # so that the sum does not overflow
-        total = jnp.where(evidence.scored, share, 0.0).sum(0, keepdims=True)
-        chosen = jnp.where(evidence.scored.any(), jnp.broadcast_to(one_hot(total), weights.shape), weights)
-        return jnp.where(evidence.impossible.any(), jnp.nan, chosen)
+        total = apart(jnp.where(evidence.scored, share, 0.0)).sum(1, keepdims=True)
+        choice = jnp.broadcast_to(one_hot(total), apart(weights).shape)
+        chosen = jnp.where(apart(evidence.scored).any(1, keepdims=True), choice, apart(weights))
+        chosen = jnp.where(apart(evidence.impossible).any(1, keepdims=True), jnp.nan, chosen)
+        return chosen.reshape(weights.shape)
 
     if per == "batch":
         return stateless("most_confident", ("errors",), batch_rule)
@@ -246,7 +254,7 @@ class DrawState(NamedTuple):
     batches: Int[Array, ""]
 
 
-def random_teacher(per: str = "batch", seed: int = 0) -> Weighting:
+def random_teacher(per: str = "batch", seed: int = 0, group: int = 0) -> Weighting:
     """1 for a teacher drawn uniformly at random, 0 for the others (Fukuda et al., Interspeech 2017, per batch).
 
     The draw depends on `seed` and the batch's number alone, so a resumed run draws the same teachers.
@@ -254,6 +262,7 @@ def random_teacher(per: str = "batch", seed: int = 0) -> Weighting:
     Args:
       per: "batch": one teacher for all rows; "sample": one for each row [ours].
       seed: of the draws; independent of the run's seed.
+      group: as in `most_confident`.
 
     Raises:
       InputError: `per` is neither.
@@ -268,14 +277,16 @@ def random_teacher(per: str = "batch", seed: int = 0) -> Weighting:
       1.0
     """
     _check_per("random_teacher", per)
+    _check_group("random_teacher", group)
 
     def update(updates, state, params=None, **evidence):
         del params
         mask = checked("random_teacher", (), updates, evidence).mask
         rows, teachers = updates.shape
         key = jax.random.fold_in(jax.random.key(seed), state.batches)
-        drawn = jax.random.randint(key, (1 if per == "batch" else rows,), 0, teachers)
-        weights = jnp.broadcast_to(jax.nn.one_hot(drawn, teachers, dtype=jnp.float32), updates.shape)
+        together = _groups(updates, group).shape[1] if per == "batch" else 1
+        drawn = jax.random.randint(key, (rows // together,), 0, teachers)
+        weights = jnp.repeat(jax.nn.one_hot(drawn, teachers, dtype=jnp.float32), together, axis=0)
         return finish(weights, mask), DrawState(optax.safe_increment(state.batches))
 
     return Weighting(lambda params: DrawState(jnp.zeros((), jnp.int32)), update)
@@ -284,3 +295,17 @@ def random_teacher(per: str = "batch", seed: int = 0) -> Weighting:
 def _check_per(name: str, per: str) -> None:
     if per not in ("batch", "sample"):
         raise InputError(f"{name}(per={per!r}): say 'batch' or 'sample'.{nearest(str(per), ('batch', 'sample'))}")
+
+
+def _check_group(name: str, group: int) -> None:
+    if not group >= 0:
+        raise InputError(f"{name}(group={group}): say how many rows choose together, 0 for all of the batch.")
+
+
+def _groups(values: Array, group: int) -> Array:
+    """[B, ...] as [groups, rows of a group, ...]; one group for 0, and where the batch is no larger."""
+    rows = values.shape[0]
+    size = min(group, rows) or rows
+    if rows % size:
+        raise InputError(f"Teachers are chosen for groups of {size} rows, which do not divide a batch of {rows}.")
+    return values.reshape(rows // size, size, *values.shape[1:])

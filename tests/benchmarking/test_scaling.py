@@ -181,12 +181,12 @@ def test_a_page_names_the_commands_of_its_inputs(tmp_path):
 
 def test_results_that_say_nothing_of_many_devices_are_refused(tmp_path):
     local = configuration()
-    local["structure"]["local"] = True
+    local["structure"]["rows"] = 128
     for name, change in (("one", {"devices": {"count": 1}}), ("local", {"config": local})):
         (tmp_path / f"{name}.json").write_text(json.dumps(results(**change)))
     with pytest.raises(InputError, match="one.json is of one device"):
         scaling.read([str(tmp_path / "one.json")])
-    with pytest.raises(InputError, match="local.json is of config.structure.local"):
+    with pytest.raises(InputError, match="local.json compares groups of 128 rows"):
         scaling.read([str(tmp_path / "local.json")])
     with pytest.raises(InputError, match="none.json: .*Make it with"):
         scaling.read([str(tmp_path / "none.json")])

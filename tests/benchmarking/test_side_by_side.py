@@ -8,7 +8,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-import torch
 
 BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -20,8 +19,7 @@ import side_by_side  # noqa: E402
 import sinkhorn  # noqa: E402
 import smkd_step  # noqa: E402
 import supervised_step  # noqa: E402
-import torch_networks  # noqa: E402
-from torch_pictures import Pictures  # noqa: E402
+from lazily import Lazily  # noqa: E402
 from training_step import create_task  # noqa: E402
 
 from emokd.benchmarking.timing import Rule, Timing  # noqa: E402
@@ -30,6 +28,10 @@ from emokd.models.cost import describe  # noqa: E402
 from emokd.phase import Context  # noqa: E402
 from emokd.recipes import supervised  # noqa: E402
 from emokd.training.sharding import replicated  # noqa: E402
+
+torch = Lazily("torch")
+torch_networks = Lazily("torch_networks")
+torch_pictures = Lazily("torch_pictures")
 
 STEPS = 3
 SETTINGS = side_by_side.Settings(Rule(0, 2), small=True, compiled=False, rest=0.0)
@@ -122,7 +124,10 @@ def test_pipelines_give_the_same_canvases(tmp_path):
     ours = np.concatenate(input_pipeline.create_pipeline(examples, 3, 2)())
     theirs = np.concatenate(input_pipeline.create_loader(paths, 3, 2, pillow=False, workers=0)())
     assert sorted(map(bytes, ours)) == sorted(map(bytes, theirs)) and len(set(map(bytes, ours))) == 6
-    pixels = [Pictures(paths, input_pipeline.CANVAS, pillow)[0].numpy().astype(float) for pillow in (True, False)]
+    pixels = [
+        torch_pictures.Pictures(paths, input_pipeline.CANVAS, pillow)[0].numpy().astype(float)
+        for pillow in (True, False)
+    ]
     # A picture decoded at a reduced size is not quite one that is reduced afterwards.
     assert np.abs(pixels[0] - pixels[1]).mean() < 2 < np.abs(pixels[0] - pixels[0].mean()).mean()
 

@@ -5,13 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from lazily import Lazily
 
 from emokd.data import augment
 from emokd.data.augment import ERASE_COLOUR, Augmentation, View, centre_views
 from emokd.errors import InputError
+
+torch = Lazily("torch")
 
 # Compiled, as in the step: eager operations round differently, because nothing is fused.
 render = jax.jit(augment.render, static_argnums=2)

@@ -5,12 +5,14 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 from PIL import Image, ImageOps
 
 from emokd.data import decode as decode_module
 from emokd.data.decode import DecodeError, decode, read_file, to_canvas
 from emokd.errors import InputError
+
+torch = Lazily("torch")
 
 
 def encode(image, kind="PNG", **options):

@@ -233,6 +233,7 @@ def test_what_is_wrong_with_an_export_is_said(models, tmp_path, monkeypatch):
         (file, {"precision": "bfloat16"}, "has its own precision"),
         (folder, {"engine": "onnx"}, "is no export. Make one, python -m emokd.export --model="),
         (tmp_path / "no.onnx", {}, "There is no file"),
+        (file.with_name("README.md"), {}, "is no .onnx file"),
         (file, {"engine": "tensorrt"}, "There is no engine 'tensorrt'. Known: jax, onnx"),
     ):
         with pytest.raises(InputError, match=said):

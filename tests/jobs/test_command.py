@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 from emokd.configuration import flag
 from emokd.errors import InputError
 from emokd.jobs import command
-from emokd.training.stopping import Stopped
+from emokd.training.stopped import Stopped
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ import sys
 import jax
 from absl import flags, logging
 from emokd.jobs import command
-from emokd.training.stopping import Stopped
+from emokd.training.stopped import Stopped
 from emokd.configuration import flag
 
 CONFIG = flag.define_config_flag()
@@ -219,6 +219,14 @@ def test_a_run_that_was_told_to_stop_names_the_command_that_continues_it(by, cod
     assert left.value.code == code
     told = f"train: Stopped by {by.name} after step 12, which is saved. The same command goes on from there:\n"
     assert capsys.readouterr().err == f"{told}  python -m emokd.train --workdir=here\n"
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_launcher_names_the_exit_code_of_a_run_that_was_told_to_stop(by, code, monkeypatch):
+    monkeypatch.setenv(command.STOPPED, "75")
+    with pytest.raises(SystemExit) as left, command.readable_errors("train"):
+        raise Stopped(by, 12)
+    assert left.value.code == code
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EIO, "Input/output error", "/a"), SystemExit(3)])

@@ -226,6 +226,21 @@ def test_a_report_that_was_not_written_is_written(finished):
     assert (run / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("precision", "float31", r"config.json: precision is 'float31'. Did you mean 'float32'"),
+        ("batch_size", 0, r"config.batch_size is 0"),
+    ],
+)
+def test_a_stored_configuration_with_a_wrong_value_is_refused_by_evaluation(finished, key, value, message):
+    _, run, _ = finished
+    stored = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(stored | {key: value}))
+    with pytest.raises(InputError, match=message):
+        scoring.evaluate_student(run, "test")
+
+
 def test_a_student_that_is_gone_is_made_again_from_the_checkpoints(finished, original, shared, monkeypatch):
     config, run, _ = finished
     stored = (run / "student" / model_folder.WEIGHTS).read_bytes()

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.losses import affect
+
+torch = Lazily("torch")
+F = Lazily("torch.nn.functional")
 
 
 def random_affect(rows=7):

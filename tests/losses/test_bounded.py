@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.losses.bounded import teacher_bound
+
+torch = Lazily("torch")
 
 
 def one(value):

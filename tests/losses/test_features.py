@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.losses import features
+
+torch = Lazily("torch")
 
 REFERENCES = {
     "mean_squared": lambda s, t: torch.nn.functional.mse_loss(s, t, reduction="none").mean(-1),

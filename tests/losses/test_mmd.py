@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.losses import mmd
+
+torch = Lazily("torch")
 
 
 def samples(rows=7, apart=0.5, seed=0):

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from geomloss import SamplesLoss
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.losses import structure, transport
+
+torch = Lazily("torch")
+geomloss = Lazily("geomloss")
 
 SOLVERS = sorted(transport.SOLVERS)
 T = np.arange(24).reshape(8, 3)
@@ -68,7 +70,7 @@ def of_geomloss(student, teacher, mask=None):
     y = torch.tensor(np.asarray(student, np.float64), requires_grad=True)
     x = torch.tensor(np.asarray(teacher, np.float64))
     weights = np.full(len(y), 1 / len(y)) if mask is None else mask / mask.sum()
-    value = SamplesLoss("sinkhorn", p=2, blur=0.1)(torch.tensor(weights), x, torch.tensor(weights), y)
+    value = geomloss.SamplesLoss("sinkhorn", p=2, blur=0.1)(torch.tensor(weights), x, torch.tensor(weights), y)
     value.backward()
     return value.item(), y.grad.numpy()
 
@@ -187,7 +189,7 @@ def test_gradient_of_features_agrees_with_pytorch_and_geomloss():
     s_s, s_t = (torch.nn.functional.normalize(f) @ torch.nn.functional.normalize(f).T for f in (f_s, f_t))
     columns = s_t.argsort(dim=1)[:, :4]
     x, y = ((s - s.min()).gather(1, columns) for s in (s_t, s_s))
-    SamplesLoss("sinkhorn", p=2, blur=0.1)(x, y).backward()
+    geomloss.SamplesLoss("sinkhorn", p=2, blur=0.1)(x, y).backward()
     np.testing.assert_allclose(slopes[0], f_s.grad, rtol=1e-3, atol=1e-5 * f_s.grad.abs().max())
     np.testing.assert_array_equal(slopes[1], 0)
 
@@ -199,12 +201,13 @@ def test_gradient_of_features_agrees_with_pytorch_and_geomloss():
 def test_the_converged_solver_is_right_and_geomloss_is_near(case):
     student, teacher = cases(case)
     result, _ = solve(*as_jax(student, teacher), jnp.ones(len(student), bool), "converged")
-    assert result.converged == 1 and result.error < 1e-3 and result.iterations >= 10
-    value, slope = divergence(student, teacher, "converged")
+    assert result.converged == 1 and result.error < 1e-3 and result.iterations >= 5
     expected, expected_slope = of_newton(student, teacher)
     length = np.linalg.norm(expected_slope)
-    np.testing.assert_allclose(value, expected, rtol=5e-5)
-    assert np.linalg.norm(slope - expected_slope) < 6e-3 * length
+    for solver in ("converged", "ott"):
+        value, slope = divergence(student, teacher, solver)
+        np.testing.assert_allclose(value, expected, rtol=5e-5)
+        assert np.linalg.norm(slope - expected_slope) < 6e-3 * length
     # The bounds that the module's docstring gives for the annealed solver.
     value, slope = divergence(student, teacher, "geomloss")
     assert abs(value - expected) < 0.05 * expected
@@ -234,8 +237,8 @@ def test_both_solvers_log_the_cost_without_debiasing():
 def test_equal_clouds_are_at_no_distance(solver):
     _, teacher = random_clouds(12, 4)
     value, slope = divergence(teacher, teacher, solver)
-    assert abs(value) < 1e-6
-    np.testing.assert_allclose(slope, 0, atol=1e-5)
+    assert abs(value) < 1e-5  # the square of what the marginals may be off by, in the slowest mode
+    np.testing.assert_allclose(slope, 0, atol=5e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.models.macs import count_macs
 from emokd.models.network import NetworkSpec, count_parameters, functional
+
+torch = Lazily("torch")
+F = Lazily("torch.nn.functional")
 
 
 def reference(params, stats, traces):

@@ -4,17 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-from transformers.models.deprecated.efficientformer import (
-    EfficientFormerConfig,
-    EfficientFormerForImageClassificationWithTeacher,
-)
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.models.efficientformer import OFFSETS, MetaBlock, Pooling
 from emokd.models.macs import count_macs
 from emokd.models.network import NetworkSpec, count_parameters, functional
+
+torch = Lazily("torch")
+flop_counter = Lazily("torch.utils.flop_counter")
+transformers_efficientformer = Lazily("transformers.models.deprecated.efficientformer")
 
 CASES = {
     "efficientformer_l1": ((3, 2, 6, 4), (48, 96, 224, 448), 1, 12_289_928, 1_291_284_736),
@@ -40,7 +39,7 @@ def test_parameters_and_macs_are_those_of_transformers(name):
     assert network.module.backbone.feature_size == widths[-1]
     assert count_parameters(network.abstract[0]) == parameters
     assert count_macs(lambda p, s, x: network(p, s, x)[0], *network.abstract, images(1, 224, 224, 3)) == macs
-    config = EfficientFormerConfig(
+    config = transformers_efficientformer.EfficientFormerConfig(
         depths=list(depths),
         hidden_sizes=list(widths),
         hidden_size=widths[-1],
@@ -49,9 +48,9 @@ def test_parameters_and_macs_are_those_of_transformers(name):
         num_labels=1000,
     )
     with torch.device("meta"):
-        reference = EfficientFormerForImageClassificationWithTeacher(config).eval()
+        reference = transformers_efficientformer.EfficientFormerForImageClassificationWithTeacher(config).eval()
         picture = torch.empty(1, 3, 224, 224)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter.FlopCounterMode(display=False) as counter, torch.no_grad():
         reference(picture)
     assert sum(p.numel() for p in reference.parameters()) == parameters
     assert counter.get_total_flops() == 2 * macs

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from transformers import EfficientNetConfig, EfficientNetForImageClassification
+from lazily import Lazily
 
 from emokd.models.macs import count_macs
 from emokd.models.network import NetworkSpec, count_parameters, functional
 from emokd.weights.mapping import convert
+
+torch = Lazily("torch")
+transformers = Lazily("transformers")
 
 PARTS = {
     "expand/conv": "expansion.expand_conv",
@@ -56,10 +58,10 @@ def transformers_name(path):
 
 def test_b0_against_transformers():
     """At an input where every map is even: elsewhere transformers does not pad as TensorFlow does."""
-    config = EfficientNetConfig(
+    config = transformers.EfficientNetConfig(
         width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280, num_labels=7, image_size=64
     )
-    theirs = randomise(EfficientNetForImageClassification(config))
+    theirs = randomise(transformers.EfficientNetForImageClassification(config))
     network = functional(NetworkSpec("efficientnet_b0", heads={"objects": 7}))
     foreign = {name: value.numpy() for name, value in theirs.state_dict().items()}
     params, stats = convert(foreign, network.abstract, transformers_name)

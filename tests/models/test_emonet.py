@@ -7,19 +7,22 @@ import sys
 import jax
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional as F
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "benchmarks"))
 
-from torch_emonet import EmoNet  # noqa: E402
+
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.models.emonet import double, halve
 from emokd.models.macs import count_macs
 from emokd.models.network import NetworkSpec, count_parameters, functional
 from emokd.weights.importing import import_file
+
+torch = Lazily("torch")
+nn = Lazily("torch.nn")
+F = Lazily("torch.nn.functional")
+torch_emonet = Lazily("torch_emonet")
 
 
 def randomise(model, seed=0):
@@ -50,7 +53,7 @@ def randomise(model, seed=0):
 
 @pytest.fixture(scope="module")
 def reference():
-    return randomise(EmoNet(8))
+    return randomise(torch_emonet.EmoNet(8))
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
-from torch import nn
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.models.fusion import create_fusion
 from emokd.models.macs import count_macs
 from emokd.models.network import count_parameters
+
+torch = Lazily("torch")
+torch_fusion = Lazily("torch_fusion")
+
 
 BATCH, MODALITIES, WIDTH = 5, 3, 8
 CASES = {
@@ -115,43 +118,9 @@ def test_joint_cross_attention_by_the_published_formulas(recursions):
     np.testing.assert_allclose(fuse(tokens, PRESENT), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def tensor(value):
-    return torch.tensor(np.array(value))
-
-
-def torch_attention(ours, batch_first):
-    theirs = nn.MultiheadAttention(WIDTH, 2, batch_first=batch_first)
-    parts = (ours.query, ours.key, ours.value)
-    with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([tensor(part.kernel[...]).T for part in parts]))
-        theirs.in_proj_bias.copy_(torch.cat([tensor(part.bias[...]) for part in parts]))
-        theirs.out_proj.weight.copy_(tensor(ours.out.kernel[...]).T)
-        theirs.out_proj.bias.copy_(tensor(ours.out.bias[...]))
-    return theirs
-
-
-class TorchBlock(nn.Module):
-    """Attention, add, norm; feed-forward, add, norm."""
-
-    def __init__(self, ours, batch_first):
-        super().__init__()
-        self.ours = ours
-        self.attention = torch_attention(ours.attention, batch_first)
-
-    def forward(self, queries, keys, absent=None):
-        def norm(part, x):
-            return nn.functional.layer_norm(x, (WIDTH,), tensor(part.scale[...]), tensor(part.bias[...]))
-
-        def linear(part, x):
-            return x @ tensor(part.kernel[...]) + tensor(part.bias[...])
-
-        x = norm(self.ours.norm_1, queries + self.attention(queries, keys, keys, key_padding_mask=absent)[0])
-        return norm(self.ours.norm_2, x + linear(self.ours.project, torch.relu(linear(self.ours.expand, x))))
-
-
 def gate_of_two(gate, first, second):
     """The paper's: g = sigmoid(Linear([c_1, c_2])), J = g c_1 + (1 - g) c_2."""
-    g = torch.sigmoid(torch.cat([first, second], 1) @ tensor(gate.kernel[...]) + tensor(gate.bias[...]))
+    g = torch.sigmoid(torch_fusion.linear(gate, torch.cat([first, second], 1)))
     return g * first + (1 - g) * second
 
 
@@ -161,11 +130,11 @@ def test_the_release_with_two_modalities():
     tokens = draw(2)
     with torch.no_grad():
         v, p = (
-            TorchBlock(block, batch_first=False)(x, x)
+            torch_fusion.Block(block, batch_first=False)(x, x)
             for block, x in zip(fusion.blocks, torch.tensor(tokens)[:, None].unbind(2), strict=True)
         )
-        first = torch_attention(fusion.cross[0], batch_first=True)(p, v, v)[0][:, 0]
-        second = torch_attention(fusion.cross[1], batch_first=True)(v, p, p)[0][:, 0]
+        first = torch_fusion.attention(fusion.cross[0], batch_first=True)(p, v, v)[0][:, 0]
+        second = torch_fusion.attention(fusion.cross[1], batch_first=True)(v, p, p)[0][:, 0]
         expected = gate_of_two(fusion.gate, first, second).numpy()
     np.testing.assert_allclose(fuse(tokens, np.ones((BATCH, 2), bool)), expected, rtol=1e-4, atol=1e-5)
 
@@ -178,16 +147,16 @@ def test_tokens_of_modalities_by_pytorch(modalities):
     with torch.no_grad():
         absent = ~torch.tensor(present)
         x = torch.tensor(tokens)
-        x = torch.cat([TorchBlock(b, True)(x[:, m : m + 1], x, absent) for m, b in enumerate(fusion.blocks)], 1)
+        x = torch.cat([torch_fusion.Block(b, True)(x[:, m : m + 1], x, absent) for m, b in enumerate(fusion.blocks)], 1)
         mixed = torch.cat(
             [
-                torch_attention(part, True)(x[:, m : m + 1], x, x, key_padding_mask=absent)[0]
+                torch_fusion.attention(part, True)(x[:, m : m + 1], x, x, key_padding_mask=absent)[0]
                 for m, part in enumerate(fusion.cross)
             ],
             1,
         )
         mixed[absent] = 0
-        scores = mixed.flatten(1) @ tensor(fusion.gate.kernel[...]) + tensor(fusion.gate.bias[...])
+        scores = torch_fusion.linear(fusion.gate, mixed.flatten(1))
         scores = torch.cat([scores, torch.zeros(BATCH, 1)], 1).masked_fill(absent, -torch.inf)
         expected = (scores.softmax(1)[..., None] * mixed).sum(1)
         if modalities == 2:

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
+from lazily import Lazily
 
 from emokd.models.layers import (
     BatchNorm,
@@ -17,6 +17,8 @@ from emokd.models.layers import (
     statistics_of,
 )
 from emokd.models.multimodal import Encoder, ModalitySpec
+
+torch = Lazily("torch")
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
+from lazily import Lazily
 from PIL import Image
 from small_jobs import paint
 
@@ -22,6 +21,9 @@ from emokd.models.network import NetworkSpec, functional
 from emokd.recipes import supervised
 from emokd.weights.importing import import_file
 from emokd.weights.mini_xception import CLASSES
+
+torch = Lazily("torch")
+F = Lazily("torch.nn.functional")
 
 
 def random_keras_file(path, seed=0):

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
-from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.models.convolution import plain_convolutions
@@ -17,6 +16,9 @@ from emokd.models.network import NetworkSpec, count_parameters, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import create_backbone
 from emokd.weights.mapping import convert
+
+torch = Lazily("torch")
+transformers = Lazily("transformers")
 
 
 def randomise(model, seed=0):
@@ -54,10 +56,10 @@ PARTS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1
 
 @pytest.mark.parametrize(("width", "size"), [(1.0, 64), (0.35, 75)])
 def test_parity_with_transformers(width, size):
-    config = MobileNetV2Config(
+    config = transformers.MobileNetV2Config(
         depth_multiplier=width, tf_padding=False, layer_norm_eps=1e-5, num_labels=7, image_size=size
     )
-    theirs = randomise(MobileNetV2ForImageClassification(config))
+    theirs = randomise(transformers.MobileNetV2ForImageClassification(config))
     network = functional(NetworkSpec("mobilenet_v2", {"width": width}, {"objects": 7}))
     foreign = {name: value.numpy() for name, value in theirs.state_dict().items()}
     params, stats = convert(foreign, network.abstract, transformers_name)

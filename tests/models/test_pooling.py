@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional as F
+from lazily import Lazily
 
 from emokd.models.pooling import max_pool
+
+torch = Lazily("torch")
+F = Lazily("torch.nn.functional")
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 12), (9, 7)])

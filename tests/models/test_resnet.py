@@ -5,13 +5,15 @@ import functools
 import jax
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from transformers import ResNetConfig, ResNetForImageClassification
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, count_parameters, functional
 from emokd.weights.importing import import_file
+
+torch = Lazily("torch")
+nn = Lazily("torch.nn")
+transformers = Lazily("transformers")
 
 
 def randomise(model, seed=0):
@@ -55,10 +57,10 @@ CASES = {
 
 def make_reference(name, classes, channels=3):
     kind, depths, sizes = CASES[name]
-    config = ResNetConfig(
+    config = transformers.ResNetConfig(
         num_channels=channels, layer_type=kind, depths=list(depths), hidden_sizes=list(sizes), num_labels=classes
     )
-    return randomise(ResNetForImageClassification(config)), depths, kind == "bottleneck"
+    return randomise(transformers.ResNetForImageClassification(config)), depths, kind == "bottleneck"
 
 
 @pytest.mark.parametrize("name", CASES)

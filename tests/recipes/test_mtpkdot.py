@@ -222,9 +222,9 @@ def test_valence_and_arousal_alone_choose_by_squared_error():
 
 
 @pytest.mark.slow
-def test_local_structure_is_that_of_each_devices_rows():
+def test_structure_is_that_of_each_group():
     config, examples = make_config(), make_examples()
-    config.structure.local, config.structure.k = True, 2
+    config.structure.rows, config.structure.k = 3, 2
     recipe, mesh = build(config, examples), create_mesh(4)
     state = random_state(recipe, config, 3)
     (batch,) = whole(examples, config)[:1]
@@ -264,11 +264,6 @@ def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
             compiled = jax.jit(compute).lower(state, batch).compile()
         found.append(jax.device_get(compiled(state, batch)))
         assert devices > 1 or not find_collectives(compiled.as_text())
-    # The student's features and all that is compared with them, whole; nothing inside the solver.
-    collectives = find_collectives(compiled.as_text())
-    answers = jax.eval_shape(recipe.predict, state.params, state.stats, {}, batch)
-    widths = sum(answers[name].features.shape[1] + 2 for name in recipe.teachers)  # its rows, and if it counts
-    assert collectives["all-gather"] == {"count": 2, "bytes": 4 * 16 * (answers["student"].features.shape[1] + widths)}
-    assert collectives["reduce-scatter"]["count"] == 1
-    assert set(collectives) == {"all-gather", "reduce-scatter", "all-reduce"}
+    # Sums, and what test_collectives.py accounts for; the group is the batch.
+    assert set(find_collectives(compiled.as_text())) == {"all-gather", "reduce-scatter", "all-reduce"}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *found)

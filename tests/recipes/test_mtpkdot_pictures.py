@@ -123,7 +123,7 @@ def test_a_run_leaves_its_pictures(tmp_path):
     labels = [label if label >= 0 else np.nan for label in examples.columns["expression"][shown].tolist()]
     np.testing.assert_array_equal(found[0].labels, labels)
     assert np.isfinite(found[-1].arrays["teacher/joint"]).all()
-    assert write_report(tmp_path).read_text().count("data:image/png") == 2
+    assert write_report(tmp_path).read_text().count("data:image/png") == 4  # teacher and student, first and last
     for name in (observations.SIMILARITY, observations.REPRESENTATIONS):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300

@@ -98,11 +98,23 @@ def test_a_privileged_modality_that_is_absent_in_training_is_an_error():
         recipe.phases[0].prepare(state.params, state.stats, {}, whole(examples, config))
 
 
-def test_local_anchors_must_be_among_a_devices_rows():
+def test_anchors_must_be_among_a_groups_rows():
     config, examples = make_config(), make_examples()
-    config.structure.local = True
+    config.structure.rows = 4
     with pytest.raises(
-        InputError, match="k is 4, but a batch of 3 on each of 4 devices .config.structure.local. has 2"
+        InputError, match="k is 4, but a group of 4 has 3 other examples .*lower config.structure.k or "
     ):
-        build(config, examples, devices=4)
-    build(config, examples, devices=2)
+        build(config, examples)
+    config.structure.rows = 6
+    build(config, examples)
+
+
+def test_groups_must_fit_the_batch_and_its_devices():
+    config, examples = make_config(), make_examples()
+    config.structure.rows = 5
+    with pytest.raises(InputError, match="rows is 5, which does not divide config.batch_size .12.*rows to 4, or to 0"):
+        build(config, examples)
+    config.structure.rows = 6
+    with pytest.raises(InputError, match="Groups of 6 rows .* do not lie on 3 devices of 4 rows each"):
+        build(config, examples, devices=3)
+    build(config, examples, devices=4)

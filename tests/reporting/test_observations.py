@@ -212,7 +212,7 @@ def test_the_report_writes_the_pictures_and_shows_them(tmp_path, targets):
         log.write(1, "student", {"loss": 1.0})
     observations.write(tmp_path, "student", 1, arrays, classes)
     text = write_report(tmp_path).read_text()
-    assert text.count("data:image/png;base64,") == 2 and "<h2>Representations</h2>" in text
+    assert text.count("data:image/png;base64,") == 2 and ">Representations</h2>" in text
     for name in (observations.SIMILARITY, observations.REPRESENTATIONS):
         pixels = np.asarray(Image.open(tmp_path / name).convert("RGB"))
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10

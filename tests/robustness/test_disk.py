@@ -112,6 +112,7 @@ def test_a_cache_and_teachers_on_another_disk_than_the_run(disk, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kilobytes", [100, 1000, 3000])
 def test_the_command_says_nothing_else(disk, kilobytes):
     """All of what it prints, up to the process's end: no page of a library's."""

@@ -1,7 +1,8 @@
 """What the devices exchange in a step: each gradient once, BatchNorm's sums, sums for the log, and two gathers.
 
-Every array that is exchanged is accounted for by its bytes, and none is exchanged inside a loop, so that neither a
-solver that waits in every iteration nor a reduction of activations or similarities can pass.
+Every array that is exchanged is accounted for by its bytes, and none is exchanged inside a loop, so that no reduction
+of activations or similarities can pass. The exception is a solver whose group of rows lies on several devices: its
+loops exchange points and potentials, whose size does not grow with the square of the rows.
 """
 
 import collections
@@ -22,6 +23,10 @@ DEVICES = 8
 SUMS_OF_A_STATISTIC = 2
 # A correlation's means, variances, covariance, squares and number of labels, and their gradients.
 SUMS_OF_A_CORRELATION = 12
+# Of a divergence: the mass that its three plans move. All else that is summed in its loops is smaller.
+SUMS_OF_A_PROBLEM = 3
+# Of the similarities to a teacher: the columns' sums, and their gradient.
+SUMS_OF_A_CENTROID = 2
 # Of a logged number the sum and the number of rows, in the log and in the total.
 SUMS_OF_A_METRIC = 4
 
@@ -38,6 +43,7 @@ class Case:
       gathered: of each example, the numbers that are compared and have gradients, and the others; of none, none.
       weighted: the teachers that are weighed.
       encoders: of arrays in training mode, whose BatchNorm counts the rows that have their modality.
+      anchors: coordinates of the points that a solver exchanges in its loops; 0 without a solver.
     """
 
     recipe: str
@@ -47,6 +53,7 @@ class Case:
     gathered: tuple[int, int] = (0, 0)
     weighted: int = 0
     encoders: int = 0
+    anchors: int = 0
 
 
 ENCODED = 7  # features of an encoder's norm; see small_steps
@@ -59,7 +66,7 @@ CASES = [
     # Two modalities are imagined; beside a true token stands whether there is one.
     Case("mtpkdot", "hallucinate", gathered=(2 * WIDTH, 2 * (WIDTH + 1))),
     # Beside a teacher's features stand whether it has the example's modality and whether it counts.
-    Case("mtpkdot", "student", STUDENT, 1, gathered=(JOINT, 4 * (JOINT + 2)), weighted=4, encoders=1),
+    Case("mtpkdot", "student", STUDENT, 1, gathered=(JOINT, 4 * (JOINT + 2)), weighted=4, encoders=1, anchors=4),
 ]
 # They compare no more than the others do, or nothing.
 SLOW = [
@@ -82,8 +89,8 @@ def computations(hlo: str) -> dict[str, str]:
     return {name: "\n".join(lines) for name, lines in found.items()}
 
 
-def inside_loops(hlo: str) -> str:
-    """The text of all that loops run, conditions and whatever they call included."""
+def apart(hlo: str) -> tuple[str, str]:
+    """The text of all that loops run, conditions and whatever they call included; and of the rest."""
     parts = computations(hlo)
     waiting = set(re.findall(r"(?:condition|body)=%([\w.-]+)", hlo))
     reached: set[str] = set()
@@ -93,13 +100,25 @@ def inside_loops(hlo: str) -> str:
         # Whatever the attribute is called: calls, to_apply, branch_computations, ...
         called = re.findall(r"=(%[\w.-]+|\{%[^}]*\})", parts[name])
         waiting |= {n for some in called for n in re.findall(r"%([\w.-]+)", some) if n in parts} - reached
-    return "\n".join(parts[name] for name in sorted(reached))
+    inside, outside = (
+        "\n".join(text for name, text in parts.items() if (name in reached) is looped) for looped in (True, False)
+    )
+    return inside, outside
+
+
+def inside_loops(hlo: str) -> str:
+    return apart(hlo)[0]
 
 
 def reduced(hlo: str) -> collections.Counter[int]:
     """How many arrays of each number of bytes are summed over the devices."""
     shapes = re.findall(r" = (.*?) all-reduce(?:-done)?\(", hlo)
     return collections.Counter(shape_bytes(array) for shape in shapes for array in re.findall(r"\w+\[[\d,]*\]", shape))
+
+
+def gathered(hlo: str) -> list[int]:
+    """The bytes of each array that is gathered."""
+    return [shape_bytes(shape) for shape in re.findall(r" = (\S+) all-gather\(", hlo)]
 
 
 def leaf_bytes(tree) -> list[int]:
@@ -117,9 +136,15 @@ def test_what_the_devices_exchange_in_a_step(case):
     step = small.step(case.phase, small.state())
     hlo = step.compiled.as_text()
     found = find_collectives(hlo)
-    loops = inside_loops(hlo)
+    loops, rest = apart(hlo)
     assert loops or case.recipe == "mtpkdot" and case.phase != "student"  # a solver's, or the augmentation's keys'
-    assert not find_collectives(loops)
+    if case.anchors:  # all that is exchanged in a solver's loops
+        points = 4 * small_steps.ROWS * case.anchors
+        assert max(gathered(loops)) == points < 4 * small_steps.ROWS**2
+        assert max(reduced(loops)) <= 4 * SUMS_OF_A_PROBLEM
+        hlo, found = rest, find_collectives(rest)
+    else:
+        assert not find_collectives(loops)
 
     wanted = {}
     if any(case.gathered):
@@ -143,6 +168,9 @@ def test_what_the_devices_exchange_in_a_step(case):
     allowed.update(leaf_bytes(state.tally) if case.weighted else [])
     # Of each teacher its losses' sum, by which the most confident one is chosen, its rows', and whether it counts.
     allowed.update([4 * case.weighted] * 2 + [1] * case.weighted)
+    if case.anchors:  # the centroids, and the ranges of all teachers' and the student's similarities
+        allowed[4 * small_steps.ROWS] += SUMS_OF_A_CENTROID * case.weighted
+        allowed[4] += 2 * (case.weighted + 1)
     allowed[4] += SUMS_OF_A_METRIC * len(jax.tree.leaves(step.compiled.out_info[1]))
     assert not sums - allowed
     assert sum(size * count for size, count in sums.items()) == found["all-reduce"]["bytes"]

@@ -5,9 +5,11 @@ import logging
 import pathlib
 import shutil
 
+import grain
 import jax.numpy as jnp
 import pytest
 
+from emokd.data.prefetch import to_device
 from emokd.errors import InputError
 from emokd.jobs.predecessor import stored_shapes
 from emokd.training import checksums
@@ -149,3 +151,47 @@ def test_one_without_checksums_is_read_and_a_misfit_says_that_it_may_be_damaged(
     ):
         checkpoints.restore(2, other)
     checkpoints.close()
+
+
+def test_where_the_last_step_is_selected_a_damaged_best_one_does_not_matter(folder):
+    flip(files_of(folder / "2")[0])
+    checkpoints = Checkpoints(folder.parent, keep=3, best_is_needed=False)
+    assert checkpoints.latest() == 3
+    state, _ = checkpoints.restore(3, state_at(0))
+    checkpoints.close()
+    assert float(state.params["w"][0]) == 3.0
+
+
+def test_one_without_checksums_and_without_its_data_position_is_passed_over(folder, caplog):
+    (folder / "3" / checksums.CHECKSUMS).unlink()
+    shutil.rmtree(folder / "3" / "data")
+    set_aside_damaged(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3.set_aside"]
+    assert "it lacks data/process_0-of-" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["cut", "", '{"next": 0}'])
+def test_one_without_checksums_whose_data_position_is_damaged_says_so(folder, content):
+    (folder / "3" / checksums.CHECKSUMS).unlink()
+    [position] = (folder / "3" / "data").glob("process_0-of-*")
+    position.write_text(content)
+    checkpoints = Checkpoints(folder.parent, keep=3)
+    stream = to_device(iter(grain.MapDataset.range(9).to_iter_dataset()), lambda batch: batch)
+    with pytest.raises(InputError, match=r"3 does not say at which batch it was saved .*Remove this folder"):
+        checkpoints.restore_iterator(3, stream)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"item_handlers": 3}', '{"custom_metadata": []}', "", "\0", None])
+def test_orbax_can_do_without_its_notes(folder, content):
+    for step, notes in (("3", content), ("2", "[1]")):
+        if notes is None:
+            (folder / step / "_CHECKPOINT_METADATA").unlink()
+        else:
+            (folder / step / "_CHECKPOINT_METADATA").write_text(notes)
+    checkpoints = Checkpoints(folder.parent, keep=3)
+    assert checkpoints.latest() == 3
+    assert float(checkpoints.restore(3, state_at(0))[0].params["w"][0]) == 3.0
+    checkpoints.save(state_at(4), Stream(), Best(2, 0.9))
+    checkpoints.close()
+    assert not checksums.damage(folder / "4")

@@ -17,6 +17,8 @@ from emokd.training import divergence, loop
 from emokd.training.checkpoints import Checkpoints, read_weights, steps_in
 from emokd.training.programs import Programs
 
+PHASE = Phase("teach", None, {}, 9, None)
+
 
 def hides_nan(recipe, rates):
     """The recipe's first phase, with a loss that is finite even where parameters are not."""
@@ -110,3 +112,42 @@ def test_a_run_that_is_told_to_stop_after_it_has_diverged_saves_nothing(hiding, 
     with pytest.raises(InputError, match=r"Step 3 of phase 'distill': parameters backbone.* no checkpoint yet"):
         loop.train(loop.Job(config, recipe, splits, None, programs=programs), tmp_path)
     assert not steps_in(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("loss", "first", "outcome"),
+    [
+        (2.0, 2.0, ""),
+        (900.0, 0.001, ""),  # a first loss below 1 counts as 1
+        (1500.0, 2.0, ""),
+        (2500.0, 2.0, "remark"),
+        (-2500.0, 2.0, "remark"),
+        (1.9e6, 2.0, "remark"),
+        (2.1e6, 2.0, "stop"),
+        (8.5e12, 2.08, "stop"),
+    ],
+)
+def test_a_loss_that_grows_is_remarked_and_one_that_explodes_stops_the_run(tmp_path, loss, first, outcome):
+    look = lambda: divergence.growth(loss, first, {"loss": loss}, PHASE, 7, tmp_path, None)  # noqa: E731
+    if outcome == "stop":
+        with pytest.raises(InputError, match=r"Step 7 of phase 'teach': the loss is .* so the run has diverged. Lower"):
+            look()
+    else:
+        assert look().startswith("Step 7 of phase 'teach': the loss is") if outcome else look() == ""
+
+
+def test_a_run_whose_loss_explodes_stops_and_one_whose_loss_grows_says_so_in_its_scores(
+    recipe, config, splits, tmp_path, monkeypatch
+):
+    """The rule's numbers are lowered, in place of a network that explodes."""
+    config.log.every_steps = config.evaluation.every_steps = 2
+    programs = Programs(recipe, config, CLASSES)
+    monkeypatch.setattr(divergence, "GROWN", 0.0)
+    scores = loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path / "grown")[1]
+    assert [remark.split(":")[0] for remark in scores["remarks"][:2]] == [
+        "Step 4 of phase 'distill'",
+        "Step 7 of phase 'classify'",
+    ]
+    monkeypatch.setattr(divergence, "EXPLODED", 0.0)
+    with pytest.raises(InputError, match="Step 2 of phase 'distill': the loss is .*so the run has diverged"):
+        loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path / "exploded")

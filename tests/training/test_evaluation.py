@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-import sklearn.metrics
+from lazily import Lazily
 
 from emokd.data.examples import Examples
 from emokd.models.network import NetworkSpec, functional
 from emokd.training import evaluation
 from emokd.training.sharding import create_mesh
 from emokd.training.streams import Streams
+
+sklearn_metrics = Lazily("sklearn.metrics")
 
 COUNT, INPUTS = 13, 5
 CLASSES = ("a", "b", "c", "d")
@@ -85,10 +87,10 @@ def expression_by_hand(logits, labels):
     said, present = p.argmax(1), np.unique(labels)
     return {
         "count": len(labels),
-        "accuracy": sklearn.metrics.accuracy_score(labels, said),
-        "balanced_accuracy": sklearn.metrics.recall_score(labels, said, labels=present, average="macro"),
-        "macro_f1": sklearn.metrics.f1_score(labels, said, labels=range(4), average="macro", zero_division=0),
-        "nll": sklearn.metrics.log_loss(labels, p, labels=range(4)),
+        "accuracy": sklearn_metrics.accuracy_score(labels, said),
+        "balanced_accuracy": sklearn_metrics.recall_score(labels, said, labels=present, average="macro"),
+        "macro_f1": sklearn_metrics.f1_score(labels, said, labels=range(4), average="macro", zero_division=0),
+        "nll": sklearn_metrics.log_loss(labels, p, labels=range(4)),
         "ece": calibration_error(p, labels),
     }
 
@@ -132,9 +134,9 @@ def test_every_score_is_that_of_the_clipped_answers(examples, network, config, d
     labels = examples.columns["expression"]
     wanted = expression_by_hand(logits[labels >= 0], labels[labels >= 0])
     assert {name: scores["expression"][name] for name in wanted} == pytest.approx(wanted, abs=2e-6)
-    table = sklearn.metrics.confusion_matrix(labels[labels >= 0], logits[labels >= 0].argmax(1), labels=range(4))
+    table = sklearn_metrics.confusion_matrix(labels[labels >= 0], logits[labels >= 0].argmax(1), labels=range(4))
     assert scores["expression"]["confusion"] == table.tolist()
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
+    precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(
         labels[labels >= 0], logits[labels >= 0].argmax(1), labels=range(4), zero_division=0
     )
     for c, name in enumerate(CLASSES):

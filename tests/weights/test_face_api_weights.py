@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
+from lazily import Lazily
 from PIL import Image
 
 from emokd.errors import InputError
 from emokd.models.network import functional
 from emokd.weights.face_api import foreign_module
 from emokd.weights.importing import import_file, import_weights
+
+torch = Lazily("torch")
+F = Lazily("torch.nn.functional")
 
 FILES = {"expression": "face_expression", "age_gender": "age_gender", "identity": "face_recognition"}
 MEAN = np.array([122.782, 117.001, 104.298])

@@ -10,12 +10,14 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
-from torch import nn
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.weights.formats import FORMATS, read_file
 from emokd.weights.mapping import KERAS, TFJS, TORCH
+
+torch = Lazily("torch")
+nn = Lazily("torch.nn")
 
 ARRAY = np.arange(4, dtype=np.float32)
 

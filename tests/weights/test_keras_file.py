@@ -4,11 +4,13 @@ import h5py
 import jax
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.weights.keras_file import read_keras
+
+torch = Lazily("torch")
+F = Lazily("torch.nn.functional")
 
 
 def write(path, arrays, root=""):

@@ -3,11 +3,13 @@
 import jax
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.weights.mapping import KERAS, TORCH, convert, flatten, leave_out_modules, unflatten
+
+torch = Lazily("torch")
+nn = Lazily("torch.nn")
 
 
 def shaped(*shape, dtype=np.float32):

@@ -7,56 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 from PIL import Image
-from torch import nn
 
 from emokd.models.network import NetworkSpec, functional
 from emokd.weights.importing import import_file
 from emokd.weights.mobilenet_v2 import foreign_module
 
+torch = Lazily("torch")
+torch_mobilenet_v2 = Lazily("torch_mobilenet_v2")
+
+
 OBJECTS = {"Acorns 1": 988, "Acorns 3": 988, "Volcano 1": 980, "Volcano 3": 980, "Zebra 1": 340}
-STAGES = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
-
-
-def unit(inputs, outputs, kernel, stride=1, groups=1):
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU6(),
-    )
-
-
-class Residual(nn.Module):
-    """An inverted residual whose layers are numbered as in torchvision's."""
-
-    def __init__(self, inputs, outputs, expansion, stride):
-        super().__init__()
-        hidden = inputs * expansion
-        layers = [unit(inputs, hidden, 1)] if expansion > 1 else []
-        layers += [unit(hidden, hidden, 3, stride, hidden), nn.Conv2d(hidden, outputs, 1, bias=False)]
-        self.conv = nn.Sequential(*layers, nn.BatchNorm2d(outputs))
-        self.skip = stride == 1 and inputs == outputs
-
-    def forward(self, x):
-        return x + self.conv(x) if self.skip else self.conv(x)
-
-
-class Reference(nn.Module):
-    """MobileNetV2 at width 1, written from the paper's Table 2."""
-
-    def __init__(self, classes):
-        super().__init__()
-        layers, channels = [unit(3, 32, 3, 2)], 32
-        for expansion, outputs, repeats, stride in STAGES:
-            for repeat in range(repeats):
-                layers.append(Residual(channels, outputs, expansion, 1 if repeat else stride))
-                channels = outputs
-        self.features = nn.Sequential(*layers, unit(channels, 1280, 1))
-        self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(1280, classes))
-
-    def forward(self, x):
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def randomise(model, seed=0):
@@ -74,7 +36,7 @@ def randomise(model, seed=0):
 
 def test_parity(tmp_path):
     """At an odd size, where padding matters."""
-    theirs = randomise(Reference(5))
+    theirs = randomise(torch_mobilenet_v2.Reference(5))
     torch.save(theirs.state_dict(), tmp_path / "mobilenet.pth")
     model = import_file("mobilenet_v2", tmp_path / "mobilenet.pth", head="objects")
     images = np.random.default_rng(0).normal(size=(2, 73, 70, 3)).astype(np.float32)
@@ -102,14 +64,14 @@ def timms_name(name):
     if place in ("0", "18"):
         return f"{ {'0': ('conv_stem', 'bn1'), '18': ('conv_head', 'bn2')}[place][int(rest[0])] }.{leaf}"
     block, stage = int(place) - 1, 0
-    while block >= STAGES[stage][2]:
-        block, stage = block - STAGES[stage][2], stage + 1
+    while block >= torch_mobilenet_v2.STAGES[stage][2]:
+        block, stage = block - torch_mobilenet_v2.STAGES[stage][2], stage + 1
     inner = ".".join(rest[1:-1])
     return f"blocks.{stage}.{block}.{(TIMM_EXPANDED if stage else TIMM)[inner]}.{leaf}"
 
 
 def test_timms_names_lead_to_the_same_network(tmp_path):
-    theirs = randomise(Reference(5)).state_dict()
+    theirs = randomise(torch_mobilenet_v2.Reference(5)).state_dict()
     renamed = {timms_name(name): value for name, value in theirs.items()}
     assert "blocks.0.0.conv_dw.weight" in renamed
     assert "blocks.6.0.bn3.running_var" in renamed
@@ -124,7 +86,7 @@ def test_timms_names_lead_to_the_same_network(tmp_path):
 
 def test_the_published_file_agrees_with_the_reference(data_directory):
     path = data_directory / "weights/mobilenet_v2-b0353104.pth"
-    theirs = Reference(1000)
+    theirs = torch_mobilenet_v2.Reference(1000)
     theirs.load_state_dict(torch.load(path, weights_only=True))
     model = import_file("mobilenet_v2", path, head="objects")
     images = np.random.default_rng(0).normal(size=(2, 96, 97, 3)).astype(np.float32)

@@ -6,12 +6,14 @@ import pickle
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
-from torch import nn
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.weights.torch_file import read_safetensors, read_torch
+
+torch = Lazily("torch")
+safetensors_torch = Lazily("safetensors.torch")
+nn = Lazily("torch.nn")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -25,11 +27,11 @@ def test_reads_what_pytorch_wrote(tmp_path, zipped):
         np.testing.assert_array_equal(found[f"state_dict.{name}"], value.numpy())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_widened(tmp_path, dtype):
-    state = {"a": torch.tensor([1.5, -0.25]).to(dtype)}
+    state = {"a": torch.tensor([1.5, -0.25]).to(getattr(torch, dtype))}
     torch.save(state, tmp_path / "a.pt")
-    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    safetensors_torch.save_file(state, tmp_path / "a.safetensors")
     for found in (read_torch(tmp_path / "a.pt"), read_safetensors(tmp_path / "a.safetensors")):
         assert found["a"].dtype == np.float32
         np.testing.assert_array_equal(found["a"], [1.5, -0.25])
@@ -96,18 +98,18 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tensor", "what"),
+    ("make", "what"),
     [
-        (torch.eye(2).to_sparse(), "sparse"),
-        (torch.empty(3, device="meta"), "'meta', without numbers"),
-        (torch.ones(3).to(torch.float8_e4m3fn), "float8_e4m3fn"),
-        (torch.ones(3, dtype=torch.complex64).conj(), "complex64"),
-        (torch.zeros(1).expand(10**12), "repeats 4 bytes"),
-        (torch.zeros(1, dtype=torch.float16).expand(10**12), "repeats 2 bytes"),
+        (lambda: torch.eye(2).to_sparse(), "sparse"),
+        (lambda: torch.empty(3, device="meta"), "'meta', without numbers"),
+        (lambda: torch.ones(3).to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda: torch.ones(3, dtype=torch.complex64).conj(), "complex64"),
+        (lambda: torch.zeros(1).expand(10**12), "repeats 4 bytes"),
+        (lambda: torch.zeros(1, dtype=torch.float16).expand(10**12), "repeats 2 bytes"),
     ],
 )
-def test_tensors_without_ordinary_numbers_are_refused_before_they_are_copied(tmp_path, tensor, what):
-    torch.save({"conv.weight": tensor, "b": torch.ones(2)}, tmp_path / "odd.pt")
+def test_tensors_without_ordinary_numbers_are_refused_before_they_are_copied(tmp_path, make, what):
+    torch.save({"conv.weight": make(), "b": torch.ones(2)}, tmp_path / "odd.pt")
     with pytest.raises(InputError, match=what) as caught:
         read_torch(tmp_path / "odd.pt")
     assert "odd.pt" in str(caught.value)

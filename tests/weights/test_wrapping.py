@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 
 from emokd.errors import InputError
 from emokd.weights.mapping import Names
 from emokd.weights.wrapping import find_prefixes, flatten_containers, unwrap
+
+torch = Lazily("torch")
 
 EXPECTED = {
     "conv.weight": "backbone/conv/kernel",

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,6 +75,10 @@ def _last(finished: subprocess.CompletedProcess) -> str:
     return " ".join(lines[-_SHOWN:])
 
 
+def _save(file: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+    np.savez(file, **arrays)
+
+
 def _call(python: pathlib.Path, arguments: Sequence[str | pathlib.Path], doing: str) -> str:
     """Runs the worker and returns what it printed."""
     command = [str(python), "-I", str(litert_worker.__file__), *map(str, arguments)]
@@ -120,7 +125,7 @@ class Interpreter:
     def __call__(self, arrays: Batch) -> Mapping[str, Float[np.ndarray, "B _"]]:
         """As `Runner`; one example after the other."""
         given, found = (pathlib.Path(self._folder.name, name) for name in ("given.npz", "found.npz"))
-        np.savez(given, **arrays)
+        _save(given, arrays)
         _call(self._python, ["run", self._model, given, found], "Running the TFLite file")
         with np.load(found) as answers:
             return dict(answers)
@@ -128,7 +133,7 @@ class Interpreter:
     def measure(self, arrays: Batch, rounds: int) -> list[float]:
         """Milliseconds of each of several runs on the first example."""
         given = pathlib.Path(self._folder.name, "given.npz")
-        np.savez(given, **arrays)
+        _save(given, arrays)
         printed = _call(self._python, ["time", self._model, given, str(rounds)], "Running the TFLite file")
         return [float(line) for line in printed.split()]
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import jax
 from jaxtyping import Array, Bool, Float
 
 from emokd.losses import mmd
+from emokd.losses.group import Group
 from emokd.recipes.common import relations
 from emokd.recipes.common.distances import DISTANCES
 
@@ -20,20 +22,20 @@ def relational(loss: str) -> str:
     return "config.hallucination.loss=mmd" if loss == "mmd" else ""
 
 
-def token_distances(loss: str, tokens: Tokens, true: TrueTokens) -> dict[str, Float[Array, " B"]]:
+def token_distances(loss: str, tokens: Tokens, true: TrueTokens, *, rows: int = 0) -> dict[str, Float[Array, " B"]]:
     """How far the tokens are from the true ones, [B] by modality.
 
     Args:
-      loss: a name in `LOSSES`. The discrepancy "mmd" is one value of the whole batch, which every row gets.
+      loss: a name in `LOSSES`. The discrepancy "mmd" is one value of a group of rows, which each of them gets.
       tokens: the hallucinated tokens.
       true: what they should be. Rows without the modality count in nothing.
+      rows: of a group; 0: the whole batch.
     """
     if loss != "mmd":
         return {name: DISTANCES[loss](token, true[name][0]) for name, token in tokens.items()}
 
-    def compare(tokens: Tokens, true: TrueTokens) -> dict[str, Float[Array, " B"]]:
-        return {
-            name: mmd.gaussian_mmd(tokens[name], true_tokens, mask=rows) for name, (true_tokens, rows) in true.items()
-        }
+    def compare(tokens: Tokens, true: TrueTokens, group: Group) -> dict[str, Float[Array, "G R"]]:
+        discrepancy = jax.vmap(lambda token, target, has: mmd.gaussian_mmd(token, target, mask=has, group=group))
+        return {name: discrepancy(tokens[name], target, has) for name, (target, has) in true.items()}
 
-    return relations.of_the_batch(compare)(tokens, true)  # all modalities at once: one gather of each side
+    return relations.in_groups(compare, rows)(tokens, true)  # all modalities at once: one gather of each side

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import ml_collections
+from absl import logging
 from jaxtyping import Array, Bool, Float
 
 from emokd.errors import InputError
 from emokd.losses import structure, transport
+from emokd.losses.group import ALONE, Group
 from emokd.losses.shapes import check_range
 from emokd.parts import part
 from emokd.recipes.common import relations
 from emokd.recipes.common.distances import DISTANCES
+from emokd.recipes.common.phases import takes_part
 from emokd.recipes.common.task import choose
 
 ANCHORS = ("least", "most", "all")
@@ -32,20 +35,24 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
       devices: over how many devices a batch is split.
 
     Raises:
-      InputError: an option is unknown or outside its range, or the batch is no larger than the number of anchors.
+      InputError: an option is unknown or outside its range, groups of rows do not fit the batch and its devices, or
+        they are no larger than the number of anchors.
     """
     choose(DISTANCES, config.distance, "config.distance")
     choose(dict.fromkeys(ANCHORS), config.structure.anchors, "config.structure.anchors")
     choose(dict.fromkeys(transport.SOLVERS), config.structure.solver, "config.structure.solver")
     for name, value in config.objective.items():
         check_range(f"config.objective.{name}", value, 0)
-    k, rows, where = config.structure.k, config.batch_size, ""
-    if config.structure.local:
-        rows, where = rows // devices, f" on each of {devices} devices (config.structure.local)"
+    if takes_part(config.phases.teach):  # without teachers nothing is compared
+        relations.check_rows(config.structure.rows, config.batch_size, devices)
+    rows = relations.rows_of_a_group(config.structure.rows, config.batch_size)
+    if rows < config.structure.rows:
+        logging.info("The batch of %d is one group: config.structure.rows is %d.", rows, config.structure.rows)
+    k, group = config.structure.k, "group" if rows < config.batch_size else "batch"
     if config.objective.transport and config.structure.anchors != "all" and not 1 <= k < rows:
         raise InputError(
-            f"config.structure.k is {k}, but a batch of {rows}{where} has {rows - 1} other examples "
-            "to anchor each one to: lower config.structure.k or raise config.batch_size."
+            f"config.structure.k is {k}, but a {group} of {rows} has {rows - 1} other examples to anchor each one to: "
+            f"lower config.structure.k or raise config.{'structure.rows' if group == 'group' else 'batch_size'}."
         )
 
 
@@ -68,108 +75,146 @@ def imitate(
 ) -> tuple[Float[Array, "B K"], dict[str, Array]]:
     """How far the student is from each teacher, and per-example values for the log.
 
-    Every row is compared with every other one: of the global batch or, with `structure.local`, of its device's rows.
+    Every row is compared with every other one of its group: `structure.rows` neighbouring rows of the global batch.
 
     Args:
       config: `objective`, `structure`, `distance`.
       teachers: their names, in the order of `teacher_features`.
       student_features: the student's.
       teacher_features: each teacher's, with the rows that have them.
-      counts: which teachers have a weight other than 0 on each row. For a teacher that has none on any row transport
-        is not solved: that part of its loss is 0, after 0 iterations.
+      counts: which teachers have a weight other than 0 on each row. For a teacher that has none on any row of a group
+        transport is not solved there: that part of its loss is 0, after 0 iterations.
     """
     weights = config.objective
 
-    def compare(student_features: Array, others: tuple[TeacherFeatures, Array]) -> tuple[Array, dict[str, Array]]:
+    def compare(
+        student_features: Array, others: tuple[TeacherFeatures, Array], group: Group
+    ) -> tuple[Array, dict[str, Array]]:
         teacher_features, counts = others
         answers, rows = map(list, zip(*teacher_features, strict=True))
-        total, measured = jnp.zeros((student_features.shape[0], len(teachers)), jnp.float32), {}
+        own_rows = jax.vmap(group.own)
+        total, measured = jnp.zeros((*own_rows(rows[0]).shape, len(teachers)), jnp.float32), {}
+        similarities = functools.partial(_similarities, group)
+        if weights.transport or weights.centroid:
+            of_teachers = [similarities(a, r) for a, r in zip(answers, rows, strict=True)]
+            of_student = [similarities(student_features, r) for r in rows]
         if weights.transport:
-            transported = _transport(config.structure, student_features, answers, rows, counts.any(0))
-            total += weights.transport * transported.values.T
-            measured = transport_metrics(teachers, transported, student_features, answers, rows)
-        if weights.centroid:
-            total += weights.centroid * jnp.stack(
-                [
-                    structure.centroid_distance(student_features, teacher_features, mask=r)
-                    for teacher_features, r in zip(answers, rows, strict=True)
-                ],
-                1,
+            student_matrices, teacher_matrices, teacher_rows = (jnp.stack(x) for x in (of_student, of_teachers, rows))
+            transported = _transport(
+                config.structure, group, student_matrices, teacher_matrices, teacher_rows, counts.any(1)
             )
-        if weights.features:
-            distance = choose(DISTANCES, config.distance, "config.distance")
+            total += weights.transport * jnp.moveaxis(transported.values, 0, -1)
+            anyone = functools.reduce(jnp.logical_or, rows)
+            compared = dict(zip(teachers, zip(of_teachers, rows, strict=True), strict=True))
+            compared[STUDENT] = (similarities(student_features, anyone), anyone)
+            measured = transport_metrics(teachers, transported, compared, group)
+        if weights.centroid:
+            centroid = functools.partial(structure.centroid_distance_of_similarities, group=group)
             distances = [
-                jnp.where(r, distance(student_features, teacher_features), 0.0)
-                for teacher_features, r in zip(answers, rows, strict=True)
+                jax.vmap(lambda s, t, r: centroid(s, t, mask=r))(*each)
+                for each in zip(of_student, of_teachers, rows, strict=True)
             ]
-            total += weights.features * jnp.stack(distances, 1)
+            total += weights.centroid * jnp.stack(distances, -1)
+        if weights.features:
+            distance = jax.vmap(choose(DISTANCES, config.distance, "config.distance"))
+            distances = [
+                jnp.where(own_rows(r), distance(own_rows(student_features), own_rows(a)), 0.0)
+                for a, r in zip(answers, rows, strict=True)
+            ]
+            total += weights.features * jnp.stack(distances, -1)
         return total, measured
 
-    spread = relations.of_each_device if config.structure.local else relations.of_the_batch
     named = ", ".join(name for name in ("transport", "centroid", "features") if weights[name])
     with part(named):
-        return spread(compare)(student_features, (teacher_features, counts))
+        return relations.in_groups(compare, config.structure.rows)(student_features, (teacher_features, counts))
+
+
+def _similarities(group: Group, features: Float[Array, "G B D"], rows: Bool[Array, "G B"]) -> Float[Array, "G R B"]:
+    return jax.vmap(lambda x, r: structure.cosine_similarities(x, mask=r, group=group))(features, rows)
 
 
 def _transport(
     section: ml_collections.ConfigDict,
-    student_features: Array,
-    answers: Sequence[Array],
-    rows: Sequence[Array],
-    counts: Array,
+    group: Group,
+    student: Float[Array, "K G R B"],
+    teacher: Float[Array, "K G R B"],
+    rows: Bool[Array, "K G B"],
+    counts: Bool[Array, "G K"],
 ) -> transport.Transport:
-    """The divergence from the structure of every teacher with weight; the solver is compiled once for all of them."""
+    """The divergence from the structure of every teacher with weight, [K, G, ...], from the similarities.
+
+    Every group has its teachers with weight first, and the turn of those behind them comes only where any group still
+    has one. So where each group has chosen one teacher there is one turn, in which all groups are solved together.
+    """
     k = 0 if section.anchors == "all" else section.k
     nearest = section.anchors == "most"
-    teacher_similarities = jnp.stack(
-        [structure.cosine_similarities(a, mask=r) for a, r in zip(answers, rows, strict=True)]
-    )
+    order = jnp.argsort(~counts, axis=1, stable=True).T  # [K, G]: whose turn it is
+    groups = jnp.arange(counts.shape[0])
 
-    def solve(teacher_similarities: Array, rows: Array) -> transport.Transport:
-        similarities = structure.cosine_similarities(student_features, mask=rows)
-        clouds = structure.clouds_of_similarities(similarities, teacher_similarities, k=k, nearest=nearest, mask=rows)
-        return transport.sinkhorn_divergence(*clouds, blur=section.blur, solver=section.solver, mask=rows)
+    def solve(teachers: Array) -> transport.Transport:
+        def of_one(student: Array, teacher: Array, rows: Array) -> transport.Transport:
+            clouds = structure.clouds_of_similarities(student, teacher, k=k, nearest=nearest, mask=rows, group=group)
+            blur, solver = section.blur, section.solver
+            return transport.sinkhorn_divergence(*clouds, blur=blur, solver=solver, mask=rows, group=group)
 
-    def pass_over(teacher_similarities: Array, rows: Array) -> transport.Transport:
-        nothing = jnp.zeros((), teacher_similarities.dtype)
-        return transport.Transport(jnp.zeros_like(teacher_similarities[:, 0]), nothing, nothing, nothing, nothing + 1)
+        # Without rows that count there is nothing to iterate.
+        wanted = counts[groups, teachers]
+        counted = rows[teachers, groups] & wanted[:, None]
+        solved = jax.vmap(of_one)(student[teachers, groups], teacher[teachers, groups], counted)
+        passed = jax.tree.map(jnp.zeros_like, solved)._replace(converged=jnp.ones_like(solved.converged))
+        return jax.tree.map(
+            lambda x, nothing: jnp.where(wanted.reshape(-1, *[1] * (x.ndim - 1)), x, nothing), solved, passed
+        )
 
-    # In sequence: under `vmap` each solver would iterate as long as the slowest, and none could be skipped.
-    return jax.lax.map(
-        lambda problem: jax.lax.cond(problem[0], solve, pass_over, *problem[1:]),
-        (counts, teacher_similarities, jnp.stack(rows)),
-    )
+    def pass_over(teachers: Array) -> transport.Transport:
+        nothing = jnp.zeros(teachers.shape, student.dtype)
+        return transport.Transport(jnp.zeros_like(student[0, :, :, 0]), nothing, nothing, nothing, nothing + 1)
+
+    def take_turn(teachers: Array) -> transport.Transport:
+        some = group.anywhere(counts[groups, teachers].any())
+        return jax.lax.cond(some, solve, pass_over, teachers)
+
+    transported = jax.lax.map(take_turn, order)
+    turn = jnp.argsort(order, axis=0)  # of each teacher
+    return jax.tree.map(lambda x: x[turn, groups[None]], transported)
 
 
-def similarity_range(features: Float[Array, "B D"], rows: Bool[Array, " B"]) -> tuple[Array, Array]:
+def similarity_range(
+    similarities: Float[Array, "R B"], rows: Bool[Array, " B"], group: Group = ALONE
+) -> tuple[Array, Array]:
     """Lowest and highest cosine between two different examples, without gradient; 0 where there are no two."""
-    similarities = jax.lax.stop_gradient(structure.cosine_similarities(features, mask=rows))
-    pairs = rows[:, None] & rows[None, :] & ~jnp.eye(rows.shape[0], dtype=bool)
-    lowest = jnp.where(pairs, similarities, jnp.inf).min()
-    highest = jnp.where(pairs, similarities, -jnp.inf).max()
-    return jnp.where(pairs.any(), lowest, 0.0), jnp.where(pairs.any(), highest, 0.0)
+    similarities, indices = jax.lax.stop_gradient(similarities), jnp.arange(rows.shape[0])
+    pairs = group.own(rows)[:, None] & rows[None, :] & (group.own(indices)[:, None] != indices[None, :])
+    lowest = group.smallest(jnp.where(pairs, similarities, jnp.inf).min())
+    highest = -group.smallest(-jnp.where(pairs, similarities, -jnp.inf).max())
+    some = rows.sum() > 1
+    return jnp.where(some, lowest, 0.0), jnp.where(some, highest, 0.0)
 
 
 def transport_metrics(
     teachers: Sequence[str],
     transported: transport.Transport,
-    student_features: Float[Array, "B D"],
-    features: Sequence[Array],
-    rows: Sequence[Array],
+    similarities: Mapping[str, tuple[Float[Array, "G R B"], Bool[Array, "G B"]]],
+    group: Group,
 ) -> dict[str, Array]:
-    """Log values of each teacher's transport, each [B]; `transported` has a row for each teacher."""
-    ranges = {
-        name: similarity_range(teacher_features, r)
-        for name, teacher_features, r in zip(teachers, features, rows, strict=True)
-    }
-    ranges[STUDENT] = similarity_range(student_features, functools.reduce(jnp.logical_or, rows))
+    """Log values of each teacher's transport, each [G, R]; `transported` is [K, G, ...].
+
+    Args:
+      teachers: their names.
+      transported: what the solver gave.
+      similarities: of every teacher and of the student, with the rows that count.
+      group: which rows are this device's.
+    """
+    of_groups = jax.vmap(functools.partial(similarity_range, group=group))
+    ranges = {name: of_groups(*each) for name, each in similarities.items()}
     values = {f"similarity/lowest/{name}": lowest for name, (lowest, _) in ranges.items()}
     values |= {f"similarity/highest/{name}": highest for name, (_, highest) in ranges.items()}
     for k, name in enumerate(teachers):
         values[f"transport/iterations/{name}"] = transported.iterations[k]
         values[f"transport/error/{name}"] = transported.error[k]
         values[f"transport/converged/{name}"] = transported.converged[k]
-    metrics = {name: jnp.broadcast_to(value, rows[0].shape) for name, value in values.items()}
+    shape = transported.values.shape[1:]
+    metrics = {name: jnp.broadcast_to(value[:, None], shape) for name, value in values.items()}
     return metrics | {f"transport/divergence/{name}": transported.values[k] for k, name in enumerate(teachers)}
 
 

@@ -3,10 +3,12 @@ import wave
 import numpy as np
 import pytest
 import scipy.signal
-from transformers import audio_utils
+from lazily import Lazily
 
 from emokd.data.video import sound
 from emokd.errors import InputError
+
+audio_utils = Lazily("transformers.audio_utils")
 
 
 def write(path, samples, rate=sound.RATE, channels=1, width=2):

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import recipes_setup
 import small_steps
-import torch
-import torch.nn.functional as F
-from sklearn.utils.class_weight import compute_class_weight
+from lazily import Lazily
 
 from emokd.configuration import defaults
 from emokd.data.tables.class_counts import class_counts
@@ -20,6 +18,10 @@ from emokd.phase import Context
 from emokd.recipes import find, smkd, supervised
 from emokd.recipes.common import classification
 from emokd.recipes.common.task import Task
+
+torch = Lazily("torch")
+F = Lazily("torch.nn.functional")
+class_weight = Lazily("sklearn.utils.class_weight")
 
 CLASSES = ("neutral", "happy", "sad", "fear", "contempt")
 LABELS = np.repeat([0, 1, 2, 3], [40, 16, 7, 1])  # contempt has no example
@@ -37,7 +39,7 @@ def make_config(**changes):
 
 def expected_weights():
     """scikit-learn's, of the classes that occur; the other weighs nothing."""
-    return np.append(compute_class_weight("balanced", classes=np.arange(4), y=LABELS), 0.0)
+    return np.append(class_weight.compute_class_weight("balanced", classes=np.arange(4), y=LABELS), 0.0)
 
 
 def test_balanced_weights_are_scikit_learns_and_one_on_average():
@@ -160,7 +162,7 @@ def test_every_network_that_a_recipe_trains_has_the_weights_and_the_smoothing(na
     present = data.columns["expression"][data.columns["expression"] >= 0]
     occurring = np.unique(present)
     weights = np.zeros(len(data.classes["expression"]))
-    weights[occurring] = compute_class_weight("balanced", classes=occurring, y=present)
+    weights[occurring] = class_weight.compute_class_weight("balanced", classes=occurring, y=present)
     assert len(set(weights)) > 1
     calls, batch, found = watch(monkeypatch), small_steps.batch_of(data), {}
     for phase in recipe.phases:
@@ -194,7 +196,9 @@ def test_columns_have_the_weights_of_their_own_classes(examples, monkeypatch):
     recipe = supervised.build(other, task, {})
     trace(recipe, recipe.phases[0], batch)
     expected = {
-        column: compute_class_weight("balanced", classes=np.arange(8), y=np.repeat(range(8), np.array(values, int)))
+        column: class_weight.compute_class_weight(
+            "balanced", classes=np.arange(8), y=np.repeat(range(8), np.array(values, int))
+        )
         for column, values in counts.items()
     }
     wanted = [expected[column] for column in ("scene", "expression", "expression", "scene")]

@@ -1,4 +1,4 @@
-"""Comparisons of rows: over the batch of all devices, and over each device's own."""
+"""Comparisons of rows in groups: on one device, on several, and where a group lies on neighbours."""
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 
 from emokd.benchmarking.program import find_collectives
+from emokd.errors import InputError
 from emokd.recipes.common import relations
 from emokd.training.sharding import batch_sharding, create_mesh
 
 
-def compare(own, others):
+def compare(own, others, group):
     """For each row, sums over all rows that count: quadratic in `own`, so that every gradient has every row in it."""
-    features, mask = others["features"], others["mask"]
-    distances = ((own[:, None] - own[None, :]) ** 2).sum(-1) * (features @ features.T)
-    return {"values": jnp.where(mask, jnp.where(mask[None], distances, 0.0).sum(1), 0.0), "rows": others["scalar"]}
+
+    def of_one(own, features, mask, scalar):
+        mine = group.own
+        distances = ((mine(own)[:, None] - own[None, :]) ** 2).sum(-1) * (mine(features) @ features.T)
+        values = jnp.where(mine(mask), jnp.where(mask[None], distances, 0.0).sum(1), 0.0)
+        return {"values": values, "rows": mine(scalar)}
+
+    return jax.vmap(of_one)(own, others["features"], others["mask"], others["scalar"])
 
 
 def make_arrays():
@@ -29,19 +35,19 @@ def make_arrays():
     return own, others, cotangent
 
 
-def compiled(of, shape=(8, 4, 2)):
+def compiled(compare, rows, shape=(8, 4, 2)):
     """Values, and the gradient with respect to `own` of their weighted sum, on a mesh; and the collectives."""
     mesh = create_mesh(*shape)
 
     def both(own, others, cotangent):
-        found, backward = jax.vjp(lambda own: of(compare)(own, others), own)
+        found, backward = jax.vjp(lambda own: relations.in_groups(compare, rows)(own, others), own)
         (gradient,) = backward({"values": cotangent, "rows": jnp.zeros_like(cotangent)})
         return found, gradient
 
     arrays = jax.device_put(make_arrays(), batch_sharding(mesh))
     with jax.set_mesh(mesh):
         program = jax.jit(both).lower(*arrays).compile()
-    return *program(*arrays), find_collectives(program.as_text())
+    return *program(*arrays), find_collectives(program.as_text()), program.as_text()
 
 
 def in_numpy(rows):
@@ -55,48 +61,65 @@ def in_numpy(rows):
     return values, 2 * (difference * pairs[:, :, None]).sum(1)
 
 
-def test_the_batch_is_gathered_twice_and_its_gradient_reduced_once():
-    found, gradient, collectives = compiled(relations.of_the_batch)
-    values, expected = in_numpy(np.arange(16))
-    np.testing.assert_allclose(found["values"], values, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("devices", [(1,), (2, 1, 2), (8, 4, 2)], ids=lambda shape: str(shape[0]))
+@pytest.mark.parametrize("rows", [0, 2, 4, 8, 99])
+def test_groups_are_the_same_on_any_number_of_devices(rows, devices):
+    found, gradient, collectives, text = compiled(compare, rows, devices)
+    size = rows if 0 < rows < 16 else 16
+    for group in np.arange(16).reshape(-1, size):
+        values, expected = in_numpy(group)
+        np.testing.assert_allclose(found["values"][group], values, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(gradient[group], expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(found["rows"], make_arrays()[1]["scalar"])
+    if size <= 16 // devices[0]:  # of a device by itself
+        assert collectives == {}
+        return
+    # The group's rows, twice, and its gradient, once, and never among more devices than it lies on.
     assert collectives == {
-        "all-gather": {"count": 2, "bytes": 4 * 16 * (3 + 5 + 1 + 1)},
-        "reduce-scatter": {"count": 1, "bytes": 4 * 2 * 3},
+        "all-gather": {"count": 2, "bytes": 4 * size * (3 + 5 + 1 + 1)},
+        "reduce-scatter": {"count": 1, "bytes": 4 * 16 // devices[0] * 3},
     }
-
-
-def test_each_device_compares_its_own_rows():
-    found, gradient, collectives = compiled(relations.of_each_device)
-    for rows in np.arange(16).reshape(8, 2):
-        values, expected = in_numpy(rows)
-        np.testing.assert_allclose(found["values"][rows], values, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(gradient[rows], expected, rtol=1e-4, atol=1e-5)
-    assert collectives == {}
+    together = size * devices[0] // 16
+    groups = ",".join("{" + ",".join(map(str, range(i, i + together))) + "}" for i in range(0, devices[0], together))
+    assert text.count(f"replica_groups={{{groups}}}") == 3
 
 
 def test_a_tree_of_rows_is_gathered_as_one_array_is():
     """Two columns of `own` apart from the third."""
 
-    def in_parts(compare):
-        of_parts = relations.of_the_batch(lambda own, others: compare(jnp.concatenate([own["a"], own["b"]], 1), others))
-        return lambda own, others: of_parts({"a": own[:, :2], "b": own[:, 2:]}, others)
+    def in_parts(own, others, group):
+        return compare(jnp.concatenate([own["a"], own["b"]], 2), others, group)
 
-    together, apart = compiled(relations.of_the_batch), compiled(in_parts)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), together, apart)
+    def apart(own, others):
+        return relations.in_groups(in_parts, 0)({"a": own[:, :2], "b": own[:, 2:]}, others)
 
-
-@pytest.mark.parametrize("of", [relations.of_the_batch, relations.of_each_device])
-def test_one_device_exchanges_nothing(of):
-    *found, collectives = compiled(of, shape=(1,))
-    assert collectives == {}
-    *plain, _ = compiled(lambda compare: compare, shape=(1,))
-    jax.tree.map(np.testing.assert_array_equal, found, plain)
-    np.testing.assert_allclose(found[0]["values"], in_numpy(np.arange(16))[0], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("of", [relations.of_the_batch, relations.of_each_device])
-def test_without_a_mesh_all_rows_are_compared(of):
     own, others, _ = make_arrays()
-    np.testing.assert_allclose(of(compare)(own, others)["values"], in_numpy(np.arange(16))[0], rtol=1e-4, atol=1e-4)
+    mesh = create_mesh(8)
+    arrays = jax.device_put((own, others), batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+        found = jax.jit(apart)(*arrays)
+    np.testing.assert_allclose(found["values"], in_numpy(np.arange(16))[0], rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_mesh_groups_are_compared_too():
+    own, others, _ = make_arrays()
+    found = relations.in_groups(compare, 8)(own, others)["values"]
+    np.testing.assert_allclose(found[8:], in_numpy(np.arange(8, 16))[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "devices", "message"),
+    [
+        (-1, 64, 1, "must be at least 0"),
+        (48, 64, 1, r"rows is 48, which does not divide config.batch_size \(64\).*rows to 32, or to 0.*48 or 96"),
+        (128, 384, 4, "Groups of 128 rows .* do not lie on 4 devices of 96 rows each.*config.devices to 3"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(rows, batch, devices, message):
+    with pytest.raises(InputError, match=message):
+        relations.check_rows(rows, batch, devices)
+
+
+def test_groups_that_fit():
+    for rows, batch, devices in ((0, 64, 8), (128, 64, 8), (128, 384, 3), (16, 64, 8), (4, 64, 8), (64, 64, 64)):
+        relations.check_rows(rows, batch, devices)
