@@ -3,13 +3,11 @@
 Weights are int8, symmetric, with a scale for each output channel; activations uint8 with one scale and zero point for
 each tensor (Jacob et al. 2018, arXiv:1712.05877). What rounding the weights adds to the mean of a channel is taken off
 its bias (Nagel et al. 2019, arXiv:1906.04721, section 4.2). Softmax, layer normalisation and products of two
-activations stay in float32. Ranges are those of what was seen or those of the smallest squared error; where integers
-keep too few first classes of the calibration examples, sums, such as those of residual blocks, are tried in float32
-too. The best of these is kept. [ours]
+activations stay in float32. Ranges are those of what was seen or those of the smallest squared error, whichever keep
+more first classes of the calibration examples. [ours]
 """
 
 import copy
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,8 +30,6 @@ PRODUCTS: Mapping[str, int] = {"Conv": 0, "Gemm": 1, "MatMul": 1}
 """Operators with a constant second input, and the axis of that input's output channels."""
 FOLLOWERS = ("Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
 """Operators that compute in integers where their inputs come from products."""
-_WITHOUT_SUMS = tuple(op for op in FOLLOWERS if op != "Add")
-_GOOD = 0.99  # share of equal first classes from which on the sums stay in integers, which are faster
 _ACTIVATIONS = ("Relu", "Clip")
 _WEIGHT_LEVELS = 127
 _BIAS_LEVELS = 2.0**30
@@ -61,27 +57,23 @@ def quantise(graph: Graph, student: Student, calibration: Batch) -> dict[str, An
         raise InputError("The network has nothing that integers would compute: no convolution and no matrix product.")
     seen = observe(graph, tensors, batches)
     wanted = _outputs(graph, batches)
-    best: tuple[tuple[float, float], dict[str, Any], Graph] | None = None
-    for followers, ranges in itertools.product((FOLLOWERS, _WITHOUT_SUMS), ("whole", "closest")):
-        if best is not None and followers == _WITHOUT_SUMS and best[0][0] >= _GOOD:
-            break
-        chosen = quantised_tensors(graph, followers)
+    best: tuple[tuple[float, float], str, Graph] | None = None
+    for ranges in ("whole", "closest"):
         candidate = copy.deepcopy(graph)
-        insert(candidate, {name: getattr(seen[name], ranges)() for name in chosen}, seen)
+        insert(candidate, {name: getattr(record, ranges)() for name, record in seen.items()}, seen)
         quality = _quality(wanted, _outputs(candidate, batches))
-        sums = "integers" if "Add" in followers else "float32"
-        logging.info("int8, %s ranges, sums in %s: %.1f%% of first classes kept", ranges, sums, 100 * quality[0])
+        logging.info("int8 with %s ranges: %.1f%% of first classes kept", ranges, 100 * quality[0])
         if best is None or quality > best[0]:
-            best = quality, {"ranges": ranges, "sums": sums}, candidate
+            best = quality, ranges, candidate
     assert best is not None
-    quality, how, candidate = best
+    quality, ranges, candidate = best
     vars(graph).update(vars(candidate))
     return {
         "weights": "int8, symmetric, by output channel",
         "activations": "uint8, affine, by tensor",
         "calibrated_on": f"{count} examples of the run's training split",
         "same_first_class_in_calibration": quality[0],
-        **how,
+        "ranges": ranges,
     }
 
 
@@ -99,13 +91,8 @@ def _quality(wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) 
     return min(same, default=1.0), -sum(float(np.abs(wanted[name] - found[name]).mean()) for name in wanted)
 
 
-def quantised_tensors(graph: Graph, followers: Sequence[str] = FOLLOWERS) -> dict[str, int]:
-    """The activations that become integers, in the graph's order, with the axis of their channels.
-
-    Args:
-      graph: in float32.
-      followers: operators that compute in integers after products.
-    """
+def quantised_tensors(graph: Graph) -> dict[str, int]:
+    """The activations that become integers, in the graph's order, with the axis of their channels."""
     users = graph.users()
     found: dict[str, int] = {}
     downstream: set[str] = set()
@@ -113,7 +100,7 @@ def quantised_tensors(graph: Graph, followers: Sequence[str] = FOLLOWERS) -> dic
     for node in graph.nodes:
         activations = [name for name in node.inputs if name and name not in graph.constants]
         follows = bool(downstream.intersection(activations))
-        if _is_product(graph, node) or (follows and node.op in followers and _is_follower(graph, node)):
+        if _is_product(graph, node) or (follows and _is_follower(graph, node)):
             computing.add(id(node))
         if follows or _is_product(graph, node):
             downstream.update(node.outputs)
@@ -129,8 +116,7 @@ def quantised_tensors(graph: Graph, followers: Sequence[str] = FOLLOWERS) -> dic
         output = node.outputs[0]
         while len(users[output]) == 1 and users[output][0].op in _ACTIVATIONS:
             output = users[output][0].outputs[0]
-        # A product computes in integers where its output becomes integers, also before a sum in float32.
-        if any(id(user) in computing or (user.op == "Add" and _is_follower(graph, user)) for user in users[output]):
+        if any(id(user) in computing for user in users[output]):
             found.setdefault(output, -1)
     return found
 
@@ -143,8 +129,9 @@ def _is_product(graph: Graph, node: Node) -> bool:
 
 
 def _is_follower(graph: Graph, node: Node) -> bool:
-    numbers = graph.dtypes[node.outputs[0]] == np.float32
-    return numbers and all(name not in graph.constants for name in node.inputs)
+    if node.op not in FOLLOWERS or graph.dtypes[node.outputs[0]] != np.float32:
+        return False
+    return all(name not in graph.constants for name in node.inputs)
 
 
 def insert(graph: Graph, steps: Mapping[str, Step], seen: Mapping[str, Seen]) -> None:

@@ -112,22 +112,6 @@ def test_activations_join_the_product_before_them():
     assert quantised_tensors(graph) == {"x": -1, active: -1}
 
 
-def test_sums_may_stay_as_they_are_while_their_products_are_integers():
-    graph = Graph()
-    source = graph.input("x", (BATCH, 2), np.float32)
-    weights, bias = np.ones((2, 2), np.float32), np.zeros(2, np.float32)
-
-    def gemm(name):
-        return graph.add("Gemm", [name, graph.constant(weights), graph.constant(bias)], (BATCH, 2))
-
-    first, second, third = (gemm(source) for _ in range(3))
-    inner = graph.add("Add", [first, second], (BATCH, 2))
-    outer = graph.add("Add", [inner, third], (BATCH, 2))
-    graph.outputs["y"] = gemm(outer)
-    assert set(quantised_tensors(graph)) == {"x", first, second, third, inner, outer}
-    assert set(quantised_tensors(graph, ("Mul",))) == {"x", first, second, third, outer}
-
-
 @pytest.fixture
 def student(tmp_path):
     """A student in the folder of a run on painted faces."""
