@@ -80,13 +80,14 @@ class MetricsLog:
         if self._file is None:
             return
         values = {name: float(value) for name, value in metrics.items()}
-        record = {"step": int(step), "phase": phase, "time": round(time.time(), 3)}
+        now = round(time.time(), 3)
+        record = {"step": int(step), "phase": phase, "time": now}
         record |= {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         for sink in self._sinks:
-            sink.write(int(step), phase, record["time"], finite)
+            sink.write(int(step), phase, now, finite)
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""
