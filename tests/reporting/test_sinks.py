@@ -10,6 +10,7 @@ from emokd.errors import InputError
 from emokd.reporting.metrics_log import MetricsLog, read_metrics
 from emokd.reporting.sinks import choice
 from emokd.reporting.sinks.sink import IDS, Guarded
+from emokd.reporting.sinks.tensorboard import TensorBoard
 
 
 class StandIn(types.ModuleType):
@@ -201,3 +202,15 @@ def test_the_real_mlflow_in_the_runs_folder(tmp_path, monkeypatch):
     history = client.get_metric_history(name, "loss/a b")
     assert sorted((entry.step, entry.value) for entry in history) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert client.get_run(name).info.status == "FINISHED" and client.get_run(name).data.params["seed"] == "3"
+
+
+@pytest.mark.timeout(60)
+def test_tensorboard_does_not_wait_for_a_thread_that_has_ended(tmp_path):
+    """As a full disk ends it: the run goes on, and events reach the file all the same."""
+    board = TensorBoard(tmp_path, None)
+    board._events.file_writer.event_writer._worker.stop()
+    before = sum(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())
+    for step in range(50):
+        board.write(step, "train", 0.0, {"loss": 1.0})
+    board.close()
+    assert sum(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir()) > before + 1000

@@ -33,6 +33,10 @@ class TensorBoard:
     def __init__(self, workdir: pathlib.Path, resume_step: int | None):
         purge = None if resume_step is None else resume_step + 1
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge)
+        # tensorboardX hands events to a thread, by a queue of ten. Where a full disk has ended that thread, a run would
+        # wait for ever, so events are written in this one.
+        events = self._events.file_writer.event_writer
+        events.add_event = events._ev_writer.write_event
 
     def write(self, step: int, phase: str, time: float, values: Mapping[str, float]) -> None:
         """Adds a scalar for each metric."""
