@@ -1,4 +1,4 @@
-"""The Sinkhorn divergence, forward and backward: ours (both solvers) against GeomLoss, eager and compiled.
+"""The Sinkhorn divergence, forward and backward: ours, ott-jax and GeomLoss, eager and compiled.
 
     python benchmarks/sinkhorn.py [--steps=50] [--small] [--nocompiled] [--page=FILE]
 
@@ -109,6 +109,7 @@ def measure(settings: Settings) -> Page:
         clouds = create_clouds(points, dimensions)
         sides = Comparison()
         sides.add("emokd, converged", functools.partial(create_call, clouds, "converged"))
+        sides.add("ott-jax, through emokd", functools.partial(create_call, clouds, "ott"))
         sides.add("emokd, geomloss", functools.partial(create_call, clouds, "geomloss"))
         sides.attempt_variants("GeomLoss", functools.partial(create_torch_call, clouds), VARIANTS, settings.compiled)
         times = sides.measure(settings)
@@ -123,7 +124,10 @@ def measure(settings: Settings) -> Page:
         make = functools.partial(create_torch_softmins, points)
         softmins.attempt_variants("four softmins, PyTorch", make, ("eager", "compiled"), settings.compiled)
         found = ", ".join(f"{iterations(clouds, solver)} of the solver {solver}" for solver in transport.SOLVERS)
-        note = f"Iterations: {found}, which GeomLoss's are too; one of the solver converged has two softmins a problem."
+        note = (
+            f"Iterations: {found}; GeomLoss's are those of geomloss. One of converged is four sums of exponentials "
+            "over a matrix, one of ott two of each of its three problems, each of which stops by itself."
+        )
         tables.append(
             softmins.table(softmins.measure(settings), "four softmins, emokd", f"{title}, floor", notes=[note])
         )

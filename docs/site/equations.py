@@ -9,6 +9,8 @@ import re
 
 from latex2mathml.converter import convert
 
+# Room above and below, and a bar to scroll by on a phone.
+STYLE = ' style="margin: 1.5em 0; padding: 0.5em 0; overflow-x: auto"'
 FOUND = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -20,4 +22,5 @@ def on_page_content(content, page, config, files):
 def _drawn(match: re.Match) -> str:
     kind, opening, formula = match.groups()
     display = "block" if opening == "[" else "inline"
-    return f"<{kind}>{convert(html.unescape(formula).strip(), display=display)}</{kind}>"
+    style = STYLE if kind == "div" else ""
+    return f"<{kind}{style}>{convert(html.unescape(formula).strip(), display=display)}</{kind}>"

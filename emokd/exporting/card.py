@@ -84,6 +84,7 @@ def describe(
 def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
     seen = student.inputs[name]
     wanted = seen.preprocessing
+    batch = 1 if format.batches == (1,) else "batch"
     if wanted is None:
         reference = student.references.get(seen.reads)
         counted: dict[str, Any] = {}
@@ -95,7 +96,7 @@ def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
             "reads": seen.reads,
             "kind": "array",
             "dtype": "float64" if reference is not None and format.takes_raw else "float32",
-            "shape": ["batch", *seen.shape],
+            "shape": [batch, *seen.shape],
             "example": list(seen.shape),
             **counted,
             "missing": "NaN; an example without this modality has NaN throughout",
@@ -117,7 +118,7 @@ def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
     shape = [seen.shape[-1], *seen.shape[:-1]] if first else list(seen.shape)
     return found | {
         "dtype": "float32",
-        "shape": ["batch", *shape],
+        "shape": [batch, *shape],
         "normalised": "(pixel / 255 - mean) / std",
         "mean": list(wanted.mean),
         "std": list(wanted.std),

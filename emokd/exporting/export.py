@@ -17,6 +17,7 @@ from emokd.files import write_whole
 from emokd.inference.onnx_student import DESCRIPTION
 from emokd.models.multimodal import MultimodalSpec
 from emokd.weights import model_folder
+from emokd.weights.seal import sealed
 from emokd.weights.seen_as import SeenAs
 
 CARD = "README.md"
@@ -93,6 +94,7 @@ def export(
         sizes=chosen.batches if timed else (),
     )
     description = card.describe(student, folder, found, written, chosen, precision)
+    description = sealed(json.loads(json.dumps(description)))
     output.parent.mkdir(parents=True, exist_ok=True)
     # The model is written last, so that its description exists wherever the model does.
     write_whole(output.with_name(DESCRIPTION), json.dumps(description, indent=2) + "\n")

@@ -57,7 +57,10 @@ class Session:
             where = "The exported model" if isinstance(model, bytes) else str(model)
             raise InputError(f"{where} cannot be read by ONNX Runtime: {error}. Export the model again.") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self.dtypes = {each.name: np.dtype(_DTYPES[each.type]) for each in self._session.get_inputs()}
+        inputs = {each.name: each.type for each in self._session.get_inputs()}
+        if strange := sorted(set(inputs.values()) - set(_DTYPES)):
+            raise InputError(f"The exported model takes {', '.join(strange)}, which no export of emokd does.")
+        self.dtypes = {name: np.dtype(_DTYPES[kind]) for name, kind in inputs.items()}
 
     def __call__(self, arrays: Arrays) -> dict[str, Float[np.ndarray, "B _"]]:
         """Runs the model and returns its outputs by name."""

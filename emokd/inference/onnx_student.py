@@ -14,6 +14,7 @@ from emokd.inference.signature import AFFECT, Input, Signature
 from emokd.inference.student import Student
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights.fields import Fields
+from emokd.weights.seal import SEAL, sealed
 from emokd.weights.seen_as import CROPS, FITS, SeenAs
 
 DESCRIPTION = "student.json"
@@ -108,6 +109,11 @@ def _describe(file: pathlib.Path) -> Fields:
             f"{path} has format {str(content['format'])[:20]}; this emokd reads format {FORMAT}. Use the version that "
             f"wrote it ({str(content.get('emokd'))[:20]}), or export the model again."
         )
+    if SEAL in content and sealed(content)[SEAL] != content[SEAL]:
+        raise InputError(
+            f"{path} is not what was written with the export (its sha256 differs): names or sizes may be wrong. "
+            f"{_REMEDY} If you changed it on purpose, remove its entry {SEAL}."
+        )
     with file.open("rb") as opened:
         if hashlib.file_digest(opened, "sha256").hexdigest() != description.text("sha256"):
             raise InputError(f"{file} is not the file that {DESCRIPTION} beside it describes (sha256). {_REMEDY}")
@@ -118,7 +124,7 @@ def _feed(described: Fields) -> Feed:
     kind: Any = described.text("kind", _KINDS)
     reads = described.text("reads")
     if kind == "array":
-        shape = tuple(described["shape"][1:])
+        shape = _shape(described)
         return Feed(Input(reads, shape, kind), reference=_reference(described, reads))
     size, channels = described.whole("size", 1, _LARGEST), described.whole("channels", 1, 3)
     frames = (described.whole("frames", 1, _LARGEST),) if kind == "video" else ()
@@ -128,6 +134,13 @@ def _feed(described: Fields) -> Feed:
     mean = described.numbers("mean", channels, -1e4, 1e4)
     std = described.numbers("std", channels, 1e-4, 1e4)
     return Feed(wanted, Preprocessing(size, mean, std, channels))
+
+
+def _shape(described: Fields) -> tuple[int, ...]:
+    shape = described["shape"]
+    if not isinstance(shape, list) or not all(isinstance(side, int) and 0 < side <= _LARGEST for side in shape[1:]):
+        raise InputError(f"An input of the export has the shape {str(shape)[:60]} in {DESCRIPTION}. {_REMEDY}")
+    return tuple(shape[1:])
 
 
 def _reference(described: Fields, reads: str) -> Reference | None:

@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 from emokd import imports
 from emokd.errors import InputError, nearest
+from emokd.jobs import help
 from emokd.reporting.provenance import command as command_line
 from emokd.training import distributed, peers
 from emokd.training.stopped import Stopped
@@ -28,6 +29,9 @@ INPUT_ERROR = 2
 """Exit code when the user's input, not the program, is at fault."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+STOPPED = "EMOKD_EXIT_STOPPED"
+"""Names the exit code of a run that SIGTERM has stopped, in place of 0, for launchers to which 0 means that the run is
+finished."""
 READER_GONE = 141
 """Exit code where the output is a pipe that nobody reads any more, as in `... | head -1`: the shells' for SIGPIPE."""
 
@@ -42,9 +46,9 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
 
     An error that the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
     an InputError, a wrong flag or configuration key, a full disk. Ctrl-C exits with 130, and a pipe that nobody
-    reads any more with 141 and no message. SIGTERM exits with 0 where a run was under way, which has then saved its
-    last step. Any other error is a bug and keeps its traceback. With `--verbosity=1` every error keeps it. Where one of
-    several processes is lost, the others end with 75, see `emokd.training.peers`.
+    reads any more with 141 and no message. SIGTERM exits with 0, or as EMOKD_EXIT_STOPPED says, where a run was under
+    way, which has then saved its last step. Where one of several processes is lost, the others end with 75, see
+    `emokd.training.peers`. Any other error is a bug and keeps its traceback. With `--verbosity=1` every error keeps it.
 
     Args:
       main: takes the arguments that are not flags, the program's name first.
@@ -130,7 +134,7 @@ def readable_errors(command: str) -> Iterator[None]:
     except Stopped as stopped:
         import jax
 
-        code = INTERRUPTED if stopped.signal is signal.SIGINT else 0
+        code = INTERRUPTED if stopped.signal is signal.SIGINT else int(os.environ.get(STOPPED) or 0)
         if jax.process_index():  # process 0 says it
             raise SystemExit(code) from None
         _leave(f"{command}: {stopped} The same command goes on from there:\n  {command_line()}", code)
@@ -212,6 +216,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       InputError: a flag or a configuration key does not exist or has a wrong value, or a required one is missing.
     """
+    if help.is_asked(argv):
+        print(help.of_this_command())
+        raise SystemExit(0)
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:

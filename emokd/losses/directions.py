@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-NOTHING = 1e-18
+NOTHING = 1e-35
 """A row whose largest magnitude is below this counts as zero: its direction would have gradients beyond float32."""
 
 _HUGE, _SMALLER = 1e30, 1e-8

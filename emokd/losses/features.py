@@ -27,7 +27,7 @@ def mean_squared(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> 
 def cosine(student: Float[Array, "B D"], teacher: Float[Array, "B D"]) -> Float[Array, " B"]:
     """1 - cosine similarity, in [0, 2]; 1, without gradient, where either vector is zero. [ours, smkd.md]
 
-    A vector counts as zero where no entry reaches 1e-18. No gradient flows to the teacher.
+    A vector counts as zero where no entry reaches 1e-35. No gradient flows to the teacher.
 
     Raises:
       InputError: the shapes differ.

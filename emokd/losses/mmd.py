@@ -30,7 +30,7 @@ def gaussian_mmd(
     equal samples. [ours]
 
     This is a loss of the whole batch: its value, and its gradient, are the mean of these values over the rows that
-    count. The gradient is finite for equal rows too, and 0 where no entry of either sample reaches 1e-18. The order of
+    count. The gradient is finite for equal rows too, and 0 where no entry of either sample reaches 1e-35. The order of
     the rows does not matter, because distributions are compared, not pairs.
 
     Args:

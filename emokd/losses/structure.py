@@ -36,7 +36,7 @@ def cosine_similarities(
 ) -> Float[Array, "R B"]:
     """S: the cosine of each pair of rows. A row of zeros has similarity 0 to every row, and no gradient.
 
-    A row counts as zeros where no entry reaches 1e-18.
+    A row counts as zeros where no entry reaches 1e-35.
 
     Args:
       features: one row per example. Scaling a row by a positive factor changes nothing.

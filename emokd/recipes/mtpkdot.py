@@ -328,7 +328,7 @@ def default_config() -> ml_collections.ConfigDict:
     )
     config.objective = ml_collections.ConfigDict({"task": 0.8, "transport": 0.2, "centroid": 0.2, "features": 0.0})
     config.distance = "mse"  # of `features`, point-to-point distillation; or cosine
-    config.structure = ml_collections.ConfigDict({"anchors": "least", "k": 30, "blur": 0.1, "solver": "converged"})
+    config.structure = ml_collections.ConfigDict({"anchors": "least", "k": 30, "blur": 0.1, "solver": "ott"})
     config.structure.rows = 128  # that are compared with one another; 0: the whole batch
     config.pool = "all"  # or joint: PKDOT's one teacher
     config.weighting = ({"name": "most_confident", "per": "batch"},)

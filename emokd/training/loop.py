@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import pathlib
 import resource
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -80,11 +81,18 @@ def train(job: Job, workdir: pathlib.Path) -> tuple[State, dict]:
 
     Raises:
       InputError: the batch does not fit the data or the devices, or the run has diverged.
-      Stopped: SIGTERM or Ctrl-C came; the last step is saved.
+      Stopped: SIGTERM or Ctrl-C came; the step that it names is saved.
     """
     run = _Run(job, workdir)
     try:
         return run.all_phases()
+    except KeyboardInterrupt:
+        # Between steps, as while a phase is compiled: the run goes on from what it has saved.
+        run.checkpoints.wait()
+        saved = run.checkpoints.latest()
+        if saved is None:
+            raise
+        raise Stopped(signal.SIGINT, saved) from None
     finally:
         run.close()
 

@@ -5,7 +5,6 @@ emokd 0.1 have none and are read without it.
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -20,14 +19,13 @@ from emokd.models.precision import PRECISION_NAMES
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import BACKBONES
 from emokd.weights.fields import Fields
+from emokd.weights.seal import SEAL, sealed
 from emokd.weights.seen_as import CROPS, FITS, SeenAs
 
 Spec = NetworkSpec | MultimodalSpec
 
 FORMAT = 1
 DESCRIPTION = "model.json"
-SEAL = "description_sha256"
-"""The key of the file's own hash."""
 REMEDY = "Import or train the model again, or restore the folder from where it came."
 
 LARGEST_SIDE = 4096
@@ -38,12 +36,6 @@ damaged file can make us compute."""
 LAYERS = {"depth": 256, "recursions": 256}
 """Largest value of the options that count layers, each of which takes time to build."""
 LARGEST_FILE = 1 << 27
-
-
-def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The description with its own hash, which replaces an older one."""
-    content = {name: value for name, value in description.items() if name != SEAL}
-    return {**content, SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def read_description(folder: pathlib.Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from emokd.models.registry import BACKBONES
 from emokd.weights.importing import DEFAULT_HEAD, FOREIGN, find_layouts
 from emokd.weights.mapping import TORCH, Layout, Names, convert, flatten
 
+_LACKING = {"torchvision": ("efficientnet_lite0",)}
+"""Architectures that a library has no network of, although its names for their kin would serve."""
 _NOT_PYTORCH = ("emokd.weights.mini_xception", "emokd.weights.face_api")
 
 
@@ -36,6 +38,8 @@ def find_names(spec: NetworkSpec) -> Names:
     defaults = inspect.signature(getattr(importlib.import_module(place), factory)).parameters
 
     def fits(names: Names) -> bool:
+        if spec.backbone in _LACKING.get(names.label, ()):
+            return False
         return all(spec.options.get(key, defaults[key].default) == value for key, value in names.options.items())
 
     # A naming that the options ask for by name says more than one that serves several.

@@ -79,6 +79,7 @@ def test_a_file_says_what_the_network_says(tmp_path, backbone, options):
     folder = saved(tmp_path / "student", backbone, **options)
     written = export(folder, tmp_path / "out" / "model.tflite", format="tflite")
     assert (tmp_path / "out" / "model.tflite").read_bytes()[4:8] == b"TFL3"
+    assert written["inputs"]["image"]["shape"][0] == 1
     assert written["check"]["runtime"] == "ai-edge-litert"
     assert max(written["check"]["largest_difference"].values()) < 1e-4
     assert set(written["check"]["milliseconds"]) == {"1"}

@@ -10,6 +10,7 @@ import threading
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damages import try_all
 from random_state import random_tree
 
 import emokd
@@ -21,6 +22,7 @@ from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
 from emokd.weights import model_folder
+from emokd.weights.seal import sealed
 
 pytest.importorskip("onnx", reason="the extra `export` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -251,7 +253,7 @@ def test_what_is_wrong_with_an_export_is_said(models, tmp_path, monkeypatch):
         ({"inputs": {"image": {**description["inputs"]["image"], "kind": "sound"}}}, "inputs.image.kind is 'sound'"),
         ({"inputs": {"picture": description["inputs"]["image"]}}, "takes image, but its description names picture"),
     ):
-        (copy / "student.json").write_text(json.dumps(description | change))
+        (copy / "student.json").write_text(json.dumps(sealed(description | change)))
         with pytest.raises(InputError, match=said):
             emokd.load(copy / "model.onnx")
     (copy / "student.json").write_text(json.dumps({"format": 1}))
@@ -270,6 +272,18 @@ def test_a_file_that_is_no_model_is_refused(models, tmp_path):
     (copy / "model.onnx").write_bytes(b"nothing")
     description = json.loads((copy / "student.json").read_text())
     description["sha256"] = hashlib.sha256(b"nothing").hexdigest()
-    (copy / "student.json").write_text(json.dumps(description))
+    (copy / "student.json").write_text(json.dumps(sealed(description)))
     with pytest.raises(InputError, match="model.onnx cannot be read by ONNX Runtime"):
         emokd.load(copy)
+
+
+@pytest.mark.parametrize("name", ["student.json", "model.onnx"])
+def test_a_damaged_export_is_refused(models, tmp_path, name):
+    """Seeded damage to either file: one message, or the same answers."""
+    shutil.copytree(models("plain")[1].parent, tmp_path / "x")
+    wanted = emokd.load(tmp_path / "x")(PICTURES[0]).to_json()
+
+    def read():
+        assert emokd.load(tmp_path / "x")(PICTURES[0]).to_json() == wanted
+
+    assert any(try_all(tmp_path / "x" / name, read, 30, seed=1))

@@ -221,6 +221,14 @@ def test_a_run_that_was_told_to_stop_names_the_command_that_continues_it(by, cod
     assert capsys.readouterr().err == f"{told}  python -m emokd.train --workdir=here\n"
 
 
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_launcher_names_the_exit_code_of_a_run_that_was_told_to_stop(by, code, monkeypatch):
+    monkeypatch.setenv(command.STOPPED, "75")
+    with pytest.raises(SystemExit) as left, command.readable_errors("train"):
+        raise Stopped(by, 12)
+    assert left.value.code == code
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EIO, "Input/output error", "/a"), SystemExit(3)])
 def test_other_errors_pass(error, capsys):
     with pytest.raises(type(error)) as left, command.readable_errors("train"):

@@ -1,72 +1,20 @@
 """Teacher-bounded students: the loss against NumPy, what a teacher can teach, and the mirrored evaluation."""
 
 import dataclasses
-import unicodedata
 
 import jax
 import jax.numpy as jnp
 import linear_networks
 import numpy as np
 import pytest
+from bounded_setup import build, faces, first_batch, make_config, make_teacher
 from linear_networks import LinearNetwork, trained
-from recipes_setup import SIZE
 
 from emokd.configuration import defaults
-from emokd.data.pipeline import train_batches
-from emokd.errors import InputError
-from emokd.models.network import NetworkSpec, TrainedModel, functional
-from emokd.models.preprocessing import Preprocessing
+from emokd.models.network import functional
 from emokd.phase import Context
-from emokd.recipes import bounded
-from emokd.recipes.common.task import Task
 from emokd.training.state import create_state
 from emokd.training.step import _summary, create_train_step, gradients, parameter_labels
-
-
-def make_teacher(classes, seed=1, heads=("expression", "valence_arousal")) -> TrainedModel:
-    """A network with random weights, as if read from a file."""
-    sizes = {"expression": len(classes), "valence_arousal": 2, "gaze": 3}
-    named = {"expression": tuple(classes)} if "expression" in heads else {}
-    spec = NetworkSpec(
-        "basic_cnn", {"width": 2, "size": SIZE}, {h: sizes[h] for h in heads}, named, Preprocessing(SIZE)
-    )
-    params, stats = jax.device_get(functional(spec).init(jax.random.key(seed)))
-    return TrainedModel(spec, params, stats, origin=f"random {seed}")
-
-
-def make_config(*names):
-    config = bounded.default_config()
-    config.batch_size = 8
-    config.student = defaults.network("basic_cnn", size=SIZE, width=2)
-    for name in names:
-        config.teachers[name] = defaults.teacher("basic_cnn", checkpoint="unused")
-    config.phases.distill = defaults.phase(steps=2, learning_rate=1e-2, warmup_percent=0.0)
-    return config
-
-
-def build(config, models, examples, counts=(), teachers=()):
-    """The recipe as it is built, but for its student, which is linear, and its teachers where linear ones are given."""
-    known = {"expression": counts} if counts else {}
-    sizes = {"labelled": len(examples), "all": 3 * len(examples)}
-    task = Task(examples.classes, tuple(examples.columns), sizes, config.batch_size, known)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bounded, "create_student", lambda config, heads, *_: LinearNetwork("student", 4, heads))
-        if teachers:
-            patch.setattr(bounded, "create_teachers", lambda *_: teachers)
-        return bounded.build(config, task, models)
-
-
-def first_batch(examples, config):
-    stream = train_batches(examples, batch_size=config.batch_size, seed=0, canvas=SIZE, fit="crop", num_threads=0)
-    return jax.tree.map(jnp.asarray, next(stream))
-
-
-def faces(examples):
-    """The painted faces with the bounded recipe's two targets alone, half of them without valence and arousal."""
-    affect = examples.columns["valence_arousal"].copy()
-    affect[1::2] = np.nan
-    columns = {"expression": examples.columns["expression"], "valence_arousal": affect}
-    return dataclasses.replace(examples, columns=columns, classes={"expression": examples.classes["expression"]})
 
 
 def softmax(logits):
@@ -308,52 +256,6 @@ def test_a_teacher_of_valence_and_arousal_alone_bounds_and_does_not_classify(exa
     assert (np.asarray(bound.values)[unlabelled] == 0).all() and (np.asarray(bound.values) > 0).any()
     np.testing.assert_array_equal(bound.rows, ~unlabelled)
     assert "beaten/one" in outcome.metrics
-
-
-@pytest.mark.parametrize(
-    ("names", "heads", "message"),
-    [
-        (
-            ("neutral", "happy", "sad", "surprise", "anger"),
-            ("expression",),
-            "but the data also has fear, disgust, contempt",
-        ),
-        (
-            ("Neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt"),
-            ("expression",),
-            "the data also has neutral \\(it writes 'Neutral' for 'neutral'\\)",
-        ),
-        ((), ("gaze",), "has the heads \\['gaze'\\], but the data has targets for"),
-    ],
-)
-def test_a_teacher_that_cannot_teach_this_data_is_refused(examples, names, heads, message):
-    with pytest.raises(InputError, match=message):
-        build(make_config("one"), {"one": make_teacher(names, heads=heads)}, faces(examples))
-
-
-def test_a_teachers_class_names_may_be_in_the_other_unicode_form(examples):
-    words = ("colère", "joie", "zoë", "peur", "dégoût", "fierté", "gêne", "été")
-    data = dataclasses.replace(faces(examples), classes={"expression": words})
-    teacher = make_teacher([unicodedata.normalize("NFD", word) for word in reversed(words)])
-    assert build(make_config("one"), {"one": teacher}, data).phases
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("bound.margin", -0.1, "config.bound.margin must be at least 0"),
-        ("bound.nu", -1.0, "config.bound.nu must be at least 0"),
-        ("soft_targets.alpha", 1.5, "config.soft_targets.alpha must be at least 0 and at most 1"),
-        ("soft_targets.temperature", 0.0, "config.soft_targets.temperature must be above 0"),
-        ("affect_loss", "smoothl1", "Did you mean 'smooth_l1'"),
-        ("class_weights", "balancd", "Did you mean 'balanced'"),
-    ],
-)
-def test_options_outside_their_range_are_refused(examples, key, value, message):
-    config = make_config()
-    config.update_from_flattened_dict({key: value})
-    with pytest.raises(InputError, match=message):
-        build(config, {}, faces(examples))
 
 
 def test_balanced_class_weights_make_every_class_count_alike(examples):

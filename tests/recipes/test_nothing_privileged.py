@@ -1,11 +1,11 @@
 """What a recipe's student answers by, read off the traced program: what it is given in use, and nothing else."""
 
+import bounded_setup
 import jax
 import mtpkdot_setup
 import numpy as np
 import pytest
 import recipes_setup
-import test_bounded_recipe
 import test_supervised
 from jax.interpreters import partial_eval
 
@@ -32,9 +32,9 @@ def smkd(examples):
 
 
 def mirrored(examples):
-    examples = test_bounded_recipe.faces(examples)
-    teacher = test_bounded_recipe.make_teacher(examples.classes["expression"])
-    config = test_bounded_recipe.make_config("one")
+    examples = bounded_setup.faces(examples)
+    teacher = bounded_setup.make_teacher(examples.classes["expression"])
+    config = bounded_setup.make_config("one")
     config.mirror = True
     # Not that file's `build`, whose student is a linear one of its own.
     task = Task(

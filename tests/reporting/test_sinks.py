@@ -187,6 +187,7 @@ def test_the_real_wandb_offline(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow's own, of the packages that it uses
 def test_the_real_mlflow_in_the_runs_folder(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")

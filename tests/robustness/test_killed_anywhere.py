@@ -138,7 +138,7 @@ def of_cache(folder: pathlib.Path) -> dict[str, object]:
 
 def of_export(folder: pathlib.Path) -> dict[str, object]:
     pictures = np.zeros((2, SIZE, SIZE, 3), np.uint8)
-    answers = emokd.load(folder / "exported").predict(list(pictures))
+    answers = emokd.load(folder / "exported")(list(pictures))
     return {"graph": (folder / "exported" / "model.onnx").read_bytes(), "answers": [repr(a) for a in answers]}
 
 
@@ -230,7 +230,7 @@ def scores_of(folder: pathlib.Path) -> str:
 
 
 def answers_of(folder: pathlib.Path) -> list[str]:
-    return [repr(answer) for answer in emokd.load(folder).predict([np.zeros((SIZE, SIZE, 3), np.uint8)])]
+    return [repr(answer) for answer in emokd.load(folder)([np.zeros((SIZE, SIZE, 3), np.uint8)])]
 
 
 def exported(folder: pathlib.Path) -> int:
@@ -292,4 +292,6 @@ def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tm
     assert process.wait() == 0, log_of(folder)
     assert "Traceback" not in log_of(folder)
     assert case.results(folder) == wanted
-    print(f"\n{name}: {killed} kills over {ends + 1} runs of {seconds:.0f} s and {events} doings, each bit-identical")
+    print(
+        f"\n{name}: {killed} kills; {ends + 1} ends, all bit-identical; {seconds:.0f} s and {events} doings undisturbed"
+    )

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 from small_jobs import paint
 
-from emokd import recipes
 from emokd.configuration import config as configuration
 from emokd.data.arrays import read_npz
 from emokd.data.cache import reader
@@ -29,6 +28,7 @@ from emokd.errors import InputError
 from emokd.jobs import command, job, workdir
 from emokd.models.network import NetworkSpec, functional
 from emokd.recipes import supervised
+from emokd.weighting import chain
 from emokd.weights import model_folder
 from emokd.weights.description import sealed
 from emokd.weights.formats import read_file
@@ -119,20 +119,23 @@ def module(tmp_path, mark, monkeypatch) -> str:
     assert "of_a_stranger" not in sys.modules
 
 
-@pytest.mark.parametrize(
-    ("recipe", "place"),
-    [("supervised", ("recipe",)), ("supervised", ("student", "backbone")), ("smkd", ("weighting",))],
-)
-def test_import_paths_in_a_stored_configuration(tmp_path, module, recipe, place):
-    values = json.loads(configuration.to_json(paint(recipes.find(recipe).default_config(), steps=1)))
+@pytest.mark.parametrize("place", [("recipe",), ("student", "backbone")])
+def test_import_paths_in_a_stored_configuration(tmp_path, module, place):
+    values = json.loads(configuration.to_json(paint(supervised.default_config(), steps=1)))
     *parents, last = place
     section = values
     for name in parents:
         section = section[name]
     section[last] = module
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="If you trust the module"):
         job.create_job(workdir.read_config(tmp_path / "config.json"), None)
+
+
+@pytest.mark.parametrize("wrap", [lambda path: path, lambda path: [{"name": path}]])
+def test_import_paths_of_weightings(module, wrap):
+    with pytest.raises(InputError, match="If you trust the module"):
+        chain.create(wrap(module))
 
 
 SPEC = NetworkSpec("basic_cnn", {"width": 2, "size": 16}, {"expression": 2}, {"expression": ("a", "b")})

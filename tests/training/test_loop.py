@@ -19,7 +19,6 @@ from emokd.training import evaluation, loop
 from emokd.training.checkpoints import steps_in
 from emokd.training.observing import few_examples
 from emokd.training.programs import Programs
-from emokd.training.selection import check_early_stopping
 from emokd.training.state import create_state, enter, weights_for_use
 from emokd.training.step import create_train_step, parameter_labels
 from emokd.training.stopped import Stopped
@@ -118,6 +117,25 @@ def test_a_run_that_is_told_to_stop_saves_and_continues_bit_for_bit(
     config.evaluation.every_steps = 1
     state, _ = run(recipe, config, splits, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, state, whole[1][0])
+
+
+def test_ctrl_c_while_a_phase_is_compiled_names_the_step_that_is_saved(recipe, config, splits, tmp_path, monkeypatch):
+    original = loop._Run.compile
+
+    def compile(self, phase, index, batch):
+        if index == stopped_in:
+            raise KeyboardInterrupt
+        return original(self, phase, index, batch)
+
+    monkeypatch.setattr(loop._Run, "compile", compile)
+    stopped_in = 0
+    with pytest.raises(KeyboardInterrupt):  # nothing is saved yet
+        run(recipe, config, splits, tmp_path / "run")
+    stopped_in = 1
+    with pytest.raises(Stopped) as stopped:
+        run(recipe, config, splits, tmp_path / "run")
+    assert stopped.value.step == max(steps_in(tmp_path / "run" / "checkpoints"))
+    assert stopped.value.signal is signal.SIGINT
 
 
 def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(recipe, config, splits, whole, tmp_path):
@@ -257,14 +275,6 @@ def test_moments_of_each_phase_begin_afresh_on_request(recipe, config, splits, t
             run(recipe, config, splits, tmp_path / "run")
     again, _ = run(recipe, config, splits, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, again, state)
-
-
-def test_early_stopping_where_no_phase_is_scored_is_refused(recipe, config):
-    config.early_stopping.patience = 2
-    check_early_stopping(recipe, config)
-    unscored = dataclasses.replace(recipe, phases=recipe.phases[:1])
-    with pytest.raises(InputError, match="patience is 2, but in no phase of this run .distill. is the student scored"):
-        check_early_stopping(unscored, config)
 
 
 def test_an_epoch_picked_on_the_test_split_is_marked(recipe, config, splits, tmp_path):

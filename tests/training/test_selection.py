@@ -1,10 +1,12 @@
 """The best step, and how many evaluations early stopping has waited."""
 
+import dataclasses
 import json
 
 import pytest
 
-from emokd.training.selection import Best
+from emokd.errors import InputError
+from emokd.training.selection import Best, check_early_stopping
 
 
 def after(scores, min_delta=0.0, best=None):
@@ -38,3 +40,11 @@ def test_a_phase_waits_for_scores_of_its_own_and_the_best_step_stays():
 def test_a_checkpoint_gives_it_back():
     for best in (Best(), after([0.5, 0.4]).ended("classify", 2)):
         assert Best.from_json(json.loads(json.dumps(best.to_json()))) == best
+
+
+def test_early_stopping_where_no_phase_is_scored_is_refused(recipe, config):
+    config.early_stopping.patience = 2
+    check_early_stopping(recipe, config)
+    unscored = dataclasses.replace(recipe, phases=recipe.phases[:1])
+    with pytest.raises(InputError, match="patience is 2, but in no phase of this run .distill. is the student scored"):
+        check_early_stopping(unscored, config)

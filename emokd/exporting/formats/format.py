@@ -74,7 +74,7 @@ class Format:
       takes_raw: whether the file itself prepares inputs: pictures with `--preprocess`, arrays from their own units.
       write: makes the file; raises an InputError where a package is missing or the model does not fit the format.
       open: makes the runner of a file's content.
-      batches: the sizes of the batches to time.
+      batches: the sizes of the batches to time; 1 alone where the file takes no others.
     """
 
     name: str

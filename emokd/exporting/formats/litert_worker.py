@@ -46,8 +46,8 @@ def run(model: str, arrays: str, answers: str) -> None:
     signature, given = _signature(model), dict(np.load(arrays))
     count = len(next(iter(given.values())))
     rows = [signature(**{name: v[i : i + 1] for name, v in given.items()}) for i in range(count)]
-    outputs: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    np.savez(answers, **outputs)
+    found: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    np.savez(answers, **found)
 
 
 def measure(model: str, arrays: str, rounds: str) -> None:
@@ -61,6 +61,7 @@ def measure(model: str, arrays: str, rounds: str) -> None:
             print(1000 * (time.perf_counter() - begun))
 
 
+COMMANDS: dict[str, Callable[..., None]] = {"convert": convert, "run": run, "time": measure}
+
 if __name__ == "__main__":
-    tasks: dict[str, Callable[..., None]] = {"convert": convert, "run": run, "time": measure}
-    tasks[sys.argv[1]](*sys.argv[2:])
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

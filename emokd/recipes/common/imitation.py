@@ -17,6 +17,7 @@ from emokd.losses.shapes import check_range
 from emokd.parts import part
 from emokd.recipes.common import relations
 from emokd.recipes.common.distances import DISTANCES
+from emokd.recipes.common.phases import takes_part
 from emokd.recipes.common.task import choose
 
 ANCHORS = ("least", "most", "all")
@@ -42,7 +43,8 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
     choose(dict.fromkeys(transport.SOLVERS), config.structure.solver, "config.structure.solver")
     for name, value in config.objective.items():
         check_range(f"config.objective.{name}", value, 0)
-    relations.check_rows(config.structure.rows, config.batch_size, devices)
+    if takes_part(config.phases.teach):  # without teachers nothing is compared
+        relations.check_rows(config.structure.rows, config.batch_size, devices)
     rows = relations.rows_of_a_group(config.structure.rows, config.batch_size)
     if rows < config.structure.rows:
         logging.info("The batch of %d is one group: config.structure.rows is %d.", rows, config.structure.rows)

@@ -78,6 +78,6 @@ def draw_reliability(found: Bins, who: str) -> Drawing:
         drawing.add("rect", told, x=left + 1, y=share, width=width - 2, height=shares.y(0) - share, class_="bar quiet")
     drawing.add("line", x1=axes.x(0), y1=axes.y(0), x2=axes.x(1), y2=axes.y(1), class_="diagonal")
     shares.grid(fifths, [])
-    drawing.text(52, 284, f"{int(found.count.sum())} examples", "tick")
+    drawing.text(46, 269, f"share of the {int(found.count.sum())} examples", "tick")
     shares.label(x="confidence")
     return drawing

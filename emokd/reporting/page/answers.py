@@ -53,13 +53,13 @@ def calibration(run: RunFiles) -> list[Block]:
 
 
 def affect(run: RunFiles) -> list[Block]:
-    """The valence-arousal plane; nothing where the student or the data have no valence and arousal.
+    """The valence-arousal plane; nothing where no answers of valence and arousal are kept.
 
     Raises:
-      Missing: no answers are kept.
+      Missing: the answers cannot be read.
     """
-    kept = _kept(run)
-    if kept.affect is None:
+    kept = _readable(run.workdir)
+    if kept is None or kept.affect is None:
         return []
     answers, labels = kept.affect
     distance = np.linalg.norm(answers - labels, axis=1)
