@@ -117,10 +117,20 @@ def _find_network(spec: NetworkSpec) -> Creator | None:
         return Creator("timm", lambda: timm.create_model(f"{prefix}{spec.backbone}", num_classes=outputs))
     if spec.backbone.startswith("efficientformer"):
         import timm
-        from timm.models.efficientformer import checkpoint_filter_fn
 
-        return Creator("timm", lambda: timm.create_model(spec.backbone, num_classes=outputs), checkpoint_filter_fn)
+        return Creator("timm", lambda: timm.create_model(spec.backbone, num_classes=outputs), _timms_names)
     return None
+
+
+def _timms_names(state: dict[str, Any], network: Any) -> dict[str, Any]:
+    """timm's renaming of the authors' EfficientFormer, which counts stages as it meets them: it wants their order."""
+    from timm.models.efficientformer import checkpoint_filter_fn
+
+    def place(name: str) -> tuple[int, bool]:
+        parts = name.split(".")
+        return int(parts[1]) if parts[0] == "network" else -1, parts[2:] != ["proj", "weight"]
+
+    return checkpoint_filter_fn({name: state[name] for name in sorted(state, key=place)}, network)
 
 
 class InPytorch:
