@@ -65,7 +65,7 @@ def get_config(arg="labels"):
         "finetune": defaults.phase(steps=FINETUNE, learning_rate=1e-3),
     }
     if arg == "labels":
-        phases["finetune"] = defaults.phase(steps=DISTILL + CLASSIFY + FINETUNE, learning_rate=2e-3)
+        phases["finetune"] = defaults.phase(steps=DISTILL + CLASSIFY + FINETUNE, learning_rate=8e-3)
     wanted = {"labels": ("finetune",), "after": ("classify", "finetune")}.get(arg, ("probe", "distill"))
     for name in config.phases:
         config.phases[name] = phases.get(name, config.phases[name])
