@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,14 +118,15 @@ class Interpreter:
     runtime = "ai-edge-litert"
 
     def __init__(self, content: bytes):
-        self._folder = tempfile.TemporaryDirectory()
-        self._model = pathlib.Path(self._folder.name, "model.tflite")
+        self._folder = pathlib.Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._model = self._folder / "model.tflite"
         self._model.write_bytes(content)
         self._python = environment()
 
     def __call__(self, arrays: Batch) -> Mapping[str, Float[np.ndarray, "B _"]]:
         """As `Runner`; one example after the other."""
-        given, found = (pathlib.Path(self._folder.name, name) for name in ("given.npz", "found.npz"))
+        given, found = (self._folder / name for name in ("given.npz", "found.npz"))
         _save(given, arrays)
         _call(self._python, ["run", self._model, given, found], "Running the TFLite file")
         with np.load(found) as answers:
@@ -132,7 +134,7 @@ class Interpreter:
 
     def measure(self, arrays: Batch, rounds: int) -> list[float]:
         """Milliseconds of each of several runs on the first example."""
-        given = pathlib.Path(self._folder.name, "given.npz")
+        given = self._folder / "given.npz"
         _save(given, arrays)
         printed = _call(self._python, ["time", self._model, given, str(rounds)], "Running the TFLite file")
         return [float(line) for line in printed.split()]
