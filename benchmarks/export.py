@@ -30,8 +30,6 @@ from emokd.weights.seen_as import SeenAs
 AIMS = {"mobilenet_v2": 0.6, "efficientnet_b0": 0.6, "resnet18": 0.5, "emonet": 0.85, "efficientformer_l1": 0.85}
 """The largest ratio to JAX at a batch of 1 that we want."""
 
-CLOCK = flags.DEFINE_enum("clock", "elapsed", ["elapsed", "cpu"], "What is measured: elapsed time, or the processor's.")
-
 SIDES = ("JAX", "our export", "PyTorch's export")
 
 
@@ -46,7 +44,7 @@ def exported(name: str) -> bytes:
 
 def threads() -> int:
     """Of ONNX Runtime: threads that wait for work would count as the processor's time. 0: as many as it chooses."""
-    return 1 if CLOCK.value == "cpu" else 0
+    return 1 if flags.FLAGS.clock == "cpu" else 0
 
 
 def create_exported_call(name: str, batch: int) -> Callable:
@@ -64,7 +62,7 @@ def measure_batch(networks: list[str], batch: int, settings: Settings) -> Table:
         sides.add(f"{name}, our export", functools.partial(create_exported_call, name, batch))
         if flags.FLAGS.others:
             sides.attempt(f"{name}, PyTorch's export", functools.partial(create_onnx_call, name, batch, threads()))
-    clock = time.process_time if CLOCK.value == "cpu" else time.perf_counter
+    clock = time.process_time if flags.FLAGS.clock == "cpu" else time.perf_counter
     times = interleave(sides.calls, settings.rule, clock, rest=settings.rest)
     rows = []
     for name in networks:
@@ -81,10 +79,11 @@ def measure(settings: Settings) -> Page:
     networks = ["mobilenet_v2@64"] if settings.small else flags.FLAGS.networks
     batches = [1] if settings.small else [int(batch) for batch in flags.FLAGS.batches]
     tables = [measure_batch(networks, batch, settings) for batch in batches]
-    return Page("Export", tables, {"precision": "float32", "clock": CLOCK.value})
+    return Page("Export", tables, {"precision": "float32", "clock": flags.FLAGS.clock})
 
 
 if __name__ == "__main__":
+    flags.DEFINE_enum("clock", "elapsed", ["elapsed", "cpu"], "What is measured: elapsed time, or the processor's.")
     flags.DEFINE_list("networks", list(AIMS), "Networks.")
     flags.DEFINE_list("batches", ["1", "32"], "Batch sizes.")
     flags.DEFINE_bool("others", True, "Also time what PyTorch exports.")

@@ -29,11 +29,6 @@ from emokd.studies.run import one_run
 from emokd.training import memory
 from emokd.training.programs import Programs
 
-STEPS = flags.DEFINE_integer("steps", 10_000, "Steps of the long run; 0: none.", 0)
-RUNS = flags.DEFINE_integer("runs", 500, "Runs of the study; 0: none.", 0)
-ALIKE = flags.DEFINE_bool("alike", False, "The study's runs share their programs.")
-PAGE = flags.DEFINE_string("page", None, "Markdown file to write; empty: the standard output alone.")
-
 ROWS = 20
 
 
@@ -138,19 +133,24 @@ def page(title: str, looks: list[Look]) -> str:
 def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
+    settings = flags.FLAGS
     logging.set_verbosity(logging.WARNING)
     facts = provenance()
     parts = [f"Command: `{facts['command']}`. {facts['date']}, commit {facts['commit']}, {facts['machine']}.\n"]
     with tempfile.TemporaryDirectory() as folder:
-        if STEPS.value:
-            parts.append(page("steps", long_run(STEPS.value, pathlib.Path(folder) / "long")))
-        if RUNS.value:
-            parts.append(page("runs", many_runs(RUNS.value, pathlib.Path(folder), ALIKE.value)))
+        if settings.steps:
+            parts.append(page("steps", long_run(settings.steps, pathlib.Path(folder) / "long")))
+        if settings.runs:
+            parts.append(page("runs", many_runs(settings.runs, pathlib.Path(folder), settings.alike)))
     text = "\n".join(parts)
     print(text)
-    if PAGE.value:
-        pathlib.Path(PAGE.value).write_text(text)
+    if settings.page:
+        pathlib.Path(settings.page).write_text(text)
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("steps", 10_000, "Steps of the long run; 0: none.", 0)
+    flags.DEFINE_integer("runs", 500, "Runs of the study; 0: none.", 0)
+    flags.DEFINE_bool("alike", False, "The study's runs share their programs.")
+    flags.DEFINE_string("page", None, "Markdown file to write; empty: the standard output alone.")
     app.run(main)

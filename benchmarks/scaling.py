@@ -169,10 +169,10 @@ def relations(config: Mapping[str, Any], phase: str, iterations: int) -> Relatio
     macs, passes, sorts, matrices = 4.0 * width * teachers, 12.0 * teachers, 0, 2.0
     if weights["transport"]:
         structure = config["structure"]
-        if structure["solver"] != "converged" or structure["anchors"] == "all":
+        if structure["solver"] != "ott" or structure["anchors"] == "all":
             raise InputError(
                 f"Transport by the solver {structure['solver']!r} to the anchors {structure['anchors']!r} is not "
-                "counted here, only 'converged' and 'least' or 'most'."
+                "counted here, only 'ott' and 'least' or 'most'."
             )
         last = config["weighting"][-1]
         chosen = last["name"] == "most_confident" and last.get("per", "batch") == "batch"

@@ -45,6 +45,7 @@ RANGES: Mapping[str, str] = {
     "align.*": "[0, inf)",
     "objective.*": "[0, inf)",
     "structure.k": "[1, inf)",
+    "structure.rows": "[0, inf)",
     "structure.blur": "(0, inf)",
     "soft_targets.alpha": "[0, 1]",
     "soft_targets.temperature": "(0, inf)",

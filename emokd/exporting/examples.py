@@ -114,7 +114,12 @@ def of_run(student: Student, workdir: pathlib.Path, split: str, most: int) -> Sa
     )
     inputs = [seen.reads for seen in student.inputs.values()]
     voted = "votes" in read[0]
-    labels = {"votes" if voted and head == "expression" else head: head for head in student.model.spec.heads}
+    classes = student.model.spec.classes
+    others = [head for head in classes if head in part.classes and tuple(part.classes[head]) != tuple(classes[head])]
+    if others:
+        logging.warning("The model is not scored on %s: the run's data has other classes.", ", ".join(others))
+    heads = [head for head in student.model.spec.heads if head not in others]
+    labels = {"votes" if voted and head == "expression" else head: head for head in heads}
 
     def gather(name: str) -> np.ndarray:
         return np.concatenate([np.asarray(batch[name])[batch["mask"]] for batch in read])

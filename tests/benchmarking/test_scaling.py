@@ -36,6 +36,7 @@ def configuration(**objective):
     """Four teachers of 64 columns, two of their three modalities privileged."""
     config = mtpkdot.default_config()
     config.width = 64
+    config.structure.rows = 0
     config.objective.update(objective)
     found = json.loads(config.to_json())
     return found | {"modalities": {name: {"privileged": name != "face"} for name in ("face", "sound", "pulse")}}

@@ -67,7 +67,7 @@ def test_scores_scoreboard_and_report_say_what_distillation_gave(finished):
     assert "over the same network on labels alone, trained for 3 steps; one run" in sentence
     assert sentence in scoreboard(scores) and "| labels alone" in scoreboard(scores)
     page = (workdir / "report.html").read_text()
-    assert "over the same network on labels alone" in page and "labels alone</td>" in page
+    assert "over the same network on labels alone" in page and '<th scope="row">labels alone</th>' in page
 
 
 def test_it_continues_where_it_stood(config, finished, tmp_path):

@@ -205,8 +205,10 @@ def test_a_remark_names_the_teacher_whose_transport_has_not_converged():
 def test_similarities_of_fewer_than_two_examples_have_no_range():
     features = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
     directions = np.asarray(features) / np.linalg.norm(features, axis=1, keepdims=True)
+    similarities = jnp.asarray(directions @ directions.T)
     for rows, expected in (([1, 0, 0, 0], (0, 0)), ([0, 1, 0, 1], (directions[1] @ directions[3],) * 2)):
-        np.testing.assert_allclose(imitation.similarity_range(features, jnp.asarray(rows, bool)), expected, rtol=1e-5)
+        found = imitation.similarity_range(similarities, jnp.asarray(rows, bool))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.slow

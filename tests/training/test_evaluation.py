@@ -113,7 +113,8 @@ def test_every_score_is_that_of_the_clipped_answers(examples, network, config, d
     assert [int(batch["mask"].sum()) for batch in batches] == [8, 5]
     assert {len(batch["x"].sharding.device_set) for batch in batches} == {devices}
     predictions, columns = evaluation.collect(predict, params, stats, {}, batches)
-    assert set(columns) == {"mask", "expression", "valence_arousal"}  # nothing else leaves the devices
+    # Nothing else leaves the devices.
+    assert set(columns) == {"mask", "id", "check", "expression", "valence_arousal"}
     scores = evaluation.score(predictions, columns, examples.classes)["student"]
 
     logits, affect = answers(network, examples)
