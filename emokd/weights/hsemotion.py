@@ -3,9 +3,8 @@
 HSEmotion (Savchenko 2021, arXiv:2103.17107; Apache-2.0) publishes `enet_b0_8_best_afew`, `enet_b0_8_best_vgaf`,
 `enet_b0_8_va_mtl`, `enet_b2_8` and `enet_b2_7` as whole pickled modules, which are never opened here. They are timm's
 `tf_efficientnet_b0_ns` and `_b2_ns`. The order of the classes, the side of the pictures (224 for B0, 260 for B2) and
-ImageNet's mean and deviation are those of the package `hsemotion`, which applies softmax to the expressions alone: the
-two outputs after them are given as the linear layer makes them. That these are valence, then arousal, is what the name
-`va` says and the order that others read them in. [ours]
+ImageNet's mean and deviation are those of the package `hsemotion`. Of ten outputs the last two are valence and arousal,
+trained by concordance as the linear layer makes them: there is no tanh, and they may leave [-1, 1].
 """
 
 from collections.abc import Mapping, Sequence
