@@ -19,7 +19,7 @@ from emokd.weights.mapping import TORCH, Layout, Names, convert, flatten
 
 _LACKING = {"torchvision": ("efficientnet_lite0",)}
 """Architectures that a library has no network of, although its names for their kin would serve."""
-_NOT_PYTORCH = ("emokd.weights.mini_xception", "emokd.weights.face_api")
+_NOT_PYTORCH = ("emokd.weights.mini_xception", "emokd.weights.face_api", "emokd.weights.hsemotion")
 
 
 def find_names(spec: NetworkSpec) -> Names:

@@ -101,6 +101,7 @@ def _unreadable(path: pathlib.Path, reason: str) -> InputError:
     return InputError(
         f"{path} holds Python objects ({excerpt(needed)}), like a whole pickled module; opening it would execute "
         f"code from the file, so it was not opened. If you trust it, save its arrays where its code is installed:\n"
+        f"  import torch\n"
         f"  model = torch.load({path.name!r}, map_location='cpu', weights_only=False)\n"
         f"  torch.save(model.state_dict() if hasattr(model, 'state_dict') else model['state_dict'], 'weights.pt')"
     )

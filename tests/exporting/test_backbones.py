@@ -9,6 +9,7 @@ from flax import nnx
 from emokd.models import emonet
 from emokd.models.basic_cnn import BasicCNN
 from emokd.models.conv1d import Conv1d
+from emokd.models.convnext import ConvNeXt
 from emokd.models.efficientformer import EfficientFormer
 from emokd.models.efficientnet import EfficientNet
 from emokd.models.frames import FrameEncoder
@@ -48,6 +49,16 @@ NETWORKS = {
         narrow_efficientnet,
         (32, 32, 3),
         None,
+    ),
+    # Stem, downsampling and two blocks have a convolution and a norm each; the features have a norm. LayerScale is in
+    # a block's last product. Norms and products want channels last: each stretch of them is in two transpositions.
+    "convnext": (
+        lambda rngs: ConvNeXt((1, 1), (4, 6), rngs=rngs),
+        (16, 16, 3),
+        {
+            "Conv": 4, "LayerNormalization": 5, "MatMul": 4, "Gelu": 2, "Add": 6, "Transpose": 8,
+            "GlobalAveragePool": 1, "Reshape": 1,
+        },
     ),
     "mini_xception": (
         lambda rngs: MiniXception(rngs=rngs),

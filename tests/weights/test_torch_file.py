@@ -51,12 +51,12 @@ def test_a_whole_module_is_refused_with_the_remedy(tmp_path, zipped):
     message = str(caught.value)
     assert "torch.nn.modules.linear.Linear" in message
     remedy = [line.strip() for line in message.splitlines()[1:]]
-    assert len(remedy) == 2
+    assert len(remedy) == 3
     # The remedy, followed to the letter, works.
     previous = os.getcwd()
     os.chdir(tmp_path)
     try:
-        exec("\n".join(remedy), {"torch": torch})
+        exec("\n".join(remedy), {})
     finally:
         os.chdir(previous)
     assert read_torch(tmp_path / "weights.pt").keys() == {"weight", "bias"}

@@ -93,7 +93,7 @@ class Creator:
 
 
 def _find_network(spec: NetworkSpec) -> Creator | None:
-    """The network of torchvision or timm that the file fits; None where neither has it.
+    """The network of torchvision or timm that the file fits; None where neither has it, or none of these stages.
 
     Raises:
       ImportError: the library that has it, or PyTorch, is not installed.
@@ -101,7 +101,7 @@ def _find_network(spec: NetworkSpec) -> Creator | None:
     import torch  # noqa: F401
 
     label, outputs = find_names(spec).label, sum(spec.heads.values())
-    if spec.preprocessing.channels != 3:
+    if spec.preprocessing.channels != 3 or spec.options.keys() & {"depths", "widths"}:
         return None
     if spec.backbone in ("resnet18", "resnet50", "mobilenet_v2") or label == "torchvision":
         import torchvision
