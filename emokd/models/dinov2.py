@@ -22,8 +22,8 @@ class DINOv2(nnx.Module):
 
     Gives features and, among the intermediates, the normalised patch tokens as "map" [B, H / patch, W / patch, width].
     Other grids than the trained one get interpolated position embeddings, as in transformers 4.57.1: with antialiasing
-    where there are registers, without it otherwise. The authors' own code shifts the latter's grid by a tenth of a
-    patch, which transformers does not.
+    where there are registers, without it otherwise. The authors' own code takes the latter's new grid for a
+    tenth of a patch larger than it is, which transformers does not.
 
     Args:
       dimensions: of the transformer.
