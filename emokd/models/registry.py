@@ -21,6 +21,8 @@ BACKBONES = {
     "efficientformer_l1": "emokd.models.efficientformer:efficientformer_l1",
     "efficientformer_l3": "emokd.models.efficientformer:efficientformer_l3",
     "efficientformer_l7": "emokd.models.efficientformer:efficientformer_l7",
+    "dinov2_small": "emokd.models.dinov2:dinov2_small",
+    "clip_vit_b32": "emokd.models.clip:clip_vit_b32",
     "mini_xception": "emokd.models.mini_xception:MiniXception",
     "emonet": "emokd.models.emonet:EmoNet",
     "face_api_expression": "emokd.models.face_api_expression:FaceApiExpression",

@@ -34,6 +34,8 @@ FOREIGN = {
     "efficientformer_l1": "emokd.weights.efficientformer",
     "efficientformer_l3": "emokd.weights.efficientformer",
     "efficientformer_l7": "emokd.weights.efficientformer",
+    "dinov2_small": "emokd.weights.dinov2",
+    "clip_vit_b32": "emokd.weights.clip",
     "mini_xception": "emokd.weights.mini_xception",
     "emonet": "emokd.weights.emonet",
     "r3d18": "emokd.weights.resnet3d",

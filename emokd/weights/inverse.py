@@ -19,7 +19,8 @@ from emokd.weights.mapping import TORCH, Layout, Names, convert, flatten
 
 _LACKING = {"torchvision": ("efficientnet_lite0",)}
 """Architectures that a library has no network of, although its names for their kin would serve."""
-_NOT_PYTORCH = ("emokd.weights.mini_xception", "emokd.weights.face_api", "emokd.weights.hsemotion")
+_NOT_PYTORCH = tuple(f"emokd.weights.{name}" for name in ("mini_xception", "face_api", "hsemotion", "dinov2", "clip"))
+"""Namings of files that are read but not written: of other frameworks, of teachers, or of a part of a file's network."""
 
 
 def find_names(spec: NetworkSpec) -> Names:
@@ -31,8 +32,8 @@ def find_names(spec: NetworkSpec) -> Names:
     known = [name for name, module in FOREIGN.items() if module not in _NOT_PYTORCH]
     if spec.backbone not in known:
         raise InputError(
-            f"No library of PyTorch networks has {spec.backbone!r}, so there are no names to write its parameters "
-            f"under. With the format torch go {', '.join(known)}; --format=onnx takes every network."
+            f"There are no names of a PyTorch network to write the parameters of {spec.backbone!r} under. With the "
+            f"format torch go {', '.join(known)}; --format=onnx takes every network."
         )
     place, factory = BACKBONES[spec.backbone].split(":")
     defaults = inspect.signature(getattr(importlib.import_module(place), factory)).parameters

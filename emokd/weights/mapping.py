@@ -62,7 +62,13 @@ class Layout:
 
 TORCH = Layout(
     separator=".",
-    names={"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"},
+    names={
+        "kernel": "weight",
+        "scale": "weight",
+        "embedding": "weight",
+        "mean": "running_mean",
+        "var": "running_var",
+    },
     kernel_axes={2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)},
     # Counters that BatchNorm, averaged models and tools that count operations keep.
     ignored=("num_batches_tracked", "n_averaged", "total_ops", "total_params"),

@@ -8,8 +8,10 @@ from flax import nnx
 
 from emokd.models import emonet
 from emokd.models.basic_cnn import BasicCNN
+from emokd.models.clip import ClipVision
 from emokd.models.conv1d import Conv1d
 from emokd.models.convnext import ConvNeXt
+from emokd.models.dinov2 import DINOv2
 from emokd.models.efficientformer import EfficientFormer
 from emokd.models.efficientnet import EfficientNet
 from emokd.models.frames import FrameEncoder
@@ -20,6 +22,7 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.models.resnet import ResNet
 from emokd.models.resnet3d import R3D18
 from emokd.models.spectrogram import SpectrogramResNet18
+from emokd.models.transformer import Dimensions
 
 
 def narrow_efficientnet(rngs: nnx.Rngs) -> EfficientNet:
@@ -121,6 +124,32 @@ def test_efficientformer_says_the_same_in_the_operators_of_its_architecture():
         "Gelu": 5, "AveragePool": 4, "Softmax": 1, "LayerNormalization": 3,
     }  # fmt: skip
     assert not counts.keys() & {"Erf", "Exp", "Sqrt", "Sub", "Div", "Reciprocal", "ReduceMean"}
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+def test_dinov2_says_the_same_at_another_grid_than_the_trained_one(registers):
+    function = features_function(
+        lambda rngs: DINOv2(Dimensions(16, 2, 2, 7, 5), registers, "class_and_patches", 28, rngs=rngs)
+    )
+    arrays = {"image": np.random.default_rng(1).normal(size=(3, 28, 28, 3)).astype(np.float32)}
+    graph, found = export_and_run(function, arrays, ("image",))
+    assert relative(found["features"], jax.jit(function)(arrays)["features"]) < 2e-5
+    counts = operators(graph)
+    assert {op: counts[op] for op in ("Gelu", "Softmax", "LayerNormalization")} == {
+        "Gelu": 2, "Softmax": 2, "LayerNormalization": 5,
+    }  # fmt: skip
+    assert counts["MatMul"] == 1 + 2 * 8  # patches, and in each block six layers and two products of attention
+
+
+def test_clips_image_tower_says_the_same():
+    function = features_function(lambda rngs: ClipVision(Dimensions(16, 2, 2, 7, 4), 6, rngs=rngs))
+    arrays = {"image": np.random.default_rng(1).normal(size=(3, 28, 28, 3)).astype(np.float32)}
+    graph, found = export_and_run(function, arrays, ("image",))
+    assert relative(found["features"], jax.jit(function)(arrays)["features"]) < 2e-5
+    counts = operators(graph)
+    assert {op: counts[op] for op in ("Sigmoid", "Softmax", "LayerNormalization")} == {
+        "Sigmoid": 2, "Softmax": 2, "LayerNormalization": 6,
+    }  # fmt: skip
 
 
 def test_emonet_says_the_same_and_keeps_one_operator_for_a_norm_before_a_relu(monkeypatch):
