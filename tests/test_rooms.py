@@ -24,7 +24,7 @@ ALLOWED = {
     "metrics": ("errors", "signals", "labels"),
     "models": ("errors", "imports", "signals", "parts"),
     "weighting": ("errors", "imports", "signals", "labels"),
-    "weights": ("errors", "models"),
+    "weights": ("errors", "files", "models"),
     "data": ("errors", "imports", "names", "files", "labels"),
     "recipes": (
         "errors", "imports", "signals", "configuration", "phase", "parts", "names", "labels",
@@ -40,7 +40,7 @@ ALLOWED = {
         "models", "weights", "data", "recipes", "inference", "reporting", "training",
     ),
     "studies": ("errors", "files", "configuration", "jobs", "reporting", "training.memory"),
-    "inference": ("errors", "signals", "phase", "models", "weights", "data", "recipes.common"),
+    "inference": ("errors", "files", "signals", "phase", "models", "weights", "data", "recipes.common"),
     "exporting": (
         "errors", "files", "signals", "metrics", "data", "models", "weights", "recipes.common", "inference", "jobs",
     ),

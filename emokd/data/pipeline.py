@@ -93,11 +93,7 @@ def train_batches(
 
     def make(batch: int) -> Batch:
         stream = np.arange(rows, dtype=np.int64) + (batch * batch_size + process_index * rows)
-        epochs, places = np.divmod(stream, total)
-        indices = np.empty(rows, np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            indices[here] = epoch_order(total, seed, int(epoch))[places[here]]
+        indices, epochs = _elements(stream, total, seed)
         numbers = first_view + epochs
         return read(indices, (numbers % views if views else numbers).astype(np.int32))
 
@@ -139,6 +135,31 @@ def evaluation_batches(
         return read(np.where(places < len(examples), places, _PADDING), np.full(rows, view, np.int32))
 
     return _iterate(-(-len(examples) // batch_size), make, num_threads)
+
+
+def names_of_batch(sources: Sequence[Examples], batch: int, *, batch_size: int, seed: int) -> list[str]:
+    """The keys of the examples of a global batch of `train_batches`, in order; reads no example.
+
+    Args:
+      sources: the training split, and after it the extra sets.
+      batch: its number in the stream, from 0.
+      batch_size: rows of the global batch.
+      seed: that of the stream.
+    """
+    offsets = np.cumsum([0] + [len(source) for source in sources])
+    indices, _ = _elements(np.arange(batch_size) + batch * batch_size, int(offsets[-1]), seed)
+    places = np.searchsorted(offsets, indices, side="right") - 1
+    return [sources[s].keys[i - offsets[s]] for s, i in zip(places.tolist(), indices.tolist(), strict=True)]
+
+
+def _elements(stream: Int64[np.ndarray, " b"], total: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which example each element of the endless stream is, and in which epoch."""
+    epochs, places = np.divmod(stream, total)
+    indices = np.empty(len(stream), np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = epoch_order(total, seed, int(epoch))[places[here]]
+    return indices, epochs
 
 
 @functools.lru_cache(maxsize=4)

@@ -14,7 +14,8 @@ from emokd.exporting.formats.format import Format, Written
 from emokd.exporting.student import Student
 from emokd.inference.jax_student import privileged_names, signature_of
 from emokd.inference.onnx_student import FORMAT
-from emokd.jobs.workdir import RECORD
+from emokd.jobs.finished import read_scores
+from emokd.jobs.record import read as read_record
 from emokd.weights import model_folder
 
 UNKNOWN_LICENCE = "not recorded"
@@ -149,22 +150,21 @@ def _training(provenance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
 
 def _scores(workdir: pathlib.Path | None) -> dict[str, Any]:
     """The student's scores on its test split, without the tables by class, which the run's `scores.json` holds."""
-    path = workdir / "scores.json" if workdir else None
-    if path is None or not path.is_file():
+    if workdir is None or not (workdir / "scores.json").is_file():
         return {}
-    scores = json.loads(path.read_text())
+    scores = read_scores(workdir)
     numbers = {
         head: {key: value for key, value in values.items() if isinstance(value, int | float)}
         for head, values in scores["student"].items()
         if isinstance(values, dict)
     }
-    return {"split": scores["split"], "examples": scores["examples"], **numbers}
+    return {"split": scores.get("split"), "examples": scores.get("examples"), **numbers}
 
 
 def _teachers(config: Mapping[str, Any], workdir: pathlib.Path | None) -> dict[str, Any]:
     """File and hash of each teacher that was read from a file."""
-    record = workdir / RECORD if workdir else None
-    files = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
+    record = read_record(workdir) if workdir else None
+    files = record["files"] if record else {}
     found: dict[str, Any] = {}
     for kind in ("teachers", "modalities"):  # in a recipe with modalities each modality has its teacher
         for name, section in (config.get(kind) or {}).items():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -14,6 +15,7 @@ from emokd.inference.student import Look, Student
 
 PLACE = ("left", "top", "right", "bottom", "score")
 SUFFIXES = (".jsonl", ".csv")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def place(face: Face | None) -> dict[str, float]:
@@ -67,8 +69,24 @@ def look_at(
         yield found, look
 
 
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def as_cell(value: Any) -> Any:
+    """A value as a table's cell: a text that spreadsheets would compute begins with an apostrophe.
+
+    A spreadsheet takes a cell that begins with =, +, -, @, a tab or a line break for a formula, which can send the
+    table's content away. Numbers stay as they are, also those that are texts, such as the id "-12".
+
+    Source: OWASP, CSV Injection.
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
+
+
 class Writer:
-    """Writes records to a text file, as JSON lines or as the rows of a table with a header."""
+    """Writes records to a text file, as JSON lines or as the rows of a table with a header, see `as_cell`."""
 
     def __init__(self, file: TextIO, header: Sequence[str] | None):
         """Begins the file, with the header of a table.
@@ -80,7 +98,7 @@ class Writer:
         self._file = file
         self._rows = None if header is None else csv.DictWriter(file, header, lineterminator="\n")
         if self._rows is not None:
-            self._rows.writeheader()
+            self._rows.writerow({name: as_cell(name) for name in self._rows.fieldnames})
 
     @property
     def is_table(self) -> bool:
@@ -93,4 +111,4 @@ class Writer:
             if self._rows is None:
                 print(json.dumps(record), file=self._file, flush=True)
             else:
-                self._rows.writerow(record)
+                self._rows.writerow({name: as_cell(value) for name, value in record.items()})

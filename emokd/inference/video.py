@@ -1,13 +1,12 @@
 """Writes a model's answers for every frame of a video: a table, and the video with the answers drawn on it."""
 
 import contextlib
-import csv
+import io
 import os
 import pathlib
-import uuid
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from absl import logging
@@ -16,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from emokd.data.video.file import import_av
 from emokd.errors import InputError
+from emokd.files import written_whole
 from emokd.inference import records
 from emokd.inference.answer import Answer
 from emokd.inference.faces import FaceCropper
@@ -60,14 +60,13 @@ def predict_video(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(contextlib.closing(VideoReader(video)))
         table, annotated = stack.enter_context(_whole(names))
-        writer = stack.enter_context(contextlib.closing(VideoWriter(annotated, reader.rate)))
-        rows = csv.DictWriter(
-            stack.enter_context(table.open("w", newline="", encoding="utf-8")), columns, lineterminator="\n"
-        )
-        rows.writeheader()
+        writer = stack.enter_context(contextlib.closing(VideoWriter(pathlib.Path(annotated.name), reader.rate)))
+        text = io.TextIOWrapper(table, encoding="utf-8", newline="", write_through=True)
+        stack.callback(text.detach)  # `_whole` closes the file
+        rows = records.Writer(text, columns)
         for seen in answer_frames(student, reader, cropper=cropper, smooth=smooth):
             cells = {} if seen.answer is None else {**records.place(seen.answer.face), **seen.answer.to_cells()}
-            rows.writerow({"frame": frames, "time": round(seen.time, 6), **cells})
+            rows.write([{"frame": frames, "time": round(seen.time, 6), **cells}])
             writer.write(annotate(seen.picture, seen.answer), seen.time)
             frames += 1
             answered += seen.answer is not None
@@ -152,19 +151,13 @@ def annotate(picture: UInt8[np.ndarray, "H W 3"], answer: Answer | None) -> UInt
 
 
 @contextlib.contextmanager
-def _whole(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
+def _whole(paths: Sequence[pathlib.Path]) -> Iterator[list[BinaryIO]]:
     """Yields temporary files beside `paths` that replace them when the block ends, and are removed where it fails."""
-    temporary = [path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}") for path in paths]
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        for new, path in zip(temporary, paths, strict=True):
-            new.replace(path)
+        with contextlib.ExitStack() as files:
+            yield [files.enter_context(written_whole(path)) for path in paths]
     except OSError as error:
         raise InputError(
             f"{paths[0].parent} cannot be written: {error.strerror or error}. Choose another place."
         ) from error
-    finally:
-        for path in temporary:
-            with contextlib.suppress(OSError):
-                path.unlink()

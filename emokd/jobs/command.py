@@ -1,6 +1,7 @@
 """Runs a command: flags, log format, compilation cache, and errors that a user can read."""
 
 import contextlib
+import copy
 import errno
 import io
 import logging as python_logging
@@ -154,19 +155,30 @@ def readable_errors(command: str) -> Iterator[None]:
         _leave(f"{command}: {told}", INPUT_ERROR)
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_FURTHER_LINE = re.compile(r"\n(?! )")
 
 
 def printable(text: str) -> str:
-    """The text with control characters written out: names of files and classes must not steer the terminal."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    """The text as a message: names of files and classes must not steer the terminal, nor pass for messages.
+
+    Control characters are written out, those that turn the direction of writing included. Each line but the first
+    begins with a blank, so that a name with a line break cannot begin a line that looks like another message.
+    """
+    return _FURTHER_LINE.sub("\n  ", _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text))
 
 
 class LogFormatter(python_logging.Formatter):
-    """Writes records, the names in them as `printable` has them."""
+    """Writes records, the names in them as `printable` has them, and with their line breaks written out."""
 
     def format(self, record: python_logging.LogRecord) -> str:
-        """The record's line or lines."""
+        """The record's line, or its lines where the message itself has several."""
+        if isinstance(record.args, tuple):
+            record = copy.copy(record)  # other handlers, such as that of a run's warnings, get it as it is
+            record.args = tuple(
+                str(arg).replace("\n", "\\n") if isinstance(arg, str | pathlib.PurePath) else arg
+                for arg in record.args or ()
+            )
         return printable(super().format(record))
 
 

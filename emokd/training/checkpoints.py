@@ -19,6 +19,7 @@ from emokd.errors import InputError
 from emokd.phase import Tree
 from emokd.training import checksums
 from emokd.training.distributed import in_first_process
+from emokd.training.reading_back import difference
 from emokd.training.selection import Best
 from emokd.training.state import State
 
@@ -59,6 +60,7 @@ class Checkpoints:
         self._folder = pathlib.Path(workdir).absolute() / "checkpoints"
         in_first_process(lambda: set_aside_damaged(self._folder, best_is_needed))
         self._best = _OneStep()
+        self._has_read_back = False
         policy = AnyPreservationPolicy([LatestN(keep), self._best])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
@@ -79,10 +81,16 @@ class Checkpoints:
     def save(self, state: State, iterator: DeviceIterator, best: Best) -> None:
         """Saves in the background, unless this step is saved already.
 
+        The first checkpoint that a process saves is read back before this returns, so that a place on which none can
+        be read is found before the work is done.
+
         Args:
           state: the whole training state.
           iterator: the phase's data iterator, at the batch last handed out.
           best: best-so-far, this step included.
+
+        Raises:
+          InputError: the first checkpoint cannot be read back, or holds something else than was saved.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -97,6 +105,31 @@ class Checkpoints:
                 best=ocp.args.JsonSave(best.to_json()),
             ),
         )
+        if not self._has_read_back:
+            self.wait()
+            self._read_back(step, state)
+            self._has_read_back = True
+
+    def _read_back(self, step: int, state: State) -> None:
+        """Compares a checkpoint that was just saved with the state; sets it aside where they differ."""
+        folder = self._folder / str(step)
+        fault = damage(folder, best_is_needed=False) or difference(folder / "state", state)
+
+        def look() -> None:
+            if not fault:
+                return
+            place = ""
+            if folder.is_dir():
+                place = f" It is now {folder.rename(_free_place(folder)).name}."
+            raise InputError(
+                f"Checkpoint {folder}, the first that was saved, cannot be read back: {fault}. What this file system "
+                f"takes it does not give again, so no step would be kept.{place} Give a --workdir on another "
+                "file system."
+            )
+
+        in_first_process(look)
+        if fault:
+            raise InputError(f"Checkpoint {folder} cannot be read back in this process: {fault}.")
 
     def restore(self, step: int, abstract: State) -> tuple[State, Best]:
         """Reads a step onto the shardings of `abstract`.
@@ -231,8 +264,7 @@ def set_aside_damaged(folder: pathlib.Path, best_is_needed: bool = True) -> None
     newest = max(set(steps) - set(wrong), default=-1)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.isdecimal() and int(path.name) > newest:
-            place = next(p for n in itertools.count(1) if not (p := path.with_name(_aside(path.name, n))).exists())
-            path.rename(place)
+            place = path.rename(_free_place(path))
             if int(path.name) in wrong:
                 logging.warning(
                     "Checkpoint %s is damaged (%s): it is now %s, and the run goes on from step %d.",
@@ -249,8 +281,10 @@ def _drop_notes(folder: pathlib.Path, problem: str) -> None:
         (folder / str(step) / NOTES).unlink(missing_ok=True)
 
 
-def _aside(name: str, number: int) -> str:
-    return f"{name}.set_aside" if number == 1 else f"{name}.set_aside.{number}"
+def _free_place(path: pathlib.Path) -> pathlib.Path:
+    """Where a checkpoint is set aside: `25.set_aside`, or with a number behind it where that is taken."""
+    names = (f"{path.name}.set_aside{'' if n == 1 else f'.{n}'}" for n in itertools.count(1))
+    return next(place for name in names if not (place := path.with_name(name)).exists())
 
 
 def _require_whole(folder: pathlib.Path) -> None:

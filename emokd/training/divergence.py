@@ -5,7 +5,7 @@ NaN, so a ReLU turns it into zeros.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from emokd.errors import InputError
+from emokd.errors import InputError, excerpt
 from emokd.phase import Phase, Tree
 
 LOSS = "the loss"
@@ -76,6 +76,7 @@ def check(
     step: int,
     workdir: pathlib.Path,
     saved: int | None,
+    names_in: Callable[[int], Sequence[str]],
 ) -> None:
     """Stops a run that has diverged; to be called before a step is scored, logged or saved.
 
@@ -87,9 +88,11 @@ def check(
       step: the steps of the run so far.
       workdir: the run's folder.
       saved: the step of its last checkpoint, if there is one.
+      names_in: a step of the phase -> the names of its batch's examples.
 
     Raises:
-      InputError: something is not finite in this step or an earlier one; it says what, since when, and what to do.
+      InputError: something is not finite in this step or an earlier one; it says what, since when, in which batch, and
+        what to do.
     """
     bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
     if not failed.any() and not bad:
@@ -100,7 +103,7 @@ def check(
     what += [f"{name} (step {step})" for name in bad]
     raise InputError(
         f"Step {first} of phase {phase.name!r}: {', '.join(what)} is not finite, so the run has diverged. "
-        f"{_remedy(phase, metrics, workdir, saved)}"
+        f"The batch of step {first} was {excerpt(names_in(first))}. {_remedy(phase, metrics, workdir, saved)}"
     )
 
 

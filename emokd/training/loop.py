@@ -7,7 +7,7 @@ import pathlib
 import resource
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -118,6 +118,7 @@ class _Run:
         self.remarked: set[str] = set()
         self.grown: dict[str, str] = {}
         self.first: tuple[str, Any] = ("", None)
+        self.names_in: Callable[[int], Sequence[str]] = lambda step: ()  # the examples of a step of the present phase
         self.scorer = Scorer(config, self.programs, self.streams, job.splits, self.constants)
         self.state = self.initial_state()
         self.log = MetricsLog(
@@ -164,6 +165,8 @@ class _Run:
         step, taken = int(self.state.step), int(self.state.phase_step)
         extra = self.job.without_labels(phase)
         stream = self.streams.training(self.job.splits["train"], extra, index)
+        before = step - taken
+        self.names_in = lambda n: self.streams.names(self.job.splits["train"], extra, index, n - before - 1)
         if taken == 0:
             self.begin(phase, index)
             if phase.scored:
@@ -265,7 +268,7 @@ class _Run:
         """
         metrics = {name: float(value) for name, value in values.items()}
         watched, saved = self.programs.watched, self.checkpoints.latest()
-        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved)
+        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved, self.names_in)
         first = float(jax.device_get(self.first[1]))
         grown = divergence.growth(metrics["loss"], first, metrics, phase, step, self.workdir, saved)
         if grown:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from emokd.data.cache.reader import CENTRE
 from emokd.data.examples import Examples
-from emokd.data.pipeline import BadImages, evaluation_batches, to_device, train_batches
+from emokd.data.pipeline import BadImages, evaluation_batches, names_of_batch, to_device, train_batches
 from emokd.data.prefetch import DeviceIterator
 from emokd.training.sharding import put_batch
 
@@ -57,11 +57,19 @@ class Streams:
 
         No phase repeats another's views. Where `config.data.views` limits their number, phases begin at different ones.
         """
-        seed = self._config.seed * 1009 + phase  # phases of one run, and runs of other seeds, have other orders
+        seed = self._seed(phase)
         views = self._config.data.views
         first = phase % views if views else phase * VIEWS_OF_A_PHASE
         host = train_batches(examples, seed=seed, views=views, first_view=first, extra=extra, **self._options)
         return to_device(host, self._put)
+
+    def names(self, examples: Examples, extra: Sequence[Examples], phase: int, batch: int) -> list[str]:
+        """The keys of the examples in a batch of `training`, whose first is batch 0."""
+        return names_of_batch([examples, *extra], batch, batch_size=self._config.batch_size, seed=self._seed(phase))
+
+    def _seed(self, phase: int) -> int:
+        """Phases of one run, and runs of other seeds, have other orders."""
+        return self._config.seed * 1009 + phase
 
     def evaluation(
         self, examples: Examples, view: int = CENTRE, part_of: Examples | None = None

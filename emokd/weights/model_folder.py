@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +22,7 @@ import safetensors.numpy
 
 import emokd
 from emokd.errors import InputError
+from emokd.files import folder_written_whole
 from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import NetworkSpec, TrainedModel, Tree, functional
 from emokd.weights.description import (
@@ -207,25 +206,14 @@ def _new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Makes a temporary folder that replaces `folder` when the block ends, and is removed when the block fails."""
     if folder.exists() and not (folder / DESCRIPTION).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a model folder. Choose another place, or remove it.")
-    unique = uuid.uuid4().hex[:8]
-    temporary = folder.with_name(f".{folder.name}.{unique}.tmp")
-    old = folder.with_name(f".{folder.name}.{unique}.old")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
+        with folder_written_whole(folder) as temporary:
+            yield temporary
     except OSError as error:
         raise InputError(
             f"The model folder {folder} cannot be written: {error.strerror or error}. Nothing was changed; free space "
             f"or choose another place."
         ) from error
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:

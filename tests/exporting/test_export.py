@@ -11,9 +11,10 @@ from PIL import Image
 from emokd.configuration import config as configuration
 from emokd.data.decode import to_canvas
 from emokd.errors import InputError
-from emokd.exporting import checking
+from emokd.exporting import card, checking
 from emokd.exporting.export import export
 from emokd.exporting.session import Session
+from emokd.files import write_with_sum
 from emokd.inference.forward import answers, create_forward
 from emokd.models.multimodal import ModalitySpec, MultimodalSpec
 from emokd.models.network import NetworkSpec, functional
@@ -192,3 +193,13 @@ def test_wrong_input_is_named(pictures, tmp_path):
     (pictures / "weights.safetensors").unlink()
     with pytest.raises(InputError, match="has no weights.safetensors"):
         export(pictures, tmp_path / "m")
+
+
+def test_a_card_does_not_take_over_scores_that_have_changed(tmp_path):
+    scores = {"split": "test", "examples": 9, "student": {"expression": {"accuracy": 0.5, "by_class": {"a": 1}}}}
+    write_with_sum(tmp_path / "scores.json", json.dumps(scores))
+    assert card._scores(tmp_path) == {"split": "test", "examples": 9, "expression": {"accuracy": 0.5}}
+    for content in (json.dumps(scores).replace("0.5", "0.7"), "{", "[]"):
+        (tmp_path / "scores.json").write_text(content)
+        with pytest.raises(InputError, match=r"scores\.json .*Restore it, or remove it"):
+            card._scores(tmp_path)

@@ -147,6 +147,27 @@ def test_the_table_holds_every_picture_once_and_says_what_cannot_be_read(command
     assert float(rows[0]["expression_calm"]) + float(rows[0]["expression_glad"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["=1+2.png", "+a.png", "-a.png", "@SUM(1).png", "\t=a.png", "＝a.png"])
+def test_a_name_that_spreadsheets_would_compute_is_a_text_in_tables_and_itself_in_json_lines(
+    command, tmp_path, monkeypatch, name
+):
+    Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for output in ("found.csv", "found.jsonl"):
+        command(name, output=output)
+    with (tmp_path / "found.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["file"] == f"'{name}" and json.loads((tmp_path / "found.jsonl").read_text())["file"] == name
+
+
+def test_numbers_stay_numbers_in_tables():
+    file = io.StringIO()
+    writer = records.Writer(file, ["id", "valence", "=x"])
+    writer.write([{"id": "-12", "valence": -0.5, "=x": "+1e-3"}, {"id": "-12-7"}, {"id": "-١"}])
+    assert file.getvalue() == "id,valence,'=x\n-12,-0.5,+1e-3\n'-12-7,,\n'-١,,\n"
+
+
 def test_a_list_on_the_standard_input_is_answered_in_json_lines(command, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(tmp_path / "a.png")
     lines = f"{tmp_path}/a.png\n\n{tmp_path}/a.png\n".encode()

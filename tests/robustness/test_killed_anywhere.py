@@ -151,6 +151,8 @@ def of_import(folder: pathlib.Path) -> dict[str, object]:
     return {"weights": (folder / "model" / model_folder.WEIGHTS).read_bytes()}
 
 
+OF_ONE_PLACE = ("emokd.export", "emokd.predict", "emokd.import_weights")
+"""Commands that write the same few files each time, so that nothing of a killed one may be left in the end."""
 MADE: list[pathlib.Path] = []
 
 
@@ -200,7 +202,7 @@ def log_of(folder: pathlib.Path) -> str:
 def start(folder: pathlib.Path, case: Case, made: pathlib.Path, at: int = 0) -> subprocess.Popen:
     """The command, writing to `folder`, which kills itself at its `at`-th doing there."""
     MADE[:] = [made]
-    if case.module in ("emokd.export", "emokd.predict", "emokd.import_weights"):
+    if case.module in OF_ONE_PLACE:
         folder.mkdir(exist_ok=True)
     with open(f"{folder}.log", "w") as log:
         return subprocess.Popen(
@@ -292,6 +294,8 @@ def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tm
     assert process.wait() == 0, log_of(folder)
     assert "Traceback" not in log_of(folder)
     assert case.results(folder) == wanted
+    if case.module in OF_ONE_PLACE:
+        assert not [path for suffix in ("tmp", "old") for path in folder.rglob(f".*.{suffix}")]
     print(
         f"\n{name}: {killed} kills; {ends + 1} ends, all bit-identical; {seconds:.0f} s and {events} doings undisturbed"
     )

@@ -263,3 +263,15 @@ def test_control_characters_of_names_do_not_reach_the_terminal(capsys):
     assert told == "predict: The file a\\x1b[2J\\x1b]0;title\\x07b\\r\\x9b2J does not exist.\n  Second line.\n"
     record = logging.LogRecord("absl", logging.WARNING, "x", 1, "left out: %s", (f"a{ESCAPE}",), None)
     assert "\x1b" not in command.LogFormatter("%(message)s").format(record)
+
+
+def test_a_line_break_in_a_name_does_not_make_a_line_that_passes_for_a_message(capsys):
+    name = "a\ntrain: all is well\u2028\u202eb"
+    with pytest.raises(SystemExit), command.readable_errors("predict"):
+        raise InputError(f"The file {name} does not exist.\nRemedy:\n  none")
+    told = capsys.readouterr().err.splitlines()
+    assert [line[:1] == " " for line in told] == [False, True, True, True]
+    assert told[1].endswith("\\u2028\\u202eb does not exist.")
+    record = logging.LogRecord("absl", logging.WARNING, "x", 1, "%s: no face\n  in %d", (name, 3), None)
+    lines = command.LogFormatter("%(message)s").format(record).split("\n")
+    assert lines == ["a\\ntrain: all is well\\u2028\\u202eb: no face", "  in 3"] and record.args == (name, 3)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import make_recipe
 from test_loop import CLASSES, at_step
 
 from emokd.errors import InputError
@@ -16,6 +17,8 @@ from emokd.phase import Phase
 from emokd.training import divergence, loop
 from emokd.training.checkpoints import Checkpoints, read_weights, steps_in
 from emokd.training.programs import Programs
+from emokd.training.sharding import create_mesh
+from emokd.training.streams import Streams
 
 PHASE = Phase("teach", None, {}, 9, None)
 
@@ -74,6 +77,26 @@ def test_parameters_that_are_not_finite_stop_the_run_and_are_never_saved(
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
+def test_the_message_names_the_examples_of_the_step_that_failed_first(config, splits, tmp_path):
+    """One example is no number. By the stream it comes first in the second batch of the second phase."""
+    recipe, train = make_recipe(steps=(1, 3, 1)), splits["train"]
+    names = dict(zip(train.ids.tolist(), train.keys, strict=True))
+    streams = Streams(config, create_mesh())
+    phases = [streams.training(train, (), index) for index in (0, 1)]
+    first, *classify = [[names[i] for i in np.asarray(next(phases[p])["id"]).tolist()] for p in (0, 1, 1, 1)]
+    before = {*first, *classify[0]}
+    spoilt = next(name for name in classify[1] if name not in before)
+    whole = train.inputs["x"]
+    inputs = {"x": lambda i: whole(i) * np.float32("nan" if train.keys[i] == spoilt else 1)}
+    splits = {**splits, "train": dataclasses.replace(train, inputs=inputs)}
+    config.evaluation.every_steps = config.log.every_steps = 1000
+    with pytest.raises(InputError) as refused:
+        loop.train(loop.Job(config, recipe, splits, None, Programs(recipe, config, CLASSES)), tmp_path)
+    text = str(refused.value)
+    assert text.startswith("Step 3 of phase 'classify': the loss, parameters head")
+    assert f"The batch of step 3 was {', '.join(classify[1][:10])} and 6 more. Lower" in text
+
+
 def test_what_failed_is_noted_with_its_first_step_and_stays():
     names = divergence.watched({"head": "", "body": ""}, {"teachers": {"two": 0, "one": 0}, "bn": 0})
     statistics = ["statistics bn", "statistics teachers/one", "statistics teachers/two"]
@@ -96,12 +119,15 @@ def test_what_failed_is_noted_with_its_first_step_and_stays():
 def test_the_message_names_what_was_first_and_what_followed(tmp_path):
     phase = Phase("teach", None, {}, 9, None, remark=lambda metrics: "The solver stopped.")
     names = ["the loss", "parameters teacher_one", "statistics teachers"]
-    divergence.check(np.zeros(3, int), names, {"loss": 1.0}, phase, 7, tmp_path, None)
+    names_in = lambda step: [f"{step}.png", "b.png"]  # noqa: E731
+    divergence.check(np.zeros(3, int), names, {"loss": 1.0}, phase, 7, tmp_path, None, names_in)
     with pytest.raises(InputError) as refused:
-        divergence.check(np.asarray([0, 5, 6]), names, {"loss": 1.0, "accuracy": np.nan}, phase, 7, tmp_path, 4)
+        values = {"loss": 1.0, "accuracy": np.nan}
+        divergence.check(np.asarray([0, 5, 6]), names, values, phase, 7, tmp_path, 4, names_in)
     assert str(refused.value).startswith(
         "Step 5 of phase 'teach': parameters teacher_one, statistics teachers (from step 6), accuracy (step 7) is not "
-        "finite, so the run has diverged. The solver stopped. Lower config.phases.teach.learning_rate, or"
+        "finite, so the run has diverged. The batch of step 5 was 5.png, b.png. The solver "
+        "stopped. Lower config.phases.teach.learning_rate, or"
     )
 
 

@@ -87,3 +87,15 @@ def test_bad_pictures_of_training_do_not_count_against_other_splits(config):
         InputError, match=r"2 of 6 pictures of the test split cannot be read.*: e: e0\.png, e: e5\.png\."
     ):
         list(streams.evaluation(splits["test"]))
+
+
+def test_the_names_of_a_batch_are_those_that_the_stream_gives(config):
+    """Also of extra sets, and across the ends of epochs."""
+    sets = [make(), make("one"), make("two")]
+    names = {int(i): key for each in sets for i, key in zip(each.ids, each.keys, strict=True)}
+    for phase in (0, 2):
+        streams = Streams(config, create_mesh(1))
+        stream = streams.training(sets[0], sets[1:], phase)
+        for batch in range(10):
+            ids = np.asarray(next(stream)["id"]).tolist()
+            assert streams.names(sets[0], sets[1:], phase, batch) == [names[i] for i in ids]
