@@ -20,7 +20,7 @@ from emokd.weights.mapping import TORCH, Layout, Names, convert, flatten
 _LACKING = {"torchvision": ("efficientnet_lite0",)}
 """Architectures that a library has no network of, although its names for their kin would serve."""
 _NOT_PYTORCH = tuple(f"emokd.weights.{name}" for name in ("mini_xception", "face_api", "hsemotion", "dinov2", "clip"))
-"""Namings of files that are read but not written: of other frameworks, of teachers, or of a part of a file's network."""
+"""Namings of files that are read but not written: of other frameworks, of teachers, or of a part of a file."""
 
 
 def find_names(spec: NetworkSpec) -> Names:
