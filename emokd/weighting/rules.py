@@ -235,9 +235,10 @@ def aekd(bound: float = 0.6) -> Weighting:
     def rule(weights, evidence):
         gradients = jnp.where(evidence.mask[:, None, None], evidence.gradients.astype(jnp.float32), 0.0)
         largest = jnp.abs(gradients).max()
-        # Twice by the root: XLA divides by the reciprocal, which float32 lacks for its largest numbers.
-        root = jnp.sqrt(jnp.where(largest == 0, 1.0, largest))
-        gradients = gradients / root / root
+        # XLA divides by multiplying with the reciprocal, which float32 lacks for its largest numbers.
+        shrunk = jnp.where(largest > 1e30, 1e-8, 1.0)
+        largest = largest * shrunk
+        gradients = gradients * shrunk / jnp.where(largest == 0, 1.0, largest)
         # Centred by offsets from the first teacher, so that equal gradients give exactly 0 in both terms.
         offsets = gradients - gradients[:, :1]
         centred = offsets - offsets.mean(1, keepdims=True)

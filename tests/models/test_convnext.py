@@ -104,6 +104,7 @@ def test_every_parameter_has_a_gradient_and_descent_lowers_a_loss():
     assert lower < before
 
 
+@pytest.mark.slow
 def test_half_precision_stays_near():
     spec = NetworkSpec("convnext_tiny", TWO_STAGES, {"objects": 5})
     full, half = functional(spec), functional(spec, precision="bfloat16")

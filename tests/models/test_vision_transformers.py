@@ -111,6 +111,7 @@ def test_half_precision_stays_half_in_the_map_and_is_wide_in_the_features(name):
     assert signals.features.shape == (2, 16 if name == "dinov2" else 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_bfloat16_and_rematerialisation_change_gradients_little_or_nothing(name):
     def make(rngs):

@@ -45,6 +45,7 @@ def with_outputs(network, count, sequential):
     }
 
 
+@pytest.mark.slow
 def test_ten_outputs_are_eight_expressions_then_valence_and_arousal(b0, tmp_path):
     torch.save(b0.state_dict(), tmp_path / "enet_b0_8_va_mtl.pth")
     model = import_file("hsemotion_b0", tmp_path / "enet_b0_8_va_mtl.pth")
