@@ -96,6 +96,7 @@ def test_what_is_left_computes_what_the_step_computes(request, name, parts):
         np.testing.assert_array_equal(leaf, then)
 
 
+@pytest.mark.slow
 def test_the_step_without_optimiser_returns_the_gradients(mtpkdot):
     found = mtpkdot.run(OPTIMISER).values()
     for gradient in mtpkdot.gradients():

@@ -82,6 +82,7 @@ for rows in (3, 1):
 """
 
 
+@pytest.mark.slow
 def test_a_stablehlo_file_runs_in_a_process_without_emokd(pictures, tmp_path):
     pytest.importorskip("flatbuffers", reason="the extra `stablehlo` is not installed")
     written = export(pictures, tmp_path / "out" / "model.stablehlo", format="stablehlo", timed=False)

@@ -99,6 +99,7 @@ def torchvisions_name(name):
     return f"features.{block}.conv.{inner}.{leaf}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_transformers_mobilenet_takes_the_file_strictly_and_says_the_same(tmp_path, monkeypatch, suffix):
     import torch

@@ -77,6 +77,7 @@ def test_it_costs_what_the_paper_says():
     assert macs == pytest.approx(4.456e9, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient_and_descent_lowers_a_loss():
     """From fresh weights, whose LayerScale of 1e-6 lets little through, and the derivative by a finite difference.
 

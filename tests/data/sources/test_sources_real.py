@@ -56,6 +56,7 @@ def test_ferplus(faces):
     assert {name: len(part) for name, part in kept.items()} == {"train": 25057, "validation": 3199, "test": 3153}
 
 
+@pytest.mark.slow
 def test_ferplus_and_diffusionfer_as_one_set(faces):
     parts = (
         {"source": "ferplus", "dir": place("ferplus"), "options": {"order": "affectnet"}},
