@@ -39,8 +39,7 @@ def written_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
     try:
         with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file)
             temporary.replace(path)  # while it is locked
     except BaseException:
         with contextlib.suppress(OSError):
@@ -75,6 +74,12 @@ def folder_written_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
                 old.rename(folder)
             for left in (temporary, old):
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def sync(file: BinaryIO) -> None:
+    """Waits until what has been written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def clear_leftovers(path: pathlib.Path) -> None:

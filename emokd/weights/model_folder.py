@@ -9,7 +9,6 @@ Nothing in it can execute code, and any language reads it.
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,7 +21,7 @@ import safetensors.numpy
 
 import emokd
 from emokd.errors import InputError
-from emokd.files import folder_written_whole
+from emokd.files import folder_written_whole, write_whole
 from emokd.models.multimodal import MultimodalSpec
 from emokd.models.network import NetworkSpec, TrainedModel, Tree, functional
 from emokd.weights.description import (
@@ -75,8 +74,8 @@ def save_model(
     }
     text = json.dumps(sealed(json.loads(json.dumps(description))), indent=2) + "\n"
     with _new_folder(folder) as temporary:
-        _write(temporary / WEIGHTS, weights)
-        _write(temporary / DESCRIPTION, text.encode())
+        write_whole(temporary / WEIGHTS, weights)
+        write_whole(temporary / DESCRIPTION, text.encode())
 
 
 def load_model(folder: str | pathlib.Path) -> tuple[Spec, Tree, Tree, dict[str, Any]]:
@@ -214,10 +213,3 @@ def _new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             f"The model folder {folder} cannot be written: {error.strerror or error}. Nothing was changed; free space "
             f"or choose another place."
         ) from error
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import make_recipe
-from test_loop import CLASSES, at_step
+from loop_runs import CLASSES, at_step
 
 from emokd.errors import InputError
 from emokd.phase import Phase

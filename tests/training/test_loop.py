@@ -10,67 +10,17 @@ import signal
 import jax
 import numpy as np
 import pytest
+from loop_runs import CLASSES, Killed, at_step, kill_at, losses, programs_of, run
 
 from emokd.configuration import defaults
 from emokd.errors import InputError
 from emokd.phase import Recipe
-from emokd.reporting.progress import Progress
 from emokd.training import evaluation, loop
 from emokd.training.checkpoints import steps_in
 from emokd.training.observing import few_examples
-from emokd.training.programs import Programs
 from emokd.training.state import create_state, enter, weights_for_use
 from emokd.training.step import create_train_step, parameter_labels
 from emokd.training.stopped import Stopped
-
-STARTS = (0, 4, 7, 10)
-CLASSES = 3
-
-
-class Killed(Exception):
-    """Stands for the power cut."""
-
-
-_programs: dict[tuple, Programs] = {}
-
-
-def programs_of(recipe: Recipe, config) -> Programs:
-    """Compiled once for all runs here: they differ in what is watched, stored and chosen."""
-    key = recipe.observe is not None, config.ema.decay
-    if key not in _programs:
-        _programs[key] = Programs(recipe, config, CLASSES)
-    return _programs[key]
-
-
-def run(recipe: Recipe, config, splits, workdir):
-    workdir.mkdir(exist_ok=True)
-    job = loop.Job(config, recipe, splits, None, programs_of(recipe, config))
-    state, scores = loop.train(job, workdir)
-    return jax.device_get(dataclasses.replace(state, key=jax.random.key_data(state.key))), scores
-
-
-def at_step(monkeypatch, step: int, action):
-    """Does something when the run has taken `step` steps, before anything is written about it."""
-    taken = 0
-    original = Progress.step
-
-    def counted(self, **options):
-        nonlocal taken
-        taken += 1
-        if taken == step:
-            action()
-        original(self, **options)
-
-    monkeypatch.setattr(Progress, "step", counted)
-
-
-def kill_at(monkeypatch, step: int):
-    """Raises at that step."""
-
-    def kill():
-        raise Killed
-
-    at_step(monkeypatch, step, kill)
 
 
 @pytest.fixture(scope="module")
@@ -302,11 +252,6 @@ def seldom(config):
 
 def observed(workdir):
     return {path.stem: dict(np.load(path)) for path in sorted((workdir / "observations").iterdir())}
-
-
-def losses(workdir):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from loop_runs import Killed, kill_at, losses, run
 from ml_collections import ConfigDict
-from test_loop import Killed, kill_at, losses, run
 
 from emokd.benchmarking.program import find_collectives
 from emokd.errors import InputError

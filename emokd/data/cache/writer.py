@@ -32,7 +32,7 @@ from emokd.data.cache.description import (
 )
 from emokd.data.cache.reader import DTYPES, STORED, Key, differences
 from emokd.errors import InputError, excerpt
-from emokd.files import write_whole
+from emokd.files import sync, write_whole
 
 UNFINISHED, PARTIAL = "unfinished.json", "features.partial"
 
@@ -213,8 +213,7 @@ def _join_parts(folder: pathlib.Path, plan: Plan) -> None:
         for part in range(first, plan.parts):
             with _part(folder, part).open("rb") as source:
                 shutil.copyfileobj(source, joined, 2**20)
-            joined.flush()
-            os.fsync(joined.fileno())
+            sync(joined)
             _part(folder, part).unlink()
 
 
