@@ -26,6 +26,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(50_000, 20, 20)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def room() -> Iterator[None]:
+    """Drops what past tests have compiled once it takes much memory.
+
+    Where memory runs short, emokd drops the programs that runs share, and tests that rely on them would compile anew.
+    """
+    yield
+    from emokd.training import memory
+
+    if memory.resident_bytes() > 3 * 2**29:
+        jax.clear_caches()
+        memory.release()
+
+
 @pytest.fixture
 def data_directory() -> pathlib.Path:
     """The folder of real data and weights; tests that ask for it are skipped where there is none."""

@@ -41,9 +41,15 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
+def shared():
+    """Compiled once for all runs here."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def finished(config, shared, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "run"
-    return workdir, job.train(config, workdir)
+    return workdir, job.train(config, workdir, shared=shared)
 
 
 def test_its_scores_are_those_of_the_recipe_without_teachers(config, finished, tmp_path):
@@ -70,7 +76,7 @@ def test_scores_scoreboard_and_report_say_what_distillation_gave(finished):
     assert "over the same network on labels alone" in page and '<th scope="row">labels alone</th>' in page
 
 
-def test_it_continues_where_it_stood(config, finished, tmp_path):
+def test_it_continues_where_it_stood(config, shared, finished, tmp_path):
     """From its last checkpoint, and from one in the middle; either way to the same scores."""
     workdir, scores = finished
     for name, kept in (("end", 3), ("middle", 2)):
@@ -79,7 +85,7 @@ def test_it_continues_where_it_stood(config, finished, tmp_path):
         for path in (tmp_path / name / "baseline" / "checkpoints").iterdir():
             if path.name.isdecimal() and int(path.name) > kept:
                 shutil.rmtree(path)
-        again = job.train(config, tmp_path / name, report=False)
+        again = job.train(config, tmp_path / name, report=False, shared=shared)
         assert (again["baseline"], again["student"]) == (scores["baseline"], scores["student"])
     assert json.loads((tmp_path / "middle" / "scores.json").read_text()) == again
 

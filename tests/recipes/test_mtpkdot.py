@@ -248,6 +248,7 @@ def test_structure_is_that_of_each_group():
     assert "all-gather" not in find_collectives(program.as_text())
 
 
+@pytest.mark.slow  # of losses and gradients of groups on one and on eight devices, common/test_groups.py
 def test_one_and_eight_devices_give_the_same_loss_and_gradients(finished):
     config, examples, recipe, after, _ = finished
     labels = parameter_labels(recipe)

@@ -41,6 +41,7 @@ def faces():
     return ferplus.load(place("ferplus"), {"order": "affectnet"})
 
 
+@pytest.mark.slow  # 35,710 files
 def test_ferplus(faces):
     examples = faces
     # The faces that the authors' own reader keeps, counted independently, less three rows that repeat another.

@@ -79,8 +79,14 @@ def one_by_one(rows, solver):
     return losses, gradient
 
 
-@pytest.mark.parametrize("solver", ["geomloss", "converged"])
-@pytest.mark.parametrize("devices", [(1,), (2,), (4, 2, 2), (8, 4, 2)], ids=lambda shape: str(shape[0]))
+@pytest.mark.parametrize(
+    ("devices", "solver"),
+    [
+        ((1,), "converged"), ((2,), "converged"), ((4, 2, 2), "converged"), ((8, 4, 2), "converged"),
+        ((8, 4, 2), "geomloss"), *(pytest.param(n, "geomloss", marks=pytest.mark.slow) for n in ((1,), (2,), (4, 2, 2))),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_groups_have_the_losses_and_gradients_of_each_by_itself(devices, solver):
     (losses, logged, gradient), _ = on(devices, 8, solver)
     expected, slopes = one_by_one(8, solver)
