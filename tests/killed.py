@@ -109,8 +109,9 @@ class Server:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.stdin.close()
-        assert self._process.wait() == 0
+        with self._process:
+            self._process.stdin.close()
+        assert self._process.returncode == 0
 
     def start(self, folder: pathlib.Path, number: int, module: str, arguments: Sequence[str], log: str) -> "Forked":
         """Has a process forked, see `run`; its output goes to `log`. The one before must have ended."""

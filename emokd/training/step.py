@@ -204,7 +204,10 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
             norm = jnp.sqrt(sum(squares.values(), jnp.zeros(())))
         metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         watched = divergence.watched(recipe.groups, outcome.stats)
+        number = state.step + 1
         finite = divergence.finite(metrics["loss"], learnt, outcome.stats, watched)
+        skips = config.optimizer.skip_diverged > 0
+        failed = state.failed if skips else divergence.first_failures(state.failed, number, finite)
         tally = state.tally
         if weights is not None and outcome.rows is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
@@ -218,12 +221,12 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
             optimizer=optimizer,
             weighting=weighting,
             tally=tally,
+            failed=failed,
         )
-        if config.optimizer.skip_diverged:
+        if skips:
             after = unless_diverged(state, after, finite)
-            return after, metrics | {"skipped_steps": skipping.count(after.failed)}
-        failed = divergence.first_failures(state.failed, state.step + 1, finite)
-        return dataclasses.replace(after, failed=failed), metrics
+            metrics["skipped_steps"] = skipping.count(after.failed)
+        return after, metrics
 
     return train_step
 

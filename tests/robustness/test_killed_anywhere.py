@@ -203,6 +203,7 @@ def environment(made: pathlib.Path) -> dict[str, str]:
     return several_processes.environment() | {
         "JAX_NUM_CPU_DEVICES": "1",
         "EMOKD_COMPILATION_CACHE": str(made / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # every program, however small, is compiled once
         "OPENBLAS_NUM_THREADS": "1",  # else NumPy starts threads when it is imported
     }
 
@@ -239,10 +240,16 @@ def fork(made):
 @pytest.fixture(scope="module", autouse=True)
 def readers_compile_once(tmp_path_factory):
     """What reads runs here keeps its programs, as the commands do."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("readers")))
+    ours = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("readers")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in ours}
+    for name, value in ours.items():
+        jax.config.update(name, value)
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def ask(folder: pathlib.Path, finished: dict[str, object]) -> None:
