@@ -33,6 +33,9 @@ def run(recipe: str) -> ConfigDict:
                 "clip_norm": 1.0,
                 # Each phase begins with moments of zero; False: groups that learn again go on with theirs. [ours]
                 "fresh_moments": False,
+                # How many steps of the run may be left out because loss, gradients, parameters or statistics are not
+                # finite; the next one stops it. See docs/reliability.md. [ours]
+                "skip_diverged": 0,
             },
             # The student's moving average is what is scored and kept; 0: the student itself. See docs/architecture.md.
             "ema": {"decay": 0.0},

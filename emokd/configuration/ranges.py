@@ -38,6 +38,7 @@ RANGES: Mapping[str, str] = {
     "optimizer.momentum": "[0, 1]",
     "optimizer.weight_decay": "[0, inf)",
     "optimizer.clip_norm": "[0, inf)",
+    "optimizer.skip_diverged": "[0, 1000]",
     "ema.decay": "[0, 1)",
     "backbone_multiplier": "[0, inf)",
     "encoder_multiplier": "[0, inf)",

@@ -71,7 +71,7 @@ def train(job: Job, workdir: pathlib.Path, scores: dict[str, Any]) -> dict[str, 
     result = {
         **scores,
         "baseline": {**baseline_scores["student"], **describe(job.recipe.student_spec)},
-        "baseline_training": {name: baseline_scores[name] for name in ("selected_step", "validation")}
+        "baseline_training": {name: baseline_scores[name] for name in ("selected_step", "validation", "skipped_steps")}
         | {"steps": stopped["steps"] if stopped else phase.steps},
         "stopped_early": {**scores["stopped_early"], **baseline_scores["stopped_early"]},
     }

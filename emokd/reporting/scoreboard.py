@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from emokd.errors import excerpt
 from emokd.reporting import rare_classes
 from emokd.reporting.table import Table, count_text
 
@@ -95,6 +96,12 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     notes += [
         f"Phase {phase} was stopped early, after {entry['steps']} of {entry['of']} steps."
         for phase, entry in (scores.get("stopped_early") or {}).items()
+    ]
+    notes += [
+        f"{len(steps)} of {whose} steps {'was' if len(steps) == 1 else 'were'} skipped, because something was not "
+        f"finite: {excerpt(steps)}."
+        for whose, trained in (("the run's", scores), ("the baseline's", scores.get("baseline_training") or {}))
+        if (steps := trained.get("skipped_steps"))
     ]
     notes += scores.get("remarks") or ()
     notes += accepted_texts(scores.get("accepted_changes") or ())

@@ -43,19 +43,12 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.ones((), bool)
 
 
-def first_failures(
-    failed: Int[Array, " P"],
-    step: Int[Array, ""],
-    loss: Float[Array, ""],
-    learning: Mapping[str, Sequence[Array]],
-    stats: Tree,
-    names: Sequence[str],
-) -> Int[Array, " P"]:
-    """`State.failed` after a step: records the step's number for whatever is not finite for the first time.
+def finite(
+    loss: Float[Array, ""], learning: Mapping[str, Sequence[Array]], stats: Tree, names: Sequence[str]
+) -> Bool[Array, " P"]:
+    """What of the checked is finite after a step.
 
     Args:
-      failed: before the step.
-      step: the step's number, from 1.
       loss: the total loss.
       learning: for each group that learns, its parameters after the step and the squared norm of its gradients.
       stats: after the step.
@@ -64,8 +57,18 @@ def first_failures(
     fine = {LOSS: jnp.isfinite(loss)}
     fine |= {f"parameters {group}": all_finite(values) for group, values in learning.items()}
     fine |= {name: all_finite(entry) for name, entry in _statistics(stats).items()}
-    now = jnp.stack([fine.get(name, jnp.ones((), bool)) for name in names])
-    return jnp.where((failed == 0) & ~now, step, failed)
+    return jnp.stack([fine.get(name, jnp.ones((), bool)) for name in names])
+
+
+def first_failures(failed: Int[Array, " P"], step: Int[Array, ""], finite: Bool[Array, " P"]) -> Int[Array, " P"]:
+    """`State.failed` after a step: records the step's number for whatever is not finite for the first time.
+
+    Args:
+      failed: before the step.
+      step: the step's number, from 1.
+      finite: what is finite after it, from `finite`.
+    """
+    return jnp.where((failed == 0) & ~finite, step, failed)
 
 
 def check(
@@ -77,6 +80,7 @@ def check(
     workdir: pathlib.Path,
     saved: int | None,
     names_in: Callable[[int], Sequence[str]],
+    skipped: Sequence[int] = (),
 ) -> None:
     """Stops a run that has diverged; to be called before a step is scored, logged or saved.
 
@@ -89,6 +93,7 @@ def check(
       workdir: the run's folder.
       saved: the step of its last checkpoint, if there is one.
       names_in: a step of the phase -> the names of its batch's examples.
+      skipped: the steps of the run that were skipped, see `emokd.training.skipping`.
 
     Raises:
       InputError: something is not finite in this step or an earlier one; it says what, since when, in which batch, and
@@ -101,9 +106,13 @@ def check(
     what = [name for name, at in zip(names, failed, strict=True) if at == first]
     what += [f"{name} (from step {at})" for name, at in zip(names, failed, strict=True) if at > first]
     what += [f"{name} (step {step})" for name in bad]
+    before = ""
+    if skipped:
+        number = f"{len(skipped)} step{'s' if len(skipped) > 1 else ''}"
+        before = f" Before it {number} of the run had been skipped as not finite: {excerpt(skipped)}."
     raise InputError(
         f"Step {first} of phase {phase.name!r}: {', '.join(what)} is not finite, so the run has diverged. "
-        f"The batch of step {first} was {excerpt(names_in(first))}. {_remedy(phase, metrics, workdir, saved)}"
+        f"The batch of step {first} was {excerpt(names_in(first))}.{before} {_remedy(phase, metrics, workdir, saved)}"
     )
 
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import math
 import pathlib
 import resource
 import signal
@@ -20,10 +21,11 @@ from emokd.configuration.config import leaves
 from emokd.configuration.durations import duration
 from emokd.data.examples import Examples
 from emokd.data.prefetch import DeviceIterator
+from emokd.errors import excerpt
 from emokd.phase import Phase, Recipe, Tree
 from emokd.reporting.metrics_log import MetricsLog
 from emokd.reporting.progress import Progress
-from emokd.training import averaging, divergence
+from emokd.training import averaging, divergence, skipping
 from emokd.training.checkpoints import Checkpoints, abstract_like
 from emokd.training.distributed import agreed
 from emokd.training.observing import Observer
@@ -116,11 +118,11 @@ class _Run:
         weighed = recipe.teachers if recipe.weighting is not None else ()
         self.weights = TeacherWeights(workdir, weighed, expressions)
         self.remarked: set[str] = set()
-        self.grown: dict[str, str] = {}
-        self.first: tuple[str, Any] = ("", None)
+        self.first: tuple[str, Any] = ("", None)  # the phase that is under way, and the loss of its first step here
         self.names_in: Callable[[int], Sequence[str]] = lambda step: ()  # the examples of a step of the present phase
         self.scorer = Scorer(config, self.programs, self.streams, job.splits, self.constants)
         self.state = self.initial_state()
+        self.skipped = [step for step, _ in self.described(jax.device_get(self.state.failed))]
         self.log = MetricsLog(
             workdir, resume_step=int(self.state.step), sinks=config.log.sinks, facts=dict(leaves(config))
         )
@@ -158,7 +160,8 @@ class _Run:
         if self.config.select.which == "best" and self.best.step >= 0:
             self.state = self.checkpoints.restore_weights(self.best.step, self.state)
         scores = self.scorer.final("test", self.state, self.best, self.weights.phases, self.workdir)
-        return self.state, {**scores, "remarks": [*self.grown.values(), *scores["remarks"]]}
+        remarks = [*self.best.grown.values(), *scores["remarks"]]
+        return self.state, {**scores, "skipped_steps": self.skipped, "remarks": remarks}
 
     def one_phase(self, phase: Phase, index: int) -> None:
         """Runs a phase to its end, from the step of it that the state has reached."""
@@ -250,32 +253,55 @@ class _Run:
         return step
 
     def write_metrics(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> None:
-        """Writes and shows a step's metrics, unless the run has diverged."""
+        """Writes and shows a step's metrics, unless the run has diverged; of a skipped step those that are finite."""
         metrics = self.finite(phase, step, values, failed)
         remark = phase.remark(metrics) if phase.remark else ""
         if remark and phase.name not in self.remarked:
             self.remarked.add(phase.name)
             logging.warning("Step %d of phase %s: %s", step, phase.name, remark)
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         metrics |= self.progress.speed() | {"host_peak_bytes": host_peak_bytes()}
         self.log.write(step, phase.name, metrics)
         self.progress.show(metrics)
 
     def finite(self, phase: Phase, step: int, values: Mapping[str, Any], failed: np.ndarray) -> dict[str, float]:
-        """A step's metrics as numbers.
+        """A step's metrics as numbers, all finite unless the step was skipped. Logs the steps that were skipped.
 
         Raises:
           InputError: the run has diverged.
         """
         metrics = {name: float(value) for name, value in values.items()}
+        self.log_skipped(phase, failed)
+        if step in self.skipped:
+            return metrics
         watched, saved = self.programs.watched, self.checkpoints.latest()
-        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved, self.names_in)
-        first = float(jax.device_get(self.first[1]))
+        failed = skipping.first_failures(failed)
+        divergence.check(failed, watched, metrics, phase, step, self.workdir, saved, self.names_in, self.skipped)
+        if phase.name not in self.best.first_losses:
+            first = float(jax.device_get(self.first[1]))
+            # A step that was skipped may have none.
+            self.best = self.best.begins_at(phase.name, first if math.isfinite(first) else metrics["loss"])
+        first = self.best.first_losses[phase.name]
         grown = divergence.growth(metrics["loss"], first, metrics, phase, step, self.workdir, saved)
         if grown:
-            if phase.name not in self.grown:
+            if phase.name not in self.best.grown:
                 logging.warning("%s", grown)
-            self.grown[phase.name] = grown
+            self.best = self.best.remarked(phase.name, grown)
         return metrics
+
+    def described(self, failed: np.ndarray) -> list[tuple[int, list[str]]]:
+        return skipping.described(failed, self.programs.watched)
+
+    def log_skipped(self, phase: Phase, failed: np.ndarray) -> None:
+        """Logs the skipped steps that are new in `State.failed`, and their examples."""
+        for step, what in self.described(failed)[len(self.skipped) :]:
+            self.skipped.append(step)
+            logging.warning(
+                "Step %d of phase %s is skipped, because %s is not finite: %d of the %d that "
+                "config.optimizer.skip_diverged allows. Its batch was %s.",
+                *(step, phase.name, ", ".join(what), len(self.skipped), self.config.optimizer.skip_diverged),
+                excerpt(self.names_in(step)),
+            )
 
     def evaluate_and_save(self, phase: Phase, index: int, stream: DeviceIterator, over: bool) -> bool:
         """Scores the student in a scored phase; at a phase's end enters the next; saves unless it did so just before.

@@ -1,4 +1,4 @@
-"""Which step is the best one, and whether a phase has stopped getting better."""
+"""Which step is the best one, whether a phase has stopped getting better, and where its loss began."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,9 @@ from emokd.phase import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best validation score so far, and the counts of early stopping. Checkpoints hold it for a resumed run.
+    """The best validation score so far, the counts of early stopping, and where losses began.
+
+    Checkpoints hold it for a resumed run.
 
     Attributes:
       step: the step that reached the best score; -1: none yet.
@@ -21,6 +23,8 @@ class Best:
       phase_score: the score of the present phase that the next ones have to beat.
       waited: evaluations since then.
       stopped: the steps after which phases were stopped early, by phase.
+      first_losses: the loss of phases' first steps, by phase, see `divergence.growth`.
+      grown: remarks on losses that have grown since, by phase.
     """
 
     step: int = -1
@@ -28,6 +32,8 @@ class Best:
     phase_score: float = float("-inf")
     waited: int = 0
     stopped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    first_losses: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    grown: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def improved(self, step: int, score: float, min_delta: float = 0.0) -> "Best":
         """Updated by a new score: the higher one is the best, the later one at a tie; early stopping counts it.
@@ -50,6 +56,14 @@ class Best:
         """Records that a phase was stopped early, after so many of its steps."""
         return dataclasses.replace(self, stopped={**self.stopped, phase: steps})
 
+    def begins_at(self, phase: str, loss: float) -> "Best":
+        """Records the loss of a phase's first step."""
+        return dataclasses.replace(self, first_losses={**self.first_losses, phase: loss})
+
+    def remarked(self, phase: str, remark: str) -> "Best":
+        """Records a remark on how far the loss of a phase has grown."""
+        return dataclasses.replace(self, grown={**self.grown, phase: remark})
+
     def to_json(self) -> dict[str, Any]:
         """As an object for a JSON file."""
         return dataclasses.asdict(self)
@@ -69,6 +83,9 @@ class Best:
             phase_score=float(content["phase_score"]),
             waited=int(content["waited"]),
             stopped={str(phase): int(steps) for phase, steps in content["stopped"].items()},
+            # Checkpoints of 0.1.0 lack the following two.
+            first_losses={str(phase): float(loss) for phase, loss in content.get("first_losses", {}).items()},
+            grown={str(phase): str(remark) for phase, remark in content.get("grown", {}).items()},
         )
 
 

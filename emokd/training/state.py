@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from emokd.phase import Recipe, Tree, label_parameters
-from emokd.training import averaging, divergence
+from emokd.training import averaging, divergence, skipping
 from emokd.training.optimizer import create_optimizer
 
 
@@ -33,6 +33,7 @@ class State:
       tally: sums over the present phase of the weights each teacher received, by class: `weights`
         [C + 1, K] and `rows` [C + 1]; the last row is for examples without a label. Empty without teachers.
       failed: the first step after which each of `divergence.watched` was not finite, 0 where it always was; int32 [P].
+        Where L steps may be skipped it is [1 + L, P], with the record of `emokd.training.skipping` below that row.
       key: root of all randomness inside the step; step n uses fold_in(key, n).
     """
 
@@ -83,7 +84,7 @@ def create_state(recipe: Recipe, config: ml_collections.ConfigDict, classes: int
         optimizer=optimizer.init(params),
         weighting=recipe.weighting.init(jnp.zeros((1, len(recipe.teachers)))) if recipe.weighting else {},
         tally=empty_tally(classes, len(recipe.teachers)) if recipe.weighting else {},
-        failed=jnp.zeros(len(divergence.watched(recipe.groups, stats)), jnp.int32),
+        failed=skipping.create(config.optimizer.skip_diverged, len(divergence.watched(recipe.groups, stats))),
         key=step_key,
     )
 

@@ -15,7 +15,7 @@ from emokd.errors import InputError
 from emokd.labels import class_ids, has_class
 from emokd.parts import OPTIMISER, part
 from emokd.phase import Batch, Context, Outcome, Phase, Recipe, Tree, label_parameters
-from emokd.training import averaging, divergence
+from emokd.training import averaging, divergence, skipping
 from emokd.training.accumulation import Judged, accumulate, check_accumulation
 from emokd.training.optimizer import create_optimizer
 from emokd.training.state import State
@@ -173,7 +173,8 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
     """Makes `train_step(state, constants, batch, phase=i) -> (state, metrics)`, to be jitted with static `phase`.
 
     Beside losses and weights the metrics are `gradient_norm`, over all parameters that learn in the phase, before any
-    clipping, and `learning_rate`, before the groups' multipliers.
+    clipping, and `learning_rate`, before the groups' multipliers; and `skipped_steps` of the run so far, where
+    `config.optimizer.skip_diverged` is not 0.
 
     Raises:
       InputError: `config.accumulate` does not fit the batch, or a phase's losses compare the examples of a batch.
@@ -203,27 +204,53 @@ def create_train_step(recipe: Recipe, config: ml_collections.ConfigDict, labels:
             norm = jnp.sqrt(sum(squares.values(), jnp.zeros(())))
         metrics = _summary(recipe, outcome, weights) | {"gradient_norm": norm, "learning_rate": rate}
         watched = divergence.watched(recipe.groups, outcome.stats)
-        failed = divergence.first_failures(
-            state.failed, state.step + 1, metrics["loss"], learnt, outcome.stats, watched
-        )
+        number = state.step + 1
+        finite = divergence.finite(metrics["loss"], learnt, outcome.stats, watched)
+        skips = config.optimizer.skip_diverged > 0
+        failed = state.failed if skips else divergence.first_failures(state.failed, number, finite)
         tally = state.tally
         if weights is not None and outcome.rows is not None:
             tally = update_tally(tally, weights, outcome.rows, outcome.evidence.get("labels"))
-        state = dataclasses.replace(
+        after = dataclasses.replace(
             state,
             step=state.step + 1,
             phase_step=state.phase_step + 1,
             params=params,
             stats=outcome.stats,
-            average=averaging.update(state.average, params, outcome.stats, state.phase_step + 1, config.ema.decay),
+            average=averaging.update(state.average, params, outcome.stats, steps_counted(state) + 1, config.ema.decay),
             optimizer=optimizer,
             weighting=weighting,
             tally=tally,
             failed=failed,
         )
-        return state, metrics
+        if skips:
+            after = unless_diverged(state, after, finite)
+            metrics["skipped_steps"] = skipping.count(after.failed)
+        return after, metrics
 
     return train_step
+
+
+def steps_counted(state: State) -> Int[Array, ""]:
+    """The steps of the present phase so far, without those that were skipped."""
+    if state.failed.ndim == 1:  # none is skipped
+        return state.phase_step
+    return state.phase_step - skipping.count(state.failed, since=state.step - state.phase_step)
+
+
+def unless_diverged(before: State, after: State, finite: Bool[Array, " P"]) -> State:
+    """The state after a step, or where the step is skipped the one before it, with the step counted.
+
+    Both are in memory until the step's end, which decides.
+
+    Args:
+      before: the state before the step, in which steps may be skipped.
+      after: the state after the step.
+      finite: what is finite in it, from `divergence.finite`.
+    """
+    skip, failed = skipping.note(before.failed, finite, after.step)
+    chosen = skipping.choose(skip, before, after)
+    return dataclasses.replace(chosen, step=after.step, phase_step=after.phase_step, failed=failed)
 
 
 def parameter_labels(recipe: Recipe) -> Tree:

@@ -44,6 +44,7 @@ def test_every_number_of_a_recipe_has_an_interval_and_its_default_lies_in_it(nam
         ("log.every_steps", 0, "of at least 1"),
         ("optimizer.weight_decay", -1e-4, "of at least 0"),
         ("optimizer.clip_norm", -1.0, "of at least 0"),
+        ("optimizer.skip_diverged", 1001, "of at least 0 and of at most 1000"),
         ("optimizer.b2", 1.0, "of at least 0 and below 1"),
         ("data.augment.crop_area", (0.3, NAN), "finite"),
         ("devices", -1, "of at least 0"),

@@ -42,6 +42,13 @@ def test_scores_whose_epoch_the_test_split_picked_say_so():
     assert "optimistic" not in scoreboard(SCORES)
 
 
+def test_skipped_steps_are_named_below_the_scores():
+    assert "skipped" not in scoreboard({**SCORES, "skipped_steps": []})
+    text = scoreboard({**SCORES, "skipped_steps": [7], "baseline_training": {"skipped_steps": [2, 11]}})
+    assert "1 of the run's steps was skipped, because something was not finite: 7." in text
+    assert "2 of the baseline's steps were skipped, because something was not finite: 2, 11." in text
+
+
 def cells(text):
     """Rows of the Markdown tables, as an independent reader splits them."""
     return [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 
 import jax
+import killed
 import numpy as np
 import pytest
 import several_processes
 from PIL import Image
-from several_processes import ROOT
 
 import emokd
 from emokd.data import sources
@@ -199,21 +199,57 @@ def log_of(folder: pathlib.Path) -> str:
     return pathlib.Path(f"{folder}.log").read_text()[-4000:]
 
 
-def start(folder: pathlib.Path, case: Case, made: pathlib.Path, at: int = 0) -> subprocess.Popen:
-    """The command, writing to `folder`, which kills itself at its `at`-th doing there."""
+def environment(made: pathlib.Path) -> dict[str, str]:
+    return several_processes.environment() | {
+        "JAX_NUM_CPU_DEVICES": "1",
+        "EMOKD_COMPILATION_CACHE": str(made / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # every program, however small, is compiled once
+        "OPENBLAS_NUM_THREADS": "1",  # else NumPy starts threads when it is imported
+    }
+
+
+def start(folder: pathlib.Path, case: Case, made: pathlib.Path) -> subprocess.Popen:
+    """The command in a process of its own, writing to `folder`."""
     MADE[:] = [made]
     if case.module in OF_ONE_PLACE:
         folder.mkdir(exist_ok=True)
     with open(f"{folder}.log", "w") as log:
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "killed.py"), str(folder), str(at), case.module]
-            + case.arguments(folder),
+            [sys.executable, killed.__file__, str(folder), "0", case.module, *case.arguments(folder)],
             cwd=made,
-            env=several_processes.environment()
-            | {"JAX_NUM_CPU_DEVICES": "1", "EMOKD_COMPILATION_CACHE": str(made / "compiled")},
+            env=environment(made),
             stdout=log,
             stderr=log,
         )
+
+
+@pytest.fixture(scope="module")
+def fork(made):
+    """A function as `start`, but in a forked process, which kills itself at its `at`-th doing in `folder`."""
+
+    def begin(folder: pathlib.Path, case: Case, at: int = 0) -> killed.Forked:
+        if case.module in OF_ONE_PLACE:
+            folder.mkdir(exist_ok=True)
+        return server.start(folder, at, case.module, case.arguments(folder), f"{folder}.log")
+
+    modules = sorted({case.module for case in CASES.values()})
+    with killed.Server(modules, environment(made), made) as server:
+        yield begin
+
+
+@pytest.fixture(scope="module", autouse=True)
+def readers_compile_once(tmp_path_factory):
+    """What reads runs here keeps its programs, as the commands do."""
+    ours = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("readers")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in ours}
+    for name, value in ours.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def ask(folder: pathlib.Path, finished: dict[str, object]) -> None:
@@ -249,7 +285,7 @@ def reported(folder: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tmp_path, record_property):
+def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, fork, tmp_path):
     case, rng = CASES[name], random.Random(f"killed {name}")
     if name == "import_weights" and not os.environ.get("EMOKD_DATA"):
         pytest.skip("EMOKD_DATA is not set: no weights file here")
@@ -257,7 +293,7 @@ def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tm
     assert start(whole, case, made).wait() == 0, log_of(whole)
     begun = time.monotonic()  # once more, with what it compiled at hand
     again = tmp_path / "again"
-    assert start(again, case, made).wait() == 0, log_of(again)
+    assert fork(again, case).wait() == 0, log_of(again)
     seconds = time.monotonic() - begun
     events = int(pathlib.Path(f"{again}.events").read_text())
     wanted = case.results(whole)
@@ -265,11 +301,11 @@ def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tm
     read = case.module == "emokd.train"
     answers = {r.__name__: r(whole) for r in (scores_of, answers_of, exported)} if read else {}
 
-    killed, ends, number = 0, 0, 0
+    kills, ends, number = 0, 0, 0
     folder = tmp_path / "0"
-    while killed < KILLS:
+    while kills < KILLS:
         at = rng.randint(1, events) if number % 2 else 0
-        process = start(folder, case, made, at)
+        process = fork(folder, case, at)
         number += 1
         if at:
             process.wait()
@@ -280,7 +316,7 @@ def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tm
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         if process.returncode == -signal.SIGKILL:
-            killed += 1
+            kills += 1
             if read:
                 ask(folder, answers)
         else:  # it had ended before: what it left is looked at, and the next kills fall on a new one
@@ -290,12 +326,12 @@ def test_a_command_that_is_killed_anywhere_ends_as_if_it_were_not(name, made, tm
             shutil.rmtree(folder)
             folder = tmp_path / str(number)
         assert number < 20 * KILLS + 20
-    process = start(folder, case, made)
+    process = fork(folder, case)
     assert process.wait() == 0, log_of(folder)
     assert "Traceback" not in log_of(folder)
     assert case.results(folder) == wanted
     if case.module in OF_ONE_PLACE:
         assert not [path for suffix in ("tmp", "old") for path in folder.rglob(f".*.{suffix}")]
     print(
-        f"\n{name}: {killed} kills; {ends + 1} ends, all bit-identical; {seconds:.0f} s and {events} doings undisturbed"
+        f"\n{name}: {kills} kills; {ends + 1} ends, all bit-identical; {seconds:.0f} s and {events} doings undisturbed"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import make_recipe
-from loop_runs import CLASSES, at_step
+from loop_runs import CLASSES, Killed, at_step, kill_at
 
 from emokd.errors import InputError
 from emokd.phase import Phase
@@ -105,14 +105,9 @@ def test_what_failed_is_noted_with_its_first_step_and_stays():
     fine, bad, count = jnp.ones(2), jnp.asarray([1.0, jnp.nan]), jnp.asarray([3], jnp.int32)
     rows = [(1.0, fine, fine), (1.0, bad, fine), (jnp.inf, fine, bad), (1.0, bad, bad)]
     for step, (loss, body, stats) in enumerate(rows, 1):
-        failed = divergence.first_failures(
-            failed,
-            jnp.asarray(step, jnp.int32),
-            jnp.asarray(loss),
-            {"body": [fine, body, count]},
-            {"bn": fine, "teachers": {"one": stats, "two": fine}},
-            names,
-        )
+        statistics = {"bn": fine, "teachers": {"one": stats, "two": fine}}
+        finite = divergence.finite(jnp.asarray(loss), {"body": [fine, body, count]}, statistics, names)
+        failed = divergence.first_failures(failed, jnp.asarray(step, jnp.int32), finite)
     assert failed.tolist() == [3, 0, 2, 0, 3, 0]  # the head rests
 
 
@@ -177,3 +172,21 @@ def test_a_run_whose_loss_explodes_stops_and_one_whose_loss_grows_says_so_in_its
     monkeypatch.setattr(divergence, "EXPLODED", 0.0)
     with pytest.raises(InputError, match="Step 2 of phase 'distill': the loss is .*so the run has diverged"):
         loop.train(loop.Job(config, recipe, splits, None, programs), tmp_path / "exploded")
+
+
+def test_a_run_that_continues_measures_its_loss_from_the_phases_first_step_and_keeps_its_remarks(
+    recipe, config, splits, tmp_path, monkeypatch
+):
+    """Killed in the last phase: its end is that of a run that was not."""
+    programs = Programs(recipe, config, CLASSES)
+    job = loop.Job(config, recipe, splits, None, programs)
+    monkeypatch.setattr(divergence, "GROWN", 0.0)
+    expected = loop.train(job, tmp_path / "whole")[1]["remarks"]
+    assert [remark.split(":")[0] for remark in expected[:3]] == [
+        f"Step {step} of phase {phase!r}" for step, phase in ((4, "distill"), (7, "classify"), (10, "finetune"))
+    ]
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        with pytest.raises(Killed):
+            loop.train(job, tmp_path / "killed")
+    assert loop.train(job, tmp_path / "killed")[1]["remarks"] == expected

@@ -38,7 +38,8 @@ def test_a_phase_waits_for_scores_of_its_own_and_the_best_step_stays():
 
 
 def test_a_checkpoint_gives_it_back():
-    for best in (Best(), after([0.5, 0.4]).ended("classify", 2)):
+    grown = Best().begins_at("distill", 0.1 + 0.2).remarked("distill", "The loss is 8e5.")
+    for best in (Best(), after([0.5, 0.4]).ended("classify", 2), grown):
         assert Best.from_json(json.loads(json.dumps(best.to_json()))) == best
 
 
