@@ -1,4 +1,4 @@
-"""SMKD on your own pictures, some labelled, most not: a folder, the teachers that you have, a basic CNN.
+"""SMKD on your own pictures, some labelled, most not: class folders, teachers from files, a basic CNN.
 
 Paper: Cladiere et al., 2025 (see configs/smkd/fi.py). PICTURES/CLASS/*.jpg are labelled. Pictures without a label lie
 beside the classes, in PICTURES/unlabelled/ (or elsewhere: config.data.extra.source=image_folder and
