@@ -50,7 +50,7 @@ class Seen:
 
 
 def pictures(config: ml_collections.ConfigDict, size: int, batch_size: int = 64) -> Iterator[Seen]:
-    """Yields every picture of a run, `data.extra` included, in every view that the student's training uses.
+    """Yields every picture of a run, those without labels included, in every view that the student's training uses.
 
     The views are 0 to `config.data.views` - 1 and -1. Where `config.data.views` is 0 the training's views never repeat,
     and -1 is the only one here.
@@ -64,9 +64,8 @@ def pictures(config: ml_collections.ConfigDict, size: int, batch_size: int = 64)
       InputError: the data cannot be read, or a picture cannot be decoded.
     """
     data = config.data
-    sets = list(datasets.load_splits(config).values())
-    if data.extra.source:
-        sets.append(datasets.load_examples(data.extra, data.canvas))
+    parts, unlabelled = datasets.load_data(config)
+    sets = [*parts.values(), *([] if unlabelled is None else [unlabelled])]
     augmentation = Augmentation(**data.augment.to_dict())
 
     @jax.jit

@@ -1,15 +1,26 @@
-"""SMKD on your own pictures: a folder of class folders, teachers from files, a basic CNN.
+"""SMKD on your own pictures, some labelled, most not: class folders, teachers from files, a basic CNN.
 
-Paper: Cladiere et al., 2025 (see configs/smkd/fi.py). Point it at PICTURES/CLASS/*.jpg (splits are made by hash, or
-taken from PICTURES/{train,validation,test}/CLASS/*.jpg; if people or videos have several pictures, name them in a
-manifest's column `group`, which a folder has not), and at the teachers that you have: here the two ImageNet
-networks whose files torchvision and its friends publish. Add others with a line each in a copy of this file.
+Paper: Cladiere et al., 2025 (see configs/smkd/fi.py). PICTURES/CLASS/*.jpg are labelled. Pictures without a label lie
+beside the classes, in PICTURES/unlabelled/ (or elsewhere: config.data.extra.source=image_folder and
+config.data.extra.dir); the phase distill alone reads them. Splits are made by hash, or taken from
+PICTURES/{train,validation,test}/CLASS/*.jpg. If people or videos have several pictures, name them in a manifest's
+column `group`, which a folder has not.
+
+Teachers are those of the files below that are in weights/, here or under EMOKD_DATA (docs/weights.md says where to get
+them); the log names them. The one that was measured to help had learnt the same classes from many other labels
+(docs/results/few_labels.md). Your own: config.teachers.mobilenet.checkpoint=FILE_OR_FOLDER. To leave one out:
+config.teachers.identity.if_there=no.
+
+Budgets are that study's, in steps of 64 pictures: 300 for the probes, 2,000 of imitation, 200 and 800 on labels; and as
+many as the last three on labels alone, at the highest learning rate that the study found for these. They are steps,
+since epochs of a few hundred pictures are too short. The study's pictures were faces of 48 pixels and its student saw
+them at 32; other pictures may want other budgets.
 
 Command:  python -m emokd.train --config=configs/smkd/folder.py --config.data.dir=PICTURES --workdir=runs/mine
-          --config.teachers.mobilenet.checkpoint=mobilenet_v2-b0353104.pth
-          --config.teachers.lite0.checkpoint=efficientnet-lite0-57934424.pth
 Classes of very different sizes: --config.class_weights=balanced, --config.select.metric=expression/balanced_accuracy.
-Expected: depends on the pictures.
+Fewer than a hundred labelled pictures: --config.batch_size=16. So few in validation that they choose by chance:
+--config.select.which=last keeps the last step.
+Expected: depends on the pictures and the teachers; docs/which_recipe.md has what was measured.
 Hardware: any; `:small` reads the FI sample with three steps per phase, two minutes on 2 CPU cores.
 """
 
@@ -23,17 +34,27 @@ def get_config(arg=""):
     check_argument(arg)
     small = arg == "small"
     config = smkd.default_config()
-    config.batch_size = 32
+    config.batch_size = 64
     config.data.source = "fi_subset" if small else "image_folder"
     config.data.canvas = 80 if small else 192
     size = 64 if small else 160
-    config.teachers.mobilenet = defaults.teacher(
-        "mobilenet_v2", checkpoint="weights/mobilenet_v2-b0353104.pth", size=size
-    )
-    config.teachers.lite0 = defaults.teacher(
-        "efficientnet_lite0", checkpoint="weights/efficientnet-lite0-57934424.pth", size=size
-    )
+    teacher, teachers = defaults.teacher, config.teachers
+    # Objects, of ImageNet.
+    teachers.mobilenet = teacher("mobilenet_v2", if_there="weights/mobilenet_v2-b0353104.pth", size=size)
+    teachers.lite0 = teacher("efficientnet_lite0", if_there="weights/efficientnet-lite0-57934424.pth", size=size)
+    if not small:
+        # Expressions of faces: FER2013's and AffectNet's. Who it is: face-api's.
+        teachers.xception = teacher("mini_xception", if_there="weights/fer_mini_xception_fer2013.hdf5")
+        teachers.emonet = teacher("emonet", if_there="weights/emonet_8.pth", size=256)
+        manifest = "weights/face_api/face_recognition_model-weights_manifest.json"
+        teachers.identity = teacher("face_api_identity", if_there=manifest, size=112)
     config.student = defaults.network("basic_cnn", size=64 if small else 128)
+    config.phases.probe = defaults.phase(steps=300, learning_rate=1e-3)
+    config.phases.distill = defaults.phase(steps=2000, learning_rate=2e-3)
+    config.phases.classify = defaults.phase(steps=200, learning_rate=2e-3)
+    config.phases.finetune = defaults.phase(steps=800, learning_rate=1e-3)
+    config.baseline = {"enabled": True, "learning_rate": 8e-3}
+    config.evaluation = defaults.every(steps=100)
     if small:
         for name in config.phases:
             config.phases[name] = defaults.phase(steps=3, learning_rate=1e-3)

@@ -10,8 +10,8 @@ import numpy as np
 
 from emokd.configuration import config as configuration
 from emokd.data import sources
-from emokd.errors import InputError
-from emokd.jobs.datasets import Data, load_examples, load_splits
+from emokd.jobs.available_teachers import is_there
+from emokd.jobs.datasets import Data, load_splits, load_unlabelled
 from emokd.jobs.job import create_job
 from emokd.jobs.models import TrainTeacher, of_fold
 from emokd.models.network import NetworkSpec, functional
@@ -52,8 +52,8 @@ def stand_in_data(config: ml_collections.ConfigDict) -> tuple[Data, list[str]]:
         for name, made in ((section.source, whole), (more.source, extra))
         if made is not None
     ]
-    if more.source and extra is None:
-        extra = load_examples(more, section.canvas)
+    if extra is None:
+        extra = load_unlabelled(config)
     parts = load_splits(config) if whole is None else dict.fromkeys(("train", "validation", "test"), whole)
     train = parts["train"]
     if len(train) < config.batch_size:
@@ -85,25 +85,17 @@ def stand_in_weights(
     begun = {"student.init": config.student.init} if "student" in config else {}
     begun |= {f"modalities.{name}.init": section.init for name, section in config.get("modalities", {}).items()}
     for key, path in begun.items():
-        if path and _is_missing(of_fold(path, config)):
+        if path and not is_there(of_fold(path, config)):
             changes[key] = ""
             notes.append(f"{path} is not there: fresh weights stand for it.")
     for name, section in config.get("teachers", {}).items():
-        path = of_fold(section.checkpoint, config)
-        if path and _is_missing(path):
+        path = of_fold(section.checkpoint or section.if_there, config)
+        if path and not is_there(path):
             if section.backbone not in importing.FOREIGN:
                 find_file(path, f"config.teachers.{name}.checkpoint")
             changes[f"teachers.{name}.checkpoint"] = str(_make_teacher(section, folder / name))
             notes.append(f"{path} is not there: an untrained {section.backbone} stands for it.")
     return configuration.locked(config, changes), notes
-
-
-def _is_missing(path: str) -> bool:
-    try:
-        find_file(importing.split_key(path)[0], "")
-    except InputError:
-        return True
-    return False
 
 
 def _make_teacher(section: ml_collections.ConfigDict, folder: pathlib.Path) -> pathlib.Path:

@@ -121,19 +121,24 @@ def teacher(
     backbone: str = "",
     *,
     checkpoint: str = "",
+    if_there: str = "",
     answers: str = "",
     train: str = "",
     task: str = "",
     size: int = 0,
     **options,
 ) -> ConfigDict:
-    """A teacher: from `checkpoint`, a file of `answers`, the configuration `train`, or column `task` of this run."""
+    """A teacher: from `checkpoint`, a file of `answers`, the configuration `train`, or column `task` of this run.
+
+    Or from the weights file `if_there`: a run leaves the teacher out where that is missing.
+    """
     return ConfigDict(
         {
             "backbone": backbone,
             "options": options,
             "size": size,
             "checkpoint": checkpoint,
+            "if_there": if_there,  # where there is no checkpoint: this file, or without it a run without this teacher
             "answers": answers,
             "train": train,
             "task": task,

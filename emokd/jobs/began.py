@@ -46,6 +46,9 @@ ACCEPT_HELP = "Go on although the data or files are no longer those that the run
 _READING = ("teachers", "student", "modalities")
 """Sections of a configuration whose texts may be paths of files that the run reads."""
 
+_NO_FILES = ("backbone", "if_there", "train")
+"""Keys in these sections whose texts are none."""
+
 
 def describe(config: ml_collections.ConfigDict, splits: Mapping[str, Examples], extra: Examples | None) -> Record:
     """The record of a run that would begin now.
@@ -125,7 +128,7 @@ def files_of(config: ml_collections.ConfigDict) -> dict[str, pathlib.Path]:
     files = {}
     for key, value in configuration.leaves(config):
         last = key.rsplit(".", 1)[-1]
-        if key.split(".")[0] in _READING and isinstance(value, str) and value and last not in ("backbone", "train"):
+        if key.split(".")[0] in _READING and isinstance(value, str) and value and last not in _NO_FILES:
             # A file that is gone is not a changed one: whoever needs it reports it.
             with contextlib.suppress(InputError):
                 path, _ = split_key(of_fold(value, config))
@@ -199,7 +202,7 @@ def accepted(workdir: pathlib.Path) -> list[str]:
 
 
 def differences(was: Record, now: Record) -> list[str]:
-    """The differences between two records, in words, each with its first few names; of sets, those that both have."""
+    """The differences between two records, in words, each with its first few names; of splits, those that both have."""
     changes = data_differences(was, now)
     columns = [{name for part in record["sets"].values() for name in part["columns"]} for record in (was, now)]
     if columns[0] != columns[1]:
@@ -209,8 +212,7 @@ def differences(was: Record, now: Record) -> list[str]:
             for name in sorted(names)
         ]
         changes.append(f"the targets: {', '.join(parts)}")
-    if EXTRA in was["sets"] and EXTRA in now["sets"]:
-        changes += _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples (data.extra)")
+    changes += _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples in no split")
     for key, digest in now["files"].items():
         before = was["files"].get(key)
         if before and before != digest:
@@ -239,7 +241,7 @@ def data_differences(was: Record, now: Record) -> list[str]:
 
 
 def _only(record: Record, *names: str) -> dict[str, dict[str, Any]]:
-    return {name: record["sets"][name] for name in names}
+    return {name: record["sets"][name] for name in names if name in record["sets"]}
 
 
 def _set_differences(was: Mapping[str, dict], now: Mapping[str, dict], what: str) -> list[str]:

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 
 import ml_collections
+from absl import logging
 
 from emokd.data import reference, sources
 from emokd.data.division import splits
@@ -70,14 +71,29 @@ def load_examples(section: ml_collections.ConfigDict, canvas: int, *, targets: b
     return sources.load(section.source, section.dir, section.options.to_dict(), min_side=canvas, targets=targets)
 
 
+def load_unlabelled(config: ml_collections.ConfigDict) -> Examples | None:
+    """The pictures without labels that belong to no split: those of `data.extra`, else those that the set itself has.
+
+    Raises:
+      InputError: as `load_examples`.
+    """
+    data, extra = config.data, config.data.extra
+    own = sources.load_unlabelled(data.source, data.dir, data.options.to_dict(), min_side=data.canvas)
+    if own and extra.source:
+        logging.warning(
+            "%s: its %d pictures without a label are not read, since config.data.extra names others.",
+            *(own.name, len(own)),
+        )
+    return load_examples(extra, data.canvas, targets=False) if extra.source else own
+
+
 def load_data(config: ml_collections.ConfigDict) -> Data:
     """The run's splits and, where it has any, its unlabelled pictures.
 
     Raises:
-      InputError: as `load_splits` and `load_examples`.
+      InputError: as `load_splits` and `load_unlabelled`.
     """
-    extra = load_examples(config.data.extra, config.data.canvas, targets=False) if config.data.extra.source else None
-    return load_splits(config), extra
+    return load_splits(config), load_unlabelled(config)
 
 
 def refer(

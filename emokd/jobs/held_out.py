@@ -119,10 +119,14 @@ def keep_out(
 
 
 def keep_extra_out(config: ml_collections.ConfigDict, extra: Examples, runs: Sequence[HeldOut]) -> Examples:
-    """The extra pictures without those of the runs' validation and test splits."""
+    """The pictures without labels, but for those of the runs' validation and test splits."""
+    data, what = config.data.extra, "config.data.extra"
+    if not data.source:
+        # The set's own have no names in common with its splits: only their pixels tell whether they are the same.
+        data, what = ml_collections.ConfigDict(config.data), "the pictures without labels"
+        data.dir = os.path.join(sources.place(data.source, data.dir), UNLABELLED)
     for run in runs:
-        whose = "the validation or test split"
-        extra = _leave_out(config.data.extra, extra, run, _SCORED, "config.data.extra", whose)
+        extra = _leave_out(data, extra, run, _SCORED, what, "the validation or test split")
     return extra
 
 

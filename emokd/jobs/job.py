@@ -20,7 +20,7 @@ from emokd.data.pipeline import readable
 from emokd.data.tables.class_counts import class_counts
 from emokd.errors import InputError
 from emokd.files import write_with_sum
-from emokd.jobs import baseline, began, caching, finished, held_out, intention, locks, predecessor
+from emokd.jobs import available_teachers, baseline, began, caching, finished, held_out, intention, locks, predecessor
 from emokd.jobs.datasets import Data, load_data, refer
 from emokd.jobs.held_out import HeldOut
 from emokd.jobs.models import TrainTeacher, answering, load_answers, load_models
@@ -76,6 +76,7 @@ def train(
     workdir, config = pathlib.Path(workdir), configuration.anchored(config)
     imports.trust(config)
     with locks.held(workdir), kept_warnings.kept() as keeper:
+        config = available_teachers.choose(config, workdir)
         in_first_process(lambda: check(workdir, config))
         if finished.is_finished(workdir):
             in_first_process(lambda: finished.look(config, workdir, load_data, report, accept_changed_data))
@@ -206,6 +207,7 @@ def _create_job(
     mesh: Mesh | None = None,
 ) -> tuple[Job, dict[str, TrainedModel]]:
     ranges.check_numbers(config)
+    config = available_teachers.choose(config)
     parts, extra = load_data(config) if data is None else data
     method = recipes.find(config.recipe)
     if config.get("teachers") and not method.uses_teachers(config):
@@ -249,11 +251,10 @@ def _create_job(
     share = functools.partial(_share, shared, config, len(task.classes.get("expression", ())), mesh)
     programs = share(key, lambda: predecessor.without(whole(), done, start) if start else whole())
     check_early_stopping(programs.recipe, config)
-    if UNLABELLED in parts and not any(phase.data == "all" for phase in programs.recipe.phases):
+    if without_labels and not any(phase.data == "all" for phase in programs.recipe.phases):
         logging.info(
-            "config.data.labels: no phase of this run reads examples without labels, so %d training examples are left "
-            "out.",
-            len(parts[UNLABELLED]),
+            "No phase of this run reads examples without labels, so %s are left out.",
+            " and ".join(f"{len(part)} of {part.name}" for part in without_labels),
         )
     begin = predecessor.load(start, programs.abstract, programs.placement.state) if start else None
     job = Job(config, programs.recipe, parts, extra, programs, begin=begin)

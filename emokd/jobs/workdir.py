@@ -10,6 +10,7 @@ from absl import logging
 
 from emokd import recipes
 from emokd.configuration import config as configuration
+from emokd.configuration import defaults
 from emokd.errors import InputError, excerpt
 from emokd.files import write_whole
 
@@ -80,7 +81,7 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             raise InputError(f"{path} is a {'file' if is_folder else 'folder'}. Remove it, or use another --workdir.")
     if not has_results(workdir):
         return
-    differing = differing_keys(config, _stored_config(workdir))
+    differing = differing_keys(config, stored_config(workdir))
     if differing:
         raise InputError(
             f"{workdir} holds a run of another configuration; these keys differ: {excerpt(differing)}. "
@@ -114,7 +115,7 @@ def kept(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> ml_collect
     Raises:
       InputError: its configuration cannot be read.
     """
-    stored = _stored_config(workdir)
+    stored = stored_config(workdir)
     differing = differing_keys(config, stored)
     if not differing:
         return config
@@ -150,8 +151,12 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         write_whole(path, text)
 
 
-def _stored_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The configuration of the run in `workdir`, from its record where config.json is lost."""
+def stored_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The configuration of the run in `workdir`, from its record where config.json is lost.
+
+    Raises:
+      InputError: it cannot be read, or is gone.
+    """
     path = workdir / "config.json"
     if path.exists():
         return read_config(path)
@@ -182,9 +187,9 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
         ) from error
 
 
-def _check_kinds(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict, prefix: str = "") -> None:
+def _check_kinds(config: ml_collections.ConfigDict, known: ml_collections.ConfigDict, prefix: str = "") -> None:
     """Checks that what every run of a recipe reads is there, sections as sections and numbers as numbers."""
-    for key, default in defaults.items():
+    for key, default in known.items():
         if key.endswith(tuple(f"_{unit}" for unit in configuration.UNITS)):
             continue  # one of them is enough
         value = config.get(key)
@@ -217,7 +222,13 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
 
 
 def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration with those keys that its recipe reads and it lacks, at their defaults."""
+    """The configuration with those keys that its recipe reads and it lacks, at their defaults; each teacher's too."""
     if "recipe" not in config:
         return config
-    return configuration.with_missing(config, recipes.find(config.recipe).default_config())
+    known = recipes.find(config.recipe).default_config()
+    teachers = config.get("teachers")
+    if isinstance(teachers, ml_collections.ConfigDict):
+        sections = [name for name, section in teachers.items() if isinstance(section, ml_collections.ConfigDict)]
+        with known.unlocked():
+            known.teachers = {name: defaults.teacher() for name in sections}
+    return configuration.with_missing(config, known)

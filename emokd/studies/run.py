@@ -12,7 +12,7 @@ from absl import logging
 
 from emokd.errors import InputError
 from emokd.files import has_changed, write_whole
-from emokd.jobs import began
+from emokd.jobs import available_teachers, began
 from emokd.jobs.record import Record
 from emokd.jobs.record import read as read_record
 from emokd.jobs.workdir import check, read_json
@@ -58,7 +58,8 @@ def run_study(
     check_variants(only, study.variants)
     for planned in study.runs:
         if (folder_of(workdir, planned) / "config.json").exists():
-            check(folder_of(workdir, planned), planned.config)
+            folder = folder_of(workdir, planned)
+            check(folder, available_teachers.choose(planned.config, folder))
     known: dict[str, tuple[str, Record]] = {}
     changes = [
         change

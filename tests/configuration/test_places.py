@@ -175,6 +175,6 @@ def test_the_list_has_every_configuration_by_its_command():
     lines = {line.split()[0]: line for line in (trained + studied).splitlines() if line.startswith("  ")}
     assert sorted(lines) == sorted(f"emokd:{file.removeprefix('configs/').removesuffix('.py')}" for file in FILES)
     assert lines["emokd:smkd/folder"].endswith(
-        "  SMKD on your own pictures: a folder of class folders, teachers from files, a basic CNN."
+        "  SMKD on your own pictures, some labelled, most not: class folders, teachers from files, a basic CNN."
     )
     assert "emokd:studies/smkd_fi " in studied and "emokd:studies/smkd_fi_job " in trained

@@ -94,7 +94,8 @@ def test_unlabelled_pictures_count_as_well():
     was = describe(splits(), extra=examples("xy", [0, 0]))
     [change] = differences(was, describe(splits(), extra=examples("xz", [0, 0])))
     assert "unlabelled" in change and "1 new (z), 1 gone (y)" in change
-    assert differences(was, describe(splits())) == []  # evaluate may not ask for them
+    [change] = differences(was, describe(splits()))
+    assert "2 unlabelled examples in no split then, 0 now: 2 gone (x, y)" in change
 
 
 @pytest.mark.parametrize("key", ["student.init", "teachers.one.checkpoint"])
@@ -235,8 +236,25 @@ def test_a_picture_replaced_by_one_of_the_same_size_is_named(tmp_path, compare):
     assert (tmp_path / "a" / "4.bmp").stat().st_size == size
     assert differences(was, describe(*datasets_and_config(config))) == [
         "the content of 1 examples (a/4.bmp)",
-        "the content of 1 unlabelled examples (data.extra) (a/4.bmp)",
+        "the content of 1 unlabelled examples in no split (a/4.bmp)",
     ]
+
+
+def test_pictures_without_labels_that_came_or_went_are_named(tmp_path):
+    """Nothing in the configuration says that there are any: they lie in a folder of the set."""
+    folder_of_pictures(tmp_path, 20)
+    config = paint(smkd.default_config(), steps=1)
+    config.data.update({"source": "image_folder", "dir": str(tmp_path)})
+    config.data.options = {}
+    was = describe(*datasets_and_config(config))
+    (tmp_path / "unlabelled").mkdir()
+    PIL.Image.fromarray(np.random.default_rng(99).integers(0, 256, (20, 16, 3), np.uint8)).save(
+        tmp_path / "unlabelled" / "new.bmp"
+    )
+    now = describe(*datasets_and_config(config))
+    name = "unlabelled/new.bmp"
+    assert differences(was, now) == [f"0 unlabelled examples in no split then, 1 now: 1 new ({name})"]
+    assert differences(now, was) == [f"1 unlabelled examples in no split then, 0 now: 1 gone ({name})"]
 
 
 def datasets_and_config(config):

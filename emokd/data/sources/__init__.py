@@ -1,6 +1,7 @@
 """Data sets by name. A new one is one file with `load(directory, options) -> Examples` and one line here.
 
-A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split, and
+A source may also have `finish(splits, options) -> splits`, for targets that are fitted on the training split,
+`load_unlabelled(directory, options) -> Examples | None`, for pictures of the set that have no label and no split, and
 `describe(options, rows) -> Examples`, which gives as many made-up examples of the same names, shapes and types without
 a file: for compiling what would learn from the set where it is not at hand. Two kinds of names need no line:
 "tfds:NAME", a set of TensorFlow Datasets, and "package.module:function", a `load` of your own.
@@ -87,6 +88,23 @@ def load(source: str, directory: str | None, options: Mapping, min_side: int = 0
         examples = module.load(where, options, **pictures_alone)
     consistency.check(examples)
     return examples
+
+
+def load_unlabelled(source: str, directory: str | None, options: Mapping, min_side: int = 0) -> Examples | None:
+    """The pictures without labels that a set has beside its splits; None where it has none, as most sources.
+
+    Args:
+      source: a data set's name.
+      directory: where it lies, as for `load`.
+      options: what the source takes.
+      min_side: as for `load`.
+
+    Raises:
+      InputError: there is no such source or place, or the source's own complaints.
+    """
+    if not _has_module(source) or not hasattr(module := _module(source), "load_unlabelled"):
+        return None
+    return module.load_unlabelled(find_directory(source, directory), {**options, "min_side": min_side})
 
 
 def _own(source: str, directory: str | None, options: Mapping) -> Examples:

@@ -1,4 +1,7 @@
-"""Pictures in class folders: `class/x.jpg`, or `train/class/x.jpg`, `validation/...`, `test/...`."""
+"""Pictures in class folders: `class/x.jpg`, or `train/class/x.jpg`, `validation/...`, `test/...`.
+
+A folder `unlabelled` beside the class folders is no class: its pictures have no label and are in no split.
+"""
 
 import re
 import unicodedata
@@ -17,6 +20,9 @@ from emokd.data.tables.class_list import check_classes
 from emokd.errors import InputError, excerpt
 from emokd.names import normal
 
+WITHOUT_LABELS = ("unlabelled", "unlabeled")
+"""Names of the folder of pictures without labels, in any letter case."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -34,13 +40,17 @@ def load(
     no pictures by their suffix, or lie outside class folders, are ignored and counted in the log. Folders whose names
     differ in their Unicode form alone are one class, and the log says so.
 
+    A folder `unlabelled` (or `unlabeled`), at the top or inside a split, is a class only where the class list names it.
+    Its pictures are counted in the log and left to `load_unlabelled`. [ours]
+
     Args:
       directory: the folder or archive; an `images/` or `images.zip` inside it is used instead when there.
       options: `classes` (a list: their order is the ids'; other folders are ignored; default: the folders
         in sorted order) and `min_side` (see `picture_examples`).
       name: the data set's name, for messages.
       classes: default of `options.classes`.
-      targets: whether there must be classes; where not, and there are no folders of them, all pictures are taken.
+      targets: whether there must be classes; where not, pictures without labels are taken too, and all pictures where
+        there are no folders of classes.
 
     Raises:
       InputError: no such place, no class folders, a class without pictures, folders that differ in letter case or
@@ -48,9 +58,9 @@ def load(
     """
     check_options(name, options, ("classes",))
     files = open_files(directory)
-    depth = 1 if _has_splits(files) else 0
     listed = class_options(options, classes)
-    folders = _class_folders(name, files, depth)
+    depth = 1 if _has_splits(files, listed) else 0
+    folders = _class_folders(name, files, depth, listed)
     if not folders and not targets and files.pictures():
         return picture_examples(name, files, list(files.pictures()), {}, {}, options)
     if not folders:
@@ -58,11 +68,12 @@ def load(
             f"{files.where} has no class folders. Put the pictures in one folder per class, or give a table of labels "
             "(config.data.source = 'manifest')."
         )
+    unlabelled, unread = _without_labels(files, depth, listed)
     class_names = tuple(folders) if listed is None else listed
 
     ids = {label: i for i, label in enumerate(class_names)}
     names, labels, splits = [], [], []
-    for picture in files.pictures():
+    for picture in sorted(set(files.pictures()).difference(unlabelled, unread)):
         parts = _parts(picture)
         if len(parts) < depth + 2 or normal(parts[depth]) not in ids:
             continue
@@ -70,11 +81,23 @@ def load(
         labels.append(ids[normal(parts[depth])])
         splits.append((normalise_split(parts[0]) if depth else None) or UNPRESCRIBED)
     _check_classes(files, class_names, folders, labels, splits)
-    ignored = set(files.names).difference(names)
+    ignored = set(files.names).difference(names, unlabelled, unread)
     if ignored:
         logging.warning(
             "%s: %d files of %s are no pictures of a class and are ignored: %s.",
             *(name, len(ignored), files.where, by_suffix(ignored)),
+        )
+    if unread:
+        logging.warning(
+            "%s: %d pictures without a label in splits that are scored are not read: %s.",
+            *(name, len(unread), excerpt(unread, 3)),
+        )
+    if not targets and unlabelled:
+        return picture_examples(name, files, sorted([*names, *unlabelled]), {}, {}, options)
+    if unlabelled:
+        logging.info(
+            "%s: %d pictures of %s have no label (%s), and are in no split.",
+            *(name, len(unlabelled), files.where, excerpt(unlabelled, 3)),
         )
     return picture_examples(
         name,
@@ -87,16 +110,56 @@ def load(
     )
 
 
+def load_unlabelled(directory: str, options: Mapping) -> Examples | None:
+    """Loads the pictures without labels: those in the folder `unlabelled` beside the class folders, however deep.
+
+    With folders of splits it is beside these, or inside that of the training split; inside the others it is not read.
+    Keys count from `directory`, so that they differ from those of labelled pictures.
+
+    Args:
+      directory: as for `load`.
+      options: as for `load`.
+
+    Returns:
+      Examples without targets; None where there are no such pictures.
+
+    Raises:
+      InputError: no such place, or split folders mixed with others.
+    """
+    check_options("image_folder", options, ("classes",))
+    files = open_files(directory)
+    listed = class_options(options)
+    names, _ = _without_labels(files, 1 if _has_splits(files, listed) else 0, listed)
+    return picture_examples("image_folder", files, names, {}, {}, options) if names else None
+
+
 def _parts(path: str) -> list[str]:
     return path.split("/")
 
 
-def _class_folders(name: str, files: Files, depth: int) -> list[str]:
+def _is_without_labels(folder: str, listed: Sequence[str] | None) -> bool:
+    return normal(folder).casefold() in WITHOUT_LABELS and normal(folder) not in (listed or ())
+
+
+def _without_labels(files: Files, depth: int, listed: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The pictures in folders of those without labels; apart from them those of splits that are scored."""
+    learned: list[str] = []
+    scored: list[str] = []
+    for picture in files.pictures():
+        folders = _parts(picture)[:-1]
+        if folders and _is_without_labels(folders[0], listed):
+            learned.append(picture)
+        elif depth and len(folders) > 1 and _is_without_labels(folders[1], listed):
+            (learned if normalise_split(folders[0]) == "train" else scored).append(picture)
+    return learned, scored
+
+
+def _class_folders(name: str, files: Files, depth: int, listed: Sequence[str] | None) -> list[str]:
     """The names of the class folders in normal form, sorted."""
     spellings: dict[str, dict[str, str]] = {}
     for folder in files.directories:
         parts = _parts(folder)
-        if len(parts) > depth:
+        if len(parts) > depth and not any(_is_without_labels(part, listed) for part in parts[: depth + 1]):
             place = "/".join(parts[: depth + 1])
             spellings.setdefault(normal(parts[depth]), {}).setdefault(parts[depth], place)
     for label in filter(_CONTROL.search, spellings):
@@ -118,9 +181,10 @@ def _class_folders(name: str, files: Files, depth: int) -> list[str]:
     return sorted(spellings)
 
 
-def _has_splits(files: Files) -> bool:
-    """Whether the top folders are splits rather than classes."""
+def _has_splits(files: Files, listed: Sequence[str] | None) -> bool:
+    """Whether the top folders are splits rather than classes; one of pictures without labels may be beside either."""
     tops = sorted({_parts(folder)[0] for folder in files.directories})
+    tops = [top for top in tops if not _is_without_labels(top, listed)]
     as_splits = [top for top in tops if normalise_split(top) is not None]
     if not as_splits:
         return False
