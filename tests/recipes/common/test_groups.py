@@ -83,7 +83,8 @@ def one_by_one(rows, solver):
     ("devices", "solver"),
     [
         ((1,), "converged"), ((2,), "converged"), ((4, 2, 2), "converged"), ((8, 4, 2), "converged"),
-        ((8, 4, 2), "geomloss"), *(pytest.param(n, "geomloss", marks=pytest.mark.slow) for n in ((1,), (2,), (4, 2, 2))),
+        ((8, 4, 2), "geomloss"),
+        *(pytest.param(devices, "geomloss", marks=pytest.mark.slow) for devices in ((1,), (2,), (4, 2, 2))),
     ],
     ids=str,
 )  # fmt: skip
