@@ -10,7 +10,6 @@ SIZE = 16
 def paint(config: ml_collections.ConfigDict, steps: int) -> ml_collections.ConfigDict:
     """Makes a recipe's configuration small: 24 faces of 16 pixels, a student of width 2, `steps` steps per phase."""
     config.batch_size = 8
-    config.devices = 1
     config.data.source = "painter"
     config.data.options = {"size": SIZE, "train": 24, "validation": 9, "test": 11, "seed": 0}
     config.data.canvas = SIZE
