@@ -17,6 +17,8 @@ since epochs of a few hundred pictures are too short. The study's pictures were 
 them at 32; other pictures may want other budgets.
 
 Command:  python -m emokd.train --config=configs/smkd/folder.py --config.data.dir=PICTURES --workdir=runs/mine
+Without a GPU, ask the teachers once for many steps and runs: config.data.views=4, as in the study, and a cache of their
+answers (docs/data.md, Cached teachers).
 Classes of very different sizes: --config.class_weights=balanced, --config.select.metric=expression/balanced_accuracy.
 Fewer than a hundred labelled pictures: --config.batch_size=16. So few in validation that they choose by chance:
 --config.select.which=last keeps the last step.
@@ -47,6 +49,7 @@ def get_config(arg=""):
         # Expressions of faces: FER2013's and AffectNet's. Who it is: face-api's.
         teachers.xception = teacher("mini_xception", if_there="weights/fer_mini_xception_fer2013.hdf5")
         teachers.emonet = teacher("emonet", if_there="weights/emonet_8.pth")
+        teachers.emonet.licence = "CC BY-NC-ND"
         manifest = "weights/face_api/face_recognition_model-weights_manifest.json"
         teachers.identity = teacher("face_api_identity", if_there=manifest, size=112)
         teachers.own = teacher(if_there="weights/own")
