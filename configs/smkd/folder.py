@@ -8,8 +8,8 @@ column `group`, which a folder has not.
 
 Teachers are those of the files below that are in weights/, here or under EMOKD_DATA (docs/weights.md says where to get
 them); the log names them. The one that was measured to help had learnt the same classes from many other labels
-(docs/results/few_labels.md). Your own: config.teachers.mobilenet.checkpoint=FILE_OR_FOLDER. To leave one out:
-config.teachers.identity.if_there=no.
+(docs/results/few_labels.md). Your own: a model folder, in weights/own or config.teachers.own.checkpoint. To leave one
+out: config.teachers.identity.if_there=no.
 
 Budgets are that study's, in steps of 64 pictures: 300 for the probes, 2,000 of imitation, 200 and 800 on labels; and as
 many as the last three on labels alone, at the highest learning rate that the study found for these. They are steps,
@@ -17,11 +17,14 @@ since epochs of a few hundred pictures are too short. The study's pictures were 
 them at 32; other pictures may want other budgets.
 
 Command:  python -m emokd.train --config=configs/smkd/folder.py --config.data.dir=PICTURES --workdir=runs/mine
+Without a GPU, ask the teachers once for many steps and runs: config.data.views=4, as in the study, and a cache of their
+answers (docs/data.md, Cached teachers).
 Classes of very different sizes: --config.class_weights=balanced, --config.select.metric=expression/balanced_accuracy.
 Fewer than a hundred labelled pictures: --config.batch_size=16. So few in validation that they choose by chance:
 --config.select.which=last keeps the last step.
 Expected: depends on the pictures and the teachers; docs/which_recipe.md has what was measured.
-Hardware: any; `:small` reads the FI sample with three steps per phase, two minutes on 2 CPU cores.
+Hardware: any; `:small` reads the FI sample with three steps per phase (90 s of CPU time with everything to compile, 4
+minutes beside six other programs on 2 cores of an AMD EPYC, 2026-11-30).
 """
 
 from emokd.configuration import defaults
@@ -45,9 +48,11 @@ def get_config(arg=""):
     if not small:
         # Expressions of faces: FER2013's and AffectNet's. Who it is: face-api's.
         teachers.xception = teacher("mini_xception", if_there="weights/fer_mini_xception_fer2013.hdf5")
-        teachers.emonet = teacher("emonet", if_there="weights/emonet_8.pth", size=256)
+        teachers.emonet = teacher("emonet", if_there="weights/emonet_8.pth")
+        teachers.emonet.licence = "CC BY-NC-ND"
         manifest = "weights/face_api/face_recognition_model-weights_manifest.json"
         teachers.identity = teacher("face_api_identity", if_there=manifest, size=112)
+        teachers.own = teacher(if_there="weights/own")
     config.student = defaults.network("basic_cnn", size=64 if small else 128)
     config.phases.probe = defaults.phase(steps=300, learning_rate=1e-3)
     config.phases.distill = defaults.phase(steps=2000, learning_rate=2e-3)

@@ -49,10 +49,11 @@ def choose(config: ml_collections.ConfigDict, workdir: pathlib.Path | None = Non
     if begun and len(absent) == len(sections):
         return config  # of another configuration than the run, which refuses it
     if len(absent) == len(sections):
+        free = [name for name in absent if not sections[name].size] or absent  # a network keeps its own size there
         raise InputError(
             f"No teacher is there. Looked for, in {' and '.join(_places())}: {named}. Put one of these files there "
             "(docs/weights.md says where to get them), or name a network of your own: a model folder, in "
-            f"config.teachers.{absent[0]}.checkpoint."
+            f"config.teachers.{free[0]}.checkpoint."
         )
     left_out = f" {'Begun without' if begun else 'Not there'}: {named}." if named else ""
     logging.info("Teachers: %s.%s", ", ".join(sorted(set(sections) - set(absent))), left_out)

@@ -33,6 +33,7 @@ def config():
     config.devices = 1
     for name in ("one", "two", "three"):
         config.teachers[name] = defaults.teacher("basic_cnn", if_there=f"weights/{name}")
+    config.teachers.one.size = SIZE
     return config.lock()
 
 
@@ -79,7 +80,7 @@ def test_without_any_the_run_ends_with_exit_code_2_and_leaves_nothing(config, he
     assert left.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("train: No teacher is there.") and str(here) in message
-    for part in ("one (weights/one)", "two (weights/two)", "docs/weights.md", "config.teachers.one.checkpoint"):
+    for part in ("one (weights/one)", "two (weights/two)", "docs/weights.md", "config.teachers.three.checkpoint"):
         assert part in message
     assert not (here / "run" / "config.json").exists()
 
