@@ -154,6 +154,8 @@ class Phase:
         where the run diverges.
       relational: what in the objective compares the examples of a batch with one another, in words; such a phase cannot
         be computed in microbatches. Empty where the loss of each example depends on that example alone.
+      selects_anew: whether the student computes something else from this phase on, so that the steps of earlier phases
+        no longer compete for "best".
     """
 
     name: str
@@ -166,6 +168,7 @@ class Phase:
     prepare: Prepare | None = None
     remark: Callable[[Mapping[str, float]], str] | None = None
     relational: str = ""
+    selects_anew: bool = False
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]

@@ -1,0 +1,70 @@
+"""What a quantised network computes in JAX is what its exported integers compute in ONNX Runtime."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exporting_setup import operators, random_weights, run
+
+from emokd.exporting.quantisation import is_trained, write_trained
+from emokd.exporting.student import Student, create_function, create_graph
+from emokd.models.network import NetworkSpec, TrainedModel, functional, in_floating_point
+from emokd.models.preprocessing import Preprocessing
+from emokd.models.rounding import taking_ranges
+from emokd.weights.seen_as import SeenAs
+
+SEEN_AS = SeenAs(32, "crop", "landmarks")
+NETWORKS = {
+    "basic_cnn": {"width": 4, "size": 32},
+    "mobilenet_v2": {"width": 0.1, "size": 32},
+    "resnet18": {},
+}
+
+
+def quantised(backbone, side=32):
+    """A model with random weights, and ranges of random pictures; and these pictures."""
+    spec = NetworkSpec(
+        backbone,
+        NETWORKS[backbone],
+        {"expression": 7, "valence_arousal": 2},
+        preprocessing=Preprocessing(side),
+        quantized=True,
+    )
+    generator = np.random.default_rng(0)
+    network = functional(spec)
+    params, stats = (random_weights(tree, generator) for tree in network.abstract)
+    pictures = generator.normal(size=(16, side, side, 3)).astype(np.float32)
+
+    @jax.jit
+    def ranges(params, stats, pictures):
+        with taking_ranges(None) as seen:
+            network(params, stats, pictures, integers=False)
+        return jnp.stack(seen)
+
+    params["heads"]["valence_arousal"]["kernel"] *= 0.02  # so that few answers are clipped
+    stats = {**stats, "ranges": np.asarray(ranges(params, stats, pictures))}
+    return TrainedModel(spec, params, stats, "random"), pictures
+
+
+def outputs(model, pictures):
+    return jax.device_get(jax.jit(create_function(Student(model, SEEN_AS)))({"image": pictures}))
+
+
+@pytest.mark.parametrize("backbone", [*NETWORKS])
+def test_onnx_runtime_computes_the_simulated_integers(backbone):
+    model, pictures = quantised(backbone)
+    graph = create_graph(Student(model, SEEN_AS))
+    assert is_trained(graph)
+    write_trained(graph)
+    kinds = operators(graph)
+    stored = [graph.dtypes[name] for name, array in graph.constants.items() if array.ndim > 1]
+    assert set(stored) <= {np.dtype(np.int8)}
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv", "Gemm"} <= set(kinds) and "Rounded" not in kinds
+    found = run(graph, {"image": np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))})
+    simulated, floating = outputs(model, pictures), outputs(in_floating_point(model), pictures)
+    for name in simulated:
+        close, far = (np.abs(found[name] - other[name]).mean() for other in (simulated, floating))
+        print(backbone, name, close, far)
+        assert close < 0.02 * far
