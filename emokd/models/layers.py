@@ -83,22 +83,18 @@ class Conv(nnx.Conv):
             rngs=rngs,
         )
 
-    def with_weights(
-        self, inputs: Float[Array, "B H W C"], kernel: Float[Array, "kh kw D O"], bias: Float[Array, " O"]
+    def with_kernel(
+        self, inputs: Float[Array, "B H W C"], kernel: Float[Array, "kh kw D O"]
     ) -> Float[Array, "B H2 W2 O"]:
-        """The convolution of maps with other weights than its own, as exact as the device can."""
-        strides = (self.strides,) * 2 if isinstance(self.strides, int) else tuple(self.strides)
-        padding = [(self.padding,) * 2] * 2 if isinstance(self.padding, int) else self.padding
-        outputs = convolution(
+        """The convolution of maps with another kernel than its own, without a bias."""
+        return convolution(
             inputs,
             kernel,
-            strides,
-            padding,
+            (self.strides,) * 2 if isinstance(self.strides, int) else tuple(self.strides),
+            [(self.padding,) * 2] * 2 if isinstance(self.padding, int) else self.padding,
             feature_group_count=self.feature_group_count,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision="highest",
         )
-        return outputs + bias.reshape(1, 1, 1, -1)
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -143,7 +139,7 @@ def conv_norm(conv: Conv, norm: BatchNorm, inputs: Array) -> Array:
         bias = bias + conv.bias[...] * gain
     kernel = conv.kernel[...]
     folded = kernel * gain.reshape(*(1 for _ in kernel.shape[1:]), -1)
-    return conv.with_weights(*rounding.product(inputs, folded, bias))
+    return rounding.product(conv.with_kernel, inputs, folded, bias)
 
 
 def linear(layer: nnx.Linear, inputs: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
@@ -151,8 +147,7 @@ def linear(layer: nnx.Linear, inputs: Float[Array, "*B I"]) -> Float[Array, "*B 
     if not rounding.computes_in_integers():
         return layer(rounding.activation(inputs))
     assert layer.bias is not None
-    inputs, kernel, bias = rounding.product(inputs, layer.kernel[...], layer.bias[...])
-    return jnp.dot(inputs, kernel, precision="highest") + bias.reshape(*(1 for _ in inputs.shape[1:]), -1)
+    return rounding.product(jnp.dot, inputs, layer.kernel[...], layer.bias[...])
 
 
 def add(x: Float[Array, "*B"], y: Float[Array, "*B"]) -> Float[Array, "*B"]:

@@ -13,11 +13,13 @@ are a statistic of the network, see `models.network.Network`. An export writes w
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from emokd.models.convolution import traced_plainly
 
 NETWORKS = ("basic_cnn", "mobilenet_v2", "resnet18", "resnet50")
 """The backbones all of whose products, sums and pools pass through this module."""
@@ -88,21 +90,37 @@ def activation(values: Float[Array, "*B"]) -> Float[Array, "*B"]:
 
 
 def product(
-    values: Float[Array, "*B"], kernel: Float[Array, "... O"], bias: Float[Array, " O"]
-) -> tuple[Float[Array, "*B"], Float[Array, "... O"], Float[Array, " O"]]:
-    """The operands of a product within `rounding`: what it reads, its weights and its bias, each through integers.
+    operation: Callable[[Array, Array], Array],
+    values: Float[Array, "*B"],
+    kernel: Float[Array, "... O"],
+    bias: Float[Array, " O"],
+) -> Float[Array, "... O"]:
+    """A product within `rounding`: of what it reads, through uint8, and its weights, through int8, plus its bias.
+
+    The integers are multiplied and added as such, in float32, which is exact up to 2^24 in whatever order, and with
+    factors of few bits. An export is traced with their multiples instead, which are numbers of the same function.
 
     Args:
-      values: what the product reads; its place.
-      kernel: the weights, with normalisation folded into them; through int8.
+      operation: a convolution or matrix product, (values, kernel) -> outputs with channels last.
+      values: what it reads; its place.
+      kernel: the weights, with normalisation folded into them.
       bias: of each output channel; through int32, with the scale of the products.
     """
     rounded, scale = _activation(values)
     largest = jnp.abs(kernel).max(tuple(range(kernel.ndim - 1)))
     scales = jnp.maximum(largest / WEIGHT_LEVELS, jnp.abs(bias) / (scale * BIAS_LEVELS))
     scales = jax.lax.stop_gradient(jnp.where(scales > 0, scales, 1.0))
-    weights = through_integers(kernel, jnp.broadcast_to(scales, kernel.shape))
-    return rounded, weights, through_integers(bias, scales * scale)
+    weights, biases = nearest(kernel / _last(scales, kernel.ndim)), nearest(bias / (scales * scale))
+    if traced_plainly():
+        outputs = operation(rounded, weights * _last(scales, kernel.ndim))
+        return outputs + _last(biases * (scales * scale), outputs.ndim)
+    outputs = operation(nearest(rounded / scale), weights)
+    return (outputs + _last(biases, outputs.ndim)) * _last(scales * scale, outputs.ndim)
+
+
+def _last(vector: Float[Array, " O"], rank: int) -> Float[Array, "... O"]:
+    """The vector along the last of so many axes."""
+    return vector.reshape(*(1,) * (rank - 1), -1)
 
 
 def _activation(values: Array) -> tuple[Array, Array]:
@@ -166,17 +184,9 @@ through_uint8.defvjp(_through_uint8_forward, _through_uint8_backward)
 
 
 @jax.custom_vjp
-def through_integers(numbers: Float[Array, "*B"], scales: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """The nearest multiples of the scales; the gradient by the numbers is that of the identity."""
-    return scales * jnp.round(numbers / scales)
+def nearest(numbers: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """The nearest integers, with the gradient of the identity."""
+    return jnp.round(numbers)
 
 
-def _through_integers_forward(numbers, scales):
-    return through_integers(numbers, scales), scales
-
-
-def _through_integers_backward(scales, cotangent):
-    return cotangent, jnp.zeros_like(scales)
-
-
-through_integers.defvjp(_through_integers_forward, _through_integers_backward)
+nearest.defvjp(lambda numbers: (jnp.round(numbers), None), lambda _, cotangent: (cotangent,))
