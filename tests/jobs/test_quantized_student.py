@@ -13,6 +13,7 @@ from emokd.recipes import supervised
 from emokd.weights import model_folder
 
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+pytestmark = pytest.mark.slow
 
 
 def make_config(**changes):

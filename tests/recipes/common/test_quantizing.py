@@ -13,9 +13,11 @@ from emokd.data import sources
 from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError
 from emokd.models import rounding
+from emokd.models.network import functional
 from emokd.recipes import bounded, smkd, supervised
 from emokd.recipes.common import quantizing
 from emokd.recipes.common.task import Task
+from emokd.recipes.common.views import centre, see
 from emokd.training.selection import Best
 from emokd.training.sharding import create_mesh, put_batch
 from emokd.training.state import create_state
@@ -38,7 +40,9 @@ def make_config(recipe=supervised, **student):
 
 
 def build(config, examples, recipe=supervised):
-    task = Task(examples.classes, tuple(examples.columns), {"labelled": len(examples)}, config.batch_size)
+    task = Task(
+        examples.classes, tuple(examples.columns), dict.fromkeys(("labelled", "all"), len(examples)), config.batch_size
+    )
     return recipe.build(config, task, {})
 
 
@@ -104,12 +108,11 @@ def test_the_phase_moves_every_parameter_and_no_statistic(learning):
 def test_scores_are_those_of_floating_point_until_the_ranges_are_taken(learning):
     recipe, before, prepared, _, batch = learning
     student = prepared.params["student"], prepared.stats["student"]
-    found = [recipe.predict(s.params, s.stats, {}, batch)["student"].logits for s in (before, prepared)]
-    from emokd.models.network import functional
-    from emokd.recipes.common.views import centre, see
-
+    predict = jax.jit(lambda state: recipe.predict(state.params, state.stats, {}, batch)["student"].logits)
+    found = [predict(dataclasses.replace(state, key=None)) for state in (before, prepared)]
     network, pictures = functional(recipe.student_spec), see(recipe.student_spec, batch, centre(batch))
-    wanted = [network(*student, pictures, integers=integers)[0].logits for integers in (False, True)]
+    look = jax.jit(lambda weights, integers: network(*weights, pictures, integers=integers)[0].logits, static_argnums=1)
+    wanted = [look(student, integers) for integers in (False, True)]
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     assert np.abs(wanted[0] - wanted[1]).max() > 1e-5
