@@ -231,6 +231,11 @@ class Recipe:
             raise InputError("The recipe has no phase left: enable at least one under config.phases.")
         if len(set(names)) != len(names):
             raise InputError(f"Phase names must differ, not {names}.")
+        if getattr(self.student_spec, "quantized", False) and not any(phase.selects_anew for phase in self.phases):
+            raise InputError(
+                f"config.student.quantized: none of the phases of this run ({', '.join(names)}) teaches the student to "
+                "compute in integers. Enable the recipe's last phase, or set it to False."
+            )
         for phase in self.phases:
             unknown = set(phase.learns) - set(self.groups)
             if unknown:

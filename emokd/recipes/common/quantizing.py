@@ -94,7 +94,7 @@ def take_ranges(look: Callable[[Weights, Batch], None], weights: Weights, batche
     compiled, everywhere = jax.jit(bounds), None
     for batch in batches:
         if everywhere is None:
-            sharding = batch["mask"].sharding
+            sharding = getattr(batch["mask"], "sharding", None)
             if isinstance(sharding, NamedSharding):
                 everywhere = NamedSharding(sharding.mesh, PartitionSpec())
                 compiled = jax.jit(bounds, out_shardings=everywhere)

@@ -14,6 +14,7 @@ from emokd.data.pipeline import evaluation_batches, train_batches
 from emokd.errors import InputError
 from emokd.models import rounding
 from emokd.models.network import functional
+from emokd.phase import Context
 from emokd.recipes import bounded, smkd, supervised
 from emokd.recipes.common import quantizing
 from emokd.recipes.common.task import Task
@@ -144,8 +145,25 @@ def test_what_does_not_go_with_it_is_refused(examples, changes, said):
 
 @pytest.mark.parametrize(("recipe", "last"), [(smkd, "finetune"), (bounded, "distill"), (supervised, "train")])
 def test_it_is_the_last_phase_of_each_recipe(examples, recipe, last):
-    *others, phase = build(make_config(recipe), examples, recipe).phases
-    assert phase.name == last and phase.prepare is not None and phase.selects_anew
-    assert not any(other.selects_anew for other in others)
-    *_, phase = build(make_config(recipe, quantized=False), examples, recipe).phases
-    assert phase.prepare is None and not phase.selects_anew
+    batch = next(evaluation_batches(examples, batch_size=8, canvas=SIZE, fit="crop", num_threads=0))
+    batch = {name: jnp.asarray(values) for name, values in {**batch, "view": batch["id"] * 0}.items()}
+    for quantized in (True, False):
+        config = make_config(recipe, quantized=quantized)
+        if recipe is smkd:
+            config.phases.distill.enabled = False
+        built = build(config, examples, recipe)
+        assert built.phases[-1].name == last
+        params, stats = jax.eval_shape(built.init, jax.random.key(0))
+        for phase in built.phases:
+            in_integers = quantized and phase.name == last
+            assert phase.selects_anew == in_integers
+            assert phase.prepare is not None or not in_integers
+            traced = jax.make_jaxpr(phase.objective)(params, stats, {}, batch, Context(jax.random.key(0)))
+            assert ("uint8_and_back" in str(traced)) == in_integers
+
+
+def test_a_recipe_that_never_quantises_is_refused(examples):
+    config = make_config()
+    config.phases.head.enabled, config.phases.train.enabled = True, False
+    with pytest.raises(InputError, match=r"none of the phases of this run \(head\)"):
+        build(config, examples)
