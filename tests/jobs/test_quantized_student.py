@@ -10,6 +10,7 @@ from emokd.configuration import config as configuration
 from emokd.exporting.export import export
 from emokd.jobs import job
 from emokd.recipes import supervised
+from emokd.reporting.metrics_log import read_metrics
 from emokd.weights import model_folder
 
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -70,3 +71,20 @@ def test_the_best_step_is_one_of_integers_and_the_first_run_stays_as_it_was(runs
     model = model_folder.load_trained(integers / "student")
     assert np.ptp(model.stats["ranges"], axis=1).min() >= 0
     assert np.any(model.stats["ranges"])
+
+
+def test_a_better_step_of_an_earlier_phase_is_not_selected(runs, tmp_path):
+    floating, _ = runs
+    config = make_config(**{"student.init": str(floating / "student"), "student.quantized": True})
+    with config.unlocked():
+        config.phases.head.enabled = True
+        config.phases.train.learning_rate = 1.0  # spoils what the head has learnt
+    scores = job.train(config, tmp_path / "run", report=False)
+    found = {
+        row["phase"]: row["validation/expression/accuracy"]
+        for row in read_metrics(tmp_path / "run")
+        if "validation/expression/accuracy" in row
+    }
+    assert found["head"] > found["train"]
+    assert scores["validation"]["best"] == pytest.approx(found["train"])
+    assert scores["selected_step"] > 4
