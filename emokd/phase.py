@@ -154,6 +154,8 @@ class Phase:
         where the run diverges.
       relational: what in the objective compares the examples of a batch with one another, in words; such a phase cannot
         be computed in microbatches. Empty where the loss of each example depends on that example alone.
+      selects_anew: whether the student computes something else from this phase on, so that the steps of earlier phases
+        no longer compete for "best".
     """
 
     name: str
@@ -166,6 +168,7 @@ class Phase:
     prepare: Prepare | None = None
     remark: Callable[[Mapping[str, float]], str] | None = None
     relational: str = ""
+    selects_anew: bool = False
 
 
 Predict = Callable[[Tree, Tree, Tree, Batch], Mapping[str, Signals]]
@@ -228,6 +231,11 @@ class Recipe:
             raise InputError("The recipe has no phase left: enable at least one under config.phases.")
         if len(set(names)) != len(names):
             raise InputError(f"Phase names must differ, not {names}.")
+        if getattr(self.student_spec, "quantized", False) and not any(phase.selects_anew for phase in self.phases):
+            raise InputError(
+                f"config.student.quantized: none of the phases of this run ({', '.join(names)}) teaches the student to "
+                "compute in integers. Enable the recipe's last phase, or set it to False."
+            )
         for phase in self.phases:
             unknown = set(phase.learns) - set(self.groups)
             if unknown:

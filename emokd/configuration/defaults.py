@@ -105,7 +105,7 @@ def data() -> ConfigDict:
 
 
 def network(backbone: str = "basic_cnn", size: int = 0, **options) -> ConfigDict:
-    """A student: architecture, input side (0: its own default), dropout, and initial weights."""
+    """A student: architecture, input side (0: its own default), dropout, initial weights, and its numbers."""
     return ConfigDict(
         {
             "backbone": backbone,
@@ -113,6 +113,7 @@ def network(backbone: str = "basic_cnn", size: int = 0, **options) -> ConfigDict
             "size": size,
             "dropout": 0.0,
             "init": "",  # a model folder or a weights file; empty: from nothing
+            "quantized": False,  # learns to compute in 8-bit integers in the last phase, see docs/export.md
         },
     )
 

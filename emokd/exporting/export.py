@@ -16,15 +16,20 @@ from emokd.exporting.student import Student
 from emokd.files import write_whole
 from emokd.inference.onnx_student import DESCRIPTION
 from emokd.models.multimodal import MultimodalSpec
+from emokd.models.network import in_floating_point
 from emokd.weights import model_folder
 from emokd.weights.seal import sealed
 from emokd.weights.seen_as import SeenAs
 
 CARD = "README.md"
+INTEGERS = "int8"
 
 
-def read_student(folder: pathlib.Path, *, preprocess: bool = False) -> Student:
+def read_student(folder: pathlib.Path, *, preprocess: bool = False, precision: str = "float32") -> Student:
     """Reads a model folder as a student to export.
+
+    A model that has learnt to compute in integers does so in the precision int8; in others it computes in floating
+    point, without rounding anything.
 
     Raises:
       InputError: `folder` is no model folder, or is damaged.
@@ -36,6 +41,9 @@ def read_student(folder: pathlib.Path, *, preprocess: bool = False) -> Student:
     else:
         _, seen_as = model_folder.load_with_canvas(folder)
     references = reference.from_json(provenance.get("references", {}))
+    if precision != INTEGERS and in_floating_point(model) is not model:
+        logging.warning("The model has learnt to compute in int8; this export computes in %s.", precision)
+        model = in_floating_point(model)
     return Student(model, seen_as, references, preprocess)
 
 
@@ -79,7 +87,7 @@ def export(
             f"{output.with_name(CARD)} is there and no export's: the model card would take its place. Let --output "
             "name a file in a folder of its own."
         )
-    student = read_student(folder, preprocess=preprocess)
+    student = read_student(folder, preprocess=preprocess, precision=precision)
     if student.seen_as.precision != "float32" and precision == "float32":
         logging.warning("The model was trained in %s; the export computes in float32.", student.seen_as.precision)
     request = Request(student, precision, output.suffix, lambda: examples.calibration(student, folder))

@@ -1,7 +1,8 @@
 """The export's intermediate graph: ONNX operators on named tensors, channels last until `layout` has run.
 
 Three operators are not ONNX's, and `lowering` replaces them before the graph is written: `Affine` (scale and shift of
-the last axis, as attributes), `Linear` (a product with a constant matrix, plus a bias) and `SumPool`. [ours]
+the last axis, as attributes), `Linear` (a product with a constant matrix, plus a bias) and `SumPool`. A fourth one,
+`Rounded` (through uint8 and back, with `scale` and `zero` as attributes), is replaced by `quantisation`. [ours]
 """
 
 import collections
@@ -22,7 +23,7 @@ class Node:
     """One operator.
 
     Attributes:
-      op: its name in ONNX, or `Affine`, `Linear` or `SumPool`.
+      op: its name in ONNX, or `Affine`, `Linear`, `SumPool` or `Rounded`.
       inputs: names of tensors.
       outputs: names of tensors.
       attributes: the operator's attributes in ONNX.

@@ -13,7 +13,7 @@ from emokd.exporting.graph import Graph, Node
 SPATIAL = ("Conv", "MaxPool", "SumPool", "AveragePool", "GlobalAveragePool", "Resize")
 ENTRYWISE = (
     "Abs", "Add", "Affine", "Cast", "Clip", "Div", "Erf", "Exp", "Gelu", "IsNaN", "Log", "Max", "Min", "Mul", "Neg",
-    "Not", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Sub", "Tanh", "Where",
+    "Not", "Pow", "Reciprocal", "Relu", "Rounded", "Sigmoid", "Sqrt", "Sub", "Tanh", "Where",
 )  # fmt: skip
 
 

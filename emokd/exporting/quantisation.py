@@ -5,6 +5,9 @@ each tensor (Jacob et al. 2018, arXiv:1712.05877). What rounding the weights add
 its bias (Nagel et al. 2019, arXiv:1906.04721, section 4.2). Softmax, layer normalisation and products of two
 activations stay in float32. Ranges are those of what was seen or those of the smallest squared error, whichever keep
 more first classes of the calibration examples. [ours]
+
+A network that has learnt to compute in integers (`models.rounding`) is written as it was simulated: its graph says
+where activations are rounded and how, and its weights are those that integers hold already.
 """
 
 import copy
@@ -23,6 +26,7 @@ from emokd.exporting.session import Session
 from emokd.exporting.student import Student
 from emokd.exporting.writing import to_model
 from emokd.inference.signature import AFFECT
+from emokd.models.rounding import BIAS_LEVELS, WEIGHT_LEVELS
 
 Batch = Mapping[str, Shaped[np.ndarray, "B ..."]]
 
@@ -30,9 +34,10 @@ PRODUCTS: Mapping[str, int] = {"Conv": 0, "Gemm": 1, "MatMul": 1}
 """Operators with a constant second input, and the axis of that input's output channels."""
 FOLLOWERS = ("Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
 """Operators that compute in integers where their inputs come from products."""
+ROUNDED = "Rounded"
+"""The operator by which a traced network says that a tensor goes through integers."""
 _ACTIVATIONS = ("Relu", "Clip")
-_WEIGHT_LEVELS = 127
-_BIAS_LEVELS = 2.0**30
+_KINDS = {"weights": "int8, symmetric, by output channel", "activations": "uint8, affine, by tensor"}
 _BATCH = 32
 
 
@@ -69,12 +74,43 @@ def quantise(graph: Graph, student: Student, calibration: Batch) -> dict[str, An
     quality, ranges, candidate = best
     vars(graph).update(vars(candidate))
     return {
-        "weights": "int8, symmetric, by output channel",
-        "activations": "uint8, affine, by tensor",
+        **_KINDS,
         "calibrated_on": f"{count} examples of the run's training split",
         "same_first_class_in_calibration": quality[0],
         "ranges": ranges,
     }
+
+
+def is_trained(graph: Graph) -> bool:
+    """Whether the graph is that of a network that has learnt to compute in integers."""
+    return any(node.op == ROUNDED for node in graph.nodes)
+
+
+def write_trained(graph: Graph) -> dict[str, Any]:
+    """Rewrites the graph of such a network in place, and says how in words for `student.json`."""
+    producers = graph.producers()
+    steps: dict[int, Step] = {}
+    for node in list(graph.nodes):
+        if _is_product(graph, node):
+            source = producers.get(node.inputs[0])
+            assert source is not None and source.op == ROUNDED, "a product reads what is not rounded"
+            steps[id(node)] = Step(source.attributes["scale"], source.attributes["zero"])
+    for node in list(graph.nodes):
+        if id(node) in steps:
+            _quantise_product(graph, node, steps[id(node)], None)
+    for node in list(graph.nodes):
+        if node.op == ROUNDED:
+            step = Step(node.attributes["scale"], node.attributes["zero"])
+            node.op, node.inputs, node.attributes = "DequantizeLinear", _integers(graph, node.inputs[0], step), {}
+    graph.sort()
+    return {**_KINDS, "ranges": "those that the network was trained with"}
+
+
+def _integers(graph: Graph, name: str, step: Step) -> list[str]:
+    """Adds a tensor's integers; returns what DequantizeLinear reads."""
+    scale = graph.constant(np.asarray(step.scale, np.float32))
+    zero = graph.constant(np.asarray(step.zero, np.uint8))
+    return [graph.add("QuantizeLinear", [name, scale, zero], graph.shapes[name], np.uint8), scale, zero]
 
 
 def _outputs(graph: Graph, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
@@ -144,10 +180,7 @@ def insert(graph: Graph, steps: Mapping[str, Step], seen: Mapping[str, Seen]) ->
     """
     nodes, rounded = list(graph.nodes), dict[str, str]()
     for name, step in steps.items():
-        scale = graph.constant(np.asarray(step.scale, np.float32))
-        zero = graph.constant(np.asarray(step.zero, np.uint8))
-        integers = graph.add("QuantizeLinear", [name, scale, zero], graph.shapes[name], np.uint8)
-        rounded[name] = graph.add("DequantizeLinear", [integers, scale, zero], graph.shapes[name])
+        rounded[name] = graph.add("DequantizeLinear", _integers(graph, name, step), graph.shapes[name])
     for node in nodes:
         if _is_product(graph, node) and node.inputs[0] in steps:
             _quantise_product(graph, node, steps[node.inputs[0]], seen.get(node.inputs[0]))
@@ -159,13 +192,13 @@ def _quantise_product(graph: Graph, node: Node, step: Step, seen: Seen | None) -
     axis = PRODUCTS[node.op]
     weights = graph.constants[node.inputs[1]].astype(np.float64)
     others = tuple(i for i in range(weights.ndim) if i != axis)
-    scales = np.abs(weights).max(others) / _WEIGHT_LEVELS
+    scales = np.abs(weights).max(others) / WEIGHT_LEVELS
     bias = graph.constants[node.inputs[2]].astype(np.float64) if len(node.inputs) > 2 else None
     if bias is not None:  # the bias has the scale of the products, and has to fit into int32
-        scales = np.maximum(scales, np.abs(bias) / (step.scale * _BIAS_LEVELS))
+        scales = np.maximum(scales, np.abs(bias) / (step.scale * BIAS_LEVELS))
     scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
     shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
-    integers = np.clip(np.rint(weights / scales.reshape(shape)), -_WEIGHT_LEVELS, _WEIGHT_LEVELS)
+    integers = np.clip(np.rint(weights / scales.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
     node.inputs[1] = _dequantised(graph, integers.astype(np.int8), scales, axis)
     if bias is None:
         return

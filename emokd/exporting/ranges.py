@@ -9,8 +9,8 @@ from jaxtyping import Float, Shaped
 from emokd.exporting.graph import Graph
 from emokd.exporting.session import Session
 from emokd.exporting.writing import to_model
+from emokd.models.rounding import ACTIVATION_LEVELS, SMALLEST_SCALE
 
-LEVELS = 255  # of uint8, less one
 _BINS = 2048
 _SHARES = np.linspace(0.2, 1, 81)  # of the range, tried as bounds
 
@@ -31,12 +31,12 @@ class Step:
     def of(cls, low: float, high: float) -> "Step":
         """The step of a range, which is widened to contain 0: padding has to be exact."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / LEVELS, float(np.finfo(np.float32).tiny) * 2**20)
-        return cls(float(np.float32(scale)), int(np.clip(np.rint(-low / scale), 0, LEVELS)))
+        scale = max((high - low) / ACTIVATION_LEVELS, SMALLEST_SCALE)
+        return cls(float(np.float32(scale)), int(np.clip(np.rint(-low / scale), 0, ACTIVATION_LEVELS)))
 
     def rounded(self, values: Float[np.ndarray, "*B"]) -> Float[np.ndarray, "*B"]:
         """The values after the way to uint8 and back."""
-        integers = np.clip(np.rint(values / self.scale) + self.zero, 0, LEVELS)
+        integers = np.clip(np.rint(values / self.scale) + self.zero, 0, ACTIVATION_LEVELS)
         return self.scale * (integers - self.zero)
 
 

@@ -13,7 +13,7 @@ from emokd.exporting.layout import channels_first
 from emokd.exporting.lowering import lower
 from emokd.exporting.patterns import name_operators, simplify
 from emokd.exporting.preparation import Preparation
-from emokd.exporting.primitives import HANDLERS
+from emokd.exporting.primitives import FUNCTIONS, HANDLERS
 from emokd.exporting.walk import Value, Walk
 from emokd.models.convolution import plain_convolutions
 
@@ -43,7 +43,7 @@ def to_graph(
     with plain_convolutions():
         traced, outputs = jax.make_jaxpr(function, return_shape=True)(abstract)
     graph = Graph()
-    walk = Walk(HANDLERS, graph, batch)
+    walk = Walk(HANDLERS, graph, batch, FUNCTIONS)
     arguments = []
     for name in sorted(shapes):  # the order in which JAX flattens a dict
         shape = abstract[name].shape

@@ -16,7 +16,8 @@ from jax.extend import core
 from emokd.errors import InputError
 from emokd.exporting.graph import BATCH, Graph, Shape
 
-INLINE = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2", "remat")
+JITTED = ("jit", "pjit")
+INLINE = (*JITTED, "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2", "remat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Value:
 
 
 Handler = Callable[["Walk", core.JaxprEqn, list[Value]], Value | list[Value]]
+Function = Callable[["Walk", core.JaxprEqn, list[Value]], Value]
 
 
 def constant(array: Any, shape: Sequence[Any] | None = None) -> Value:
@@ -54,11 +56,14 @@ class Walk:
       handlers: by the name of the primitive.
       graph: the graph to add operators to.
       batch: the symbolic batch size.
+      functions: handlers of jitted functions, by the function's name.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], graph: Graph, batch: Any):
+    def __init__(
+        self, handlers: Mapping[str, Handler], graph: Graph, batch: Any, functions: Mapping[str, Function] | None = None
+    ):
         self.graph, self.batch = graph, batch
-        self._handlers = handlers
+        self._handlers, self._functions = handlers, functions or {}
         self._rows = ""
         self._walked: list[core.JaxprEqn] = []  # for messages: not every equation records its source line
 
@@ -81,6 +86,8 @@ class Walk:
     def _equation(self, equation: core.JaxprEqn, inputs: list[Value]) -> list[Value]:
         name = equation.primitive.name
         self._walked.append(equation)
+        if name in JITTED and equation.params["name"] in self._functions:
+            return [self._functions[equation.params["name"]](self, equation, inputs)]
         if name in INLINE:
             inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)

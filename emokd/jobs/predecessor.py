@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from emokd.data import reference
 from emokd.data.reference import Reference
 from emokd.errors import InputError, excerpt
 from emokd.jobs.workdir import RECORD, read_config
+from emokd.models.rounding import RANGES
 from emokd.phase import Recipe, Tree, path_string
 from emokd.recipes.common.phases import takes_part
 from emokd.training import checksums, evaluation
@@ -99,9 +101,11 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
             "it, or train that run anew."
         )
     state = abstract_like(abstract, places)
-    wanted = {"params": state.params, "stats": state.stats}
+    stored = stored_shapes(path, step)
+    stats, ranges = _without_ranges(state.stats, stored["stats"])
+    wanted = {"params": state.params, "stats": stats}
     # Before anything is read: a restore that fails half-way leaves its coroutines behind.
-    differences = compare_shapes(wanted, stored_shapes(path, step))
+    differences = compare_shapes(wanted, stored)
     if differences:
         raise InputError(
             f"config.start_from: the networks of {folder} are not those of this run: {excerpt(differences)}. "
@@ -117,7 +121,24 @@ def load(folder: pathlib.Path, abstract: State, places: State) -> Begin:
             f"{excerpt(bad, 3)}): it has diverged. Train it anew with a lower learning rate."
         )
     logging.info("Beginning with what has been learnt in %s.", folder)
+    for name, leaf in ranges.items():
+        zeros = jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+        weights["stats"][name] = {**weights["stats"][name], RANGES: zeros}
     return weights["params"], weights["stats"]
+
+
+def _without_ranges(stats: Tree, stored: Tree) -> tuple[Tree, dict[str, Any]]:
+    """Statistics without the ranges that another run lacks, because it quantises no student; and these, by network."""
+    missing = {
+        name: entry[RANGES]
+        for name, entry in stats.items()
+        if isinstance(entry, dict) and RANGES in entry and RANGES not in stored.get(name, {})
+    }
+    kept = {
+        name: {key: leaf for key, leaf in entry.items() if key != RANGES} if name in missing else entry
+        for name, entry in stats.items()
+    }
+    return kept, missing
 
 
 def references(folder: pathlib.Path) -> dict[str, Reference]:

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from emokd.errors import InputError
-from emokd.models.layers import BatchNorm, Conv, global_average_pool
+from emokd.models.layers import BatchNorm, Conv, conv_norm, global_average_pool
 from emokd.models.pooling import max_pool
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
@@ -52,4 +52,4 @@ class BasicCNN(nnx.Module):
 @rematerializable
 def layer(conv: Conv, norm: BatchNorm, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
     """One layer of the network."""
-    return jax.nn.relu(norm(conv(x)))
+    return jax.nn.relu(conv_norm(conv, norm, x))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from emokd.models import rounding
 from emokd.models.convolution import convolution, widen
 
 Padding = str | int | Sequence[tuple[int, int]]
@@ -82,6 +83,19 @@ class Conv(nnx.Conv):
             rngs=rngs,
         )
 
+    def with_kernel(
+        self, inputs: Float[Array, "B H W C"], kernel: Float[Array, "kh kw D O"]
+    ) -> Float[Array, "B H2 W2 O"]:
+        """The convolution of maps with another kernel than its own, without a bias."""
+        return convolution(
+            inputs,
+            kernel,
+            (self.strides,) * 2 if isinstance(self.strides, int) else tuple(self.strides),
+            [(self.padding,) * 2] * 2 if isinstance(self.padding, int) else self.padding,
+            feature_group_count=self.feature_group_count,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
 
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation over all axes but the last, in at least float32; the result has the inputs' dtype.
@@ -110,6 +124,35 @@ class BatchNorm(nnx.BatchNorm):
         for statistic, old in zip((self.mean, self.var), before, strict=True):
             statistic[...] = jnp.where(some, statistic[...], old)
         return outputs.astype(inputs.dtype)
+
+
+def conv_norm(conv: Conv, norm: BatchNorm, inputs: Array) -> Array:
+    """`norm(conv(inputs))`; within `rounding.rounding` in simulated integers, as one convolution.
+
+    Its weights hold the normalisation by the running statistics, as those of an exported network do.
+    """
+    if not rounding.computes_in_integers():
+        return norm(conv(rounding.activation(inputs)))
+    gain = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
+    bias = norm.bias[...] - norm.mean[...] * gain
+    if conv.bias is not None:
+        bias = bias + conv.bias[...] * gain
+    kernel = conv.kernel[...]
+    folded = kernel * gain.reshape(*(1 for _ in kernel.shape[1:]), -1)
+    return rounding.product(conv.with_kernel, inputs, folded, bias)
+
+
+def linear(layer: nnx.Linear, inputs: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+    """`layer(inputs)` of a layer with a bias; within `rounding.rounding` in simulated integers."""
+    if not rounding.computes_in_integers():
+        return layer(rounding.activation(inputs))
+    assert layer.bias is not None
+    return rounding.product(jnp.dot, inputs, layer.kernel[...], layer.bias[...])
+
+
+def add(x: Float[Array, "*B"], y: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """The sum of two maps, each read through its integers within `rounding.rounding`."""
+    return rounding.activation(x) + rounding.activation(y)
 
 
 class Linear(nnx.Linear):
@@ -191,7 +234,7 @@ class ConvNorm(nnx.Module):
         self.activation = activation
 
     def __call__(self, inputs: Array) -> Array:
-        outputs = self.norm(self.conv(inputs))
+        outputs = conv_norm(self.conv, self.norm, inputs)
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -203,7 +246,7 @@ def round_channels(channels: float) -> int:
 
 def global_average_pool(maps: Float[Array, "B *S D"]) -> Float[Array, "B D"]:
     """Mean over the spatial positions, in at least float32."""
-    return widen(maps).mean(tuple(range(1, maps.ndim - 1)))
+    return widen(rounding.activation(maps)).mean(tuple(range(1, maps.ndim - 1)))
 
 
 class SqueezeExcite(nnx.Module):

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from emokd.errors import InputError
-from emokd.models.layers import ConvNorm, global_average_pool, round_channels
+from emokd.models.layers import ConvNorm, add, global_average_pool, round_channels
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
 from emokd.signals import Signals
@@ -31,7 +31,7 @@ class InvertedResidual(nnx.Module):
     def __call__(self, inputs: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         x = inputs if self.expand is None else self.expand(inputs)
         x = self.project(self.depthwise(x))
-        return inputs + x if self.residual else x
+        return add(inputs, x) if self.residual else x
 
 
 def _blocks(width: float) -> Iterator[tuple[int, int, int]]:

@@ -9,11 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from emokd.errors import InputError
 from emokd.models.convolution import widen
+from emokd.models.layers import linear
 from emokd.models.precision import PRECISION_NAMES
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.registry import create_backbone
 from emokd.models.rematerialization import rematerialization
+from emokd.models.rounding import NETWORKS, RANGES, rounding, taking_ranges
 from emokd.parts import part
 from emokd.signals import Signals
 
@@ -28,21 +31,32 @@ class Network(nnx.Module):
 
     The head `expression` gives `Signals.logits`, the head `valence_arousal` gives
     `Signals.valence_arousal`; every other head appears among the intermediates under its name.
+
+    Args:
+      backbone: gives features [B, feature_size].
+      heads: output size of each head.
+      dropout: rate before the heads, in training.
+      places: where the network rounds, see `rounding`; 0: it has no ranges, and computes in floating point.
+      rngs: source of the fresh parameters.
     """
 
-    def __init__(self, backbone: nnx.Module, heads: Mapping[str, int], *, dropout: float = 0.0, rngs: nnx.Rngs):
+    def __init__(
+        self, backbone: nnx.Module, heads: Mapping[str, int], *, dropout: float = 0.0, places: int = 0, rngs: nnx.Rngs
+    ):
         self.backbone = backbone
         self.dropout = nnx.Dropout(dropout)
         self.heads = nnx.Dict(
             {name: nnx.Linear(backbone.feature_size, size, rngs=rngs) for name, size in heads.items()}
         )
+        if places:
+            setattr(self, RANGES, nnx.BatchStat(jnp.zeros((places, 2))))
 
     def __call__(
         self, images: Float[Array, "B H W C"], *, dtype: DTypeLike | None = None, rngs: nnx.Rngs | None = None
     ) -> Signals:
         signals = self.backbone(images if dtype is None else images.astype(dtype))
         features = self.dropout(signals.features, rngs=rngs)
-        return attach_heads(signals, {name: head(features) for name, head in self.heads.items()})
+        return attach_heads(signals, {name: linear(head, features) for name, head in self.heads.items()})
 
 
 def attach_heads(signals: Signals, outputs: Mapping[str, Array]) -> Signals:
@@ -66,6 +80,7 @@ class NetworkSpec:
       classes: class names of each classifying head, in the order of its logits.
       preprocessing: the network's input size and normalisation.
       dropout: rate before the heads, in training.
+      quantized: whether it has learnt, or is to learn, to compute in 8-bit integers, see `rounding`.
     """
 
     backbone: str
@@ -74,11 +89,31 @@ class NetworkSpec:
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     preprocessing: Preprocessing = Preprocessing()
     dropout: float = 0.0
+    quantized: bool = False
 
     def make(self, rngs: nnx.Rngs) -> Network:
-        """Builds the module with fresh parameters."""
+        """Builds the module with fresh parameters.
+
+        Raises:
+          InputError: it is to be quantised, and its backbone has layers whose integers are not simulated.
+        """
+        places = self._places() if self.quantized else 0
         backbone = create_backbone(self.backbone, rngs=rngs, **self.options)
-        return Network(backbone, self.heads, dropout=self.dropout, rngs=rngs)
+        return Network(backbone, self.heads, dropout=self.dropout, places=places, rngs=rngs)
+
+    def _places(self) -> int:
+        """How many places the network has; it is traced without computing anything."""
+        if self.backbone not in NETWORKS:
+            raise InputError(
+                f"{self.backbone} cannot learn to compute in integers: only {', '.join(NETWORKS)} can. Take one of "
+                "these, or leave config.student.quantized False: the export's --precision=int8 takes any network."
+            )
+        floating = functional(dataclasses.replace(self, quantized=False))
+        side, channels = self.preprocessing.size, self.preprocessing.channels
+        picture = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+        with taking_ranges(None) as seen:
+            jax.eval_shape(floating, *floating.abstract, picture)
+        return len(seen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +131,14 @@ class TrainedModel:
     params: Tree
     stats: Tree
     origin: str
+
+
+def in_floating_point(model: TrainedModel) -> TrainedModel:
+    """The model without its ranges, so that it computes in floating point."""
+    if not getattr(model.spec, "quantized", False):
+        return model
+    stats = {name: entry for name, entry in model.stats.items() if name != RANGES}
+    return dataclasses.replace(model, spec=dataclasses.replace(model.spec, quantized=False), stats=stats)
 
 
 class FreshKeys:
@@ -154,12 +197,27 @@ class Functional:
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def __call__(
-        self, params: Tree, stats: Tree, *inputs: Array | None, train: bool = False, key: Array | None = None
+        self,
+        params: Tree,
+        stats: Tree,
+        *inputs: Array | None,
+        train: bool = False,
+        key: Array | None = None,
+        integers: bool = True,
     ) -> tuple[Any, Tree]:
-        """Returns (outputs, stats); the statistics change only with `train`. `key` is that of dropout."""
+        """Returns (outputs, stats).
+
+        Args:
+          params: parameters.
+          stats: statistics; they change only with `train`.
+          *inputs: the module's.
+          train: whether BatchNorm takes statistics of the batch, and dropout drops.
+          key: of dropout.
+          integers: whether a quantised network computes in simulated integers; others do not either way.
+        """
         module = nnx.merge(self._train if train else self._eval, params, stats)
         rngs = nnx.Rngs(dropout=key) if key is not None else None
-        with part(self._name), rematerialization(self._remat):
+        with part(self._name), rematerialization(self._remat), rounding(stats.get(RANGES) if integers else None):
             if self._dtype is None:
                 outputs = module(*inputs, rngs=rngs)
             else:

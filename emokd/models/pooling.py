@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from emokd.models import rounding
 from emokd.models.convolution import traced_plainly
 
 
@@ -28,6 +29,7 @@ def max_pool(
       stride: step from one window to the next.
       padding: rows before and after, columns before and after; padded positions are never the maximum.
     """
+    maps = rounding.activation(maps)
     if traced_plainly():
         return nnx.max_pool(maps, (size, size), (stride, stride), padding)
     if any(side for sides in padding for side in sides):

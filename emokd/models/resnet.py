@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from emokd.errors import InputError
-from emokd.models.layers import BatchNorm, Conv, global_average_pool
+from emokd.models.layers import BatchNorm, Conv, add, conv_norm, global_average_pool
 from emokd.models.pooling import max_pool
 from emokd.models.preprocessing import Preprocessing
 from emokd.models.rematerialization import rematerializable
@@ -22,7 +22,7 @@ class Unit(nnx.Module):
         self.norm = BatchNorm(outputs, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
-        return self.norm(self.conv(x))
+        return conv_norm(self.conv, self.norm, x)
 
 
 class Block(nnx.Module):
@@ -51,7 +51,7 @@ class Block(nnx.Module):
         residual = x if self.shortcut is None else self.shortcut(x)
         for unit in self.units[:-1]:
             x = jax.nn.relu(unit(x))
-        return jax.nn.relu(self.units[-1](x) + residual)
+        return jax.nn.relu(add(self.units[-1](x), residual))
 
 
 class ResNet(nnx.Module):

@@ -33,6 +33,7 @@ from emokd.names import essence, normal
 from emokd.phase import Batch, Context, Measure, Outcome, Recipe, TeacherTerm, Term, Tree
 from emokd.recipes.common import classification, views
 from emokd.recipes.common.phases import correlations, create_phase
+from emokd.recipes.common.quantizing import check_beginning
 from emokd.recipes.common.student import GROUPS, Student, create_student, extract_student
 from emokd.recipes.common.task import Task, accuracy, choose, joint_heads, targets
 from emokd.recipes.common.teachers import (
@@ -72,11 +73,20 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
     if teachers and weighting.needs_gradients(config.weighting):
         raise InputError("config.weighting: aekd compares features, but this recipe's teachers teach outputs.")
     relational = [correlations(config.affect_loss, heads)]
+    if student.spec.quantized:
+        check_beginning("distill", bool(config.start_from or config.student.init))
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     create = functools.partial(create_phase, config=config, task=task, scored=True, relational=relational)
     phases = [
         create("head", objective=method.head, learns={"student_head": 1.0}),
-        create("distill", objective=method.distill, learns=both, data="all" if method.soft else "labelled"),
+        create(
+            "distill",
+            objective=method.distill,
+            learns=both,
+            data="all" if method.soft else "labelled",
+            prepare=student.prepare,
+            selects_anew=student.spec.quantized,
+        ),
     ]
     return Recipe(
         groups=GROUPS,
@@ -150,15 +160,25 @@ class Bounded:
         return self._learn(params, stats, constants, batch, context.key, train=False)
 
     def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: labels and teachers. A frozen backbone keeps its BatchNorm statistics."""
-        train = self.config.backbone_multiplier > 0
-        return self._learn(params, stats, constants, batch, context.key, train=train)
+        """Objective: labels and teachers. A frozen or quantised backbone keeps its BatchNorm statistics."""
+        integers = self.student.spec.quantized
+        train = self.config.backbone_multiplier > 0 and not integers
+        return self._learn(params, stats, constants, batch, context.key, train, integers)
 
-    def _learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
+    def _learn(
+        self,
+        params: Tree,
+        stats: Tree,
+        constants: Tree,
+        batch: Batch,
+        key: Array,
+        train: bool,
+        integers: bool = False,
+    ) -> Outcome:
         view = self.draw_views(batch)
         dropout_key, mixture_key = jax.random.split(key)
         signals, new_stats = self.student.signals(
-            params["student"], stats["student"], batch, view, train=train, key=dropout_key
+            params["student"], stats["student"], batch, view, train=train, key=dropout_key, integers=integers
         )
         terms, metrics = self.label_terms(signals, batch, mixture_key)
         stats = {**stats, "student": new_stats}
@@ -252,7 +272,7 @@ class Bounded:
         """
 
         def look(batch: Batch, view: View) -> dict[str, Signals]:
-            student_signals, _ = self.student.signals(params["student"], stats["student"], batch, view)
+            student_signals = self.student.answers(params["student"], stats["student"], batch, view)
             return {"student": student_signals, **{t.name: self.ask(t, constants, batch, view) for t in self.teachers}}
 
         rows = batch["id"].shape[0]

@@ -31,6 +31,7 @@ from emokd.recipes.common import classification, standardize, views
 from emokd.recipes.common.distances import DISTANCES, Distance
 from emokd.recipes.common.linear import create_linear, linear
 from emokd.recipes.common.phases import create_phase, takes_part
+from emokd.recipes.common.quantizing import check_beginning
 from emokd.recipes.common.student import GROUPS, Student, create_student, extract_student
 from emokd.recipes.common.task import Task, accuracy, choose, require_classes, targets
 from emokd.recipes.common.teachers import (
@@ -67,6 +68,9 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
     _check_teachers_can_teach(config, teachers)
     untaught = {f"teacher_{t.name}": 1.0 for t in teachers if t.model is None}
     tuned = {f"teacher_{t.name}": 1.0 for t in teachers if config.teachers[t.name].tuning == "full"}
+    if student.spec.quantized:
+        learnt = takes_part(config.phases.distill) or config.start_from or config.student.init
+        check_beginning("finetune", bool(learnt))
     student_groups = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     prepare, again = method.standardize_teachers, None
     if tuned or not method.probed:
@@ -85,7 +89,16 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
             prepare=again,
         ),
         create_phase("classify", config, task, method.classify, {"student_head": 1.0}, scored=True),
-        create_phase("finetune", config, task, method.finetune, student_groups, scored=True),
+        create_phase(
+            "finetune",
+            config,
+            task,
+            method.finetune,
+            student_groups,
+            scored=True,
+            prepare=student.prepare,
+            selects_anew=student.spec.quantized,
+        ),
     ]
     return Recipe(
         groups={
@@ -267,12 +280,17 @@ class Smkd:
         return self._emotion(params, stats, batch, context.key, train=False)
 
     def finetune(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the emotions. A frozen backbone keeps its BatchNorm statistics."""
-        return self._emotion(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
+        """Objective: the emotions. A frozen or quantised backbone keeps its BatchNorm statistics."""
+        integers = self.student.spec.quantized
+        train = self.config.backbone_multiplier > 0 and not integers
+        return self._emotion(params, stats, batch, context.key, train, integers)
 
-    def _emotion(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
+    def _emotion(
+        self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool, integers: bool = False
+    ) -> Outcome:
+        view = self.draw_views(batch)
         signals, new_stats = self.student.signals(
-            params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
+            params["student"], stats["student"], batch, view, train=train, key=key, integers=integers
         )
         logits, (labels, rows) = signals.require("logits"), targets(batch)
         loss = self.cross_entropy(logits, labels)
@@ -282,7 +300,7 @@ class Smkd:
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
         """The student's signals for the evaluation view, and for every teacher z_k and the logits of h_k."""
         view = views.centre(batch)
-        predicted = {"student": self.student.signals(params["student"], stats["student"], batch, view)[0]}
+        predicted = {"student": self.student.answers(params["student"], stats["student"], batch, view)}
         for teacher in self.teachers:
             z = self.standardized(teacher, params, stats, constants, batch, view)
             # Without the probe a teacher does not predict emotions.

@@ -18,6 +18,7 @@ from emokd.models.network import TrainedModel
 from emokd.phase import Batch, Context, Measure, Outcome, Recipe, Term, Tree
 from emokd.recipes.common import classification, views
 from emokd.recipes.common.phases import correlations, create_phase
+from emokd.recipes.common.quantizing import check_beginning
 from emokd.recipes.common.student import GROUPS, Student, create_student, extract_student
 from emokd.recipes.common.task import Task, accuracy, choose, require_classes, targets
 from emokd.signals import Signals
@@ -37,11 +38,23 @@ def build(config: ml_collections.ConfigDict, task: Task, models: Mapping[str, Tr
         cross_entropy=classification.create_cross_entropy(config, task),
         affect_loss=choose(affect.AFFECT_LOSSES, config.affect_loss, "config.affect_loss"),
     )
+    if method.student.spec.quantized:
+        check_beginning("train", bool(config.start_from or config.student.init))
     both = {"student_backbone": config.backbone_multiplier, "student_head": 1.0}
     relational = [correlations(config.affect_loss, config.targets)]
     phases = [
         create_phase("head", config, task, method.head, {"student_head": 1.0}, scored=True, relational=relational),
-        create_phase("train", config, task, method.train, both, scored=True, relational=relational),
+        create_phase(
+            "train",
+            config,
+            task,
+            method.train,
+            both,
+            scored=True,
+            prepare=method.student.prepare,
+            relational=relational,
+            selects_anew=method.student.spec.quantized,
+        ),
     ]
     return Recipe(
         groups=GROUPS,
@@ -85,12 +98,17 @@ class Supervised:
         return self._learn(params, stats, batch, context.key, train=False)
 
     def train(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
-        """Objective: the labels. A frozen backbone keeps its BatchNorm statistics."""
-        return self._learn(params, stats, batch, context.key, train=self.config.backbone_multiplier > 0)
+        """Objective: the labels. A frozen or quantised backbone keeps its BatchNorm statistics."""
+        integers = self.student.spec.quantized
+        train = self.config.backbone_multiplier > 0 and not integers
+        return self._learn(params, stats, batch, context.key, train, integers)
 
-    def _learn(self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool) -> Outcome:
+    def _learn(
+        self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool, integers: bool = False
+    ) -> Outcome:
+        view = self.draw_views(batch)
         signals, new_stats = self.student.signals(
-            params["student"], stats["student"], batch, self.draw_views(batch), train=train, key=key
+            params["student"], stats["student"], batch, view, train=train, key=key, integers=integers
         )
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
@@ -106,7 +124,7 @@ class Supervised:
 
     def predict(self, params: Tree, stats: Tree, constants: Tree, batch: Batch) -> dict[str, Signals]:
         """The student's signals for the evaluation view."""
-        return {"student": self.student.signals(params["student"], stats["student"], batch, views.centre(batch))[0]}
+        return {"student": self.student.answers(params["student"], stats["student"], batch, views.centre(batch))}
 
 
 def _head_size(target: str, task: Task) -> int:

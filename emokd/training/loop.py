@@ -215,7 +215,7 @@ class _Run:
 
     def begin(self, phase: Phase, index: int) -> None:
         """Enters a phase: runs its `prepare` on the training set; resets tally, average, moments and early stopping."""
-        self.best = self.best.begun()
+        self.best = self.best.begun(anew=phase.selects_anew)
         state = enter(self.state, index)
         if phase.prepare is not None:
             params, stats = phase.prepare(

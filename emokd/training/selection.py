@@ -48,9 +48,10 @@ class Best:
             return dataclasses.replace(best, phase_score=score, waited=0)
         return dataclasses.replace(best, waited=self.waited + 1)
 
-    def begun(self) -> "Best":
-        """At the beginning of a phase: resets the counts of early stopping."""
-        return dataclasses.replace(self, phase_score=float("-inf"), waited=0)
+    def begun(self, *, anew: bool = False) -> "Best":
+        """At the beginning of a phase: resets the counts of early stopping, and with `anew` forgets the best step."""
+        best = Best(stopped=self.stopped) if anew else self
+        return dataclasses.replace(best, phase_score=float("-inf"), waited=0)
 
     def ended(self, phase: str, steps: int) -> "Best":
         """Records that a phase was stopped early, after so many of its steps."""

@@ -108,8 +108,11 @@ def _largest_side(spec: Spec) -> int:
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
-    """A specification as JSON values."""
-    return dataclasses.asdict(spec)
+    """A specification as JSON values. A network in floating point reads as it did before there were others."""
+    values = dataclasses.asdict(spec)
+    if not values.get("quantized", True):
+        del values["quantized"]
+    return values
 
 
 def spec_from_json(values: Any, source: str) -> Spec:
@@ -123,7 +126,7 @@ def spec_from_json(values: Any, source: str) -> Spec:
 
 
 def _network(spec: Fields) -> NetworkSpec:
-    spec.require(["backbone", "options", "heads", "classes", "preprocessing", "dropout"])
+    spec.require(["backbone", "options", "heads", "classes", "preprocessing", "dropout"], ["quantized"])
     heads = _heads(spec)
     return NetworkSpec(
         backbone=_backbone(spec),
@@ -132,6 +135,7 @@ def _network(spec: Fields) -> NetworkSpec:
         classes=_classes(spec, heads),
         preprocessing=_preprocessing(spec.inner("preprocessing")),
         dropout=spec.number("dropout", 0, 1),
+        quantized="quantized" in spec and spec.flag("quantized"),
     )
 
 

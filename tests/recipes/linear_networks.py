@@ -62,8 +62,13 @@ class LinearNetwork:
         params = {"backbone": {"layer": create_linear(first, 3, self.feature_size)}, "heads": heads}
         return params, {"backbone": {"mean": jnp.zeros(3)}}
 
-    def signals(self, params, stats, batch, view, *, train=False, key=None):
-        del view, key
+    prepare = None
+
+    def answers(self, params, stats, batch, view):
+        return self.signals(params, stats, batch, view)[0]
+
+    def signals(self, params, stats, batch, view, *, train=False, key=None, integers=False):
+        del view, key, integers
         colour = (batch["image"].astype(jnp.float32) / 255).mean((1, 2))
         kept, own = stats["backbone"]["mean"], colour.mean(0)
         mean = own if train else kept

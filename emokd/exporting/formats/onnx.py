@@ -3,7 +3,7 @@
 import emokd
 from emokd.exporting.formats.format import Format, Request, Written
 from emokd.exporting.half import to_half
-from emokd.exporting.quantisation import quantise
+from emokd.exporting.quantisation import is_trained, quantise, write_trained
 from emokd.exporting.session import Session
 from emokd.exporting.student import Student, create_graph
 from emokd.exporting.writing import to_model
@@ -14,7 +14,8 @@ def _write(request: Request) -> Written:
     if request.precision == "float16":
         to_half(graph)
     elif request.precision == "int8":
-        notes = quantise(graph, request.student, request.calibration())
+        trained = is_trained(graph)
+        notes = write_trained(graph) if trained else quantise(graph, request.student, request.calibration())
     return Written(to_model(graph, emokd.__version__).SerializeToString(), notes)
 
 

@@ -11,8 +11,17 @@ from emokd.models.preprocessing import Preprocessing
 from emokd.recipes.common.task import Task, choose
 
 
-def create_spec(section: ml_collections.ConfigDict, heads: Mapping[str, int], task: Task) -> NetworkSpec:
-    """The network of a configuration section with `backbone`, `options`, `size` (0: the backbone's own), `dropout`."""
+def create_spec(
+    section: ml_collections.ConfigDict, heads: Mapping[str, int], task: Task, *, quantized: bool = False
+) -> NetworkSpec:
+    """The network of a configuration section with `backbone`, `options`, `size` (0: the backbone's own), `dropout`.
+
+    Args:
+      section: of the configuration.
+      heads: output size of each head.
+      task: names the classes.
+      quantized: whether it is to learn to compute in integers.
+    """
     options = section.options.to_dict()
     spec = NetworkSpec(
         backbone=section.backbone,
@@ -24,7 +33,7 @@ def create_spec(section: ml_collections.ConfigDict, heads: Mapping[str, int], ta
     preprocessing = functional(spec).module.backbone.preprocessing
     if section.get("size", 0):
         preprocessing = resized(preprocessing, section.size)
-    return dataclasses.replace(spec, preprocessing=preprocessing)
+    return dataclasses.replace(spec, preprocessing=preprocessing, quantized=quantized)
 
 
 def resized(preprocessing: Preprocessing, size: int) -> Preprocessing:

@@ -32,6 +32,7 @@ def create_phase(
     prepare: Prepare | None = None,
     remark: Callable[[Mapping[str, float]], str] | None = None,
     relational: Iterable[str] = (),
+    selects_anew: bool = False,
 ) -> Phase | None:
     """A phase from its section of `config.phases`, or None where it is left out.
 
@@ -49,6 +50,7 @@ def create_phase(
       prepare: run once when the phase begins.
       remark: turns its metrics into a warning, see `Phase`.
       relational: what compares the examples of a batch, in words, see `Phase`; empty texts are left out.
+      selects_anew: whether the steps of earlier phases no longer compete for "best", see `Phase`.
 
     Raises:
       InputError: a duration or the learning rate is invalid, or the warm-up is as long as the phase.
@@ -82,6 +84,7 @@ def create_phase(
         prepare=prepare,
         remark=remark,
         relational=", ".join(filter(None, relational)),
+        selects_anew=selects_anew,
     )
 
 

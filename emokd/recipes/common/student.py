@@ -1,18 +1,22 @@
 """The student of a recipe on pictures: one network, and the weights from which it starts."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array
 
 from emokd.data.augment import View
 from emokd.errors import InputError
 from emokd.models.network import Functional, NetworkSpec, TrainedModel
-from emokd.phase import Batch, Tree
+from emokd.models.rounding import RANGES
+from emokd.phase import Batch, Prepare, Tree
+from emokd.recipes.common import quantizing
 from emokd.recipes.common.networks import create_network, create_spec
 from emokd.recipes.common.task import Task
-from emokd.recipes.common.views import see
+from emokd.recipes.common.views import centre, see
 from emokd.signals import Signals
 
 GROUPS = {"student_backbone": r"student/backbone/.*", "student_head": r"student/heads/.*"}
@@ -57,10 +61,40 @@ class Student:
         return {**params, "backbone": self.model.params["backbone"]}, adopted_stats
 
     def signals(
-        self, params: Tree, stats: Tree, batch: Batch, view: View, *, train: bool = False, key: Array | None = None
+        self,
+        params: Tree,
+        stats: Tree,
+        batch: Batch,
+        view: View,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        integers: bool = False,
     ) -> tuple[Signals, Tree]:
-        """The student's signals for a view of the batch, and its statistics after it."""
-        return self.network(params, stats, see(self.spec, batch, view), train=train, key=key)
+        """The student's signals for a view of the batch, and its statistics after it; `integers` as in `Functional`."""
+        return self.network(params, stats, see(self.spec, batch, view), train=train, key=key, integers=integers)
+
+    def answers(self, params: Tree, stats: Tree, batch: Batch, view: View) -> Signals:
+        """The signals that are scored: those of simulated integers once the ranges have been taken."""
+        floating, _ = self.signals(params, stats, batch, view)
+        if not self.spec.quantized:
+            return floating
+        rounded, _ = self.signals(params, stats, batch, view, integers=True)
+        taken = quantizing.are_taken(stats)
+        return jax.tree.map(lambda x, y: jnp.where(taken, x, y), rounded, floating)
+
+    @property
+    def prepare(self) -> Prepare | None:
+        """What prepares the phase in which it learns to compute in integers; None where it does not."""
+        return self._take_ranges if self.spec.quantized else None
+
+    def _take_ranges(self, params: Tree, stats: Tree, constants: Tree, batches: Iterable[Batch]) -> tuple[Tree, Tree]:
+
+        def look(weights: tuple[Tree, Tree], batch: Batch) -> None:
+            self.signals(*weights, batch, centre(batch))
+
+        ranges = quantizing.take_ranges(look, (params["student"], stats["student"]), batches)
+        return params, {**stats, "student": {**stats["student"], RANGES: ranges}}
 
 
 def create_student(
@@ -69,9 +103,9 @@ def create_student(
     """The student of `config.student` with these heads; it starts from the model "student", where there is one.
 
     Raises:
-      InputError: an option is unknown.
+      InputError: an option is unknown, or the student is to be quantised and cannot.
     """
-    spec = create_spec(config.student, heads, task)
+    spec = create_spec(config.student, heads, task, quantized=quantizing.is_wanted(config))
     return Student(spec, create_network(spec, config, "student"), models.get("student"))
 
 

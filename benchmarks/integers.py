@@ -1,0 +1,71 @@
+"""What integers cost a student that has learnt to compute in them, and one that has not: configs/studies/integers.py.
+
+    python benchmarks/integers.py --study=runs/studies/integers
+
+Exports the students of `longer` (floating point) and of `integers` to int8, scores both files in ONNX Runtime on the
+test split, and prints the paired differences over the seeds with 95% intervals by Student's t. Needs onnx and
+onnxruntime, and the runs' data.
+"""
+
+import pathlib
+
+from absl import app, flags
+
+from emokd.exporting import examples
+from emokd.exporting.checking import check
+from emokd.exporting.export import INTEGERS, read_student
+from emokd.exporting.formats import find_format
+from emokd.exporting.formats.format import Request
+from emokd.studies.intervals import mean_interval
+
+STUDY = flags.DEFINE_string("study", None, "The study's folder.", required=True)
+
+FLOATING, QUANTISED = "longer", "integers"
+METRIC = "accuracy"
+ALL = 10**9
+
+
+def measure(run: pathlib.Path) -> tuple[float, float]:
+    """The accuracy of the network in JAX and of its int8 file on the run's test split."""
+    folder, onnx = run / "student", find_format("onnx")
+    student = read_student(folder, precision=INTEGERS)
+    request = Request(student, INTEGERS, ".onnx", lambda: examples.calibration(student, folder))
+    runner = onnx.open(student, onnx.write(request).content, ".onnx")
+    sample = examples.of_run(student, run, "test", ALL)
+    found = check(student, runner, sample, format=onnx, precision=INTEGERS, accept=True, sizes=())
+    scores = found.scores["expression"][METRIC]
+    print(
+        f"{run}: network {scores['network']:.4f}, int8 file {scores['file']:.4f}, {found.examples} examples", flush=True
+    )
+    return scores["network"], scores["file"]
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    if len(argv) > 1:
+        raise app.UsageError(f"What is {' '.join(argv[1:])}?")
+    runs = pathlib.Path(STUDY.value) / "runs"
+    seeds = sorted(
+        path.parent.name
+        for path in (runs / QUANTISED).glob("*/scores.json")
+        if (runs / FLOATING / path.parent.name / "scores.json").exists()
+    )
+    if not seeds:
+        raise app.UsageError(f"{runs} holds no seed with finished runs of both {FLOATING} and {QUANTISED}.")
+    floating = [measure(runs / FLOATING / seed) for seed in seeds]
+    quantised = [measure(runs / QUANTISED / seed) for seed in seeds]
+    pairs = [(*one, *other) for one, other in zip(floating, quantised, strict=True)]
+    differences = {
+        "int8 afterwards - float": [after - network for network, after, _, _ in pairs],
+        "int8 learnt - float": [learnt - network for network, _, _, learnt in pairs],
+        "int8 learnt - int8 afterwards": [learnt - after for _, after, _, learnt in pairs],
+        "int8 learnt: file - simulation": [learnt - simulated for _, _, simulated, learnt in pairs],
+    }
+    print(f"{METRIC} on the test split, {', '.join(seeds)}:")
+    for name, values in differences.items():
+        found = mean_interval(values)
+        print(f"{name}: {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]")
+
+
+if __name__ == "__main__":
+    app.run(main)
