@@ -50,7 +50,7 @@ class Best:
 
     def begun(self, *, anew: bool = False) -> "Best":
         """At the beginning of a phase: resets the counts of early stopping, and with `anew` forgets the best step."""
-        best = Best(stopped=self.stopped) if anew else self
+        best = dataclasses.replace(self, step=-1, score=float("-inf")) if anew else self
         return dataclasses.replace(best, phase_score=float("-inf"), waited=0)
 
     def ended(self, phase: str, steps: int) -> "Best":
