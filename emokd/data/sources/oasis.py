@@ -50,7 +50,7 @@ def load(directory: str, options: Mapping) -> Examples:
 
 def describe(options: Mapping, rows: int) -> Examples:
     """Made-up examples like those of `load` and `finish`, of the published table, which has categories."""
-    classes = {"category": CATEGORIES}
+    classes: dict[str, tuple[str, ...]] = {"category": CATEGORIES}
     if _check_options(options) == "terciles":
         classes["expression"] = VALENCE_TERCILES
     pictures = {"image": constant((1, 1, 3), np.uint8)}
