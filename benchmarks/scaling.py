@@ -2,10 +2,11 @@
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m emokd.benchmark --config=FILE --data=fake \
       --steps=1 --warmup=0 --json=FILE.json
-    python benchmarks/scaling.py --results=FILE.json,... [--iterations=60] [--page=FILE]
+    python benchmarks/scaling.py --results=FILE.json,... [--compiled=FILE.json,...] [--iterations=60] [--page=FILE]
 
 Nothing is measured here, and of the results no time is used: they give the configuration, the multiply-accumulates and
-the collectives. The model, in words, is `model`; the machines are `MACHINES`, with their makers' figures.
+the collectives. The model, in words, is `model`; the machines are `MACHINES`, with their makers' figures. `--compiled`
+takes results of `emokd.benchmark --target=v5e:...`: their share of the peak stands in the place of `SHARE`.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from compiled_share import Key, comparison, key_of, read_programs, share_of_peak
 
 from emokd.errors import InputError
 from emokd.files import write_whole
@@ -24,7 +26,7 @@ from emokd.reporting.provenance import provenance
 from emokd.reporting.table import Table
 
 SHARE = 0.05
-"""Of the matrix peak, that the networks reach."""
+"""Of the matrix peak, that networks reach of which no program is given (`--compiled`)."""
 LATENCY = 20e-6
 """Seconds before a collective's first byte."""
 LAUNCH = 5e-6
@@ -49,7 +51,8 @@ def model(iterations: int) -> tuple[str, ...]:
     """The model in words."""
     return (
         "Each device keeps the batch of the configuration, so the global batch grows with the devices.",
-        f"The networks' multiply-accumulates divide over devices, which compute at {SHARE:.0%} of their matrix peak.",
+        f"The networks' multiply-accumulates divide over devices, which compute at {SHARE:.0%} of their matrix peak; "
+        "on a TPU v5e, where a program that its own compiler made is given, at the share that the compiler estimates.",
         f"A collective takes {1e6 * LATENCY:.0f} µs and its bytes at the link's speed, twice for an all-reduce (a "
         "ring); none of it is hidden behind computing.",
         "Gathered rows grow with the devices, gradients do not; how many collectives there are does not change.",
@@ -212,7 +215,13 @@ class Forecast:
 
 
 def forecast(
-    results: Mapping[str, Any], phase: Mapping[str, Any], work: Relations | None, machine: Machine, *, local: bool
+    results: Mapping[str, Any],
+    phase: Mapping[str, Any],
+    work: Relations | None,
+    machine: Machine,
+    *,
+    local: bool,
+    share: float = SHARE,
 ) -> Forecast:
     """A phase's step on a machine, by `model`.
 
@@ -222,6 +231,7 @@ def forecast(
       work: what the phase compares.
       machine: where it would run, with the batch of all those devices on each of its own.
       local: compare each device's rows alone.
+      share: of the matrix peak, that the networks reach.
 
     Raises:
       InputError: the phase gathers rows, and nothing is known of what it does with them.
@@ -230,7 +240,7 @@ def forecast(
     collectives = phase["program"]["collectives"]
     if "all-gather" in collectives and work is None:
         raise InputError(f"Phase {phase['name']!r} gathers arrays, and how it compares them is not known here.")
-    compute = 2 * divided(phase, results["networks"], work) / (machine.flops * SHARE)
+    compute = 2 * divided(phase, results["networks"], work) / (machine.flops * share)
     exchange = 0.0
     for kind, found in collectives.items():
         if local and kind in ("all-gather", "reduce-scatter"):
@@ -280,24 +290,35 @@ def cells(phase: Mapping[str, Any], found: Forecast, machine: Machine, *, local:
     ]
 
 
-def tables(results: Mapping[str, Any], iterations: int) -> list[Table]:
-    """All phases of a configuration on all machines; then those that compare rows on more and more devices."""
+def tables(results: Mapping[str, Any], iterations: int, programs: Mapping[Key, Any]) -> list[Table]:
+    """All phases of a configuration on all machines; then those that compare rows on more and more devices.
+
+    Where the TPU's compiler made programs of them, also what these change.
+    """
     batch, name = results["batch_size"], results["data"]["name"]
-    whole, growing = [], []
+    whole, growing, changed = [], [], []
     for phase in results["phases"]:
         work = relations(results["config"], phase["name"], iterations)
+        share, program = SHARE, programs.get(key_of(results["config"], name, phase["name"]))
+        if program is not None:
+            share = share_of_peak(program, None if work is None else results["networks"])
+            assumed = forecast(results, phase, work, MACHINES[0], local=False)
+            changed.append((phase["name"], 1e3 * assumed.compute, share))
         for local in (False, True) if work is not None else (False,):
             for machine in MACHINES:
-                found = forecast(results, phase, work, machine, local=local)
+                reached = share if machine is MACHINES[0] else SHARE
+                found = forecast(results, phase, work, machine, local=local, share=reached)
                 whole.append([phase["name"], machine.name, *cells(phase, found, machine, local=local)])
         for devices in DEVICES if work is not None else ():
             machine = dataclasses.replace(MACHINES[0], devices=devices)
-            found = forecast(results, phase, work, machine, local=False)
+            found = forecast(results, phase, work, machine, local=False, share=share)
             growing.append([phase["name"], str(devices), *cells(phase, found, machine, local=False)])
     title = f"{name}, {batch} examples on each device"
     made = [Table(["phase", "machine", *HEADER], whole, title=f"{title}; compiled for {results['devices']['count']}")]
     if growing:
         made.append(Table(["phase", "devices", *HEADER], growing, title=f"{title} of a TPU v5e"))
+    if changed:
+        made.append(comparison(changed, SHARE))
     return made
 
 
@@ -333,9 +354,9 @@ def made_by(results: Mapping[str, Any]) -> str:
     return f"Input: `{setting}{facts['command']}`, commit {facts['commit']}, {facts['date']}"
 
 
-def page(paths: Sequence[str], iterations: int) -> str:
+def page(paths: Sequence[str], iterations: int, compiled: Sequence[str] = ()) -> str:
     """The forecasts."""
-    found = read(paths)
+    found, programs = read(paths), read_programs(compiled)
     facts = provenance()
     lines = [
         f"- Command: `{facts.pop('command')}`",
@@ -343,14 +364,14 @@ def page(paths: Sequence[str], iterations: int) -> str:
         *(f"- {made_by(results)}" for results in found),
     ]
     words = ["A forecast, not a measurement. The model:", "\n".join(f"- {sentence}" for sentence in model(iterations))]
-    blocks = [table.markdown() for results in found for table in tables(results, iterations)]
+    blocks = [table.markdown() for results in found for table in tables(results, iterations, programs)]
     return "\n\n".join(["# What a pod would do", "\n".join(lines), *words, *blocks]) + "\n"
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    text = page(flags.FLAGS.results, flags.FLAGS.iterations)
+    text = page(flags.FLAGS.results, flags.FLAGS.iterations, flags.FLAGS.compiled)
     print(text, end="")
     if flags.FLAGS.page:
         write_whole(pathlib.Path(flags.FLAGS.page), text)
@@ -358,6 +379,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_list("results", None, "Results of emokd.benchmark on several devices.", required=True)
+    flags.DEFINE_list("compiled", [], "Results of emokd.benchmark --target=v5e:2x2, say.")
     flags.DEFINE_integer(
         "iterations", ITERATIONS, "Of Sinkhorn, between student and teacher (transport/iterations).", 1
     )

@@ -1,7 +1,7 @@
 """Measures the compiled step of every phase of a configuration; docs/benchmarks/README.md says what is measured.
 
 python -m emokd.benchmark --config=configs/smkd/quickstart.py --data=fake [--page=FILE] [--json=FILE] [--trace=FOLDER]
-python -m emokd.benchmark --config=configs/smkd/fi.py --target=v5e:16x16 [--rows=64] [--trips=6] [--page=FILE]
+python -m emokd.benchmark --config=configs/smkd/fi.py --target=v5e:16x16 [--rows=64] [--phases=distill] [--page=FILE]
 
 With `--target` nothing runs: the TPU's own compiler says what each step would take there.
 """
@@ -37,6 +37,7 @@ TRACE = flags.DEFINE_string("trace", None, "Folder for a profile of some steps o
 TARGET = flags.DEFINE_string("target", None, "Compile for these TPUs, such as v5e:16x16, and run nothing.")
 ROWS = flags.DEFINE_integer("rows", None, "With --target: examples on each device; config.batch_size unless given.", 1)
 TRIPS = flags.DEFINE_integer("trips", None, "With --target: passes of loops that stop by what they compute.", 1)
+PHASES = flags.DEFINE_list("phases", [], "With --target: phases to compile, with commas; all unless given.")
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
     check_flags()
     if TARGET.value:
         target = find_target(TARGET.value)
-        results = estimate(CONFIG.value, target, rows=ROWS.value or 0, trips=TRIPS.value)
+        results = estimate(CONFIG.value, target, rows=ROWS.value or 0, trips=TRIPS.value, phases=PHASES.value)
         tell(results, estimate_page.tables, estimate_page.page)
     else:
         trace = pathlib.Path(TRACE.value) if TRACE.value else None
@@ -60,7 +61,7 @@ def check_flags() -> None:
     Raises:
       InputError: a flag has no meaning with `--target`, or without it.
     """
-    others = (DATA, STEPS, WARMUP, TRACE) if TARGET.value else (ROWS, TRIPS)
+    others = (DATA, STEPS, WARMUP, TRACE) if TARGET.value else (ROWS, TRIPS, PHASES)
     if given := [f"--{flag.name}" for flag in others if flag.present]:
         raise InputError(
             f"{', '.join(given)} has no meaning with --target, which runs nothing; leave it away."

@@ -103,10 +103,11 @@ def _too_large(phases: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) 
 def _parts(phases: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [phase["name"], part, f"{cycles / 1e6:.4g}", _percent(cycles / phase["cycles"])]
+        + [_percent(phase["part_shares_of_peak"][part])]
         for phase in phases
         for part, cycles in phase["parts"].items()
     ]
-    return Table(["phase", "part", "M cycles", "of the step"], rows, "Parts of the step, estimated")
+    return Table(["phase", "part", "M cycles", "of the step", "of the peak"], rows, "Parts of the step, estimated")
 
 
 def _loops(phases: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Table:

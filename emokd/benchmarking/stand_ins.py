@@ -1,30 +1,39 @@
 """What replaces weights and data that are not there: a step takes as long with untrained networks and made-up rows."""
 
+import dataclasses
 import importlib
 import pathlib
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from emokd.configuration import config as configuration
 from emokd.data import sources
+from emokd.errors import InputError
+from emokd.jobs import caching
 from emokd.jobs.available_teachers import is_there
 from emokd.jobs.datasets import Data, load_splits, load_unlabelled
 from emokd.jobs.job import create_job
 from emokd.jobs.models import TrainTeacher, of_fold
 from emokd.models.network import NetworkSpec, functional
+from emokd.training.loop import Job
 from emokd.weights import importing, model_folder
 from emokd.weights.places import find_file
 
 
 def untrained_teachers(folder: pathlib.Path) -> TrainTeacher:
-    """A trainer of teachers that trains nothing: it stores the teacher's network with fresh weights below `folder`."""
+    """A trainer of teachers that trains nothing: it stores the teacher's network with fresh weights below `folder`.
+
+    Neither a teacher's data, where their source describes them, nor its weights need be there.
+    """
 
     def make(file: str, name: pathlib.Path, runs: Sequence = ()) -> pathlib.Path:
         del runs
-        recipe = create_job(configuration.load(file), make).recipe
+        config, _ = stand_in_weights(configuration.load(file), folder / "weights" / name)
+        recipe = create_job(config, make, data=stand_in_data(config)[0]).recipe
         params, stats = jax.device_get(recipe.extract(*jax.jit(recipe.init)(jax.random.key(0))))
         model_folder.save_model(folder / name, recipe.student_spec, params, stats, {"source": f"untrained, {file}"})
         return folder / name
@@ -60,6 +69,25 @@ def stand_in_data(config: ml_collections.ConfigDict) -> tuple[Data, list[str]]:
         notes.append(f"{len(train):,} training examples are repeated to fill a batch of {config.batch_size:,}.")
         parts["train"] = train.select(np.resize(np.arange(len(train)), config.batch_size))
     return (parts, extra), notes
+
+
+def stand_in_cache(job: Job) -> Job:
+    """The job with made-up features of its frozen teachers in every batch, of the widths that a cache would have.
+
+    Raises:
+      InputError: no teacher of the job is frozen from the start, or `config.cache.dtype` is unknown.
+    """
+    features, asked = job.recipe.frozen_features, caching.asked(job)
+    if features is None or not asked:
+        raise InputError("No teacher of this configuration is frozen from the start; leave config.cache.dir empty.")
+    widths, dtype = caching.widths_of(job, features), jnp.dtype(caching.check_dtype(job.config.cache.dtype))
+
+    def attach(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = len(batch["id"])
+        made = {f"features/{name}": np.zeros((rows, widths[name]), dtype) for name in asked}
+        return {**job.attach(batch), **made}
+
+    return dataclasses.replace(job, attach=attach)
 
 
 def stand_in_weights(

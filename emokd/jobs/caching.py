@@ -73,7 +73,7 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
         raise InputError("No teacher of this configuration is frozen from the start, so there is nothing to cache.")
     mesh = create_local_mesh(config.devices)
     check_batch_size(config.batch_size, mesh)
-    key, widths = _key_of(job, models), _widths(job, features)
+    key, widths = _key_of(job, models), widths_of(job, features)
     examples = _all_pictures(job)
     plan = cache_writer.create_plan(key, widths, len(examples), config.batch_size)
     size = plan.rows * plan.row_bytes
@@ -223,7 +223,7 @@ def _fingerprint(examples: Examples, canvas: int, fit: str) -> dict[str, Any]:
     }
 
 
-def _widths(job: Job, features: FrozenFeatures) -> dict[str, int]:
+def widths_of(job: Job, features: FrozenFeatures) -> dict[str, int]:
     """The number of features of each frozen teacher, in order of the names."""
     size, canvas = job.config.batch_size, job.config.data.canvas
     batch = {

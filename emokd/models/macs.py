@@ -1,11 +1,14 @@
 """Multiply-accumulates of a function, counted in its jaxpr."""
 
+import collections
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax.extend import core
+
+from emokd.parts import part_of
 
 Shape = tuple[int, ...]
 
@@ -27,10 +30,24 @@ def count_macs(function: Callable, *args) -> int:
 
 def count_macs_of(jaxpr: core.Jaxpr) -> int:
     """`count_macs` of a traced function."""
-    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+    return count_macs_by_part(jaxpr).total()
 
 
-def _count_equation(equation: core.JaxprEqn) -> int:
+def count_macs_by_part(jaxpr: core.Jaxpr, around: str = "") -> collections.Counter[str]:
+    """`count_macs` of each part of a traced step (`emokd.parts`), "" for operations of none.
+
+    Args:
+      jaxpr: the step.
+      around: the part that operations belong to unless they lie in one of their own.
+    """
+    found: collections.Counter[str] = collections.Counter()
+    for equation in jaxpr.eqns:
+        # The outermost label wins.
+        found.update(_count_equation(equation, around or part_of(str(equation.source_info.name_stack)) or ""))
+    return found
+
+
+def _count_equation(equation: core.JaxprEqn, part: str) -> collections.Counter[str]:
     name = equation.primitive.name
     if name in ("conv_general_dilated", "dot_general") or equation.params.get("name") in _DEPTHWISE:
         inputs, (output, *_) = (
@@ -38,15 +55,19 @@ def _count_equation(equation: core.JaxprEqn) -> int:
             for variables in (equation.invars, equation.outvars)
         )
         if name == "conv_general_dilated":
-            return _convolution(inputs[1], output, equation.params)
+            return collections.Counter({part: _convolution(inputs[1], output, equation.params)})
         if name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            return math.prod(output) * math.prod(inputs[0][axis] for axis in contracted)
-        return _DEPTHWISE[equation.params["name"]](*inputs, output)
-    inner = [count_macs_of(sub) for sub in core.jaxprs_in_params(equation.params)]
+            return collections.Counter({part: math.prod(output) * math.prod(inputs[0][axis] for axis in contracted)})
+        return collections.Counter({part: _DEPTHWISE[equation.params["name"]](*inputs, output)})
+    inner = [count_macs_by_part(sub, part) for sub in core.jaxprs_in_params(equation.params)]
     if name == "cond":
-        return max(inner)
-    return sum(inner) * equation.params.get("length", 1) if name == "scan" else sum(inner)
+        return max(inner, key=collections.Counter.total)
+    found: collections.Counter[str] = collections.Counter()
+    for each in inner:
+        found.update(each)
+    times = equation.params.get("length", 1) if name == "scan" else 1
+    return collections.Counter({label: macs * times for label, macs in found.items()})
 
 
 def _convolution(kernel: Shape, output: Shape, params: Mapping[str, Any]) -> int:

@@ -102,9 +102,14 @@ def test_weights_that_are_not_there_are_stood_in_for(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def results():
+def target():
     pytest.importorskip("libtpu", reason="the TPU's compiler is not installed: pip install -e '.[tpu_compile]'")
-    return estimate(paint(supervised.default_config(), steps=2).lock(), find_target("v5e:2x2"), rows=ROWS)
+    return find_target("v5e:2x2")
+
+
+@pytest.fixture(scope="module")
+def results(target):
+    return estimate(paint(supervised.default_config(), steps=2).lock(), target, rows=ROWS)
 
 
 def test_a_phase_for_four_chips_that_are_not_here(results):
@@ -120,6 +125,36 @@ def test_a_phase_for_four_chips_that_are_not_here(results):
     assert phase["step_seconds"] > phase["computing_seconds"] == pytest.approx(phase["cycles"] / 1.503e9, rel=1e-3)
     assert phase["examples_per_second"] == pytest.approx(4 * ROWS / phase["step_seconds"])
     assert phase["efficiency"] == pytest.approx(phase["one_device"]["step_seconds"] / phase["step_seconds"])
+
+
+def test_parts_reach_their_share_of_the_peak(results):
+    (phase,) = results["phases"]
+    shares, parts = phase["part_shares_of_peak"], phase["parts"]
+    assert shares["optimiser"] == 0 < shares["student"] < 1
+    together = sum(shares[part] * cycles for part, cycles in parts.items()) / phase["cycles"]
+    assert together == pytest.approx(phase["share_of_peak"] * phase["step_seconds"] / phase["computing_seconds"])
+
+
+@pytest.mark.slow  # each compiles for about a minute on a busy machine of two cores
+@pytest.mark.parametrize(
+    ("recipe", "phase", "changes", "parts"),
+    [
+        ("smkd", "distill", {}, {"student", "expression", "identity", "scene", "augmentation", "optimiser"}),
+        ("bounded", "distill", {}, {"student", "painter", "augmentation", "optimiser"}),
+        ("mtpkdot", "hallucinate", {"structure.k": 3}, {"student", "joint", "optimiser"}),
+    ],
+)
+def test_a_phase_of_every_recipe_compiles_for_one_chip_of_four(target, recipe, phase, changes, parts):
+    config = configuration.load(f"configs/{recipe}/quickstart.py:small")
+    config = configuration.locked(config, {"baseline.enabled": False, "devices": 1, **changes})
+    (found,) = estimate(config, target, rows=ROWS, phases=[phase])["phases"]
+    assert found["name"] == phase and found["fits"] and parts <= set(found["parts"])
+    assert found["cycles"] == pytest.approx(sum(found["parts"].values())) and found["collectives"] == []
+
+
+def test_a_phase_that_is_not_there(target):
+    with pytest.raises(InputError, match="no phase 'trian'. Did you mean 'train'"):
+        estimate(paint(supervised.default_config(), steps=2).lock(), target, rows=ROWS, phases=["trian"])
 
 
 def test_the_page_calls_its_numbers_estimated(results):

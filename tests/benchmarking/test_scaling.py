@@ -14,6 +14,7 @@ from jax.extend import core
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "benchmarks"))
 
+import compiled_share  # noqa: E402
 import scaling  # noqa: E402
 from live_macs import count_live_macs  # noqa: E402
 
@@ -178,6 +179,45 @@ def test_a_page_names_the_commands_of_its_inputs(tmp_path):
     assert text.count("TPU v5e-256") == text.count("64 H100") == 2  # all rows, and each device's alone
     assert text.count("128 local") == 2
     assert "60 iterations between student and teacher" in text
+
+
+PROGRAM = {
+    "fits": True,
+    "parts": {"student": 200.0, "transport, centroid": 700.0, "rest": 100.0},
+    "part_shares_of_peak": {"student": 0.2, "transport, centroid": 0.01, "rest": 0.0},
+    "shares": {"compute": 0.047},
+}
+
+
+def compiled(tmp_path, name="v5e:2x2", **changes):
+    """A result of `emokd.benchmark --target`."""
+    phases = [{"name": "student", "fits": True, "one_device": PROGRAM}]
+    found = {"target": {"name": name}, "config": configuration(), "data": "faces", "phases": phases, **changes}
+    (tmp_path / "compiled.json").write_text(json.dumps(found))
+    return str(tmp_path / "compiled.json")
+
+
+def test_a_program_stands_in_the_place_of_the_assumed_share(tmp_path):
+    programs = compiled_share.read_programs([compiled(tmp_path)])
+    old = scaling.tables(results(), 60, {})
+    *tables, comparison = scaling.tables(results(), 60, programs)
+    assert len(tables) == len(old)
+    column = tables[0].header.index("networks ms")
+    before, after = ({tuple(row[1:3]): float(row[column]) for row in found[0].rows} for found in (old, tables))
+    for place, milliseconds in after.items():  # .05 and, of the student alone, .2 of the peak
+        assert milliseconds == pytest.approx(before[place] / (4 if "v5e" in place[0] else 1), rel=0.01)
+    assert comparison.rows == [["student", comparison.rows[0][1], "20.0%", comparison.rows[0][3], "0.25"]]
+    whole = compiled_share.share_of_peak(PROGRAM, None)
+    assert whole == PROGRAM["shares"]["compute"]
+
+
+def test_programs_of_other_phases_and_of_other_machines(tmp_path):
+    other = compiled_share.read_programs([compiled(tmp_path, data="voices")])
+    assert [t.rows for t in scaling.tables(results(), 60, other)] == [t.rows for t in scaling.tables(results(), 60, {})]
+    with pytest.raises(InputError, match="is compiled for v6e:2x4"):
+        compiled_share.read_programs([compiled(tmp_path, name="v6e:2x4")])
+    with pytest.raises(InputError, match=r"none.json: .*--target=v5e:2x2"):
+        compiled_share.read_programs([str(tmp_path / "none.json")])
 
 
 def test_results_that_say_nothing_of_many_devices_are_refused(tmp_path):

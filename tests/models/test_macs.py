@@ -7,7 +7,8 @@ from flax import nnx
 
 from emokd.models.convolution import convolution, plain_convolutions
 from emokd.models.layers import Conv
-from emokd.models.macs import count_macs
+from emokd.models.macs import count_macs, count_macs_by_part
+from emokd.parts import part
 
 IMAGES = jax.ShapeDtypeStruct((2, 9, 8, 6), jnp.float32)
 
@@ -56,3 +57,20 @@ def test_products_loops_and_branches():
     assert count_macs(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: x @ w @ w), x, w) == 200
     assert count_macs(jax.checkpoint(jnp.dot), x, w) == 100
     assert count_macs(lambda x: jnp.tanh(x) * 2, x) == 0
+
+
+def test_parts_are_told_apart_inside_loops_and_branches_and_backward():
+    x, w = jnp.ones((4, 5)), jnp.ones((5, 5))  # a product has 100
+
+    def step(x, w):
+        with part("teacher"):
+            x = jax.lax.scan(lambda c, _: (c @ w, None), x, length=7)[0]
+        with part("student"):
+            with part("teacher"):  # the outermost counts
+                x = jax.jit(jnp.dot)(x, w)
+            x = jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: x @ w @ w)
+        return (x @ w).sum()
+
+    assert count_macs_by_part(jax.make_jaxpr(step)(x, w).jaxpr) == {"teacher": 700, "student": 300, "": 100}
+    gradient = count_macs_by_part(jax.make_jaxpr(jax.grad(lambda w: step(x, w)))(w).jaxpr)
+    assert gradient["teacher"] > 1400 and gradient[""] == 300

@@ -1,5 +1,6 @@
 """FER+: FER2013 faces with ten votes each, in the official layout (`fer2013new.csv`, `FER2013Train/...`)."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +8,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
+from emokd.data.described import constant, described
 from emokd.data.examples import Examples
 from emokd.data.files.store import open_files
 from emokd.data.pictures import check_options, picture_examples
@@ -110,6 +112,17 @@ def load(directory: str, options: Mapping) -> Examples:
         pixels = _aligned_pixels(pixel_table, listed, lines)
         return pixel_examples("ferplus", names, pixels, columns, classes, splits)
     return picture_examples("ferplus", files, names, columns, classes, options, splits=splits, face_crop="box")
+
+
+def describe(options: Mapping, rows: int) -> Examples:
+    """Made-up examples like those of `load`: each has one label, also as a distribution, and a black picture."""
+    check_options("ferplus", options, ("protocol", "order"))
+    protocol = _choice("protocol", options.get("protocol") or "majority", PROTOCOLS)
+    classes = ORDERS[_choice("order", options.get("order") or "ferplus", ORDERS)]
+    made = described("ferplus", rows, {"expression": classes}, {"image": constant((1, 1, 3), np.uint8)})
+    if protocol == "majority":
+        return made
+    return dataclasses.replace(made, columns={"votes": np.eye(8, dtype=np.float32)[made.columns["expression"]]})
 
 
 def _aligned_pixels(path: str, listed: Sequence[Row], lines: Sequence[int]) -> UInt8[np.ndarray, "N 48 48"]:

@@ -3,7 +3,11 @@
 import os
 from collections.abc import Mapping
 
+import numpy as np
+
+from emokd.data.described import constant, described
 from emokd.data.examples import Examples
+from emokd.data.pictures import check_options, class_options
 from emokd.data.sources import image_folder, manifest
 from emokd.data.tables.classes import MIKELS
 
@@ -25,3 +29,10 @@ def load(directory: str, options: Mapping) -> Examples:
     if options.get("table") or os.path.isfile(os.path.join(directory, manifest.TABLE)):
         return manifest.load(directory, options, name="fi", classes=MIKELS)
     return image_folder.load(directory, options, name="fi", classes=MIKELS)
+
+
+def describe(options: Mapping, rows: int) -> Examples:
+    """Made-up examples like those of class folders, with black pictures of one pixel: the canvas decides their size."""
+    check_options("fi", options, ("table", "classes"))
+    classes = class_options(options, MIKELS) or MIKELS
+    return described("fi", rows, {"expression": classes}, {"image": constant((1, 1, 3), np.uint8)})

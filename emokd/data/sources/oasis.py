@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from emokd.data.described import constant, described
 from emokd.data.examples import Examples
 from emokd.data.files.store import open_files
+from emokd.data.options import choice
 from emokd.data.pictures import check_options, find_pictures, picture_examples
 from emokd.data.tables.classes import VALENCE_TERCILES
 from emokd.data.tables.table import Row, read_table
 from emokd.data.tables.targets import read_affect, read_labels
-from emokd.errors import InputError, nearest
+from emokd.errors import InputError
 from emokd.labels import UNLABELLED
 
 TABLE = "labels.csv"
 TASKS = ("valence_arousal", "terciles")
+CATEGORIES = ("animal", "object", "person", "scenery")
 
 
 def load(directory: str, options: Mapping) -> Examples:
@@ -33,12 +36,7 @@ def load(directory: str, options: Mapping) -> Examples:
     Raises:
       InputError: the table or a picture is missing, a row is wrong, or the task is unknown.
     """
-    check_options("oasis", options, ("task",))
-    task = options.get("task") or TASKS[0]
-    if task not in TASKS:
-        raise InputError(
-            f"config.data.options.task is {task!r}.{nearest(str(task), TASKS)} Choose one of {', '.join(TASKS)}."
-        )
+    _check_options(options)
     rows = read_table(os.path.join(directory, TABLE), required=("path", "valence_mean", "arousal_mean"))
     files = open_files(directory)
     names = find_pictures(files, rows)
@@ -48,6 +46,21 @@ def load(directory: str, options: Mapping) -> Examples:
     if "category" in rows[0].cells:
         columns["category"], classes["category"] = read_labels("oasis", _lower(rows), None, "category")
     return picture_examples("oasis", files, names, columns, classes, options)
+
+
+def describe(options: Mapping, rows: int) -> Examples:
+    """Made-up examples like those of `load` and `finish`, of the published table, which has categories."""
+    classes: dict[str, tuple[str, ...]] = {"category": CATEGORIES}
+    if _check_options(options) == "terciles":
+        classes["expression"] = VALENCE_TERCILES
+    pictures = {"image": constant((1, 1, 3), np.uint8)}
+    return described("oasis", rows, classes, pictures, valence_arousal=True)
+
+
+def _check_options(options: Mapping) -> str:
+    """The task that they name."""
+    check_options("oasis", options, ("task",))
+    return choice("task", options.get("task") or TASKS[0], TASKS)
 
 
 def _lower(rows: Sequence[Row]) -> list[Row]:

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from same_interface import assert_described, interface
 
 from emokd.data import sources
 from emokd.data.division.splits import split
@@ -132,6 +133,16 @@ def test_ferplus_keeps_the_first_of_a_repeated_name_and_says_so(tmp_path, caplog
     assert "1.png (line 4, first on line 2)" in caplog.text
 
 
+def test_ferplus_is_described_as_it_is(tmp_path):
+    faces(tmp_path, ROWS)
+    assert_described("ferplus", tmp_path, {"order": "affectnet"})
+    options = {"protocol": "cross_entropy"}
+    made, loaded = sources.describe("ferplus", options, 20), ferplus.load(str(tmp_path), options)
+    assert interface(made)[:2] == interface(loaded)[:2]
+    np.testing.assert_array_equal(made.columns["votes"].sum(axis=1), 1)
+    assert (made.columns["votes"].sum(axis=0) >= 2).all()
+
+
 def test_ferplus_refusals(tmp_path):
     faces(tmp_path / "a", ROWS, skip=("4.png",))
     with pytest.raises(InputError, match=r"fer2013new\.csv, line 6: FER2013Valid/4\.png is not in .*images"):
@@ -168,6 +179,14 @@ def test_photographs_by_folder_or_table(tmp_path, source, names, zipped):
         assert {key: names[i] for key, i in zip(examples.keys, examples.columns["expression"], strict=True)} == {
             path: path.split("/")[0] for path in pictures
         }
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": "awe,fear"}])
+def test_fi_is_described_as_it_is(tmp_path, options):
+    names = class_lists.MIKELS if not options else ("awe", "fear")
+    write(tmp_path / "images", [f"{label}/{i}.png" for i, label in enumerate(names)])
+    assert_described("fi", tmp_path, options)
+    assert_described("fi_subset", tmp_path, options)
 
 
 def emoset_tree(directory, entries, zipped=False):
@@ -239,6 +258,19 @@ def test_oasis_scales_ratings(tmp_path):
     np.testing.assert_allclose(examples.columns["valence_arousal"], [[-1, 1], [0, -0.5]])
     assert examples.classes == {"category": ("animal", "object")}
     assert examples.columns["category"].tolist() == [1, 0]
+
+
+def test_oasis_is_described_as_it_is(tmp_path):
+    write(tmp_path / "images", [f"{name}.png" for name in oasis.CATEGORIES])
+    lines = [f"{name}.png,{name.title()},{i + 1},4" for i, name in enumerate(oasis.CATEGORIES)]
+    table(tmp_path, "\n".join(["path,category,valence_mean,arousal_mean", *lines]))
+    assert_described("oasis", tmp_path, {})
+    loaded = {"train": oasis.load(str(tmp_path), {"task": "terciles"})}
+    labelled = sources.finish("oasis", loaded, {"task": "terciles"})["train"]
+    made = sources.describe("oasis", {"task": "terciles"}, 20)
+    assert interface(made)[:2] == interface(labelled)[:2]
+    with pytest.raises(InputError, match=r"config\.data\.options\.task is 'x'"):
+        sources.describe("oasis", {"task": "x"}, 20)
 
 
 def test_oasis_terciles_come_from_the_training_split_alone(tmp_path):
