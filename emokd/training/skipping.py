@@ -13,13 +13,13 @@ around the partition, it reads the gradients of frozen groups, so that the compi
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from emokd.phase import Tree
 from emokd.training import divergence
 
 
@@ -59,7 +59,7 @@ def note(
     return skip, jnp.concatenate([first[None], jnp.where(here[:, None], row[None], rows)])
 
 
-def choose(skip: Bool[Array, ""], before: Tree, after: Tree) -> Tree:
+def choose(skip: Bool[Array, ""], before: Any, after: Any) -> Any:
     """The tree before the step where it is skipped, else the one after it."""
     return jax.tree.map(lambda old, new: old if old is new else jnp.where(skip, old, new), before, after)
 
