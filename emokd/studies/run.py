@@ -128,10 +128,12 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
     for planned in sorted(study.runs, key=lambda planned: study.variants.index(planned.variant)):
         folder = folder_of(workdir, planned)
         if (folder / "scores.json").exists():
-            record = read_json(folder / RECORD, AGAIN) if (folder / RECORD).exists() else {}
             scores = read_json(folder / "scores.json", AGAIN)
             if has_changed(folder / "scores.json"):
                 raise InputError(f"{folder / 'scores.json'} is not what was written (its sha256 differs). {AGAIN}")
+            # Where the study was killed before it wrote the record, the scores themselves say where they were made.
+            record = read_json(folder / RECORD, AGAIN) if (folder / RECORD).exists() else scores.get("provenance")
+            record = dict(record) if isinstance(record, dict) else {}
             found.append(
                 Result(planned.variant, planned.seed, planned.fold, scores, record.pop("seconds", None), record)
             )

@@ -249,7 +249,7 @@ def unless_diverged(before: State, after: State, finite: Bool[Array, " P"]) -> S
       finite: what is finite in it, from `divergence.finite`.
     """
     skip, failed = skipping.note(before.failed, finite, after.step)
-    chosen = skipping.choose(skip, before, after)
+    chosen: State = skipping.choose(skip, before, after)
     return dataclasses.replace(chosen, step=after.step, phase_step=after.phase_step, failed=failed)
 
 

@@ -5,7 +5,9 @@ something. `EMOKD_KILLS` says how many each command gets (2; 50 in the run that 
 kill everything that reads a run is asked of what is left: it answers as in the end, or refuses in one message.
 """
 
+import csv
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -127,7 +129,10 @@ def student_bytes(folder: pathlib.Path) -> bytes:
 def of_study(folder: pathlib.Path) -> dict[str, object]:
     students = {str(path.relative_to(folder)): student_bytes(path.parent) for path in folder.glob("runs/*/*/student")}
     assert len(students) == 2
-    rows = [row.split(",")[:4] for row in (folder / "results.csv").read_text().splitlines()]
+    with open(folder / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, name in itertools.product(rows, ("seconds", "date", "commit")):
+        del row[name]
     return students | {"results": rows, "variants": sorted(p.name for p in (folder / "runs").iterdir())}
 
 

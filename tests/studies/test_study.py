@@ -13,7 +13,7 @@ from emokd.errors import InputError
 from emokd.jobs import began, job, locks
 from emokd.jobs.record import write
 from emokd.studies.plan import create_study, define
-from emokd.studies.run import collect, estimate_seconds, folder_of, list_runs, run_study
+from emokd.studies.run import RECORD, collect, estimate_seconds, folder_of, list_runs, run_study
 
 
 def test_a_second_call_reads_what_is_finished(tmp_path, base):
@@ -40,6 +40,22 @@ def test_failure_names_the_run_and_keeps_the_rest(tmp_path, base):
     seconds = {(r.variant, r.seed): r.seconds for r in collect(study, tmp_path / "out")}
     assert seconds["kd", 1] is None  # it was begun before, so its time is not known
     assert seconds["kd", 2] == 5.0
+
+
+def test_a_run_whose_record_was_not_written_has_what_its_scores_say(tmp_path, base):
+    """As where the study is killed between the two."""
+    study = make_study(base)
+    run_study(study, tmp_path / "out", train=FakeTrain(), clock=FakeClock())
+    folder = folder_of(tmp_path / "out", study.runs[0])
+    (folder / RECORD).unlink()
+    scores = json.loads((folder / "scores.json").read_text())
+    facts = {"commit": "abc", "date": "then", "machine": "that one", "versions": "some"}
+    (folder / "scores.json").write_text(json.dumps({**scores, "provenance": facts}))
+    run_study(study, tmp_path / "out", train=FakeTrain())
+    first = study.runs[0].variant, study.runs[0].seed
+    found = next(r for r in collect(study, tmp_path / "out") if (r.variant, r.seed) == first)
+    assert (found.seconds, found.facts) == (None, facts)
+    assert ",,abc,then,that one,some," in (tmp_path / "out" / "results.csv").read_text()
 
 
 def test_a_study_whose_first_run_is_refused_leaves_no_table(tmp_path, base):
