@@ -18,8 +18,6 @@ from emokd.exporting.formats import find_format
 from emokd.exporting.formats.format import Request
 from emokd.studies.intervals import mean_interval
 
-STUDY = flags.DEFINE_string("study", None, "The study's folder.", required=True)
-
 FLOATING, QUANTISED = "longer", "integers"
 METRIC = "accuracy"
 ALL = 10**9
@@ -44,7 +42,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise app.UsageError(f"What is {' '.join(argv[1:])}?")
-    runs = pathlib.Path(STUDY.value) / "runs"
+    runs = pathlib.Path(flags.FLAGS.study) / "runs"
     seeds = sorted(
         path.parent.name
         for path in (runs / QUANTISED).glob("*/scores.json")
@@ -68,4 +66,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("study", None, "The study's folder.", required=True)
     app.run(main)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -13,7 +14,6 @@ import safetensors.numpy
 from emokd.errors import InputError
 from emokd.models.network import NetworkSpec, functional
 from emokd.models.preprocessing import Preprocessing
-from emokd.weights import model_folder
 from emokd.weights.description import sealed
 from emokd.weights.model_folder import load_model, load_trained, load_with_canvas, model_hash, save_model
 from emokd.weights.seen_as import SeenAs
@@ -254,14 +254,14 @@ def test_a_full_disk_leaves_the_older_model(tmp_path, folder, monkeypatch, fails
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if fails == "fsync":
-        monkeypatch.setattr(model_folder.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
     else:
-        rename = model_folder.pathlib.Path.rename
+        rename = pathlib.Path.rename
 
         def new_fails(self, target):
             return full() if self.name.endswith(".tmp") else rename(self, target)
 
-        monkeypatch.setattr(model_folder.pathlib.Path, "rename", new_fails)
+        monkeypatch.setattr(pathlib.Path, "rename", new_fails)
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
         save_model(folder, SPEC, *make_trees(seed=1), {})
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
