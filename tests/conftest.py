@@ -35,7 +35,7 @@ def room() -> Iterator[None]:
     yield
     from emokd.training import memory
 
-    if memory.resident_bytes() > 3 * 2**29:
+    if memory.resident_bytes() > 2**31:
         jax.clear_caches()
         memory.release()
 

@@ -194,6 +194,7 @@ def test_preprocessing_is_x_over_127_5_minus_1():
     np.testing.assert_allclose(preprocessing(grey), [[[[51 / 127.5 - 1]]]], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("EMOKD_DATA" not in os.environ, reason="EMOKD_DATA is not set: no real faces or weights")
 def test_published_weights_recognise_ferplus():
     """72.6% is known on the faces of the test split that most raters agree on; 500 of them give +-4 points."""

@@ -234,6 +234,7 @@ def test_parity_on_the_real_files(data_directory, which):
     assert model.spec.heads == heads[which]
 
 
+@pytest.mark.slow
 def test_published_weights_recognise_ferplus(data_directory):
     """73.1% is known on the faces of the test split that most raters agree on; 300 of them give +-5 points."""
     model = import_file(
