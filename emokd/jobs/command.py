@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
@@ -316,6 +317,8 @@ def configure_logging() -> None:
     sys.excepthook = _report_uncaught
     threading.excepthook = _report_in_thread
     sys.unraisablehook = _report_unraisable
+    # Of a failed save, when Python ends: orbax's writers were never asked to begin.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
 
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
