@@ -161,24 +161,14 @@ class Bounded:
 
     def distill(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: labels and teachers. A frozen or quantised backbone keeps its BatchNorm statistics."""
-        integers = self.student.spec.quantized
-        train = self.config.backbone_multiplier > 0 and not integers
-        return self._learn(params, stats, constants, batch, context.key, train, integers)
+        how = self.student.last_phase(self.config.backbone_multiplier)
+        return self._learn(params, stats, constants, batch, context.key, **how)
 
-    def _learn(
-        self,
-        params: Tree,
-        stats: Tree,
-        constants: Tree,
-        batch: Batch,
-        key: Array,
-        train: bool,
-        integers: bool = False,
-    ) -> Outcome:
+    def _learn(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, key: Array, **how: bool) -> Outcome:
         view = self.draw_views(batch)
         dropout_key, mixture_key = jax.random.split(key)
         signals, new_stats = self.student.signals(
-            params["student"], stats["student"], batch, view, train=train, key=dropout_key, integers=integers
+            params["student"], stats["student"], batch, view, key=dropout_key, **how
         )
         terms, metrics = self.label_terms(signals, batch, mixture_key)
         stats = {**stats, "student": new_stats}

@@ -281,17 +281,12 @@ class Smkd:
 
     def finetune(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: the emotions. A frozen or quantised backbone keeps its BatchNorm statistics."""
-        integers = self.student.spec.quantized
-        train = self.config.backbone_multiplier > 0 and not integers
-        return self._emotion(params, stats, batch, context.key, train, integers)
+        how = self.student.last_phase(self.config.backbone_multiplier)
+        return self._emotion(params, stats, batch, context.key, **how)
 
-    def _emotion(
-        self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool, integers: bool = False
-    ) -> Outcome:
+    def _emotion(self, params: Tree, stats: Tree, batch: Batch, key: Array, **how: bool) -> Outcome:
         view = self.draw_views(batch)
-        signals, new_stats = self.student.signals(
-            params["student"], stats["student"], batch, view, train=train, key=key, integers=integers
-        )
+        signals, new_stats = self.student.signals(params["student"], stats["student"], batch, view, key=key, **how)
         logits, (labels, rows) = signals.require("logits"), targets(batch)
         loss = self.cross_entropy(logits, labels)
         metrics = {"accuracy": accuracy(logits, labels, rows)}

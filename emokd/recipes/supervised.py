@@ -99,17 +99,12 @@ class Supervised:
 
     def train(self, params: Tree, stats: Tree, constants: Tree, batch: Batch, context: Context) -> Outcome:
         """Objective: the labels. A frozen or quantised backbone keeps its BatchNorm statistics."""
-        integers = self.student.spec.quantized
-        train = self.config.backbone_multiplier > 0 and not integers
-        return self._learn(params, stats, batch, context.key, train, integers)
+        how = self.student.last_phase(self.config.backbone_multiplier)
+        return self._learn(params, stats, batch, context.key, **how)
 
-    def _learn(
-        self, params: Tree, stats: Tree, batch: Batch, key: Array, train: bool, integers: bool = False
-    ) -> Outcome:
+    def _learn(self, params: Tree, stats: Tree, batch: Batch, key: Array, **how: bool) -> Outcome:
         view = self.draw_views(batch)
-        signals, new_stats = self.student.signals(
-            params["student"], stats["student"], batch, view, train=train, key=key, integers=integers
-        )
+        signals, new_stats = self.student.signals(params["student"], stats["student"], batch, view, key=key, **how)
         terms: dict[str, Term] = {}
         metrics: dict[str, Array | Measure] = {}
         for column in self.config.targets:

@@ -64,6 +64,9 @@ class LinearNetwork:
 
     prepare = None
 
+    def last_phase(self, multiplier):
+        return {"train": multiplier > 0}
+
     def answers(self, params, stats, batch, view):
         return self.signals(params, stats, batch, view)[0]
 

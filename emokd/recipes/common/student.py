@@ -74,6 +74,14 @@ class Student:
         """The student's signals for a view of the batch, and its statistics after it; `integers` as in `Functional`."""
         return self.network(params, stats, see(self.spec, batch, view), train=train, key=key, integers=integers)
 
+    def last_phase(self, multiplier: float) -> dict[str, bool]:
+        """How `signals` learns in the recipe's last phase: BatchNorm's statistics rest with a backbone that does.
+
+        Args:
+          multiplier: of the backbone's learning rate.
+        """
+        return {"train": multiplier > 0 and not self.spec.quantized, "integers": self.spec.quantized}
+
     def answers(self, params: Tree, stats: Tree, batch: Batch, view: View) -> Signals:
         """The signals that are scored: those of simulated integers once the ranges have been taken."""
         floating, _ = self.signals(params, stats, batch, view)
