@@ -79,6 +79,7 @@ def write_cache(job: Job, models: Mapping[str, TrainedModel], folder: pathlib.Pa
     size = plan.rows * plan.row_bytes
     written = {"key": key, "bytes": size}
     if cache_writer.is_finished(folder, key):
+        cache_writer.remove_marker(folder)
         logging.info("%s is finished already.", folder)
         return written
     logging.info(

@@ -314,8 +314,10 @@ def test_an_interrupted_cache_goes_on_where_it_was(written, tmp_path, monkeypatc
 
 
 def test_a_finished_cache_says_so_and_asks_nobody(written, monkeypatch):
+    """Also where a process was killed when all was written but the marker was still there."""
     config, folder, first = written
     before, said = contents(folder), []
+    (folder / cache_writer.UNFINISHED).write_text("{}")
     monkeypatch.setattr(logging, "info", lambda text, *args: said.append(text % args))
     monkeypatch.setattr(caching, "_ask", None)
     assert write(config, folder) == first

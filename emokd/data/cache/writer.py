@@ -193,7 +193,12 @@ def finish(folder: pathlib.Path, plan: Plan, index: UInt64[np.ndarray, " N"]) ->
     for left_over in folder.glob(".*.tmp"):  # of writes that were interrupted
         left_over.unlink()
     write_whole(folder / DESCRIPTION, as_text(plan.key, plan.widths, folder))
-    (folder / UNFINISHED).unlink()
+    remove_marker(folder)
+
+
+def remove_marker(folder: pathlib.Path) -> None:
+    """Removes from a finished cache that it is unfinished, which a process killed at the end of `finish` leaves."""
+    (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def _join_parts(folder: pathlib.Path, plan: Plan) -> None:
