@@ -285,7 +285,8 @@ def exported(folder: pathlib.Path) -> int:
 def reported(folder: pathlib.Path) -> None:
     copy = folder.with_name(f"{folder.name}_reported")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy)
+    if folder.exists():  # else it was killed before it made one
+        shutil.copytree(folder, copy)
     write_report(copy)
 
 
