@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,6 +25,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tracing makes hundreds of thousands of small objects that live on. Looking through them as often as Python's default
 # asks for took a tenth of the tests' time.
 gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure() -> None:
+    """Lets TensorStore report to orbax's event loop after it was closed, as the commands do (see their hooks).
+
+    Of arrays that are read or written together, one fails and ends the loop; the others report later. It depends on
+    the threads whether they do so within the test, or in the next one.
+    """
+    report = sys.unraisablehook  # pytest's own, which makes a failure of what it is given
+
+    def report_others(found: "sys.UnraisableHookArgs") -> None:
+        error = found.exc_value
+        if not (type(error) is RuntimeError and str(error) == "Event loop is closed"):
+            report(found)
+
+    sys.unraisablehook = report_others
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -74,8 +74,6 @@ def undisturbed(config, shared, tmp_path_factory) -> str:
     return model_folder.model_hash(folder / "student")
 
 
-# TensorStore's writers report to an event loop that is closed by then; the command silences them (see its hooks).
-@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kilobytes", [8, 64, 128])
 def test_a_full_disk_is_one_message_and_with_room_the_run_ends_as_if_nothing_had_been(
     config, shared, disk, undisturbed, capfd, kilobytes
