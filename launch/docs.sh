@@ -12,7 +12,7 @@ if ! .venv-docs/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 if ! cmp --silent requirements-docs.lock .venv-docs/installed.lock; then
   echo "Installing requirements-docs.lock into .venv-docs."
-  .venv-docs/bin/python -m pip install -q --disable-pip-version-check -r requirements-docs.lock
+  install_hashed .venv-docs/bin/python requirements-docs.lock
   cp requirements-docs.lock .venv-docs/installed.lock
 fi
 # Another project's notice about its own future; it is no finding about these pages.

@@ -21,9 +21,21 @@ find_python() {
   fail "emokd needs Python 3.11, 3.12 or 3.13, and none was found on PATH. Install one, then run this script again."
 }
 
-# install_locked LOCK...: installs the first file and the package, unless all of them are as they were the last time.
+# install_hashed PYTHON LOCK...: installs what the lock files name, each release by the hashes that launch/hashes has of
+# it; then what the last file names and they do not (torch, see launch/hashes.sh).
+install_hashed() {
+  local python=$1 lock files=()
+  shift
+  for lock in "$@"; do
+    files+=(-r "launch/hashes/$lock")
+  done
+  "$python" -m pip install -q --disable-pip-version-check --require-hashes --no-deps "${files[@]}"
+  "$python" -m pip install -q --disable-pip-version-check -r "$lock"
+}
+
+# install_locked LOCK...: installs what the files name and the package, unless all of them are as they were the last time.
 install_locked() {
-  local python=.venv/bin/python stamp=".venv/installed-${1##*/}" key
+  local python=.venv/bin/python stamp=".venv/installed-${!#}" key
   if ! "$python" -m pip --version >/dev/null 2>&1; then
     local base
     base=$(find_python)
@@ -35,8 +47,8 @@ install_locked() {
   if [[ -f $stamp && $(<"$stamp") == "$key" ]]; then
     return
   fi
-  echo "Installing $1 into .venv; the first time takes some minutes."
-  "$python" -m pip install -q --disable-pip-version-check -r "$1"
+  echo "Installing ${!#} into .venv; the first time takes some minutes."
+  install_hashed "$python" "$@"
   "$python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
   echo "$key" >"$stamp"
 }

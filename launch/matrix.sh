@@ -57,7 +57,7 @@ install() {
   local python=.venv-matrix/$1/bin/python pip=(".venv-matrix/$1/bin/python" -m pip install -q --disable-pip-version-check)
   case $1 in
     locked-*)
-      "${pip[@]}" -r requirements-test.lock && "${pip[@]}" --no-deps --no-build-isolation -e .
+      install_hashed "$python" requirements.lock requirements-test.lock && "${pip[@]}" --no-deps --no-build-isolation -e .
       ;;
     oldest-*)
       lower_bounds "$python" >".venv-matrix/$1.txt" && "${pip[@]}" -c ".venv-matrix/$1.txt" setuptools -e ".[test]"

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-install_locked requirements-test.lock requirements.lock
+install_locked requirements.lock requirements-test.lock
 .venv/bin/ruff check
 .venv/bin/ruff format --check
 .venv/bin/mypy
