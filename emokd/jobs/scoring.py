@@ -11,7 +11,7 @@ from emokd.data import reference
 from emokd.data.tables.class_counts import named_counts
 from emokd.errors import InputError
 from emokd.inference.forward import create_forward
-from emokd.jobs import began
+from emokd.jobs import began, by_group
 from emokd.jobs.datasets import load_data
 from emokd.jobs.workdir import read_config
 from emokd.models.network import PRECISIONS
@@ -30,6 +30,7 @@ def evaluate_student(
     *,
     devices: int = 0,
     batch_size: int = 0,
+    by: str = "",
     accept_changed_data: bool = False,
 ) -> dict:
     """Scores the student's folder of a finished run on a split of the run's data.
@@ -41,10 +42,11 @@ def evaluate_student(
       split: "train", "validation" or "test".
       devices: how many of the devices here; 0 for all, whatever the run had.
       batch_size: pictures at a time, rounded up to a multiple of the devices; 0 for the run's.
+      by: whose scores are wanted besides, see `by_group.read_groups`; empty: nobody's.
       accept_changed_data: score it although the data are not what the run began with; the scores then say so.
 
     Raises:
-      InputError: there is no finished run, its data are gone, or there are not so many devices.
+      InputError: there is no finished run, its data are gone, there are not so many devices, or `by` names no groups.
     """
     here = jax.device_count()
     few = 0 < devices < here and jax.process_count() == 1
@@ -75,6 +77,7 @@ def evaluate_student(
     for head, names in student_classes.items():
         if tuple(map(normal, data_classes.get(head, names))) != tuple(map(normal, names)):
             raise InputError(f"The student's classes of {head!r} are {names}, but the data has {data_classes[head]}.")
+    groups = by_group.read_groups(parts[split], by) if by else None
     forward = create_forward(model.spec, precision=config.precision, mirror=config.get("mirror", False))
 
     def predict(params, stats, constants, batch):
@@ -91,4 +94,7 @@ def evaluate_student(
     for remark in remarks:
         logging.warning("%s", remark)
     found_scores = {"split": split, **scores, "remarks": remarks}
+    if groups is not None:
+        found = by_group.score(predictions["student"], columns, data_classes, parts[split], groups)
+        found_scores["by"] = {"what": by, "groups": found}
     return {**found_scores, "accepted_changes": marks} if marks else found_scores

@@ -356,3 +356,14 @@ def test_evaluation_chooses_devices_and_batch_and_scores_do_not_depend_on_them(f
     for flags in ({"devices": 9}, {"devices": -1}, {"batch_size": -1}):
         with pytest.raises(InputError, match=r"--devices=.* there are 8 devices here.* 0 for all"):
             scoring.evaluate_student(workdir, "test", **flags)
+
+
+def test_evaluation_by_group_splits_the_same_answers(finished):
+    scores = scoring.evaluate_student(finished[1], "test", by="group")
+    groups, whole = scores["by"]["groups"], scores["expression"]
+    assert len(groups) > 1 and sum(entry["examples"] for entry in groups.values()) == whole["count"]
+    right = sum(entry["expression"]["accuracy"] * entry["examples"] for entry in groups.values())
+    assert right == pytest.approx(whole["accuracy"] * whole["count"])
+    assert np.array_equal(
+        sum(np.array(entry["expression"]["confusion"]) for entry in groups.values()), whole["confusion"]
+    )
