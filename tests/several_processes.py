@@ -95,10 +95,15 @@ def train_until(
     raise AssertionError(f"{workdir} was not stopped after step {step}")
 
 
-def train_in_two_processes(*runs: Run) -> None:
-    """Does the runs one after another in two processes of two devices; what they compile alike is compiled once."""
+def train_in_two_processes(*runs: Run, program: str = __file__) -> None:
+    """Does the runs one after another in two processes of two devices; what they compile alike is compiled once.
+
+    Args:
+      runs: what they do.
+      program: what does it: this file, or one that ends with its `main`.
+    """
     wanted = repr([(str(r.experiment), str(r.workdir), dict(r.changes), r.stop) for r in runs])
-    in_two_processes([__file__, wanted])
+    in_two_processes([program, wanted])
 
 
 def in_two_processes(arguments: Sequence[str]) -> list[str]:
