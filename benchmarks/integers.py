@@ -7,20 +7,25 @@ test split, and prints the paired differences over the seeds with 95% intervals 
 onnxruntime, and the runs' data.
 """
 
+import json
 import pathlib
 
 from absl import app, flags
 
+from emokd.errors import InputError
 from emokd.exporting import examples
 from emokd.exporting.checking import check
 from emokd.exporting.export import INTEGERS, read_student
 from emokd.exporting.formats import find_format
 from emokd.exporting.formats.format import Request
+from emokd.jobs.command import readable_errors
 from emokd.studies.intervals import mean_interval
 
 FLOATING, QUANTISED = "longer", "integers"
 METRIC = "accuracy"
 ALL = 10**9
+TIES = 3
+"""How many answers another order of sums may change."""
 
 
 def measure(run: pathlib.Path) -> tuple[float, float]:
@@ -32,6 +37,14 @@ def measure(run: pathlib.Path) -> tuple[float, float]:
     sample = examples.of_run(student, run, "test", ALL)
     found = check(student, runner, sample, format=onnx, precision=INTEGERS, accept=True, sizes=())
     scores = found.scores["expression"][METRIC]
+    # What the run itself has scored: other numbers here are those of other faces.
+    of_run = json.loads((run / "scores.json").read_text())
+    theirs = of_run["student"]["expression"]
+    if found.examples != of_run["examples"] or abs(scores["network"] - theirs[METRIC]) > TIES / found.examples:
+        raise InputError(
+            f"{run} scored {theirs[METRIC]:.4f} on {of_run['examples']} examples, and here it is "
+            f"{scores['network']:.4f} on {found.examples}: EMOKD_DATA names other data than the study had."
+        )
     print(
         f"{run}: network {scores['network']:.4f}, int8 file {scores['file']:.4f}, {found.examples} examples", flush=True
     )
@@ -50,8 +63,9 @@ def main(argv: list[str]) -> None:
     )
     if not seeds:
         raise app.UsageError(f"{runs} holds no seed with finished runs of both {FLOATING} and {QUANTISED}.")
-    floating = [measure(runs / FLOATING / seed) for seed in seeds]
-    quantised = [measure(runs / QUANTISED / seed) for seed in seeds]
+    with readable_errors("integers"):
+        floating = [measure(runs / FLOATING / seed) for seed in seeds]
+        quantised = [measure(runs / QUANTISED / seed) for seed in seeds]
     pairs = [(*one, *other) for one, other in zip(floating, quantised, strict=True)]
     differences = {
         "int8 afterwards - float": [after - network for network, after, _, _ in pairs],

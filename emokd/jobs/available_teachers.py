@@ -11,6 +11,7 @@ from emokd.configuration import config as configuration
 from emokd.errors import InputError
 from emokd.jobs.models import of_fold
 from emokd.jobs.workdir import has_results, stored_config
+from emokd.training.distributed import agreed
 from emokd.weights.importing import split_key
 from emokd.weights.places import find_file
 
@@ -39,11 +40,12 @@ def choose(config: ml_collections.ConfigDict, workdir: pathlib.Path | None = Non
     }
     if not optional or not recipes.find(config.recipe).uses_teachers(config):
         return config
-    begun = workdir is not None and has_results(workdir)
+    # Of several processes the first one decides: with other teachers each would run another program.
+    begun = agreed(workdir is not None and has_results(workdir))
     if workdir is not None and begun:
         there = sorted(optional.keys() & stored_config(workdir).get("teachers", {}).keys())
     else:
-        there = sorted(name for name, path in optional.items() if is_there(of_fold(path, config)))
+        there = [name for name, path in sorted(optional.items()) if agreed(is_there(of_fold(path, config)))]
     absent = [name for name in sorted(optional) if name not in there]
     named = ", ".join(f"{name} ({optional[name]})" for name in absent)
     if begun and len(absent) == len(sections):

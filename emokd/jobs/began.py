@@ -212,7 +212,7 @@ def differences(was: Record, now: Record) -> list[str]:
             for name in sorted(names)
         ]
         changes.append(f"the targets: {', '.join(parts)}")
-    changes += _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples in no split")
+    changes += extra_differences(was, now)
     for key, digest in now["files"].items():
         before = was["files"].get(key)
         if before and before != digest:
@@ -238,6 +238,11 @@ def data_differences(was: Record, now: Record) -> list[str]:
         if before is not None and before != classes:
             changes.append(f"the classes of {column} ({excerpt(before, 12)} then, {excerpt(classes, 12)} now)")
     return changes
+
+
+def extra_differences(was: Record, now: Record) -> list[str]:
+    """The differences between two records in their unlabelled examples that are in no split, in words."""
+    return _set_differences(_only(was, EXTRA), _only(now, EXTRA), "unlabelled examples in no split")
 
 
 def _only(record: Record, *names: str) -> dict[str, dict[str, Any]]:

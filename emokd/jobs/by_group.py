@@ -11,6 +11,7 @@ from absl import logging
 from emokd.data.examples import Examples
 from emokd.data.tables.table import Row, read_table
 from emokd.errors import InputError, excerpt, nearest
+from emokd.names import normal_path
 from emokd.reporting.page.verdict import wilson
 from emokd.training import evaluation
 
@@ -18,8 +19,8 @@ OWN = "group"
 NOT_STATED = "(not stated)"
 MOST_GROUPS = 100
 
-_KEYS = ("key", "path", "id")
-_SUBJECTS = ("group", "subject")
+_KEYS = ("key", "path")
+_SUBJECTS = ("subject", "group")
 
 
 def read_groups(examples: Examples, by: str) -> np.ndarray:
@@ -27,19 +28,21 @@ def read_groups(examples: Examples, by: str) -> np.ndarray:
 
     Args:
       examples: N examples.
-      by: "group" for the data set's own groups (subjects, say), or TABLE:COLUMN. The table's column `key`, `path` or
-        `id` holds the examples' names, or its column `group` or `subject` the data set's own groups; COLUMN holds what
-        is asked for.
+      by: "group" for the data set's own groups (subjects, say), or TABLE:COLUMN. The table's column `key` or `path`
+        holds the examples' names, or its column `subject` or `group` the data set's own groups; COLUMN holds what is
+        asked for. A column `id` is not read: in one table it counts examples, in the next people.
 
     Returns:
       Texts [N], `NOT_STATED` where the table has no row or an empty cell; the log counts these.
 
     Raises:
-      InputError: the data set has no groups; the table, or a column, is not there; it contradicts itself; it is of
-        none of the examples; or COLUMN has more than 100 values.
+      InputError: the data set has no groups; the table, or a column, is not there; it contradicts itself; it says
+        nothing about any of the examples; or there are more than 100 groups.
     """
     if by == OWN:
-        return np.array(examples.require_groups())
+        own = examples.require_groups().astype(str)
+        _check_count(len(set(own.tolist())), f"{examples.name} has", "--by=TABLE.csv:COLUMN joins them to fewer groups")
+        return own
     path, separator, column = by.rpartition(":")
     if not (separator and path and column):
         raise InputError(f"--by is {by!r}; give 'group' for the data set's own groups, or TABLE.csv:COLUMN.")
@@ -53,30 +56,41 @@ def read_groups(examples: Examples, by: str) -> np.ndarray:
             f"{path} does not say whom its rows are about. Give it a column 'key' with the examples' names, such as "
             f"{examples.keys[0]!r}, or 'subject' with the data set's subjects."
         )
-    names = examples.keys if name in _KEYS else examples.require_groups().tolist()
+    keyed = name in _KEYS
+    names = [str(each) for each in (examples.keys if keyed else examples.require_groups())]
     stated = _stated(rows, name, column)
+    absent = sorted({each for each in names if each not in stated})
+    if len(absent) == len(set(names)):
+        raise InputError(
+            f"{path}: column {name!r} holds {excerpt(list(stated), 3)}, but {examples.name} has {excerpt(absent, 3)}. "
+            "Write the names as the data set does."
+        )
     groups = [stated.get(each, "") for each in names]
     if not any(groups):
-        raise InputError(
-            f"{path}: column {name!r} holds {excerpt(list(stated), 3)}, but {examples.name} has "
-            f"{excerpt(sorted(set(names)), 3)}. Write the names as the data set does."
-        )
-    count = len(set(groups))
-    if count > MOST_GROUPS:
-        raise InputError(f"{path}: column {column!r} has {count} values. Write bands, such as 18-30.")
+        raise InputError(f"{path}: column {column!r} is empty for all {len(names)} examples. Fill it in.")
+    _check_count(len(set(filter(None, groups))), f"{path}: column {column!r} holds", "Write bands, such as 18-30")
     if missing := groups.count(""):
-        logging.warning("%s says nothing about %d of %d examples: %s.", by, missing, len(groups), NOT_STATED)
+        reasons = f"{len(absent)} names are not in the table ({excerpt(absent, 3)})" if absent else "empty cells"
+        logging.warning(
+            "%s says nothing about %d of %d examples, %s: %s.", by, missing, len(names), NOT_STATED, reasons
+        )
     return np.array([group or NOT_STATED for group in groups])
+
+
+def _check_count(count: int, where: str, remedy: str) -> None:
+    if count > MOST_GROUPS:
+        raise InputError(f"{where} {count} groups, more than {MOST_GROUPS}. {remedy}.")
 
 
 def _stated(rows: Sequence[Row], name: str, column: str) -> dict[str, str]:
     """What the table says of each name; nothing where the cell is empty."""
     stated: dict[str, str] = {}
     for row in rows:
+        whom = normal_path(row.text(name)) if name == "path" else row.text(name)
         value = "" if row.missing(column) else row.name(column)
-        above = stated.setdefault(row.text(name), value)
+        above = stated.setdefault(whom, value)
         if above != value:
-            raise row.error(f"{row.text(name)!r} is {value!r} here and {above!r} above", "Correct one of the two.")
+            raise row.error(f"{whom!r} is {value!r} here and {above!r} above", "Correct one of the two.")
     return stated
 
 

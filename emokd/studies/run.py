@@ -56,10 +56,12 @@ def run_study(
         different data, or a run's input is wrong; what was finished before stays.
     """
     check_variants(only, study.variants)
+    teachers: dict[str, tuple[pathlib.Path, list[str]]] = {}
     for planned in study.runs:
         if (folder_of(workdir, planned) / "config.json").exists():
             folder = folder_of(workdir, planned)
             check(folder, available_teachers.choose(planned.config, folder))
+            _compare_teachers(planned, folder, teachers)
     known: dict[str, tuple[str, Record]] = {}
     changes = [
         change
@@ -73,6 +75,7 @@ def run_study(
         table = write_results(study, workdir, done, changes)
     while waiting:
         planned = waiting.pop(0)
+        _compare_teachers(planned, folder_of(workdir, planned), teachers)
         one_run(planned, workdir, train, clock)
         changes += _compare_data(folder_of(workdir, planned), known, accept_changed_data)
         done = collect(study, workdir)
@@ -140,6 +143,30 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
     return found
 
 
+def _compare_teachers(planned: Run, folder: pathlib.Path, known: dict[str, tuple[pathlib.Path, list[str]]]) -> None:
+    """Checks that a variant's runs have the same teachers, where these are those whose files are there.
+
+    Args:
+      planned: a run that has begun, or is to begin now.
+      folder: the run's.
+      known: for each variant the folder of its first run, and that run's teachers; added to.
+
+    Raises:
+      InputError: it has others than the variant's first run.
+    """
+    if not any(section.get("if_there") for section in planned.config.get("teachers", {}).values()):
+        return
+    names = sorted(available_teachers.choose(planned.config, folder).teachers)
+    first, before = known.setdefault(planned.variant, (folder, names))
+    if names != before:
+        files = [f"{name} ({planned.config.teachers[name].if_there})" for name in sorted({*names} ^ {*before})]
+        raise InputError(
+            f"{folder} has other teachers than {first}, so that their scores do not compare: {', '.join(files)} came "
+            "or went between the two. Put the files back as they were, or remove the folders of the runs with the "
+            "wrong teachers."
+        )
+
+
 def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, Record]], accept: bool) -> list[str]:
     """The differences accepted in a finished run, and those between its data and the data of earlier runs, in words.
 
@@ -155,7 +182,7 @@ def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, Record]], ac
     if record is None:
         return []
     name, was = known.setdefault(json.dumps(record["config"].get("data"), sort_keys=True), (str(folder), record))
-    changes = began.data_differences(was, record)
+    changes = [*began.data_differences(was, record), *began.extra_differences(was, record)]
     if changes and not accept:
         raise InputError(
             f"{folder} began with other data than {name}, so that their scores do not compare: {'; '.join(changes)}. "

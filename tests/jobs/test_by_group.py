@@ -63,7 +63,13 @@ def test_what_the_table_does_not_say_is_counted_and_a_group_of_its_own(examples,
     groups = by_group.read_groups(examples, by)
     assert groups[:3].tolist() == ["woman", by_group.NOT_STATED, "man"]
     assert (groups == by_group.NOT_STATED).sum() == COUNT - 2
-    assert "says nothing about 58 of 60 examples" in caplog.text
+    assert "says nothing about 58 of 60 examples, (not stated): 57 names are not in the table (clip10" in caplog.text
+
+
+def test_paths_are_read_as_a_manifest_reads_them(tmp_path):
+    faces = array_examples("faces", ["a/one.png", "a/two.png"], {}, {}, {"features/eye": np.array([[0.0], [1.0]])})
+    by = write(tmp_path, "path,subject,sex\n./a/one.png,7,man\na\\two.png,8,woman\n")
+    assert by_group.read_groups(faces, by).tolist() == ["man", "woman"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,9 @@ def test_what_the_table_does_not_say_is_counted_and_a_group_of_its_own(examples,
     [
         ("key,age\nclip0,3\n", "people.csv has no column 'sex'. It has key, age"),
         ("name,sex\nclip0,man\n", "does not say whom its rows are about. Give it a column 'key' .* such as 'clip0'"),
+        ("id,sex\n1,man\n", "does not say whom its rows are about"),
         ("key,sex\n0,man\n1,man\n", "column 'key' holds 0, 1, but clips has clip0, clip1"),
+        ("subject,sex\nactor0,\nactor1,\n", "column 'sex' is empty for all 60 examples"),
         ("key,sex\nclip0,man\nclip0,woman\n", "line 3: 'clip0' is 'woman' here and 'man' above"),
         ("subject,sex\nactor0,man\nactor0,\n", "line 3: 'actor0' is '' here and 'man' above"),
     ],
@@ -83,16 +91,15 @@ def test_a_table_that_does_not_fit_is_refused(examples, tmp_path, text, message)
 
 def test_a_column_of_numbers_is_no_column_of_groups(tmp_path):
     count = by_group.MOST_GROUPS + 1
+    names = [f"p{i}" for i in range(count)]
     people = array_examples(
-        "people",
-        [str(i) for i in range(count)],
-        {},
-        {},
-        {"features/eye": np.zeros((count, 1)) + np.arange(count)[:, None]},
+        "people", names, {}, {}, {"features/eye": np.arange(count, dtype=float)[:, None]}, groups=names
     )
-    by = write(tmp_path, "id,sex\n" + "".join(f"{i},{i / 7}\n" for i in range(count)))
-    with pytest.raises(InputError, match="column 'sex' has 101 values. Write bands"):
+    by = write(tmp_path, "key,sex\n" + "".join(f"p{i},{i / 7}\n" for i in range(count)))
+    with pytest.raises(InputError, match="column 'sex' holds 101 groups, more than 100. Write bands"):
         by_group.read_groups(people, by)
+    with pytest.raises(InputError, match="people has 101 groups"):
+        by_group.read_groups(people, "group")
 
 
 @pytest.mark.parametrize("by", ["sex", "people.csv:", ":sex"])

@@ -1,6 +1,7 @@
 """A folder with pictures that have no label: who reads them, and that none of them is, or equals, a scored one."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -107,12 +108,16 @@ def test_a_folder_of_ones_own_choice_takes_their_place_and_the_log_says_so(confi
     assert any("its 10 pictures without a label are not read" in line for line in said)
 
 
-def test_copies_by_bytes_alone_cannot_be_told_which_is_said(config, folder, said):
-    copy_scored(config, folder)
+def test_without_comparing_pictures_copies_are_told_by_their_bytes(config, folder, said):
+    parts = datasets.load_splits(config)
+    scored = folder / parts["test"].keys[0]
+    shutil.copyfile(scored, folder / "unlabelled" / "same.png")
+    blocks(number(parts["test"].keys[1])).save(folder / "unlabelled" / "other_bytes.bmp")
     config.data.split.compare_copies = False
     parts, extra = datasets.load_data(config)
-    assert held_out.keep_extra_out(config, extra, [HeldOut(config.data, parts)]) is extra
-    assert any("cannot be compared with the validation or test split" in line for line in said)
+    kept = held_out.keep_extra_out(config, extra, [HeldOut(config.data, parts)])
+    assert {*extra.keys} - {*kept.keys} == {"unlabelled/same.png"}
+    assert any("1 of 12 examples" in line and "left out" in line for line in said)
 
 
 def test_answers_are_asked_for_them_too(config):

@@ -10,7 +10,7 @@ from study_setup import FakeClock, FakeTrain, cells, make_study, row_of
 from emokd import study as command
 from emokd.configuration.config import load, to_json
 from emokd.errors import InputError
-from emokd.jobs import began, job, locks
+from emokd.jobs import available_teachers, began, job, locks
 from emokd.jobs.record import write
 from emokd.studies.plan import create_study, define
 from emokd.studies.run import RECORD, collect, estimate_seconds, folder_of, list_runs, run_study
@@ -125,12 +125,14 @@ class RecordingTrain(FakeTrain):
     """Also writes what a run began with: `label` is the target of the one test example."""
 
     label = "a"
+    unlabelled: tuple[str, ...] = ()
 
     def __call__(self, config, workdir, **options):
         scores = super().__call__(config, workdir, **options)
         part = {"keys": ["x"], "contents": "", "columns": {"expression": began._digests([self.label.encode()])}}
+        extra = {"keys": list(self.unlabelled), "contents": "", "columns": {}}
         record = {
-            "sets": {"test": part}, "classes": {}, "accepted": [], "files": {}, "trained": {},
+            "sets": {"test": part, began.EXTRA: extra}, "classes": {}, "accepted": [], "files": {}, "trained": {},
             "config": json.loads(to_json(config)),
         }  # fmt: skip
         write(pathlib.Path(workdir), record)
@@ -153,6 +155,49 @@ def test_runs_of_different_data_do_not_stand_in_one_table_unless_that_is_accepte
     table = run_study(study, tmp_path, train=train, accept_changed_data=True)
     assert "Runs of different data stand in this table" in table and "expression of 1 examples (x)" in table
     assert (tmp_path / "table.md").read_text() == table
+
+
+def test_runs_of_different_unlabelled_pictures_do_not_stand_in_one_table(base, tmp_path):
+    study, train = make_study(base, seeds=(0,)), RecordingTrain(failing={("kd", 0)})
+    with pytest.raises(InputError, match="no file x"):
+        run_study(study, tmp_path, train=train)
+    train = RecordingTrain()
+    train.unlabelled = ("new.png",)
+    with pytest.raises(InputError, match=r"began with other data than .*unlabelled examples.*new \(new.png\)"):
+        run_study(study, tmp_path, train=train)
+
+
+def test_runs_of_one_variant_have_the_same_teachers(tmp_path, monkeypatch):
+    """A weights file that comes between two seeds would make one mean of two different things."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.npz").write_bytes(b"")
+    file = tmp_path / "base.py"
+    file.write_text(
+        "from emokd.configuration import defaults\nfrom emokd.recipes import smkd\n"
+        "def get_config():\n"
+        "    config = smkd.default_config()\n"
+        "    for name in ('one', 'two'):\n"
+        "        config.teachers[name] = defaults.teacher('basic_cnn', if_there=f'{name}.npz')\n"
+        "    return config\n"
+    )
+    study = make_study(str(file), seeds=(0, 1), variants={"smkd": {}}, per_seed=("seed",), baseline="smkd")
+    (tmp_path / "two.npz").rename(tmp_path / "later")
+    begun = []
+
+    def train(config, workdir):
+        folder = pathlib.Path(workdir)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(to_json(available_teachers.choose(config)))
+        (folder / "scores.json").write_text(json.dumps({"student": {"expression": {"accuracy": 0.5}}, "teachers": {}}))
+        begun.append(config.seed)
+        if not (tmp_path / "two.npz").exists():
+            (tmp_path / "later").rename(tmp_path / "two.npz")
+
+    for _ in range(2):  # also where the study goes on later
+        with pytest.raises(InputError, match=r"seed1 has other teachers than .*seed0.*: two \(two.npz\) came or went"):
+            run_study(study, tmp_path / "study", train=train)
+    assert begun == [0]
 
 
 def test_the_command_lists_and_runs(tmp_path, base, monkeypatch, capsys):

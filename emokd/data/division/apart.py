@@ -22,7 +22,7 @@ def leave_out_copies(
       what: what `examples` are, for messages: "config.data.extra".
       whose: what `held` is, for messages: "the validation or test split".
       same_set: both are of one data set, so that equal keys mean the same example.
-      compare: compare pixels or rows too, see `emokd.data.division.likeness`.
+      compare: compare pixels or rows too, see `emokd.data.division.likeness`; False: of two sets, bytes alone.
 
     Returns:
       The remaining examples; the same object where none is left out. A set of near copies of more than four examples
@@ -48,6 +48,9 @@ def leave_out_copies(
                 "%s: %d examples of %s look like some in %s, but so many look alike that they are not left out: %s.",
                 *(examples.name, len(alike), what, whose, excerpt([examples.keys[i] for i in sorted(alike)], 3)),
             )
+    elif not same_set and not compare and all(part.checksum for part in (examples, *held)):
+        sums = {checksum for part in held for checksum in part.checksums()} - {""}
+        equal |= {i for i, checksum in enumerate(examples.checksums()) if checksum in sums}
     elif not same_set:
         logging.warning(
             "%s: the examples of %s cannot be compared with %s (%s): see to it yourself that it holds none of those.",

@@ -102,7 +102,7 @@ def take_ranges(look: Callable[[Weights, Batch], None], weights: Weights, batche
         if found is not None:
             low, high = np.minimum(low, found[0]), np.maximum(high, found[1])
         found = np.stack([low, high])
-    if found is None or not (found[0] <= found[1]).all():
+    if found is None or (found[0] > found[1]).any():
         raise InputError("There is no training example to take the ranges of activations from.")
     if not np.isfinite(found).all():
         raise InputError(

@@ -85,11 +85,12 @@ def test_ranges_are_the_extremes_over_all_examples_and_devices_without_padding()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_ranges_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("value", [jnp.inf, jnp.nan])
+def test_ranges_that_are_not_finite_are_refused(value):
     def look(weights, batch):
         rounding.activation(batch["x"])
 
-    batch = {"x": jnp.asarray([[1.0], [jnp.inf]]), "mask": jnp.ones(2, bool)}
+    batch = {"x": jnp.asarray([[1.0], [value]]), "mask": jnp.ones(2, bool)}
     with pytest.raises(InputError, match="not finite on the training set"):
         quantizing.take_ranges(look, (), [batch])
     with pytest.raises(InputError, match="no training example"):
