@@ -45,6 +45,8 @@ def main(argv: list[str]) -> None:
     """
     del argv
     data = _section()
+    if SHEET.value and (pathlib.Path(SHEET.value).is_dir() or not pathlib.Path(SHEET.value).absolute().parent.is_dir()):
+        raise InputError(f"--sheet={SHEET.value} cannot be written: give a file in a folder that exists.")
     examples = load_examples(data, data.canvas)
     duplicates = find_duplicates(examples, data.split.compare_copies)
     refused, parts = [], {}
@@ -80,7 +82,10 @@ def _section() -> ml_collections.ConfigDict:
     if not isinstance(options, dict):
         raise InputError(f'--options is {OPTIONS.value}; give a JSON object, such as \'{{"task": "terciles"}}\'.')
     section = defaults.data()
-    section.source, section.dir, section.options = SOURCE.value, DIR.value, options
+    try:
+        section.source, section.dir, section.options = SOURCE.value, DIR.value, options
+    except ValueError as error:  # a dot in a name is what a path through a configuration is written with
+        raise InputError(f"--options is {OPTIONS.value}: {error}") from error
     return section
 
 

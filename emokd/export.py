@@ -11,7 +11,6 @@ import pathlib
 
 from absl import flags
 
-from emokd.errors import InputError
 from emokd.exporting.export import export
 from emokd.exporting.formats import FORMATS, find_format
 from emokd.jobs.command import run
@@ -28,8 +27,7 @@ ACCEPT = flags.DEFINE_bool("accept", False, "Write an integer network although i
 
 def main(argv: list[str]) -> None:
     """The command."""
-    if len(argv) > 1:
-        raise InputError(f"What is {' '.join(argv[1:])}? All options are flags, such as --model={argv[1]}.")
+    del argv
     folder = pathlib.Path(MODEL.value)
     format = find_format(FORMAT.value)
     kind = format.name if PRECISION.value == "float32" else f"{format.name}_{PRECISION.value}"

@@ -11,7 +11,6 @@ from emokd import needs_training  # noqa: F401  (before what it looks for)
 from absl import flags
 
 from emokd.data.tables.class_list import read_classes
-from emokd.errors import InputError
 from emokd.jobs.command import run
 from emokd.weights.importing import import_weights, read_options
 
@@ -36,8 +35,7 @@ OPTIONS = flags.DEFINE_list("options", [], "Options of the architecture: style=p
 
 def main(argv: list[str]) -> None:
     """The command."""
-    if len(argv) > 1:
-        raise InputError(f"What is {' '.join(argv[1:])}? All options are flags, such as --checkpoint={argv[1]}.")
+    del argv
     classes = read_classes(CLASSES.value)
     print(
         import_weights(

@@ -5,6 +5,7 @@ python -m emokd.predict --model=runs/mtpkdot --table=ROWS [--output=FILE]
 python -m emokd.predict --model=runs/quickstart [--faces] --video=FILE --output=FOLDER [--smooth=SECONDS]
 """
 
+import codecs
 import contextlib
 import io
 import json
@@ -17,6 +18,7 @@ import rich.console
 import rich.progress
 from absl import flags
 
+from emokd.configuration import ranges
 from emokd.data.face_crop import CROPS
 from emokd.errors import InputError
 from emokd.files import written_whole
@@ -32,7 +34,9 @@ from emokd.models.precision import PRECISION_NAMES
 
 MODEL = flags.DEFINE_string("model", None, "A finished run's workdir, a model folder, or an export.", required=True)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per step.", lower_bound=1)
-CANVAS = flags.DEFINE_integer("canvas", 0, "Side of the square that pictures are made into; 0: as in training.", 0)
+CANVAS = flags.DEFINE_integer(
+    "canvas", 0, "Side of the square that pictures are made into; 0: as in training.", 0, ranges.LARGEST_CANVAS
+)
 FIT = flags.DEFINE_enum("fit", "", ["", "crop", "squash", "pad"], "How they become squares; empty: as in training.")
 PRECISION = flags.DEFINE_enum(
     "precision", "", ["", *PRECISION_NAMES], "What the network computes in; empty: as in training."
@@ -131,8 +135,19 @@ def _with_progress(looks: Iterator, total: int) -> Iterator:
 
 
 def _listed(names: list[str]) -> list[str]:
-    """The names on the standard input, one per line, where `LIST` is among the names; they need not be valid UTF-8."""
-    return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line] if LIST in names else []
+    """The names on the standard input, one per line, where `LIST` is among the names; they need not be valid UTF-8.
+
+    Raises:
+      InputError: it is text of two bytes a character, as some Windows programs write it.
+    """
+    if LIST not in names:
+        return []
+    text = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
+    if b"\0" in text:
+        raise InputError(
+            "The list on the standard input has characters of two bytes. Write it as UTF-8, a name a line."
+        )
+    return [os.fsdecode(line) for line in text.splitlines() if line]
 
 
 def _check_flags(names: list[str]) -> None:
@@ -159,4 +174,4 @@ def _check_output(path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, takes_arguments=True)

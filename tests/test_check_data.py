@@ -55,6 +55,11 @@ def test_what_cannot_be_looked_at_ends_with_2(pictures):
         ((), "Give either --config=FILE or --source=NAME."),
         (("--source=imge_folder",), "Did you mean 'image_folder'?"),
         (("--source=image_folder", f"--dir={pictures}", "--options=[]"), "give a JSON object"),
+        (("--source=image_folder", f"--dir={pictures}", '--options={"a.b": 1}'), '--options is {"a.b": 1}: '),
+        (
+            ("--source=image_folder", f"--dir={pictures}", "--sheet=nowhere/x.png"),
+            "give a file in a folder that exists",
+        ),
     ):
         done = check(*arguments)
         assert (done.returncode, done.stdout) == (2, "") and message in done.stderr

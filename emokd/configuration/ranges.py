@@ -11,6 +11,9 @@ import ml_collections
 from emokd.configuration.config import leaves
 from emokd.errors import InputError
 
+LARGEST_CANVAS = 16_384
+"""The longest side of a square that pictures are made into, in pixels; OpenCV's own limit is twice that."""
+
 RANGES: Mapping[str, str] = {
     "seed": "[0, 4294967295]",
     "batch_size": "[1, inf)",
@@ -18,7 +21,7 @@ RANGES: Mapping[str, str] = {
     "devices": "[0, inf)",
     "mesh.*": "[0, inf)",
     "sharding.min_size": "[0, inf)",
-    "data.canvas": "[1, inf)",
+    "data.canvas": f"[1, {LARGEST_CANVAS}]",
     "data.labels.limit": "[0, inf)",
     "data.labels.seed": "[0, 4294967295]",
     "data.views": "[0, inf)",

@@ -81,6 +81,9 @@ def export(
     chosen = find_format(format)
     if output.is_dir():
         raise InputError(f"--output={output} is a folder. Name a file, such as {output / chosen.file}.")
+    above = next(parent for parent in output.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"--output={output} cannot be written: {above} is a file. Name another place.")
     chosen.check_request(precision, output, preprocess)
     if output.with_name(CARD).exists() and not output.with_name(DESCRIPTION).exists():
         raise InputError(

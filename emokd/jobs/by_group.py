@@ -11,7 +11,7 @@ from absl import logging
 from emokd.data.examples import Examples
 from emokd.data.tables.table import Row, read_table
 from emokd.errors import InputError, excerpt, nearest
-from emokd.names import normal_path
+from emokd.names import look_alikes, normal_path
 from emokd.reporting.page.verdict import wilson
 from emokd.training import evaluation
 
@@ -68,6 +68,8 @@ def read_groups(examples: Examples, by: str) -> np.ndarray:
     groups = [stated.get(each, "") for each in names]
     if not any(groups):
         raise InputError(f"{path}: column {column!r} is empty for all {len(names)} examples. Fill it in.")
+    for alike in look_alikes(filter(None, groups)):
+        logging.warning("%s: %s are scored as different groups. Write one of them if one is meant.", by, excerpt(alike))
     _check_count(len(set(filter(None, groups))), f"{path}: column {column!r} holds", "Write bands, such as 18-30")
     if missing := groups.count(""):
         reasons = f"{len(absent)} names are not in the table ({excerpt(absent, 3)})" if absent else "empty cells"

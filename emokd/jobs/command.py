@@ -43,7 +43,7 @@ TRUST = flags.DEFINE_list(
 )
 
 
-def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -> None:
+def run(main: Callable[[list[str]], None], *, several_processes: bool = False, takes_arguments: bool = False) -> None:
     """Runs a command's `main` and exits; joins other processes first where the environment names them.
 
     An error that the user can mend ends with one message on stderr, prefixed by the command's name, and exit code 2:
@@ -55,11 +55,18 @@ def run(main: Callable[[list[str]], None], *, several_processes: bool = False) -
     Args:
       main: takes the arguments that are not flags, the program's name first.
       several_processes: whether several processes can share the command's work.
+      takes_arguments: whether there may be arguments that are not flags. Elsewhere they are refused: absl reads
+        `--flag false` as a flag that is set, and an argument.
     """
     command = pathlib.Path(sys.argv[0]).stem
     others: list[peers.Peers] = []
 
     def joined(argv: list[str]) -> None:
+        if len(argv) > 1 and not takes_arguments:
+            raise InputError(
+                f"What is {' '.join(argv[1:])}? All options of {command} are flags with their values behind '=', such "
+                "as --config=FILE; a switch is on as --NAME, and off as --NAME=false."
+            )
         # Import paths that the user gives are trusted: in overrides of the configuration, and in --trust.
         imports.trust([TRUST.value, flags.FLAGS["config"].value if "config" in flags.FLAGS else None])
         others.extend(join_processes(command, several_processes))
@@ -294,14 +301,20 @@ def full_disk(error: BaseException) -> str | None:
     return None
 
 
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "Change who may read and write there, or give another place."
+    ),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "Give another place."),
+}
+"""By the system's number of an error. A file that is missing is not among them: who reads it says what it was for."""
+
+
 def _refused(error: Exception) -> str | None:
-    """The message for a file that may not be read or written, or None for any other error."""
-    if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return None
-    place = error.filename2 or error.filename
-    if place is None:
-        return None
-    return f"{place}: {error.strerror}. Change who may read and write there, or give another place."
+    """The message for a place that may not be read or written, or cannot be one; None for any other error."""
+    remedy = _REMEDIES.get(error.errno) if isinstance(error, OSError) and error.errno is not None else None
+    place = error.filename2 or error.filename if isinstance(error, OSError) else None
+    return f"{place}: {error.strerror}. {remedy}" if remedy and place is not None else None
 
 
 def _workdir() -> str:

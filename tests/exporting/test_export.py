@@ -185,6 +185,8 @@ def test_wrong_input_is_named(pictures, tmp_path):
     with pytest.raises(InputError, match="is a folder"):
         export(pictures, tmp_path)
     (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(InputError, match=r"README.md/deeper/m cannot be written: .*README.md is a file"):
+        export(pictures, tmp_path / "README.md" / "deeper" / "m")
     with pytest.raises(InputError, match="README.md is there and no export's"):
         export(pictures, tmp_path / "m")
     (tmp_path / "README.md").unlink()

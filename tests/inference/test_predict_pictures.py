@@ -170,11 +170,17 @@ def test_numbers_stay_numbers_in_tables():
 
 def test_a_list_on_the_standard_input_is_answered_in_json_lines(command, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(tmp_path / "a.png")
-    lines = f"{tmp_path}/a.png\n\n{tmp_path}/a.png\n".encode()
+    lines = f"\ufeff{tmp_path}/a.png\n\n{tmp_path}/a.png\n".encode()  # with Notepad's mark before it
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(lines)))
     command("-", output=str(tmp_path / "found.jsonl"))
     first, second = (tmp_path / "found.jsonl").read_text().splitlines()
     assert first == second and json.loads(first)["file"] == f"{tmp_path}/a.png"
+
+
+def test_a_list_in_two_bytes_a_character_is_refused(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO("a.png\n".encode("utf-16"))))
+    with pytest.raises(InputError, match="characters of two bytes. Write it as UTF-8"):
+        command("-", output=str(tmp_path / "found.jsonl"))
 
 
 def test_what_fails_leaves_the_older_file(command, tmp_path, monkeypatch):

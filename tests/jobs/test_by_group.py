@@ -54,6 +54,12 @@ def test_scores_of_a_group_are_those_of_its_rows_alone(examples, tmp_path):
         assert low < scores["accuracy"] < high
 
 
+def test_two_spellings_are_two_groups_which_is_said(examples, tmp_path, caplog):
+    by = write(tmp_path, "subject,sex\n" + "".join(f"actor{i},{('Woman', 'woman')[i % 2]}\n" for i in range(6)))
+    assert set(by_group.read_groups(examples, by)) == {"Woman", "woman"}
+    assert "Woman, woman are scored as different groups" in caplog.text
+
+
 def test_own_groups_need_no_table(examples):
     assert by_group.read_groups(examples, "group").tolist() == [f"actor{i % 6}" for i in range(COUNT)]
 

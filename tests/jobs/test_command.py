@@ -20,6 +20,7 @@ from emokd.training.stopped import Stopped
 ROOT = pathlib.Path(__file__).parents[2]
 
 PROGRAM = """
+import os
 import sys
 import jax
 from absl import flags, logging
@@ -47,7 +48,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, takes_arguments="FLAGS_ALONE" not in os.environ)
 """
 
 CONFIG = """
@@ -99,6 +100,13 @@ def test_a_command_that_works(run, tmp_path):
 
 
 GIVEN = ("--workdir=w", "--config=experiment.py")
+
+
+def test_what_is_no_flag_is_refused_where_there_are_flags_alone(run):
+    """Such as the value of a switch that has no '=' before it, which would be switched on."""
+    done = run(*GIVEN, "--config.flip", "false", FLAGS_ALONE="1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sample: What is false? All options of sample are flags with their values behind '='")
 
 
 def test_a_bug_keeps_its_traceback_and_the_compilation_cache_can_be_off(run, tmp_path):
@@ -202,6 +210,12 @@ def disk_full_inside() -> Exception:
             "train: no space left on the disk: write: No space left on device\n",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "train: no space left on the disk\n"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "w" * 300),
+            2,
+            f"train: {'w' * 300}: File name too long. Give another place.\n",
+        ),
+        (FileExistsError(errno.EEXIST, "File exists", "a"), 2, "train: a: File exists. Give another place.\n"),
     ],
 )
 def test_errors_that_the_user_can_mend(error, code, message, capsys):
