@@ -312,9 +312,10 @@ _REMEDIES = {
 
 def _refused(error: Exception) -> str | None:
     """The message for a place that may not be read or written, or cannot be one; None for any other error."""
-    remedy = _REMEDIES.get(error.errno) if isinstance(error, OSError) and error.errno is not None else None
-    place = error.filename2 or error.filename if isinstance(error, OSError) else None
-    return f"{place}: {error.strerror}. {remedy}" if remedy and place is not None else None
+    if not isinstance(error, OSError) or error.errno not in _REMEDIES:
+        return None
+    place = error.filename2 or error.filename
+    return None if place is None else f"{place}: {error.strerror}. {_REMEDIES[error.errno]}"
 
 
 def _workdir() -> str:
