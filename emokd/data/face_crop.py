@@ -11,6 +11,9 @@ from emokd.data.decode import MAX_PIXELS, DecodeError
 from emokd.data.examples import Examples
 from emokd.errors import InputError
 
+_FEWEST = 4
+"""The least side of a square in pixels: what is smaller is no face, but a box in fractions of the picture's sides."""
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the picture; a box may reach beyond the picture."""
 
@@ -36,10 +39,11 @@ def square_around(box: Box, scale: float = LANDMARK_SCALE) -> tuple[int, int, in
         the landmarks; 0.5 gives the box's mean side.
 
     Returns:
-      Left, top and side. Halves are rounded up; the side is at least 1.
+      Left, top and side. Halves are rounded up.
 
     Raises:
-      InputError: the box has no area, is not finite, or its square would be above `decode.MAX_PIXELS`.
+      InputError: the box has no area, is not finite, or its square would have a side below 4 pixels or be above
+        `decode.MAX_PIXELS`.
     """
     left, top, right, bottom = box
     if not (math.isfinite(sum(box)) and left < right and top < bottom):
@@ -51,7 +55,12 @@ def square_around(box: Box, scale: float = LANDMARK_SCALE) -> tuple[int, int, in
         raise InputError(
             f"The box {_text(box)} is too large: no face has so many pixels. Correct its landmarks or sides."
         )
-    side = max(1, _round(length))
+    if length < _FEWEST:
+        raise InputError(
+            f"The box {_text(box)} (left, top, right, bottom) is too small: no face has so few pixels. Are these "
+            "fractions of the picture's sides? Give its landmarks or sides in pixels."
+        )
+    side = _round(length)
     return _round((left + right - side) / 2), _round((top + bottom - side) / 2), side
 
 

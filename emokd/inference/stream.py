@@ -55,7 +55,7 @@ def answer_frames(
     student: Student, reader: VideoReader, *, cropper: FaceCropper | None = None, smooth: float = 0.0
 ) -> Iterator[Frame]:
     """As `answer_video`, for an open file: reads and answers `student.batch_size` frames at a time."""
-    smoother = Smoother(smooth, reader.rate) if smooth else None
+    smoother = Smoother(smooth) if smooth else None
     frames = iter(reader)
     while batch := list(itertools.islice(frames, student.batch_size)):
         found: dict[int, tuple[Face | None, np.ndarray]] = {}

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from emokd.data.files.listing import not_regular
-from emokd.data.video.file import import_av, upright
+from emokd.data.video.file import CutOffError, decode_whole, import_av, pixel_aspect, upright
 from emokd.errors import InputError
 
 
@@ -45,30 +45,28 @@ class VideoReader:
         Raises:
           InputError: a frame cannot be decoded, or has another size than the first.
         """
-        first, end, size, count = None, 0.0, None, 0
-        frames = self._container.decode(self._stream)
+        first, size, count = None, None, 0
+        frames = decode_whole(self._container, self._stream)
+        aspect = pixel_aspect(self._stream)
         while True:
             try:
                 frame = next(frames, None)
             except (OSError, self._av.FFmpegError) as error:
                 raise self._broken(count, error.strerror or str(error)) from error
+            except CutOffError as error:
+                raise self._broken(count, str(error)) from error
             if frame is None:
                 break
             if frame.is_corrupt:
                 raise self._broken(count, "it is corrupt")
-            picture = upright(frame)
+            picture = upright(frame, aspect)
             size = size or picture.shape
             if picture.shape != size:
                 raise self._broken(count, f"it is {picture.shape[1]} x {picture.shape[0]} pixels, unlike the first")
             time = count / self.rate if frame.time is None else float(frame.time)
             first = time if first is None else first
             yield time - first, picture
-            end = time - first + (float(frame.duration * frame.time_base) if frame.duration else 1 / self.rate)
             count += 1
-        # A truncated file ends without an error; the duration in its header shows that frames are missing.
-        duration = float((self._stream.duration or 0) * self._stream.time_base)
-        if count and end < 0.9 * duration:
-            raise self._broken(count, f"the file ends after {end:.2f} of its {duration:.2f} seconds")
 
     def close(self) -> None:
         """Closes the file."""

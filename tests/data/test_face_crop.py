@@ -25,7 +25,7 @@ def test_landmark_box():
         ((10, 10, 60, 110), (-33, -8, 136)),  # 136.35; 35 - 68, 60 - 68
         ((0, 0, 30, 20), (-7, -12, 45)),  # 45.45; 15 - 22.5 = -7.5 and 10 - 22.5 = -12.5, halves up
         ((1, 0, 31, 20), (-6, -12, 45)),  # moved by one, by one
-        ((0.5, 0.5, 0.6, 0.6), (0, 0, 1)),  # 0.18, at least 1; 0.55 - 0.5
+        ((0.5, 0.5, 2.8, 2.8), (0, 0, 4)),  # 4.18; 1.65 - 2 = -0.35
     ],
 )
 def test_square_around(box, square):
@@ -44,6 +44,8 @@ def test_square_around_at_another_scale():
         ((0, 0, float("nan"), 10), "has no area"),
         ((0, 0, float("inf"), 10), "has no area"),
         ((0, 0, 1e6, 1e6), "too large"),
+        ((0.25, 0.25, 0.75, 0.9), r"\(0\.25, 0\.25, 0\.75, 0\.9\) .* is too small: .* Are these fractions"),
+        ((0, 0, 1, 1), "too small"),
     ],
 )
 def test_wrong_boxes(box, message):

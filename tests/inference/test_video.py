@@ -215,7 +215,7 @@ def test_no_face_at_all_is_said_so(student, tmp_path, caplog):
 
 def test_smoothing_is_a_recursive_filter_over_all_batches():
     values = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
-    smoother = Smoother(0.3, 10.0)
+    smoother = Smoother(0.3)
     smooth = []
     for start, stop in itertools.pairwise([0, 4, 5, 8, 11]):
         outputs = {"expression": values[start:stop, :3], "valence_arousal": values[start:stop, 3:]}
@@ -227,10 +227,21 @@ def test_smoothing_is_a_recursive_filter_over_all_batches():
     np.testing.assert_allclose(np.concatenate(smooth), wanted, atol=1e-5)
 
 
+def test_smoothing_counts_the_time_between_frames():
+    """A step from 0 to 1 follows 1 - exp(-t / seconds), whenever the frames are, and in whichever batches."""
+    times = [0.0, 0.04, 0.5, 0.5, 1.4, 1.41, 2.1]
+    values = np.array([0.0, *[1.0] * 6])[:, None]
+    wanted = [1 - math.exp(-time) for time in times]
+    np.testing.assert_allclose(Smoother(1.0)({"a": values}, times)["a"][:, 0], wanted, atol=1e-9)
+    smoother = Smoother(1.0)
+    parts = [smoother({"a": values[i:j]}, times[i:j])["a"] for i, j in itertools.pairwise([0, 1, 3, 4, 7])]
+    np.testing.assert_allclose(np.concatenate(parts)[:, 0], wanted, atol=1e-9)
+
+
 def test_after_a_long_gap_smoothing_begins_anew():
     values = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
     times = [0.0, 0.1, 0.3, 1.0, 1.1, 1.5]
-    smooth = Smoother(0.35, 10.0)({"a": values}, times)["a"]
+    smooth = Smoother(0.35)({"a": values}, times)["a"]
     np.testing.assert_allclose(smooth[[0, 3, 5]], values[[0, 3, 5]], atol=1e-6)
     assert np.abs(smooth[[1, 2, 4]] - values[[1, 2, 4]]).min() > 1e-3
 
@@ -241,8 +252,10 @@ def test_a_smoothed_table_is_the_smoothed_table(student, tmp_path):
     predict_video(student, clip, tmp_path / "smooth", cropper=CROPPER, smooth=0.5)
     raw, smooth = (numbers(table(tmp_path / name / "clip.emotions.csv")) for name in ("raw", "smooth"))
     seen = ~np.isnan(raw[:, 0])
-    decay = math.exp(-1 / 5)
-    wanted, _ = scipy.signal.lfilter([1 - decay], [1, -decay], raw[seen], axis=0, zi=decay * raw[seen][:1])
+    wanted = raw[:1]
+    for i, ticks in [(1, 1), (2, 1), (5, 3), (6, 1), (7, 1)]:  # frames 3 and 4 have no face
+        decay = math.exp(-ticks / 10 / 0.5)
+        wanted = np.concatenate([wanted, decay * wanted[-1:] + (1 - decay) * raw[i : i + 1]])
     np.testing.assert_allclose(smooth[seen], wanted, atol=1e-5)
     np.testing.assert_allclose(smooth[seen, :3].sum(1), 1, atol=1e-5)
 
@@ -250,7 +263,7 @@ def test_a_smoothed_table_is_the_smoothed_table(student, tmp_path):
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
 def test_a_strange_time_constant_is_refused(seconds):
     with pytest.raises(InputError, match="positive number of seconds"):
-        Smoother(seconds, 10.0)
+        Smoother(seconds)
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])

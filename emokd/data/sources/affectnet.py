@@ -15,7 +15,7 @@ from emokd.data.files.store import Files, open_files
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, picture_examples
 from emokd.data.tables.classes import AFFECTNET
-from emokd.data.tables.table import Row, iterate_table
+from emokd.data.tables.table import Row, has_plain_digits, iterate_table
 from emokd.errors import InputError, excerpt
 from emokd.names import normal_path
 
@@ -161,9 +161,11 @@ def _box(row: Row, crop: str) -> Box:
         left, top, width, height = (row.number(column) for column in _FACE_BOX)
         box = (left, top, left + width, top + height)
     else:
-        cells = row.text("facial_landmarks").split(";")
+        text = row.text("facial_landmarks")
         try:
-            points = np.array(cells, np.float64)
+            if not has_plain_digits(text):
+                raise ValueError
+            points = np.array(text.split(";"), np.float64)
         except ValueError:
             raise row.error("column 'facial_landmarks' holds what is not a number", "Correct the row.") from None
         if len(points) != 2 * _LANDMARKS:

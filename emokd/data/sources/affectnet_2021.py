@@ -19,6 +19,7 @@ from emokd.data.face_crop import Box, landmark_box, with_crops
 from emokd.data.files.store import Files, open_files
 from emokd.data.options import choice
 from emokd.data.pictures import check_options, picture_examples
+from emokd.data.tables.table import has_plain_digits
 from emokd.errors import InputError, excerpt
 
 SETS = {"train_set": "train", "val_set": "test"}
@@ -140,6 +141,8 @@ def _array(files: Files, name: str) -> Float[np.ndarray, "..."]:
         stored: Any = np.load(io.BytesIO(data), allow_pickle=False)
         if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "iufUS":
             raise ValueError("it holds something else")
+        if stored.dtype.kind in "US" and not all(map(has_plain_digits, stored.astype(str).reshape(-1).tolist())):
+            raise ValueError("its text is no number in the digits 0 to 9")
         values = stored.astype(np.float64)
         if not np.isfinite(values).all():
             raise ValueError("not a finite number")

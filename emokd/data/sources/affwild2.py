@@ -15,8 +15,10 @@ from emokd.data.described import constant, described
 from emokd.data.examples import Examples
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
+from emokd.data.tables.class_list import as_classes
+from emokd.data.tables.table import is_number
 from emokd.data.tables.text import read_text
-from emokd.data.video.frames import frame_numbers, read_frames
+from emokd.data.video.frames import frame_numbers, frame_path, read_frames
 from emokd.data.video.sound import HOP, RATE, WINDOW, log_mel, mel_filters, read_sound, sound_length
 from emokd.errors import InputError, excerpt
 from emokd.labels import UNLABELLED
@@ -73,8 +75,9 @@ def load(directory: str, options: Mapping) -> Examples:
     video, by the first. [ours] Targets without a label or a face are left out and counted in the log.
 
     The sound is the log-mel spectrogram (see `emokd.data.video.sound.log_mel`) of `seconds` around the middle of the
-    sub-sequence, silence beyond its ends. The frame rate is the number of labels over the length of the sound, as
-    recordings differ in it. [ours] A recording without a file has no sound: all NaN, counted in the log.
+    sub-sequence, silence beyond its ends. The frame rate is the number of labels, or of the last frame where that is
+    larger, over the length of the sound, as recordings differ in it. [ours] A recording without a file
+    has no sound: all NaN, counted in the log.
 
     Splits are prescribed, the validation videos being the test split; groups are recordings, so that the validation
     split is carved from train in whole recordings. Frames beyond the last label count as unlabelled, and are reported
@@ -86,8 +89,8 @@ def load(directory: str, options: Mapping) -> Examples:
         `dilation` (4) in frames; `size` of a frame in pixels (112); `seconds` (1) and `mels` (64) of the sound.
 
     Raises:
-      InputError: there are no labels, a label file is wrong, a labelled video has no folder of frames, a sound is of
-        another format, or an option is wrong; the message names the file and the line.
+      InputError: there are no labels, a label file is wrong, a labelled video has no folder of frames or a frame 0, a
+        sound is of another format or cut off, or an option is wrong; the message names the file and the line.
     """
     check_options("affwild2", options, OPTIONS)
     task = choice("task", options.get("task") or "valence_arousal", tuple(TRACKS))
@@ -166,13 +169,26 @@ def _read_videos(directory: str, task: str) -> tuple[list[_Video], dict[str, tup
                 raise InputError(f"{path}: the video is also in {path_of[name]}. Keep one of the two.")
             path_of[name] = path
             names, lines = _read_lines(path)
+            if task == "expression":
+                names = as_classes(names, f"{path}, line 1")
+            elif names != ("valence", "arousal"):
+                raise InputError(
+                    f"{path}, line 1: the header is {','.join(names)}, not valence,arousal. Write the columns in this "
+                    "order, or restore the file."
+                )
             if task == "expression" and header not in ((), names):
                 raise InputError(
                     f"{path}, line 1: the classes are {', '.join(names)}, but in {first} {', '.join(header)}."
                 )
             header, first = header or names, first or path
             labels = _affect(path, lines) if task == "valence_arousal" else _expressions(path, lines, header)
-            frames = frame_numbers(os.path.join(directory, "cropped_aligned", name))
+            folder_of_frames = os.path.join(directory, "cropped_aligned", name)
+            frames = frame_numbers(folder_of_frames)
+            if len(frames) and frames[0] == 0:
+                raise InputError(
+                    f"{frame_path(folder_of_frames, 0)}: frames are counted from 00001, "
+                    "whose label is on the line after the header. Number them anew, each by one higher."
+                )
             if len(frames) and frames[-1] > len(labels):
                 beyond.append(f"{name} ({len(labels)} labels, frames to {frames[-1]})")
             videos.append(_Video(name, split, labels, frames))
@@ -215,10 +231,11 @@ def _read_lines(path: str) -> tuple[tuple[str, ...], list[str]]:
 def _affect(path: str, lines: Sequence[str]) -> Float[np.ndarray, "L 2"]:
     labels = np.full((len(lines), 2), np.nan, np.float32)
     for i, line in enumerate(lines):
-        try:
-            valence, arousal = map(float, line.split(","))
-        except ValueError:
-            raise InputError(f"{path}, line {i + 2}: {line!r} is not `valence,arousal`. Restore the file.") from None
+        cells = [cell.strip() for cell in line.split(",")]
+        # `nan` goes on to the check of the range, which names it.
+        if len(cells) != 2 or not all(is_number(cell) or cell.lower() == "nan" for cell in cells):
+            raise InputError(f"{path}, line {i + 2}: {line!r} is not `valence,arousal`. Restore the file.")
+        valence, arousal = map(float, cells)
         if _NO_AFFECT in (valence, arousal):
             continue
         if not (abs(valence) <= 1 and abs(arousal) <= 1):
@@ -280,7 +297,9 @@ def _find_sounds(folder: str, videos: Sequence[_Video]) -> list[tuple[str, float
     for video in videos:
         path = os.path.join(folder, f"{_recording(video.name)}.wav")
         if os.path.isfile(path):
-            sounds.append((path, sound_length(path) / len(video.labels)))
+            # Frames beyond the last label are part of the recording.
+            frames = max(len(video.labels), int(video.frames[-1]))
+            sounds.append((path, sound_length(path) / frames))
         else:
             sounds.append(None)
             silent.append(video.name)

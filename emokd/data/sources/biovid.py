@@ -15,10 +15,12 @@ from emokd.data.described import constant, described, table
 from emokd.data.examples import Examples, Rows
 from emokd.data.options import choice, number, several, whole
 from emokd.data.pictures import check_options
+from emokd.data.tables.table import has_plain_digits
 from emokd.data.tables.text import read_lines
 from emokd.data.video.file import file_frame_numbers, read_file_frames
 from emokd.data.video.frames import frame_numbers, read_frames
 from emokd.errors import InputError, excerpt
+from emokd.names import normal_path
 
 RATE = 512
 """Samples per second of the traces."""
@@ -200,9 +202,9 @@ def _read_annotations(path: str, levels: Mapping[str, Sequence[int]]) -> list[_C
 
 
 def _read_line(where: str, cells: Sequence[str]) -> tuple[_Clip, int]:
-    if len(cells) != 4 or not all(cell.isdecimal() for cell in cells[1:]):
+    if len(cells) != 4 or not all(cell.isascii() and cell.isdecimal() for cell in cells[1:]):
         raise InputError(f"{where}: {' '.join(cells)!r} is not `clip first last label` with whole numbers. Correct it.")
-    path = cells[0].replace("\\", "/").strip("/")
+    path = normal_path(cells[0]).strip("/")
     first, last, label = map(int, cells[1:])
     match = _CLIP.fullmatch(path.rsplit("/", 1)[-1])
     if match is None:
@@ -262,6 +264,9 @@ def _read_trace(path: str, channels: Sequence[str], window: tuple[int, int]) -> 
             f"{path}, line 1: there is no column {', '.join(lacking)}. It has {excerpt(names)}; the columns must be "
             "separated by tabs."
         )
+    repeated = [name for name in (_TIME, *channels) if names.count(name) > 1]
+    if repeated:
+        raise InputError(f"{path}, line 1: column {repeated[0]!r} appears twice. Rename one of the two.")
     _check_rate(path, lines, names.index(_TIME))
     if len(lines) < window[1]:
         raise InputError(
@@ -294,7 +299,10 @@ def _numbers(path: str, line: int, text: str, places: Sequence[int]) -> list[flo
     """Cells of a line of samples; empty ones are NaN."""
     cells = text.split("\t")
     try:
-        return [float(cells[place].strip() or "nan") for place in places]
+        wanted = [cells[place].strip() for place in places]
+        if not all(map(has_plain_digits, wanted)):
+            raise ValueError
+        return [float(cell or "nan") for cell in wanted]
     except (ValueError, IndexError):
         raise InputError(f"{path}, line {line + 2}: {text!r} is no row of numbers. Restore the file.") from None
 

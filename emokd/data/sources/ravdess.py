@@ -37,6 +37,9 @@ def load(directory: str, options: Mapping) -> Examples:
     path = os.path.join(directory, TABLE)
     arrays = read_npz(path, (*FEATURES, "emotion", "actor", "fold", "name"))
     check_rows(path, arrays)
+    for key in ("emotion", "actor", "fold"):
+        if arrays[key].ndim != 1:
+            raise InputError(f"{path}: `{key}` has the shape {list(arrays[key].shape)}. Save one number for each clip.")
     emotion = arrays["emotion"]
     wrong = np.flatnonzero(~np.isin(emotion, np.arange(len(CLASSES))))
     if len(wrong):
@@ -51,8 +54,20 @@ def load(directory: str, options: Mapping) -> Examples:
         {"expression": CLASSES},
         {f"features/{name}": as_features(arrays[name], f"{path}:{name}") for name in FEATURES},
         splits=_splits(arrays["fold"], options.get("fold")),
-        groups=[f"actor{actor:02d}" for actor in arrays["actor"].tolist()],
+        groups=[f"actor{actor:02d}" for actor in _actors(path, arrays["actor"])],
     )
+
+
+def _actors(path: str, actors: np.ndarray) -> list[int]:
+    """The actors' numbers, which may be stored as 3.0."""
+    values = actors.tolist()
+    wrong = [i for i, actor in enumerate(values) if not (isinstance(actor, int | float) and actor % 1 == 0)]
+    if wrong:
+        raise InputError(
+            f"{path}: `actor` is {values[wrong[0]]!r} in row {wrong[0]} (from 0), and wrong in {len(wrong)} rows. "
+            "Save the actors' numbers."
+        )
+    return [int(actor) for actor in values]
 
 
 def _splits(folds: np.ndarray, fold: int | None) -> list[str] | None:

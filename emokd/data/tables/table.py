@@ -32,6 +32,11 @@ def is_number(text: str) -> bool:
     return bool(_NUMBER.fullmatch(text))
 
 
+def has_plain_digits(text: str) -> bool:
+    """Whether `float` finds in a text only what is written: it also takes `1_0` for 10, and digits of other scripts."""
+    return text.isascii() and "_" not in text
+
+
 def has_decimal_comma(text: str) -> bool:
     """Whether a cell is a number with a decimal comma."""
     return bool(_COMMA.fullmatch(text))

@@ -8,19 +8,31 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from emokd.data.decode import read_file, to_canvas
+from emokd.errors import InputError, excerpt
 
-_NUMBERED = r"{prefix}(\d{{5,}})\.jpg"
+_NUMBERED = r"{prefix}([0-9]{{5,}})\.((?i:jpe?g|png))"
 
 
 def frame_numbers(folder: str, prefix: str = "") -> Int64[np.ndarray, " N"]:
-    """The numbers of the frames `PREFIX%05d.jpg` of a folder, ascending; none where there is no such folder."""
+    """The numbers of the frames `PREFIX%05d.jpg` of a folder, ascending; none where there is no such folder.
+
+    Raises:
+      InputError: a frame is there as `.JPG`, `.jpeg` or `.png` alone, which would not be read.
+    """
     pattern = re.compile(_NUMBERED.format(prefix=re.escape(prefix)))
     try:
         with os.scandir(folder) as entries:
-            matches = [pattern.fullmatch(entry.name) for entry in entries]
+            matches = [match for entry in entries if (match := pattern.fullmatch(entry.name))]
     except (FileNotFoundError, NotADirectoryError):
         matches = []
-    return np.array(sorted(int(match[1]) for match in matches if match), np.int64)
+    numbers = {int(match[1]) for match in matches if match[2] == "jpg"}
+    others = sorted(match[0] for match in matches if int(match[1]) not in numbers)
+    if others:
+        raise InputError(
+            f"{folder}: {len(others)} frames are not named {prefix}00001.jpg and so on: {excerpt(others, 3)}. Rename "
+            "them, or write them as JPEG."
+        )
+    return np.array(sorted(numbers), np.int64)
 
 
 def frame_path(folder: str, number: int, prefix: str = "") -> str:

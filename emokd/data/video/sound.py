@@ -1,7 +1,9 @@
 """Reads stretches of sound files, and computes log-mel spectrograms."""
 
+import contextlib
 import os
 import wave
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +25,8 @@ def sound_length(path: str | os.PathLike) -> int:
     """How many samples a 16 kHz mono WAV file has.
 
     Raises:
-      InputError: the file cannot be read, or has another rate, width or number of channels.
+      InputError: the file cannot be read, has another rate, width or number of channels, or does not hold as many
+        samples as its header says.
     """
     with _open(path) as file:
         return file.getnframes()
@@ -44,7 +47,11 @@ def read_sound(path: str | os.PathLike, start: int, samples: int) -> Float[np.nd
     with _open(path) as file:
         first = min(max(start, 0), file.getnframes())
         file.setpos(first)
-        read = np.frombuffer(file.readframes(max(min(start + samples, file.getnframes()) - first, 0)), "<i2")
+        wanted = max(min(start + samples, file.getnframes()) - first, 0)
+        data = file.readframes(wanted)
+    if len(data) != 2 * wanted:
+        raise InputError(f"{path} ends before sample {first + wanted}, which its header declares. Write it again.")
+    read = np.frombuffer(data, "<i2")
     values[first - start : first - start + len(read)] = read / np.float32(32768)
     return values
 
@@ -81,16 +88,27 @@ def log_mel(sound: Float[np.ndarray, " samples"], filters: Float[np.ndarray, "M 
     return np.log(filters @ power.T + FLOOR).astype(np.float32)
 
 
-def _open(path: str | os.PathLike) -> wave.Wave_read:
-    try:
-        file = wave.open(os.fspath(path), "rb")
-    except (OSError, EOFError, wave.Error) as error:
-        raise InputError(f"{path} cannot be read as a WAV file: {error}. Write it again, as 16-bit PCM.") from error
-    format = (file.getframerate(), file.getnchannels(), file.getsampwidth())
-    if format != (RATE, 1, 2):
-        file.close()
-        raise InputError(
-            f"{path} has {format[1]} channels of {8 * format[2]} bits at {format[0]} Hz, not 1 of 16 at {RATE}. "
-            "Convert it, for instance with ffmpeg -i IN -ac 1 -ar 16000 -c:a pcm_s16le OUT."
-        )
-    return file
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[wave.Wave_read]:
+    with contextlib.ExitStack() as files:
+        try:
+            stream = files.enter_context(open(path, "rb"))
+            file = files.enter_context(wave.open(stream))
+            start = stream.tell()  # of the first sample: the header of the samples was read last
+        except (OSError, EOFError, wave.Error) as error:
+            raise InputError(f"{path} cannot be read as a WAV file: {error}. Write it again, as 16-bit PCM.") from error
+        format = (file.getframerate(), file.getnchannels(), file.getsampwidth())
+        if format != (RATE, 1, 2):
+            raise InputError(
+                f"{path} has {format[1]} channels of {8 * format[2]} bits at {format[0]} Hz, not 1 of 16 at {RATE}. "
+                "Convert it, for instance with ffmpeg -i IN -ac 1 -ar 16000 -c:a pcm_s16le OUT."
+            )
+        # The module `wave` believes the header. Who writes to a pipe cannot go back to it, and leaves 0 or the largest
+        # number there.
+        declared, there = file.getnframes(), (os.fstat(stream.fileno()).st_size - start) // 2
+        if declared > there or (there and not declared):
+            raise InputError(
+                f"{path} is cut off, or was written to a pipe: its header declares {declared} samples, and it holds "
+                f"{there}. Write it again, into a file."
+            )
+        yield file

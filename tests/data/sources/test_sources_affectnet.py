@@ -204,6 +204,14 @@ def test_2017_five_classes_cleaned(tmp_path):
         (row("1/x.jpg", 1, landmarks="1;2;3"), {}, r"line 2: column 'facial_landmarks' holds 3 numbers, not 136"),
         (row("1/x.jpg", 1, landmarks="1;;3"), {}, r"line 2: column 'facial_landmarks' holds what is not a number"),
         (row("1/x.jpg", 1, landmarks=";".join(["5"] * 136)), {}, r"line 2: The box \(5, 5, 5, 5\) .*no area\. .*crop"),
+        (
+            row("1/x.jpg", 1, landmarks=";".join(["1_0"] * 136)),
+            {},
+            r"line 2: column 'facial_landmarks' holds what is not",
+        ),
+        (row("1/x.jpg", 1, landmarks=";".join(["\u0661"] * 136)), {}, r"'facial_landmarks' holds what is not a number"),
+        (row("1/x.jpg", 1, landmarks=joined(points() / 100)), {}, r"line 2: The box .* too small.* fractions .*crop"),
+        (row("1/x.jpg", 1, face="0.2,0.2,0.5,0.5"), {"crop": "face"}, r"line 2: The box .* Are these fractions"),
         (row("1/x.jpg", 1, landmarks=";".join(["nan"] * 136)), {}, r"line 2: The box .*no area"),
         (row("1/x.jpg", 1, face="0,0,0,9"), {"crop": "face"}, r"line 2: The box \(0, 0, 0, 9\).* has no area"),
         (row("1/x.jpg", 1, face="0,0,NULL,9"), {"crop": "face"}, r"line 2: column 'face_width' holds 'NULL'"),
@@ -285,6 +293,14 @@ def test_2021(tmp_path, zipped):
         np.array([[np.nan, np.nan], [0.125, -1], [-0.5, 1], [-0.123456, 0]], np.float32),
     )
     np.testing.assert_array_equal(examples.inputs["image"](1), coordinates(9))
+
+
+@pytest.mark.parametrize("valence", ["0_1", "\u0660.\u0665", b"0_1"])
+def test_2021_refuses_other_digits(tmp_path, valence):
+    face(tmp_path, "train_set", 1, valence=valence)
+    face(tmp_path, "val_set", 1)
+    with pytest.raises(InputError, match=r"1_val\.npy cannot be read as an array of numbers: its text is no number"):
+        affectnet_2021.load(str(tmp_path), {})
 
 
 @pytest.mark.parametrize("shape", [(136,), (68, 2), (1, 136)])

@@ -183,6 +183,15 @@ TRAIN = "annotations/VA_Estimation_Challenge/Train_Set/video1.txt"
         (TRAIN, "valence,arousal\n0,0\n0;1\n", {}, r"video1\.txt, line 3: '0;1' is not `valence,arousal`"),
         (TRAIN, "valence,arousal\n0,0,0\n", {}, r"line 2: '0,0,0' is not"),
         (TRAIN, "valence,arousal\n0,0\n0,1.5\n", {}, r"line 3: '0,1\.5' lies outside \[-1, 1\] and is not -5"),
+        (TRAIN, "valence,arousal\n0,0_1\n", {}, r"line 2: '0,0_1' is not `valence,arousal`"),
+        (TRAIN, "valence,arousal\n0,\u0660.\u0665\n", {}, r"line 2: '0,\u0660\.\u0665' is not"),
+        (
+            TRAIN,
+            "arousal,valence\n0,0\n",
+            {},
+            r"video1\.txt, line 1: the header is arousal,valence, not valence,arousal",
+        ),
+        (TRAIN, "frame,valence\n0,0\n", {}, r"line 1: the header is frame,valence, not valence,arousal"),
         (TRAIN, "valence,arousal\n0,nan\n", {}, r"line 2: '0,nan' lies outside"),
         (TRAIN, "0.1,0.2\n0,0\n", {}, r"video1\.txt: a header and a line for each frame.*line 1 is '0\.1,0\.2'"),
         (TRAIN, "valence,arousal\n", {}, r"video1\.txt: a header and a line for each frame"),
@@ -220,6 +229,47 @@ def test_affwild2_refuses_classes_that_the_header_does_not_have(tree):
     write_labels(tree, "EXPR_Recognition_Challenge", "video1", "Train_Set", EXPRESSIONS, ["0", "8"])
     with pytest.raises(InputError, match=r"video1\.txt, line 3: '8' is no class id from 0 to 7, nor -1"):
         affwild2.load(str(tree), {**SMALL, "task": "expression"})
+
+
+def test_affwild2_refuses_a_class_that_the_header_names_twice(tree):
+    write_labels(tree, "EXPR_Recognition_Challenge", "video1", "Train_Set", "Neutral,Anger,anger", ["0", "2"])
+    with pytest.raises(InputError, match=r"video1\.txt, line 1 names 'anger' twice \(number 2, number 3\)"):
+        affwild2.load(str(tree), {**SMALL, "task": "expression"})
+
+
+def test_affwild2_reads_a_header_in_other_letters(tree):
+    wanted = affwild2.load(str(tree), SMALL).columns["valence_arousal"]
+    path = tree / TRAIN
+    path.write_text(path.read_text().replace("valence,arousal", "Valence, Arousal"))
+    np.testing.assert_array_equal(affwild2.load(str(tree), SMALL).columns["valence_arousal"], wanted)
+
+
+def test_affwild2_refuses_frames_that_are_counted_from_zero(tree):
+    source = tree / "cropped_aligned" / "video1"
+    (source / "00010.jpg").rename(source / "00000.jpg")
+    with pytest.raises(InputError, match=r"video1/00000\.jpg: frames are counted from 00001"):
+        affwild2.load(str(tree), SMALL)
+
+
+@pytest.mark.parametrize("suffix", ["JPG", "jpeg", "png"])
+@pytest.mark.parametrize("every", [True, False])
+def test_affwild2_refuses_frames_of_other_suffixes(tree, suffix, every):
+    source = tree / "cropped_aligned" / "video1"
+    for path in sorted(source.glob("*.jpg"))[: None if every else 1]:
+        path.rename(path.with_suffix(f".{suffix}"))
+    with pytest.raises(InputError, match=rf"video1: {8 if every else 1} frames are not named .*: 00001\.{suffix}"):
+        affwild2.load(str(tree), SMALL)
+
+
+def test_affwild2_sound_goes_on_with_the_frames_beyond_the_labels(tree):
+    source = tree / "cropped_aligned" / "video1"
+    shutil.copy(source / "00010.jpg", source / "00012.jpg")
+    examples = affwild2.load(str(tree), SMALL)
+    # The 6000 samples are those of 12 frames: the middle of the third sub-sequence is at 7.5 x 500.
+    own = wave_of("video1")[3750 - 1600 : 3750 + 1600] / 32768
+    np.testing.assert_allclose(
+        examples.inputs["audio"](2), sound.log_mel(own.astype(np.float32), sound.mel_filters(6)), rtol=1e-5
+    )
 
 
 def test_affwild2_without_labels_or_sounds(tree):

@@ -186,12 +186,27 @@ def test_ravdess(tmp_path):
     assert examples.splits is None
     assert examples.inputs["features/mfcc"](1)[0] == 259
     assert ravdess.load(str(tmp_path), {"fold": 0}).splits.tolist() == ["test", "train", "test", "train"]
+    clips(tmp_path, actor=np.array([1.0, 2.0, 1.0, 24.0]))
+    assert ravdess.load(str(tmp_path), {}).groups.tolist() == ["actor01", "actor02", "actor01", "actor24"]
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
         ({"emotion": np.array([0, 8, 3, -1])}, {}, r"`emotion` is 8 in row 1 \(from 0\), and wrong in 2 rows"),
+        (
+            {"emotion": np.array([[0], [7], [3], [3]])},
+            {},
+            r"features\.npz: `emotion` has the shape \[4, 1\]\. Save one",
+        ),
+        ({"actor": np.array([[1], [2], [1], [24]])}, {}, r"`actor` has the shape \[4, 1\]"),
+        ({"fold": np.array([[0], [1], [0], [4]])}, {"fold": 0}, r"`fold` has the shape \[4, 1\]"),
+        (
+            {"actor": np.array([1, 2.5, np.nan, np.inf])},
+            {},
+            r"`actor` is 2\.5 in row 1 \(from 0\), and wrong in 3 rows",
+        ),
+        ({"actor": np.array(["1", "2", "1", "a"])}, {}, r"`actor` is '1' in row 0 .* Save the actors' numbers"),
         ({"actor": np.array([1, 2, 3])}, {}, r"different numbers of rows: .*actor 3"),
         ({"name": np.array(["w", "x", "w", "z"])}, {}, r"1 names are there more than once: w"),
         ({}, {"fold": 2}, r"config\.data\.options\.fold is 2; the file's folds are 0, 1, 4"),

@@ -87,3 +87,43 @@ def test_what_is_no_sound_is_refused(tmp_path):
             sound.sound_length(tmp_path / "a.wav")
     with pytest.raises(InputError, match=r"b\.wav cannot be read"):
         sound.sound_length(tmp_path / "b.wav")
+
+
+@pytest.mark.parametrize(
+    ("damage", "declared", "there"),
+    [
+        (lambda data: data[: 44 + 1000], 1000, 500),
+        (lambda data: data[: 44 + 1001], 1000, 500),  # in the middle of a sample
+        (lambda data: data[:-1], 1000, 999),
+        (lambda data: data[:44], 1000, 0),
+        (lambda data: data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:], 2**31 - 1, 1000),
+        (lambda data: data[:40] + bytes(4) + data[44:], 0, 1000),
+    ],
+    ids=["half", "odd", "last byte", "header alone", "a pipe's length", "no length"],
+)
+def test_a_sound_that_holds_other_than_it_declares_is_refused(tmp_path, damage, declared, there):
+    write(tmp_path / "a.wav", np.arange(1000))
+    (tmp_path / "a.wav").write_bytes(damage((tmp_path / "a.wav").read_bytes()))
+    said = (
+        rf"a\.wav is cut off, or was written to a pipe: its header declares {declared} samples, and it holds {there}\."
+    )
+    with pytest.raises(InputError, match=said):
+        sound.sound_length(tmp_path / "a.wav")
+    with pytest.raises(InputError, match=said):
+        sound.read_sound(tmp_path / "a.wav", 0, 10)
+
+
+def test_a_sound_whose_outer_length_is_too_small_is_refused(tmp_path):
+    write(tmp_path / "a.wav", np.arange(1000))
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(data[:4] + (36 + 501).to_bytes(4, "little") + data[8:])
+    with pytest.raises(InputError, match=r"a\.wav ends before sample 400, which its header declares"):
+        sound.read_sound(tmp_path / "a.wav", 100, 300)
+    assert len(sound.read_sound(tmp_path / "a.wav", 0, 100)) == 100
+
+
+def test_a_sound_with_something_behind_its_samples_is_read(tmp_path):
+    write(tmp_path / "a.wav", np.arange(1000))
+    with (tmp_path / "a.wav").open("ab") as file:
+        file.write(b"LIST" + (4).to_bytes(4, "little") + b"INFO")
+    np.testing.assert_array_equal(sound.read_sound(tmp_path / "a.wav", 990, 20)[:10] * 32768, np.arange(990, 1000))
