@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from emokd.data.arrays import check_rows, read_names, read_npz, read_numbers
-from emokd.data.tables.table import read_table, unique
+from emokd.data.tables.table import id_column, read_table, unique
 from emokd.errors import InputError, excerpt
 from emokd.inference.modalities import Modalities
 from emokd.inference.signature import Input
@@ -61,7 +61,8 @@ def _read_npz(path: str) -> Rows:
 
 def _read_csv(path: str, modalities: Modalities) -> Rows:
     rows = read_table(path)
-    key, *columns = rows[0].cells
+    key = id_column(rows)
+    columns = [name for name in rows[0].cells if name != key]
     unique(rows, key)
     only = next(iter(modalities.inputs)) if len(modalities.inputs) == 1 else None
     named: dict[str, list[str]] = {}
