@@ -50,7 +50,8 @@ def load(directory: str, options: Mapping) -> Examples:
     rows = read_table(path, required=(ID,))
     unique(rows, ID)
     ids = [row.text(ID) for row in rows]
-    columns, classes = read_targets("feature_tables", rows, class_options(options), votes=False)
+    wanted = bool(options.get("classes"))
+    columns, classes = read_targets("feature_tables", rows, class_options(options), votes=False, wanted=wanted)
     arrays, names = {}, {}
     for modality, place in _tables(options):
         name = modality if modality in RAW_INPUTS else f"features/{modality}"

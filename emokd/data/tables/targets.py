@@ -28,6 +28,11 @@ _LIKE_GROUPS = frozenset(
 )
 """Names of columns that may hold groups, by their `essence` without punctuation."""
 
+_LIKE_LABELS = frozenset(
+    f"{word}{end}" for word in ("label", "emotion", "expression", "class") for end in ("", "s", "es")
+)
+"""Names of columns that may hold labels, by their `essence`."""
+
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NO_NAME = re.compile(r"[?.*/\\_~-]+")
 
@@ -216,13 +221,15 @@ def read_targets(
       rows: the table's rows.
       listed: the class list.
       votes: whether a column per class of the list holds votes.
-      wanted: whether the user gave the list, so that columns of votes for some of its classes only are an error.
+      wanted: whether the user gave the list, so that it is an error if the table has no labels and no votes, or votes
+        for some of its classes only.
 
     Returns:
       The columns, as in Examples, and the classes.
 
     Raises:
-      InputError: there is no target at all, one is wrong, or a column's name is written in another letter case.
+      InputError: there is no target at all, one is wrong, or a column's name is written in another letter case; the
+        message names columns that may be meant.
     """
     header = list(rows[0].cells)
     table = rows[0].table
@@ -240,6 +247,12 @@ def read_targets(
             f"{excerpt(label for label in listed if label not in voted)}. Add them, or correct the class list. "
             f"It has: {excerpt(header)}."
         )
+    meant = "" if classes else _like_labels(header, listed)
+    if wanted and not classes:
+        raise InputError(
+            f"{table}, line 1: there is a class list, but no column 'label'{' and none of votes' if votes else ''}."
+            f"{meant} Rename the columns, or leave config.data.options.classes out. It has: {excerpt(header)}."
+        )
     if "valence" in header and "arousal" in header:
         columns["valence_arousal"] = read_affect(rows).astype(np.float32)
     elif "valence" in header or "arousal" in header:
@@ -250,10 +263,19 @@ def read_targets(
     if not columns:
         also = ", or one column of votes per class of config.data.options.classes" if votes else ""
         raise InputError(
-            f"{table}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'{also}. "
+            f"{table}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'{also}.{meant} "
             f"It has: {excerpt(header)}."
         )
+    if meant:
+        logging.warning("%s: no classes are read, because %s has no column 'label'.%s", name, table, meant)
     return columns, classes
+
+
+def _like_labels(header: Sequence[str], listed: Sequence[str] | None) -> str:
+    """Says which columns may be meant as labels, or as votes for the classes of the list; empty where none may."""
+    alike = _LIKE_LABELS.union(map(essence, listed or ()))
+    found = [column for column in header if essence(column) in alike]
+    return f" Is it {excerpt(map(repr, found))}?" if found else ""
 
 
 def read_splits(rows: Sequence[Row]) -> list[str] | None:

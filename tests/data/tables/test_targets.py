@@ -89,6 +89,21 @@ def test_a_column_that_only_looks_like_one_that_is_read(tmp_path, column):
         read_targets("set", read, None)
 
 
+@pytest.mark.parametrize("columns", ["labels", "emotion", "Happy,Sad"])
+def test_a_class_list_without_its_column_is_refused(tmp_path, columns, caplog):
+    read = rows(tmp_path, [".5,.5" + ",1" * len(columns.split(","))], f"valence,arousal,{columns}")
+    named = ", ".join(map(repr, columns.split(",")))
+    with pytest.raises(InputError, match=rf"labels\.csv, line 1: there is a class list, but no .* Is it {named}\?"):
+        read_targets("set", read, ("happy", "sad"), wanted=True)
+    assert set(read_targets("set", read, ("happy", "sad"))[0]) == {"valence_arousal"}  # the source's own list
+    assert f"no classes are read, because {read[0].table} has no column 'label'. Is it {named}?" in caplog.text
+
+
+def test_affect_alone_is_no_doubt(tmp_path, caplog):
+    assert set(read_targets("set", rows(tmp_path, [".5,.5,3"], "valence,arousal,age"), None)[0]) == {"valence_arousal"}
+    assert not caplog.text
+
+
 def test_negative_codes_without_a_list_are_classes_in_order(tmp_path):
     assert read_labels("set", rows(tmp_path, ["1", "-1", "0"]), None)[1] == ("-1", "0", "1")
 
