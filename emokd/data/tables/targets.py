@@ -281,10 +281,13 @@ def _like_labels(header: Sequence[str], listed: Sequence[str] | None) -> str:
 def read_splits(rows: Sequence[Row]) -> list[str] | None:
     """The split of each row by the column `split`, or None where there is no such column.
 
+    The log names other columns that may hold splits, see `report_split_like`.
+
     Raises:
       InputError: a cell names no split; the message names the line.
     """
     if "split" not in rows[0].cells:
+        report_split_like(rows, "split")
         return None
     splits = []
     for row in rows:
@@ -293,6 +296,30 @@ def read_splits(rows: Sequence[Row]) -> list[str] | None:
             raise row.error(f"there is no split {row.text('split')!r}", "Use train, validation or test.")
         splits.append(split)
     return splits
+
+
+def report_split_like(rows: Sequence[Row], column: str) -> None:
+    """Warns of columns whose cells all name splits, two or more, in a table without a column of splits.
+
+    Args:
+      rows: the table's rows.
+      column: the one that splits are read from, for the message.
+    """
+    found = {}
+    for each in rows[0].cells:
+        splits = set()
+        for row in rows:
+            splits.add(normalise_split(row.name(each)))
+            if None in splits:
+                break
+        if None not in splits and len(splits) > 1:
+            found[each] = sorted(filter(None, splits))
+    for each, named in found.items():
+        logging.warning(
+            "%s: the column %r names splits (%s), but is not read, so the rows of all of them are mixed. If it is "
+            "meant, name it %r.",
+            *(rows[0].table, each, ", ".join(named), column),
+        )
 
 
 def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None:

@@ -8,7 +8,7 @@ from emokd.data import sources
 from emokd.data.division.splits import split
 from emokd.data.sources import diffusionfer, feature_tables, manifest, oasis
 from emokd.data.tables.table import read_table
-from emokd.data.tables.targets import read_affect, read_groups, read_labels, read_targets, read_votes
+from emokd.data.tables.targets import read_affect, read_groups, read_labels, read_splits, read_targets, read_votes
 from emokd.errors import InputError
 
 
@@ -101,6 +101,20 @@ def test_a_class_list_without_its_column_is_refused(tmp_path, columns, caplog):
 
 def test_affect_alone_is_no_doubt(tmp_path, caplog):
     assert set(read_targets("set", rows(tmp_path, [".5,.5,3"], "valence,arousal,age"), None)[0]) == {"valence_arousal"}
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("column", ["Usage", "splits", "set", "partition"])
+def test_splits_under_another_name_are_told(tmp_path, column, caplog):
+    assert read_splits(rows(tmp_path, ["sad,Training", "sad,PrivateTest"], f"label,{column}")) is None
+    assert f"the column '{column}' names splits (test, train), but is not read" in caplog.text
+    assert "name it 'split'" in caplog.text
+
+
+@pytest.mark.parametrize("cells", [("train", "train"), ("train", "bus"), ("test", "")])
+def test_columns_that_name_no_splits(tmp_path, cells, caplog):
+    assert read_splits(rows(tmp_path, [f"sad,{cell}" for cell in cells], "label,set")) is None
+    assert read_splits(rows(tmp_path, ["train,test", "test,train"], "split,phase")) == ["train", "test"]
     assert not caplog.text
 
 
