@@ -21,12 +21,19 @@ NO_AFFECT = -2.0
 MOST_VOTES = 1e9
 
 _GROUPS = ("group", "subject")
+_NUMBERED = ("", "s", "id", "ids", "name", "no", "nr", "number", "code")
 _LIKE_GROUPS = frozenset(
     f"{who}{what}"
     for who in (*_GROUPS, *"subj participant person speaker actor patient user identity individual video clip".split())
-    for what in ("", "s", "id", "ids", "name", "no", "nr", "number", "code")
-)
+    for what in _NUMBERED
+).union(("pid", "sid", "ppid", "caseid"))
 """Names of columns that may hold groups, by their `essence` without punctuation."""
+_PERHAPS_GROUPS = frozenset(
+    f"{what}{number}"
+    for what in "recording session photo movie scene dialogue sourceimage frameof child".split()
+    for number in _NUMBERED
+)
+"""Likewise, but with one or two values in a table they are a condition, such as indoors and outdoors."""
 
 _LIKE_LABELS = frozenset(
     f"{word}{end}" for word in ("label", "emotion", "expression", "class") for end in ("", "s", "es")
@@ -341,8 +348,10 @@ def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None
     groups = None if chosen is None else [_group(row, chosen) for row in rows]
     meant = []
     for each in header:
-        if each != chosen and re.sub(r"[\W_]", "", essence(each)) in _LIKE_GROUPS:
+        if each != chosen and may_name_groups(each):
             values = [row.name(each) for row in rows]
+            if not may_name_groups(each, len(set(values))):
+                continue
             parted = len(set(zip(values, groups or range(len(rows)), strict=True)))
             if parted > len(set(values)):
                 meant.append(each)
@@ -353,6 +362,17 @@ def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None
             *(name, excerpt(map(repr, meant)), f"the column {chosen!r}" if chosen else "none", column),
         )
     return groups
+
+
+def may_name_groups(name: str, values: int | None = None) -> bool:
+    """Whether a column of this name, with so many different values where that is known, may name people or recordings.
+
+    Examples:
+      >>> may_name_groups("Participant_ID", 2), may_name_groups("scene", 2), may_name_groups("scene", 30)
+      (True, False, True)
+    """
+    plain = re.sub(r"[\W_]", "", essence(name))
+    return plain in _LIKE_GROUPS or (plain in _PERHAPS_GROUPS and (values is None or values > 2))
 
 
 def _group(row: Row, column: str) -> str:

@@ -234,6 +234,19 @@ def test_groups_are_taken_from_either_column_and_alike_ones_are_said(tmp_path, c
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    "column", "pid sid ppid caseid recording session photo Movie scene_id source_image frame_of".split()
+)
+def test_common_names_of_groups_are_told(tmp_path, column, caplog):
+    read_groups("set", rows(tmp_path, ["s1", "s2", "s3", "s3"], column), "group")
+    assert f"'{column}' may name people or recordings" in caplog.text
+
+
+def test_conditions_are_no_groups(tmp_path, caplog):
+    read_groups("set", rows(tmp_path, ["in,0", "out,1", "in,0"], "scene,child"), "group")
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("mark", ["nan", "NA", "<NA>", "null", "None"])
 def test_a_group_that_says_no_value_is_no_group(tmp_path, mark):
     with pytest.raises(InputError, match=rf"labels.csv, line 3: column 'subject' holds '{mark}'.*Fill it in"):
