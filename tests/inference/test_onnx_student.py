@@ -72,7 +72,8 @@ def of_modalities(folder):
         name: {"input": f"features/{name}", "privileged": name == "heart"} for name in ("eye", "pulse", "heart")
     }
     references = {"features/eye": {"centre": [1.7e12, 0, 0], "unit": [1024.0, 1, 0]}}
-    return save(folder, spec, CONFIG | {"modalities": modalities}, references=references)
+    columns = {"features/eye": ["clock", "x", "y"]}
+    return save(folder, spec, CONFIG | {"modalities": modalities}, references=references, columns=columns)
 
 
 FRAMES = {"backbone": "basic_cnn", "options": {"width": 2, "size": SIZE}}
