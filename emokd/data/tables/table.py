@@ -145,6 +145,11 @@ def iterate_table(
                 file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             first = [normal(cell) for cell in next(reader, [])]
+            if not any(first) and any(text.strip() for text in file):
+                raise InputError(
+                    f"{path}, line {before + 1} is blank, so the table seems to have no header. Remove what is before "
+                    "the line that names the columns."
+                )
             header = headerless(first)
             count = 0 if header is None else 1
             if header is None:
