@@ -146,6 +146,12 @@ def test_pictures_get_the_answers_of_the_model_folder(models, kind):
     assert exported.seen_as.mirror == (kind == "mirrored")
 
 
+def test_the_names_of_columns_go_with_the_export(models):
+    for path in models("modalities"):
+        columns = {name: seen.columns for name, seen in emokd.load(path).signature.inputs.items()}
+        assert columns == {"eye": ("clock", "x", "y"), "pulse": ()}
+
+
 def test_the_folder_of_an_export_is_opened_as_its_file_is(models):
     folder, file = models("plain")
     assert emokd.load(file.parent)(PICTURES[0]) == emokd.load(file, engine="onnx")(PICTURES[0])
