@@ -152,6 +152,8 @@ ROWS = {"names": np.array(["a", "b"]), "features": np.ones((2, 3), np.float32)}
         ({"features": np.array([[1, 2], [np.nan, 1]])}, "'features' is infinite or no number for 1 names: b"),
         ({"logits": np.ones((2, 2))}, "logits but no array 'classes'"),
         ({"logits": np.ones((2, 2)), "classes": np.array(["x", "y", "z"])}, "2 logits but 3 classes"),
+        ({"logits": np.eye(2), "classes": np.array(["a", "A"])}, "array 'classes': the classes 'A' and 'a' differ"),
+        ({"logits": np.eye(2), "classes": np.array(["a", "a "])}, "array 'classes': the classes 'a' and 'a ' differ"),
         ({"valence_arousal": np.ones((2, 3))}, "valence_arousal has 3 columns"),
         ({"features": np.ones((2, 2, 3)), "views": np.array([0, -1])}, "does not say how they were drawn"),
         ({"names": np.array(["a\\b", "./a/b"])}, r"'a\\\\b' and '\./a/b' are one path"),
@@ -212,6 +214,22 @@ def test_answers_that_are_likely_something_else_are_told(tmp_path, caplog):
         AnswersFile(tmp_path / "a.npz").check("one", [pictures], make_config(smkd, {}).data)
         assert ("as probabilities do. Save their logarithms" in caplog.text) == told
         assert ("reaches 9, but the data's are from -1 to 1" in caplog.text) == told
+
+
+@pytest.mark.parametrize(("lowest", "told"), [(-2.0, True), (-1.9, False)])
+def test_the_mark_of_missing_affect_is_told(tmp_path, lowest, told):
+    affect = np.array([[lowest, -1.0], [0.5, 0.5]])
+    np.savez(tmp_path / "a.npz", names=np.array(["a", "b"]), valence_arousal=affect)
+    assert any("leave out the names without an answer" in d for d in AnswersFile(tmp_path / "a.npz")._doubts) == told
+
+
+def test_arrays_that_are_not_read_are_told(tmp_path):
+    arrays = {"names": np.array(["a", "b"]), "valence_arousal": np.eye(2)}
+    np.savez(tmp_path / "a.npz", **arrays, feature=np.eye(2), arousal_valence=np.eye(2))
+    (doubt,) = AnswersFile(tmp_path / "a.npz")._doubts
+    assert "not read: 'feature'. Did you mean 'features'? 'arousal_valence'." in doubt
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert not AnswersFile(tmp_path / "a.npz")._doubts
 
 
 def test_a_writer_refuses_early(tmp_path):

@@ -91,6 +91,9 @@ def test_a_student_is_evaluated_and_continued_by_the_reference_that_it_was_train
     # Another training split has another reference, but what has been learnt already holds for the first run's.
     config = make_config(folder, **{"data.split.seed": 3})
     stored = model_folder.provenance(workdir / "student")["references"]
+    assert model_folder.provenance(workdir / "student")["columns"] == {
+        "features/eye": [f"c{k}" for k in range(COLUMNS)]
+    }
     fresh, _ = datasets.refer(config, datasets.load_splits(config), None, None)
     assert reference.to_json(fresh["train"]) != stored
     continued, _ = datasets.refer(config, datasets.load_splits(config), None, workdir)

@@ -1,7 +1,7 @@
 """Checks the values of a data source's options; every error names the key in the configuration."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from emokd.errors import InputError, nearest
@@ -24,8 +24,12 @@ def several(key: str, value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
     """One or more distinct values of `allowed`, given as a list or as a text with commas.
 
     Raises:
-      InputError: the list is empty, or a value is unknown or repeated.
+      InputError: it is no list, the list is empty, or a value is unknown or repeated.
     """
+    if not isinstance(value, Iterable):
+        raise InputError(
+            f"config.data.options.{key} is {value!r}, which is no list. Name one or more of {', '.join(allowed)}."
+        )
     chosen = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     for name in chosen:
         choice(key, name, allowed)

@@ -84,6 +84,11 @@ def to_json(examples: Examples) -> dict[str, Any]:
     }
 
 
+def column_names(examples: Examples) -> dict[str, list[str]]:
+    """The names of the columns of the examples' arrays, by input, where they have any."""
+    return {name: list(r.names) for name, r in examples.inputs.items() if isinstance(r, Rows) and r.names}
+
+
 def from_json(values: Mapping[str, Any]) -> dict[str, Reference]:
     """Inverse of `to_json`.
 

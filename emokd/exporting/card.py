@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import emokd
@@ -12,7 +12,7 @@ from emokd.exporting.examples import workdir_of
 from emokd.exporting.formats import FORMATS
 from emokd.exporting.formats.format import Format, Written
 from emokd.exporting.student import Student
-from emokd.inference.jax_student import privileged_names, signature_of
+from emokd.inference.jax_student import column_names, privileged_names, signature_of
 from emokd.inference.onnx_student import FORMAT
 from emokd.jobs.finished import read_scores
 from emokd.jobs.record import read as read_record
@@ -43,7 +43,8 @@ def describe(
     provenance = model_folder.provenance(folder)
     config = json.loads(provenance.get("config") or "{}")
     workdir = workdir_of(folder)
-    signature = signature_of(student.model.spec)
+    place = str(folder / model_folder.DESCRIPTION)
+    signature = signature_of(student.model.spec, column_names(provenance, place))
     return {
         "format": FORMAT,
         "emokd": emokd.__version__,
@@ -51,7 +52,7 @@ def describe(
         "bytes": len(written.content),
         "sha256": hashlib.sha256(written.content).hexdigest(),
         "model_sha256": model_folder.model_hash(folder),
-        "inputs": {name: _input(student, name, format) for name in student.inputs},
+        "inputs": {name: _input(student, name, format, signature.inputs[name].columns) for name in student.inputs},
         "outputs": {name: _output(student, name) for name in check.differences},
         "canvas": {
             "size": student.seen_as.canvas,
@@ -61,7 +62,7 @@ def describe(
         },
         "multimodal": signature.multimodal,
         "attends_to_batch": signature.attends_to_batch,
-        "privileged": sorted(privileged_names(provenance, str(folder / model_folder.DESCRIPTION))),
+        "privileged": sorted(privileged_names(provenance, place)),
         "precision": {"trained": student.seen_as.precision, "exported": precision},
         "training": _training(provenance, config),
         "scores": _scores(workdir),
@@ -82,7 +83,7 @@ def describe(
     }
 
 
-def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
+def _input(student: Student, name: str, format: Format, columns: Sequence[str]) -> dict[str, Any]:
     seen = student.inputs[name]
     wanted = seen.preprocessing
     batch = 1 if format.batches == (1,) else "batch"
@@ -99,6 +100,7 @@ def _input(student: Student, name: str, format: Format) -> dict[str, Any]:
             "dtype": "float64" if reference is not None and format.takes_raw else "float32",
             "shape": [batch, *seen.shape],
             "example": list(seen.shape),
+            **({"columns": list(columns)} if columns else {}),
             **counted,
             "missing": "NaN; an example without this modality has NaN throughout",
         }

@@ -125,7 +125,9 @@ def _feed(described: Fields) -> Feed:
     reads = described.text("reads")
     if kind == "array":
         shape = _shape(described)
-        return Feed(Input(reads, shape, kind), reference=_reference(described, reads))
+        columns = described.texts("columns") if "columns" in described else ()
+        columns = columns if len(columns) == shape[-1] else ()
+        return Feed(Input(reads, shape, kind, columns), reference=_reference(described, reads))
     size, channels = described.whole("size", 1, _LARGEST), described.whole("channels", 1, 3)
     frames = (described.whole("frames", 1, _LARGEST),) if kind == "video" else ()
     wanted = Input(reads, (*frames, size, size, channels), kind)

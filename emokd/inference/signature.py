@@ -20,11 +20,13 @@ class Input:
       reads: its key in a batch, such as "image", "video" or "features/eye".
       shape: of one example as the network takes it: [S, S, C], [T, S, S, C], or an array's.
       kind: a picture, a video's frames, or an array of numbers.
+      columns: the names of an array's last axis in training; empty where they are not known.
     """
 
     reads: str
     shape: tuple[int, ...]
     kind: Kind
+    columns: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,6 +135,7 @@ def _train(
         origin = {"config": configuration.to_json(config), "step": int(state.step), "split": scores["split"]}
         origin["face_crop"] = job.splits["train"].face_crop
         origin["references"] = reference.to_json(job.splits["train"])
+        origin["columns"] = reference.column_names(job.splits["train"])
         model_folder.save_model(workdir / "student", job.recipe.student_spec, params, stats, origin)
         write_with_sum(workdir / "scores.json", json.dumps(scores, indent=2))
         if report:

@@ -15,8 +15,12 @@ from emokd import predict
 from emokd.configuration import config as configuration
 from emokd.configuration import defaults
 from emokd.data import reference
+from emokd.data.arrays import array_examples
 from emokd.errors import InputError
 from emokd.inference import jax_student
+from emokd.inference.modalities import Modalities
+from emokd.inference.rows import read_rows
+from emokd.inference.signature import Input
 from emokd.jobs import datasets, scoring
 from emokd.models.network import functional
 from emokd.recipes import mtpkdot
@@ -229,6 +233,62 @@ def test_tables_that_do_not_fit_name_the_place(command, tmp_path, text, said):
     (tmp_path / "rows.txt").write_text(text)
     with pytest.raises(InputError, match="neither an .npz nor a .csv"):
         command(table=str(tmp_path / "rows.txt"))
+
+
+NAMED = {"eye": ("pupil", "blink", "x/y"), "skin": ()}
+
+
+def named_modalities():
+    inputs = {
+        name: Input(f"features/{name}", (3 if name == "eye" else 2,), "array", columns)
+        for name, columns in NAMED.items()
+    }
+    return Modalities(inputs, {})
+
+
+@pytest.mark.parametrize("prefix", ["eye", "features/eye"])
+def test_columns_are_taken_by_the_names_of_the_training(tmp_path, prefix, caplog):
+    header = ",".join(f"{prefix}/{name}" for name in ("x/y", "pupil", "blink"))
+    (tmp_path / "rows.csv").write_text(f"skin/b,id,{header},skin/a\n8,r,3,1,2,9\n")
+    found = read_rows(tmp_path / "rows.csv", named_modalities())
+    assert found.ids == ["r"]
+    np.testing.assert_array_equal(found.arrays["eye"], [[1, 2, 3]])
+    np.testing.assert_array_equal(found.arrays["skin"], [[8, 9]])
+    assert "does not know the names of the columns of skin" in caplog.text and "columns of eye" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("eye/pupil,eye/blinks,eye/x/y", "eye had no column 'blinks' in training. Did you mean 'blink'"),
+        ("eye/pupil,eye/blink", "there are 2 columns of it: .* of which it lacks x/y"),
+    ],
+)
+def test_columns_that_the_training_did_not_have_are_refused(tmp_path, header, said):
+    (tmp_path / "rows.csv").write_text(f"id,{header}\nr" + ",1" * len(header.split(",")) + "\n")
+    with pytest.raises(InputError, match=rf"rows\.csv, line 1: .*{said}"):
+        read_rows(tmp_path / "rows.csv", named_modalities())
+
+
+def test_a_model_folder_keeps_the_names_of_columns(student, workdir, tmp_path):
+    assert {seen.columns for seen in student.signature.inputs.values()} == {()}  # of arrays without names
+    spec, params, stats, provenance = model_folder.load_model(workdir / "student")
+    origin = provenance | {"columns": {"features/eye": list("abcde")}}
+    model_folder.save_model(tmp_path / "named", spec, params, stats, origin)
+    loaded = emokd.load(tmp_path / "named")
+    assert {name: seen.columns for name, seen in loaded.signature.inputs.items()} == {"eye": tuple("abcde"), "skin": ()}
+    examples = array_examples(
+        "set", ["r"], {}, {}, {"features/eye": np.ones((1, 2)), "audio": np.ones((1, 2))}, names={"audio": ["a", "b"]}
+    )
+    assert reference.column_names(examples) == {"audio": ["a", "b"]}
+
+
+def test_one_example_for_several_ids_is_refused(tmp_path):
+    np.savez(tmp_path / "rows.npz", id=np.arange(3), eye=np.ones(3))
+    with pytest.raises(
+        InputError, match=r"rows\.npz: the array 'eye' has the shape \[3\], .*row for each id: \[3, 3\]"
+    ):
+        read_rows(tmp_path / "rows.npz", named_modalities())
 
 
 @pytest.mark.parametrize(

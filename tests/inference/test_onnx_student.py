@@ -72,7 +72,8 @@ def of_modalities(folder):
         name: {"input": f"features/{name}", "privileged": name == "heart"} for name in ("eye", "pulse", "heart")
     }
     references = {"features/eye": {"centre": [1.7e12, 0, 0], "unit": [1024.0, 1, 0]}}
-    return save(folder, spec, CONFIG | {"modalities": modalities}, references=references)
+    columns = {"features/eye": ["clock", "x", "y"]}
+    return save(folder, spec, CONFIG | {"modalities": modalities}, references=references, columns=columns)
 
 
 FRAMES = {"backbone": "basic_cnn", "options": {"width": 2, "size": SIZE}}
@@ -143,6 +144,12 @@ def test_pictures_get_the_answers_of_the_model_folder(models, kind):
     exported = emokd.load(file, batch_size=4)
     assert_same(exported(PICTURES), emokd.load(folder, batch_size=9)(PICTURES))
     assert exported.seen_as.mirror == (kind == "mirrored")
+
+
+def test_the_names_of_columns_go_with_the_export(models):
+    for path in models("modalities"):
+        columns = {name: seen.columns for name, seen in emokd.load(path).signature.inputs.items()}
+        assert columns == {"eye": ("clock", "x", "y"), "pulse": ()}
 
 
 def test_the_folder_of_an_export_is_opened_as_its_file_is(models):

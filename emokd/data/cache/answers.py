@@ -29,17 +29,20 @@ from jaxtyping import Float, UInt64
 from emokd.data.arrays import read_npz
 from emokd.data.cache.reader import CENTRE, long_ids
 from emokd.data.examples import Examples, stable_hash
-from emokd.errors import InputError, excerpt
+from emokd.data.tables.class_list import check_classes
+from emokd.errors import InputError, excerpt, nearest
 from emokd.names import normal, normal_path
 
 _SCALE = 2.0
-"""Networks may answer valence or arousal somewhat beyond 1; beyond this magnitude a warning asks for the scale. [ours]
+"""Networks may answer valence or arousal somewhat beyond 1; from this magnitude on, with AffectNet's mark -2 of what is
+missing, a warning asks for the scale. [ours]
 """
 
 _COARSE = 0.1
 """Columns that rounding to float32 moves by more than this share of their standard deviation are reported. [ours]"""
 
 OUTPUTS = ("features", "logits", "valence_arousal")
+_BESIDES = ("classes", "views", "settings")
 
 
 class AnswersFile:
@@ -61,7 +64,7 @@ class AnswersFile:
           InputError: it is missing or damaged, or its arrays do not fit each other.
         """
         self.path = path
-        arrays = read_npz(str(path), ["names"], optional=[*OUTPUTS, "classes", "views", "settings"])
+        arrays = read_npz(str(path), ["names"], optional=[*OUTPUTS, *_BESIDES])
         self._names = _texts(arrays["names"], f"{path}, array 'names'")
         outputs = {name: arrays[name] for name in OUTPUTS if name in arrays}
         if not outputs:
@@ -86,7 +89,7 @@ class AnswersFile:
         ids = _ids(list(self._places))
         order = np.argsort(ids)
         self._index, self._row_of = ids[order], np.array(list(self._places.values()))[order]
-        self._doubts = [*_doubts(values), *rounded]
+        self._doubts = [*_doubts(values), *rounded, *_unread(path)]
         self.origin = f"{path.name} (sha256 {_file_hash(path)[:16]})"
 
     def check(self, teacher: str, sets: Iterable[Examples], data: ml_collections.ConfigDict) -> None:
@@ -220,11 +223,20 @@ def _doubts(values: Mapping[str, Float[np.ndarray, "N V D"]]) -> list[str]:
     logits, affect = values.get("logits"), values.get("valence_arousal")
     if logits is not None and logits.shape[-1] > 1 and logits.min() >= 0 and (abs(logits.sum(-1) - 1) < 1e-3).all():
         doubts.append("its logits are numbers from 0 to 1 that sum to 1, as probabilities do. Save their logarithms.")
-    if affect is not None and np.abs(affect).max() > _SCALE:
+    if affect is not None and np.abs(affect).max() >= _SCALE:
         doubts.append(
-            f"its valence or arousal reaches {np.abs(affect).max():.3g}, but the data's are from -1 to 1. Rescale them."
+            f"its valence or arousal reaches {np.abs(affect).max():.3g}, but the data's are from -1 to 1. Rescale "
+            "them, or leave out the names without an answer, if that marks them."
         )
     return doubts
+
+
+def _unread(path: pathlib.Path) -> list[str]:
+    """A warning of arrays that are not read, whose names may be misspelt; empty where there are none."""
+    known = ("names", *OUTPUTS, *_BESIDES)
+    with np.load(path, allow_pickle=False) as archive:
+        unread = [f"{name!r}.{nearest(name, known)}" for name in archive.files if name not in known]
+    return [f"its file {path.name} has arrays that are not read: {' '.join(unread)}"] if unread else []
 
 
 def _rounding(array: np.ndarray, values: Float[np.ndarray, "N V D"], name: str, path: pathlib.Path) -> str:
@@ -291,6 +303,7 @@ def _classes(array: np.ndarray | None, logits: int | None, path: pathlib.Path) -
     if array is None:
         raise InputError(f"{path} has logits but no array 'classes' with their names, in their order. Save it too.")
     classes = tuple(_texts(array, f"{path}, array 'classes'"))
+    check_classes(classes, what=f"{path}, array 'classes'")
     if len(classes) != logits:
         raise InputError(f"{path} has {logits} logits but {len(classes)} classes: {excerpt(classes)}. Correct one.")
     return classes

@@ -4,18 +4,21 @@ import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from emokd.data.arrays import array_examples, as_features, check_rows, read_names, read_npz, read_numbers
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options, class_options
-from emokd.data.tables.table import read_table, unique
+from emokd.data.tables.table import id_column, read_table, unique
 from emokd.data.tables.targets import read_groups, read_splits, read_targets
 from emokd.errors import InputError, excerpt
-from emokd.names import number_essence
+from emokd.names import essence, number_essence
 
 LABELS = "labels.csv"
 ID = "id"
 RAW_INPUTS = ("physiology", "audio")
+_NO_FEATURES = ("label", "valence", "arousal", "split", "subject", "group")
+"""Columns of `labels.csv`; among the features they would give the target away."""
 
 
 def load(directory: str, options: Mapping) -> Examples:
@@ -25,8 +28,9 @@ def load(directory: str, options: Mapping) -> Examples:
     - `labels.csv` has a column `id` and one or both of: `label` (a class name); `valence` and `arousal` in [-1, 1].
       Optional: `split` (train, validation or test) and `subject` (or `group`). Each of its rows is an example. An
       empty cell of a target is an example without it (see `targets`).
-    - A table is a CSV file, whose first column is the example's id and whose others are numbers, or an array of an
-      .npz file, written `file.npz:key`, whose rows are named by the file's array `id`.
+    - A table is a CSV file, whose column `id` (else the first one) is the example's id and whose others are numbers,
+      or an array of an .npz file, written `file.npz:key`, whose rows are named by the file's array `id`. No feature
+      is called `label`, `valence`, `arousal`, `split`, `subject` or `group`.
     - What is missing is NaN (in a CSV also an empty cell). An example that lacks a whole modality has a row of NaN.
       A trace (`physiology`) is either complete or missing as a whole.
 
@@ -46,7 +50,8 @@ def load(directory: str, options: Mapping) -> Examples:
     rows = read_table(path, required=(ID,))
     unique(rows, ID)
     ids = [row.text(ID) for row in rows]
-    columns, classes = read_targets("feature_tables", rows, class_options(options), votes=False)
+    wanted = bool(options.get("classes"))
+    columns, classes = read_targets("feature_tables", rows, class_options(options), votes=False, wanted=wanted)
     arrays, names = {}, {}
     for modality, place in _tables(options):
         name = modality if modality in RAW_INPUTS else f"features/{modality}"
@@ -57,6 +62,13 @@ def load(directory: str, options: Mapping) -> Examples:
                 "Reshape it, or give what is no trace another name."
             )
         if name == "physiology":
+            samples, channels = arrays[name].shape[1:]
+            if channels > samples:
+                logging.warning(
+                    "%s: physiology has %d channels of %d samples each: are the two axes swapped? It is [examples, "
+                    "samples, channels].",
+                    *(place, channels, samples),
+                )
             _check_traces(place, ids, arrays[name])
     return array_examples(
         "feature_tables",
@@ -124,9 +136,16 @@ def _read_aligned(place: str, labels: str, ids: Sequence[str]) -> tuple[np.ndarr
 
 def _read_csv(path: str) -> tuple[dict[str, int], np.ndarray, list[str]]:
     rows = read_table(path)
-    key, *columns = rows[0].cells
+    key = id_column(rows)
+    columns = [name for name in rows[0].cells if name != key]
     if not columns:
         raise InputError(f"{path}, line 1: there is no column besides the ids ({key!r}). Add the features.")
+    targets = [name for name in columns if essence(name) in _NO_FEATURES]
+    if targets:
+        raise InputError(
+            f"{path}, line 1: the column {targets[0]!r} would be a feature, but has the name of one of the labels' "
+            "columns. Remove it, so that no target is among the features; if it is none, give it another name."
+        )
     unique(rows, key)
     return {row.text(key): i for i, row in enumerate(rows)}, read_numbers(rows, columns), columns
 

@@ -14,7 +14,7 @@ from emokd.data.sources.ferplus import TABLE as VOTES
 from emokd.data.tables.classes import AFFECTNET, FER2013
 from emokd.data.tables.pixel_table import find_pixel_table, no_pixel_table, pixel_examples, read_pixel_table
 from emokd.data.tables.table import Row, check_optional
-from emokd.data.tables.targets import read_codes
+from emokd.data.tables.targets import read_codes, report_split_like
 
 ORDERS = {"fer2013": FER2013, "affectnet": AFFECTNET[:7]}
 
@@ -51,6 +51,8 @@ def load(directory: str, options: Mapping) -> Examples:
         places = [AFFECTNET.index(name) for name in _TO_AFFECTNET]
         labels = np.where(labels < 0, labels, np.array(places, np.int32)[labels])
     splits = [_usage(row) for row in rows] if "Usage" in rows[0].cells else None
+    if splits is None:
+        report_split_like(rows, "Usage")
     if os.path.isfile(os.path.join(os.path.dirname(table), VOTES)):
         logging.info("fer2013: labels are FER2013's own; config.data.source = 'ferplus' takes the votes of %s.", VOTES)
     keys = [f"{split}/{i:05d}" for i, split in enumerate(splits or ["row"] * len(rows))]

@@ -16,6 +16,7 @@ from emokd.data.division.splits import normalise_split
 from emokd.data.examples import Examples
 from emokd.data.pictures import check_options
 from emokd.data.tables.table import is_missing
+from emokd.data.tables.targets import may_name_groups
 from emokd.errors import InputError, excerpt, nearest
 from emokd.names import normal
 
@@ -84,6 +85,8 @@ def load(name: str, directory: str | None, options: Mapping) -> Examples:
             f"{source}: no feature of labels is named. Set config.data.options.label, or valence and arousal, to "
             f"features of the set: {', '.join(kinds)}."
         )
+    if not options.get("group"):
+        _report_groups(source, kinds, wanted)
     min_side = int(options.get("min_side", 0) or 0)
 
     def pixels(i: int, side: int) -> np.ndarray:
@@ -222,6 +225,27 @@ def _groups(source: str, rows: Sequence[Mapping[str, Any]], feature: str) -> np.
             "the set with one for each record."
         )
     return np.array(groups)
+
+
+def _report_groups(source: str, kinds: Mapping[str, Any], read: Sequence[str]) -> None:
+    """Warns of features that may name people or recordings, by their names; those that are read are something else.
+
+    A class label such as `scene` is taken as a task's.
+    """
+    seen = (tfds.features.Image, tfds.features.Video, tfds.features.Audio)
+    meant = [
+        name
+        for name, kind in kinds.items()
+        if name not in read
+        and not isinstance(kind, seen)
+        and may_name_groups(name.split(".")[-1], 0 if isinstance(kind, tfds.features.ClassLabel) else None)
+    ]
+    if meant:
+        logging.warning(
+            "%s: %s may name people or recordings, but examples are kept together by none. Set "
+            "config.data.options.group to the feature that is meant.",
+            *(source, excerpt(map(repr, meant))),
+        )
 
 
 def _labels(label: str, tasks: Sequence[str]) -> dict[str, str]:

@@ -38,8 +38,10 @@ def as_classes(value: str | Iterable[object], what: str) -> tuple[str, ...]:
     """A class list, given as names or as a text with commas, checked; a name that holds a comma is in quotes.
 
     Raises:
-      InputError: a name is empty, repeated, or not a class name; or two look alike.
+      InputError: it is no list, such as a number; a name is empty, repeated, or not a class name; or two look alike.
     """
+    if not isinstance(value, Iterable):
+        raise InputError(f"{what} is {value!r}, which is no list of classes. Give their names: a,b,c.")
     names = [normal(str(name)) for name in (_cells(value, what) if isinstance(value, str) else value)]
     return _checked(names, [f"number {i}" for i in range(1, len(names) + 1)], what)
 

@@ -7,6 +7,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from absl import logging
+
 from emokd.data.tables.text import CONTROL, not_text, open_text
 from emokd.errors import InputError, nearest
 from emokd.names import essence, normal
@@ -148,6 +150,11 @@ def iterate_table(
                 file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             first = [normal(cell) for cell in next(reader, [])]
+            if not any(first) and any(text.strip() for text in file):
+                raise InputError(
+                    f"{path}, line {before + 1} is blank, so the table seems to have no header. Remove what is before "
+                    "the line that names the columns."
+                )
             header = headerless(first)
             count = 0 if header is None else 1
             if header is None:
@@ -203,6 +210,27 @@ def check_optional(rows: Sequence[Row], optional: Sequence[str]) -> None:
                 f"{rows[0].table}, line 1: the column {name!r} would not be read. Write it "
                 f"{wanted[essence(name)]!r}; if it is not meant to be read, give it another name."
             )
+
+
+def id_column(rows: Sequence[Row]) -> str:
+    """The column that names the rows: `id` where there is one, else the first.
+
+    Raises:
+      InputError: the first column has no name, as that of the index which pandas writes, and another one is `id`.
+    """
+    header = list(rows[0].cells)
+    key = next((name for name in header if essence(name) == "id"), header[0])
+    key = "id" if "id" in header else key
+    if key != header[0] and not header[0]:
+        raise InputError(
+            f"{rows[0].table}, line 1: the first column has no name, as the index that pandas writes, and there is a "
+            f"column {key!r}. Remove the first (to_csv(index=False)); if it is meant as the ids, rename {key!r}."
+        )
+    if key != header[0]:
+        logging.warning(
+            "%s: the column %r names the rows; %r, which is before it, does not.", rows[0].table, key, header[0]
+        )
+    return key
 
 
 def unique(rows: Sequence[Row], column: str) -> None:

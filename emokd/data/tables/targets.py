@@ -21,12 +21,24 @@ NO_AFFECT = -2.0
 MOST_VOTES = 1e9
 
 _GROUPS = ("group", "subject")
+_NUMBERED = ("", "s", "id", "ids", "name", "no", "nr", "number", "code")
 _LIKE_GROUPS = frozenset(
     f"{who}{what}"
     for who in (*_GROUPS, *"subj participant person speaker actor patient user identity individual video clip".split())
-    for what in ("", "s", "id", "ids", "name", "no", "nr", "number", "code")
-)
+    for what in _NUMBERED
+).union(("pid", "sid", "ppid", "caseid"))
 """Names of columns that may hold groups, by their `essence` without punctuation."""
+_PERHAPS_GROUPS = frozenset(
+    f"{what}{number}"
+    for what in "recording session photo movie scene dialogue sourceimage frameof child".split()
+    for number in _NUMBERED
+)
+"""Likewise, but with one or two values in a table they are a condition, such as indoors and outdoors."""
+
+_LIKE_LABELS = frozenset(
+    f"{word}{end}" for word in ("label", "emotion", "expression", "class") for end in ("", "s", "es")
+)
+"""Names of columns that may hold labels, by their `essence`."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NO_NAME = re.compile(r"[?.*/\\_~-]+")
@@ -216,13 +228,15 @@ def read_targets(
       rows: the table's rows.
       listed: the class list.
       votes: whether a column per class of the list holds votes.
-      wanted: whether the user gave the list, so that columns of votes for some of its classes only are an error.
+      wanted: whether the user gave the list, so that it is an error if the table has no labels and no votes, or votes
+        for some of its classes only.
 
     Returns:
       The columns, as in Examples, and the classes.
 
     Raises:
-      InputError: there is no target at all, one is wrong, or a column's name is written in another letter case.
+      InputError: there is no target at all, one is wrong, or a column's name is written in another letter case; the
+        message names columns that may be meant.
     """
     header = list(rows[0].cells)
     table = rows[0].table
@@ -240,6 +254,12 @@ def read_targets(
             f"{excerpt(label for label in listed if label not in voted)}. Add them, or correct the class list. "
             f"It has: {excerpt(header)}."
         )
+    meant = "" if classes else _like_labels(header, listed)
+    if wanted and not classes:
+        raise InputError(
+            f"{table}, line 1: there is a class list, but no column 'label'{' and none of votes' if votes else ''}."
+            f"{meant} Rename the columns, or leave config.data.options.classes out. It has: {excerpt(header)}."
+        )
     if "valence" in header and "arousal" in header:
         columns["valence_arousal"] = read_affect(rows).astype(np.float32)
     elif "valence" in header or "arousal" in header:
@@ -250,19 +270,31 @@ def read_targets(
     if not columns:
         also = ", or one column of votes per class of config.data.options.classes" if votes else ""
         raise InputError(
-            f"{table}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'{also}. "
+            f"{table}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'{also}.{meant} "
             f"It has: {excerpt(header)}."
         )
+    if meant:
+        logging.warning("%s: no classes are read, because %s has no column 'label'.%s", name, table, meant)
     return columns, classes
+
+
+def _like_labels(header: Sequence[str], listed: Sequence[str] | None) -> str:
+    """Says which columns may be meant as labels, or as votes for the classes of the list; empty where none may."""
+    alike = _LIKE_LABELS.union(map(essence, listed or ()))
+    found = [column for column in header if essence(column) in alike]
+    return f" Is it {excerpt(map(repr, found))}?" if found else ""
 
 
 def read_splits(rows: Sequence[Row]) -> list[str] | None:
     """The split of each row by the column `split`, or None where there is no such column.
 
+    The log names other columns that may hold splits, see `report_split_like`.
+
     Raises:
       InputError: a cell names no split; the message names the line.
     """
     if "split" not in rows[0].cells:
+        report_split_like(rows, "split")
         return None
     splits = []
     for row in rows:
@@ -271,6 +303,30 @@ def read_splits(rows: Sequence[Row]) -> list[str] | None:
             raise row.error(f"there is no split {row.text('split')!r}", "Use train, validation or test.")
         splits.append(split)
     return splits
+
+
+def report_split_like(rows: Sequence[Row], column: str) -> None:
+    """Warns of columns whose cells all name splits, two or more, in a table without a column of splits.
+
+    Args:
+      rows: the table's rows.
+      column: the one that splits are read from, for the message.
+    """
+    found = {}
+    for each in rows[0].cells:
+        splits = set()
+        for row in rows:
+            splits.add(normalise_split(row.name(each)))
+            if None in splits:
+                break
+        if None not in splits and len(splits) > 1:
+            found[each] = sorted(filter(None, splits))
+    for each, named in found.items():
+        logging.warning(
+            "%s: the column %r names splits (%s), but is not read, so the rows of all of them are mixed. If it is "
+            "meant, name it %r.",
+            *(rows[0].table, each, ", ".join(named), column),
+        )
 
 
 def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None:
@@ -292,8 +348,10 @@ def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None
     groups = None if chosen is None else [_group(row, chosen) for row in rows]
     meant = []
     for each in header:
-        if each != chosen and re.sub(r"[\W_]", "", essence(each)) in _LIKE_GROUPS:
+        if each != chosen and may_name_groups(each):
             values = [row.name(each) for row in rows]
+            if not may_name_groups(each, len(set(values))):
+                continue
             parted = len(set(zip(values, groups or range(len(rows)), strict=True)))
             if parted > len(set(values)):
                 meant.append(each)
@@ -304,6 +362,17 @@ def read_groups(name: str, rows: Sequence[Row], column: str) -> list[str] | None
             *(name, excerpt(map(repr, meant)), f"the column {chosen!r}" if chosen else "none", column),
         )
     return groups
+
+
+def may_name_groups(name: str, values: int | None = None) -> bool:
+    """Whether a column of this name, with so many different values where that is known, may name people or recordings.
+
+    Examples:
+      >>> may_name_groups("Participant_ID", 2), may_name_groups("scene", 2), may_name_groups("scene", 30)
+      (True, False, True)
+    """
+    plain = re.sub(r"[\W_]", "", essence(name))
+    return plain in _LIKE_GROUPS or (plain in _PERHAPS_GROUPS and (values is None or values > 2))
 
 
 def _group(row: Row, column: str) -> str:

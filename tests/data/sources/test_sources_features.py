@@ -45,6 +45,38 @@ def test_feature_tables_align_by_id_and_keep_nan(tmp_path):
     assert eye.dtype == traces.dtype == np.float32
 
 
+@pytest.mark.parametrize(("header", "first"), [("idx,id,x", True), ("x,id,idx", False)])
+def test_the_column_id_names_the_rows_wherever_it_is(tmp_path, header, first, caplog):
+    options = tables(tmp_path, "id,label\n1,a\n2,b\n3,a\n", f"{header}\n1,3,30\n2,2,20\n3,1,10\n", id=np.arange(1, 4))
+    examples = feature_tables.load(str(tmp_path), options)
+    eye = examples.inputs["features/eye"]
+    np.testing.assert_array_equal([eye(i) for i in range(3)], np.float32([[3, 10], [2, 20], [1, 30]]))
+    assert f"the column 'id' names the rows; '{'idx' if first else 'x'}', which is before it, does not" in caplog.text
+    assert eye.names == tuple(name for name in header.split(",") if name != "id")
+
+
+def test_an_index_without_a_name_beside_ids_is_refused(tmp_path):
+    options = tables(tmp_path, eye=",id,x\n0,a,1\n1,b,2\n2,c,3\n")
+    with pytest.raises(InputError, match=r"eye\.csv, line 1: the first column has no name.*to_csv\(index=False\)"):
+        feature_tables.load(str(tmp_path), options)
+    options = tables(tmp_path, eye=",x,y\na,1,2\nb,2,3\nc,3,4\n")  # the index is the ids, as it should be
+    assert feature_tables.load(str(tmp_path), options).inputs["features/eye"](1).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("column", ["label", "Valence", "arousal", "split", "subject", "group"])
+def test_a_column_of_the_labels_is_no_feature(tmp_path, column):
+    options = tables(tmp_path, eye=f"id,x,{column}\na,1,0\nb,2,1\nc,3,0\n")
+    with pytest.raises(InputError, match=rf"eye\.csv, line 1: the column '{column}' would be a feature"):
+        feature_tables.load(str(tmp_path), options)
+
+
+def test_traces_with_more_channels_than_samples_are_told(tmp_path, caplog):
+    feature_tables.load(str(tmp_path), tables(tmp_path))
+    assert "swapped" not in caplog.text
+    feature_tables.load(str(tmp_path), tables(tmp_path, emg=TRACES.transpose(0, 2, 1) ** 2))
+    assert "traces.npz:emg: physiology has 4 channels of 2 samples each" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [

@@ -62,6 +62,16 @@ def test_other_orders_names_and_tables_without_usage(tmp_path):
     assert fer2013.load(str(tmp_path / "own.csv"), {}).keys == examples.keys
 
 
+@pytest.mark.parametrize("column", ["split", "Set"])
+def test_usage_under_another_name_is_told(tmp_path, column, caplog):
+    table(tmp_path)
+    content = (tmp_path / "fer2013.csv").read_text()
+    (tmp_path / "fer2013.csv").write_text(content.replace("Usage", column, 1))
+    assert fer2013.load(str(tmp_path), {}).splits is None
+    assert f"the column '{column}' names splits (test, train, validation)" in caplog.text
+    assert "name it 'Usage'" in caplog.text
+
+
 def test_equal_faces_are_duplicates(tmp_path):
     cells = [" ".join(map(str, PIXELS[i].ravel())) for i in (0, 1, 2, 3, 4, 0)]
     examples = fer2013.load(str(table(tmp_path, cells=cells, codes="030340")), {})

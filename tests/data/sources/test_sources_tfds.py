@@ -69,12 +69,15 @@ def assert_same(found, expected):
         assert mine is None or mine.tolist() == other[order].tolist()
 
 
-def test_painted_faces_are_read_as_they_were_painted(prepared):
+def test_painted_faces_are_read_as_they_were_painted(prepared, caplog):
     options = {**NAMED, "tasks": ("identity", "scene")}
     expected = sources.load("painter", None, COUNTS)
     found = sources.load("tfds:painted_faces/tiny", prepared, options)
     names = expected.classes["identity"]
-    assert found.groups is None
+    assert found.groups is None and "'identity' may name people" not in caplog.text  # it is one of the tasks
+    sources.load("tfds:painted_faces/tiny:1.0.0", prepared, NAMED)
+    assert ": 'identity' may name people or recordings, but examples are kept together by none" in caplog.text
+    caplog.clear()
     grouped = sources.load("tfds:painted_faces/tiny:1.0.0", prepared, {**options, "group": "identity"})
     assert [names[int(group)] for group in grouped.groups] == [names[i] for i in grouped.columns["identity"]]
     assert_same(found, dataclasses.replace(expected, groups=None))

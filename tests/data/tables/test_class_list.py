@@ -1,5 +1,6 @@
 import pytest
 
+from emokd.data.options import several
 from emokd.data.tables.class_list import as_classes, read_classes
 from emokd.errors import InputError
 
@@ -68,3 +69,12 @@ def test_a_list_in_another_notation_is_no_list_of_names(given):
 def test_a_list_longer_than_a_file_name_may_be():
     names = [f"class-{i}" for i in range(100)]
     assert read_classes(",".join(names)) == names
+
+
+def test_a_number_in_place_of_a_list():
+    with pytest.raises(InputError, match=r"config\.data\.options\.classes is 8, which is no list of classes"):
+        as_classes(8, "config.data.options.classes")
+    with pytest.raises(
+        InputError, match=r"config\.data\.options\.inputs is 5, which is no list\. Name one or more of a, b"
+    ):
+        several("inputs", 5, ("a", "b"))

@@ -47,6 +47,17 @@ def test_the_note_on_the_separator_that_spreadsheets_write(tmp_path):
     assert [(row.line, row.text("id")) for row in rows] == [(3, "a"), (5, "b")]
 
 
+@pytest.mark.parametrize(("before", "line"), [("\n", 1), ("  \r\n\r\n", 1), (",,\n", 1), ("sep=,\n\n", 2)])
+def test_a_blank_line_before_the_header_is_named(tmp_path, before, line):
+    with pytest.raises(
+        InputError, match=rf"t\.csv, line {line} is blank, .* Remove what is before the line that names"
+    ):
+        read_table(save(tmp_path, before + TEXT))
+    for empty in ("", before):
+        with pytest.raises(InputError, match=r"t\.csv is empty\. It needs a header line"):
+            read_table(save(tmp_path, empty))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -8,7 +8,7 @@ from emokd.data import sources
 from emokd.data.division.splits import split
 from emokd.data.sources import diffusionfer, feature_tables, manifest, oasis
 from emokd.data.tables.table import read_table
-from emokd.data.tables.targets import read_affect, read_groups, read_labels, read_targets, read_votes
+from emokd.data.tables.targets import read_affect, read_groups, read_labels, read_splits, read_targets, read_votes
 from emokd.errors import InputError
 
 
@@ -87,6 +87,35 @@ def test_a_column_that_only_looks_like_one_that_is_read(tmp_path, column):
         return
     with pytest.raises(InputError, match=rf"labels\.csv, line 1: the column '{column}' would not be read\. Write it"):
         read_targets("set", read, None)
+
+
+@pytest.mark.parametrize("columns", ["labels", "emotion", "Happy,Sad"])
+def test_a_class_list_without_its_column_is_refused(tmp_path, columns, caplog):
+    read = rows(tmp_path, [".5,.5" + ",1" * len(columns.split(","))], f"valence,arousal,{columns}")
+    named = ", ".join(map(repr, columns.split(",")))
+    with pytest.raises(InputError, match=rf"labels\.csv, line 1: there is a class list, but no .* Is it {named}\?"):
+        read_targets("set", read, ("happy", "sad"), wanted=True)
+    assert set(read_targets("set", read, ("happy", "sad"))[0]) == {"valence_arousal"}  # the source's own list
+    assert f"no classes are read, because {read[0].table} has no column 'label'. Is it {named}?" in caplog.text
+
+
+def test_affect_alone_is_no_doubt(tmp_path, caplog):
+    assert set(read_targets("set", rows(tmp_path, [".5,.5,3"], "valence,arousal,age"), None)[0]) == {"valence_arousal"}
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("column", ["Usage", "splits", "set", "partition"])
+def test_splits_under_another_name_are_told(tmp_path, column, caplog):
+    assert read_splits(rows(tmp_path, ["sad,Training", "sad,PrivateTest"], f"label,{column}")) is None
+    assert f"the column '{column}' names splits (test, train), but is not read" in caplog.text
+    assert "name it 'split'" in caplog.text
+
+
+@pytest.mark.parametrize("cells", [("train", "train"), ("train", "bus"), ("test", "")])
+def test_columns_that_name_no_splits(tmp_path, cells, caplog):
+    assert read_splits(rows(tmp_path, [f"sad,{cell}" for cell in cells], "label,set")) is None
+    assert read_splits(rows(tmp_path, ["train,test", "test,train"], "split,phase")) == ["train", "test"]
+    assert not caplog.text
 
 
 def test_negative_codes_without_a_list_are_classes_in_order(tmp_path):
@@ -203,6 +232,19 @@ def test_groups_are_taken_from_either_column_and_alike_ones_are_said(tmp_path, c
     assert read_groups("set", rows(tmp_path, ["s1,c1", "s1,c2", "s2,c3"], "subject,clip"), "group")
     assert read_groups("set", rows(tmp_path, ["s1,c1", "s2,c2"], "person,clip"), "group") is None  # one row each
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "column", "pid sid ppid caseid recording session photo Movie scene_id source_image frame_of".split()
+)
+def test_common_names_of_groups_are_told(tmp_path, column, caplog):
+    read_groups("set", rows(tmp_path, ["s1", "s2", "s3", "s3"], column), "group")
+    assert f"'{column}' may name people or recordings" in caplog.text
+
+
+def test_conditions_are_no_groups(tmp_path, caplog):
+    read_groups("set", rows(tmp_path, ["in,0", "out,1", "in,0"], "scene,child"), "group")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("mark", ["nan", "NA", "<NA>", "null", "None"])
