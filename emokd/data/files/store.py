@@ -7,6 +7,7 @@ import os
 import pathlib
 import stat
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -293,7 +294,7 @@ def open_files(directory: str, stem: str = "images") -> Files:
     archive is read.
 
     Raises:
-      InputError: there is nothing at that place.
+      InputError: there is nothing at that place, or a file that is no readable zip archive.
     """
     directory = str(directory)
     if os.path.isdir(os.path.join(directory, stem)):
@@ -303,7 +304,9 @@ def open_files(directory: str, stem: str = "images") -> Files:
             not os.path.isdir(directory) or os.path.dirname(archive) == directory.rstrip("/")
         ):
             return Archive(archive)
-    if os.path.isfile(directory) and zipfile.is_zipfile(directory):
+    if os.path.isfile(directory):
+        if tarfile.is_tarfile(directory):
+            raise InputError(f"{directory} is a tar archive. Unpack it, and give the folder.")
         return Archive(directory)
     if os.path.isdir(directory):
         return Folder(directory)
