@@ -86,7 +86,7 @@ def differences(source: str, examples: Examples) -> list[str]:
 
 
 def published_total(source: str, name: str) -> int | None:
-    """The published number of examples of a class, by any of its names, over all splits; None where it is not listed here."""
+    """The published number of examples of a class, by any name, over all splits; None where it is not listed here."""
     name = ALSO_CALLED.get(source, {}).get(name, name)
     counts = [split[name] for split in PUBLISHED.get(source, {}).values() if name in split]
     return sum(counts) if counts else None
