@@ -55,6 +55,7 @@ def test_what_cannot_be_looked_at_ends_with_2(pictures):
         ((), "Give either --config=FILE or --source=NAME."),
         (("--source=imge_folder",), "Did you mean 'image_folder'?"),
         (("--source=image_folder", f"--dir={pictures}", "--options=[]"), "give a JSON object"),
+        (("--source=image_folder", f"--dir={pictures}", f"--options={'[' * 100_000}"), "--options is no JSON"),
     ):
         done = check(*arguments)
         assert (done.returncode, done.stdout) == (2, "") and message in done.stderr
