@@ -77,7 +77,7 @@ def _section() -> ml_collections.ConfigDict:
         return CONFIG.value.data
     try:
         options = json.loads(OPTIONS.value)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'--options is no JSON: {error}. Write it as \'{{"classes": ["a", "b"]}}\'.') from error
     if not isinstance(options, dict):
         raise InputError(f'--options is {OPTIONS.value}; give a JSON object, such as \'{{"task": "terciles"}}\'.')

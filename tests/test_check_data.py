@@ -60,6 +60,7 @@ def test_what_cannot_be_looked_at_ends_with_2(pictures):
             ("--source=image_folder", f"--dir={pictures}", "--sheet=nowhere/x.png"),
             "give a file in a folder that exists",
         ),
+        (("--source=image_folder", f"--dir={pictures}", f"--options={'[' * 100_000}"), "--options is no JSON"),
     ):
         done = check(*arguments)
         assert (done.returncode, done.stdout) == (2, "") and message in done.stderr

@@ -224,6 +224,8 @@ def from_json(text: str) -> ml_collections.ConfigDict:
         ) from error
     except RecursionError as error:
         raise InputError("The stored configuration has brackets in brackets without end.") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"The stored configuration cannot be read as JSON: {error}.") from error
     if not isinstance(values, dict):
         raise InputError(f"The stored configuration is a JSON {type(values).__name__}, not an object.")
     try:

@@ -176,7 +176,7 @@ def _trained_with(folder: pathlib.Path) -> ml_collections.ConfigDict | None:
         config = configuration.from_json(json.loads((folder / "model.json").read_text())["provenance"]["config"])
         in_catalogue = isinstance(config.data, ml_collections.ConfigDict) and sources.family(config.data.source)
         return config if in_catalogue else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, InputError):
         return None
 
 

@@ -194,7 +194,7 @@ def read_options(texts: list[str]) -> dict[str, Any]:
             raise InputError(f"--options={text}: write NAME=VALUE, such as size=256.")
         try:
             options[name.strip()] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[name.strip()] = value
     return options
 

@@ -47,7 +47,7 @@ def test_json_of_what_is_no_json_names_the_key(value):
         configuration.to_json(config)
 
 
-@pytest.mark.parametrize("text", ['{"a": 1', "[1]", ""])
+@pytest.mark.parametrize("text", ['{"a": 1', "[1]", "", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
 def test_json_that_is_no_configuration(text):
     with pytest.raises(InputError, match="stored configuration"):
         configuration.from_json(text)

@@ -50,6 +50,9 @@ PUBLISHED: Mapping[str, Counts] = {
 }
 """Published counts by source. Examples that a source's options leave out show up as missing."""
 
+ALSO_CALLED: Mapping[str, Mapping[str, str]] = {"fer2013": {"anger": "angry"}}
+"""By source, the published name of each class that another order of its classes calls otherwise."""
+
 TOTALS: Mapping[str, int] = {"oasis": 900, "emoset": 118_102}
 """Totals of sets whose classes are not counted here: Kurdi et al. 2017, Yang et al. 2023."""
 
@@ -62,7 +65,7 @@ def differences(source: str, examples: Examples) -> list[str]:
       examples: the whole set, before it is divided.
     """
     lines = []
-    names = examples.classes.get("expression", ())
+    names = [ALSO_CALLED.get(source, {}).get(name, name) for name in examples.classes.get("expression", ())]
     labels = expression_ids(examples)
     for split, counts in PUBLISHED.get(source, {}).items():
         ids = np.full(len(examples), UNLABELLED) if labels is None else labels
@@ -83,6 +86,7 @@ def differences(source: str, examples: Examples) -> list[str]:
 
 
 def published_total(source: str, name: str) -> int | None:
-    """The published number of examples of a class, over all splits; None where it is not listed here."""
+    """The published number of examples of a class, by any name, over all splits; None where it is not listed here."""
+    name = ALSO_CALLED.get(source, {}).get(name, name)
     counts = [split[name] for split in PUBLISHED.get(source, {}).values() if name in split]
     return sum(counts) if counts else None

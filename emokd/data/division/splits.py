@@ -1,5 +1,6 @@
 """Divides examples among train, validation and test: prescribed splits, deterministic stratified ones, and folds."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -27,14 +28,16 @@ _OTHER_NAMES = {
     "testing": "test",
     "privatetest": "test",
 }
+_WHAT_IT_HOLDS = re.compile(r"(?:set|data|images?|split)+$")  # as in test_set, Training-Data, val images
 # The order in which shares are cut off. Of equal examples in several prescribed splits, the first split's stay.
 _CUT_ORDER = ("test", "validation", "train")
 
 
 def normalise_split(name: str) -> str | None:
-    """`train`, `validation` or `test` for the usual spellings (`Training`, `val`, `dev`, ...), else None."""
-    lowered = str(name).strip().lower()
-    return lowered if lowered in SPLITS else _OTHER_NAMES.get(lowered)
+    """`train`, `validation` or `test` for the usual spellings (`Training`, `val`, `dev_set`, ...), else None."""
+    joined = re.sub(r"[\s_-]", "", str(name).lower())
+    joined = _WHAT_IT_HOLDS.sub("", joined)
+    return joined if joined in SPLITS else _OTHER_NAMES.get(joined)
 
 
 def split(

@@ -94,6 +94,7 @@ class Listing:
       hidden: hidden files and folders (what is inside these is not counted).
       special: pipes, sockets and devices, which are never opened.
       unlisted: folders that cannot be listed, with the reason.
+      outside: members of an archive whose names lead out of it by `..`.
     """
 
     names: list[str] = dataclasses.field(default_factory=list)
@@ -101,6 +102,7 @@ class Listing:
     hidden: list[str] = dataclasses.field(default_factory=list)
     special: list[str] = dataclasses.field(default_factory=list)
     unlisted: list[str] = dataclasses.field(default_factory=list)
+    outside: list[str] = dataclasses.field(default_factory=list)
 
     def left_out(self) -> str:
         """Says what is left out regardless of suffixes; empty where nothing is."""
@@ -108,6 +110,7 @@ class Listing:
             (self.hidden, "hidden ones (names that begin with a dot, __MACOSX, Thumbs.db and the like)"),
             (self.special, "pipes, sockets, devices or links in an archive"),
             (self.unlisted, "folders that cannot be listed"),
+            (self.outside, "members whose names lead out of the archive by '..'"),
         ]
         return "; ".join(f"{len(names)} {what}, such as {sorted(names)[0]}" for names, what in parts if names)
 

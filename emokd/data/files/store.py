@@ -194,9 +194,11 @@ class Archive(Files):
         top = normal_path(pathlib.Path(self.where).stem) + "/"
         named = [(_entry_name(entry), entry) for entry in entries]
         listing = Listing()
-        listing.hidden = [name for name, _ in named if any(is_hidden(part) for part in name.split("/") if part)]
         listing.special = [name for name, entry in named if _special_entry(entry)]
-        left_out = {*listing.hidden, *listing.special}
+        listing.outside = [name for name, _ in named if ".." in name.split("/")]
+        inside = [name for name, _ in named if ".." not in name.split("/")]
+        listing.hidden = [name for name in inside if any(is_hidden(part) for part in name.split("/") if part)]
+        left_out = {*listing.hidden, *listing.special, *listing.outside}
         visible = [(name, entry) for name, entry in named if name not in left_out]
         if visible and all(normal_path(name + "x").startswith(top) for name, _ in visible):
             visible = [(name.partition("/")[2], entry) for name, entry in visible]
@@ -205,6 +207,12 @@ class Archive(Files):
         }
         self._check_readable()
         _tell(self.where, listing)
+        count = collections.Counter(name for name, _ in visible if name and not name.endswith("/"))
+        if twice := sorted(name for name, n in count.items() if n > 1):
+            logging.warning(
+                "%s holds %d names more than once (a backslash counts as a slash); the last file of each counts: %s.",
+                *(self.where, len(twice), excerpt(twice, 3)),
+            )
         self.names = sorted(self._entries)
         parents = {name.rstrip("/") for name, _ in visible if name.endswith("/")}
         for name in self.names:
@@ -293,7 +301,7 @@ def open_files(directory: str, stem: str = "images") -> Files:
     archive is read.
 
     Raises:
-      InputError: there is nothing at that place.
+      InputError: there is nothing at that place, or a file that is no readable zip archive.
     """
     directory = str(directory)
     if os.path.isdir(os.path.join(directory, stem)):
@@ -303,7 +311,12 @@ def open_files(directory: str, stem: str = "images") -> Files:
             not os.path.isdir(directory) or os.path.dirname(archive) == directory.rstrip("/")
         ):
             return Archive(archive)
-    if os.path.isfile(directory) and zipfile.is_zipfile(directory):
+    if os.path.isfile(directory):
+        if not directory.lower().endswith(".zip") and not zipfile.is_zipfile(directory):
+            raise InputError(
+                f"{directory} is neither a folder nor a zip archive. Unpack an archive of another kind, such as "
+                ".tar.gz, and give the folder."
+            )
         return Archive(directory)
     if os.path.isdir(directory):
         return Folder(directory)
@@ -341,12 +354,15 @@ def _missing(place: str, name: str | None = None) -> InputError:
 
 
 def _entry_name(entry: zipfile.ZipInfo) -> str:
-    """An entry's name with forward slashes; decoded as UTF-8 also without zip's UTF-8 flag, as in a Mac's archives."""
+    """An entry's name with forward slashes and none in front, as unzip makes it.
+
+    It is decoded as UTF-8 also without zip's UTF-8 flag, as in a Mac's archives.
+    """
     name = entry.filename
     if not name.isascii() and not entry.flag_bits & _UTF8:
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
-    return name.replace("\\", "/").removeprefix("./")
+    return name.replace("\\", "/").removeprefix("./").lstrip("/")
 
 
 def _unreadable(entry: zipfile.ZipInfo) -> str:
@@ -365,7 +381,7 @@ def _special_entry(entry: zipfile.ZipInfo) -> bool:
 
 
 def _tell(where: str, listing: Listing) -> None:
-    if listing.special or listing.unlisted:
+    if listing.special or listing.unlisted or listing.outside:
         logging.warning("%s: left out: %s.", where, listing.left_out())
     elif listing.hidden:
         logging.info("%s: left out: %s.", where, listing.left_out())

@@ -45,8 +45,8 @@ def load(directory: str, options: Mapping) -> Examples:
         square around them); `min_side`, which has effect only without a crop.
 
     Raises:
-      InputError: a set is missing, a picture lacks an annotation or an annotation its picture, an annotation is no
-        array of one number, or is out of range, or an unknown option value.
+      InputError: a set is missing, two pictures have one annotation, a picture lacks an annotation or an annotation its
+        picture, an annotation is no array of one number, or is out of range, or an unknown option value.
     """
     check_options("affectnet_2021", options, (*OPTIONS, "crop"))
     crop = choice("crop", options.get("crop") or CROPS[0], CROPS)
@@ -88,7 +88,13 @@ def _pictures(files: Files, part: str) -> list[str]:
     names = [name for name in files.pictures() if name.startswith(images)]
     if not names:
         raise InputError(f"{files.where} has no pictures in {images}. Unpack train_set and val_set there.")
-    stems = {_stem(name) for name in names}
+    stems: dict[str, str] = {}
+    for name in names:
+        if (other := stems.setdefault(_stem(name), name)) != name:
+            raise InputError(
+                f"{files.where}: {other} and {name} have the same annotations, those of {_stem(name)}. Keep one of the "
+                "two pictures."
+            )
     suffix = f"_{LABELS['expression']}.npy"
     orphans = [
         name

@@ -72,7 +72,7 @@ def _read_list(path: str) -> list:
         raise InputError(f"The list {path} does not exist. EmoSet needs {', '.join(LISTS.values())}.")
     try:
         entries = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable as JSON: {error}. Download it again.") from error
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path} is not a list of entries. Download it again.")

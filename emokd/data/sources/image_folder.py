@@ -23,6 +23,9 @@ from emokd.names import normal
 WITHOUT_LABELS = ("unlabelled", "unlabeled")
 """Names of the folder of pictures without labels, in any letter case."""
 
+_SPEAKS_OF_A_SPLIT = re.compile(
+    r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])", re.IGNORECASE
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -54,7 +57,7 @@ def load(
 
     Raises:
       InputError: no such place, no class folders, a class without pictures, folders that differ in letter case or
-        spaces alone, or split folders mixed with others.
+        spaces alone, split folders mixed with others, or folders that seem to be splits of another name.
     """
     check_options(name, options, ("classes",))
     files = open_files(directory)
@@ -187,6 +190,8 @@ def _has_splits(files: Files, listed: Sequence[str] | None) -> bool:
     tops = [top for top in tops if not _is_without_labels(top, listed)]
     as_splits = [top for top in tops if normalise_split(top) is not None]
     if not as_splits:
+        if listed is None:
+            _refuse_renamed_splits(files, tops)
         return False
     if len(as_splits) < len(tops) and "train" in map(normalise_split, as_splits):
         others = [top for top in tops if top not in as_splits]
@@ -195,6 +200,21 @@ def _has_splits(files: Files, listed: Sequence[str] | None) -> bool:
             "Keep either splits or classes at the top."
         )
     return len(as_splits) == len(tops)
+
+
+def _refuse_renamed_splits(files: Files, tops: Sequence[str]) -> None:
+    """Refuses top folders of the same class folders that all speak of a split, such as `fer_train` and `fer_test`."""
+    inside: dict[str, set[str]] = {top: set() for top in tops}
+    for top, folder, *_ in (_parts(folder) for folder in files.directories if "/" in folder):
+        if top in inside:
+            inside[top].add(normal(folder))
+    same = len(set(map(frozenset, inside.values()))) == 1 and len(tops) > 1
+    if same and len(inside[tops[0]]) > 1 and all(map(_SPEAKS_OF_A_SPLIT.search, tops)):
+        raise InputError(
+            f"{files.where}: the folders {excerpt(tops)} each hold the same folders ({excerpt(sorted(inside[tops[0]]))}"
+            "), so they seem to be splits rather than classes. Rename them to train, validation or test; where they "
+            "are classes, name them in config.data.options.classes."
+        )
 
 
 def _check_classes(files: Files, classes: Sequence[str], folders: Sequence[str], labels: Sequence[int], splits) -> None:

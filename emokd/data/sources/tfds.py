@@ -264,12 +264,11 @@ def _affect(source: str, rows: Sequence[Mapping[str, Any]], options: Mapping) ->
         return None
     if (one and two) or (not one and len(two) < 2):
         raise InputError(f"{source}: name config.data.options.valence and arousal both, or valence_arousal, a pair.")
-    low, high = map(float, options.get("affect_range") or (-1.0, 1.0))
+    low, high = _scale(source, options.get("affect_range") or (-1.0, 1.0))
     values = np.array([row[one] if one else [row[name] for name in two] for row in rows], np.float64)
-    if values.ndim != 2 or values.shape[1] != 2 or not low < high:
+    if values.ndim != 2 or values.shape[1] != 2:
         raise InputError(
-            f"{source}: valence and arousal are of the shape {values.shape[1:]} with affect_range {low:g} to {high:g}; "
-            "they must be two numbers on a scale that rises."
+            f"{source}: valence and arousal are of the shape {values.shape[1:]}; they must be two numbers."
         )
     wrong = np.flatnonzero(((values < low) | (values > high)).any(axis=1))  # NaN is unlabelled
     if len(wrong):
@@ -278,6 +277,19 @@ def _affect(source: str, rows: Sequence[Mapping[str, Any]], options: Mapping) ->
             f"{wrong[0]}: {values[wrong[0]].tolist()}. Set config.data.options.affect_range to the scale's ends."
         )
     return ((values - low) / (high - low) * 2 - 1).astype(np.float32)
+
+
+def _scale(source: str, ends: Any) -> tuple[float, float]:
+    """The two ends of a scale, checked."""
+    try:
+        low, high = (float(end) for end in ([] if isinstance(ends, str) else ends))
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not low < high or not np.isfinite(high - low):
+        raise InputError(
+            f"{source}: config.data.options.affect_range is {ends!r}. Give the two ends of the scale, such as (1, 9)."
+        )
+    return low, high
 
 
 def _keys(source: str, places: Sequence[tuple[str, int]], rows: Sequence[Mapping[str, Any]], feature: str) -> list[str]:

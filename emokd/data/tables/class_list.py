@@ -12,7 +12,9 @@ from emokd.names import look_alikes, normal
 # What no class name holds: line ends and tabs, and remains of a list in another notation (a quote at one end, a bracket
 # without its partner).
 _NO_NAME = re.compile(r"[\t\r\n\u0085\u2028\u2029]|^['\"]|['\"],?$|^[\[{](?!.*[\]}])|^[^\[{]*\w[\]}]$|^[\[\](){}],?$")
-_NUMBERED = re.compile(r"([0-9]+)[\s,:;=]\s*[^\s0-9]")
+_NUMBERED = re.compile(r"[(\[]?([0-9]+)[\s,:;=.)\]]+[^\s0-9]")  # 0 a; 0. a; (0) a
+_NUMBER_LAST = re.compile(r"(.*[^\s,:;=])[\s,:;=]+([0-9]+)")  # a 0; a,0; a: 0
+_BULLET = re.compile(r"[-*+\u2022]\s")
 
 
 def check_classes(names: Iterable[str], where: Mapping[str, str] | None = None, what: str = "The class list") -> None:
@@ -109,9 +111,22 @@ def _check_lines(lines: list[str], what: str) -> None:
         raise InputError(
             f"{what} has all names in one line. Give one class name per line, in the order of the outputs."
         )
+    if all(map(_BULLET.match, lines)):
+        raise InputError(
+            f"{what}: every line begins with the sign of a list, such as line 1: {lines[0]!r}. Give the names alone, "
+            "one per line."
+        )
     numbers = [match and int(match[1]) for match in map(_NUMBERED.match, lines)]
-    if len(lines) > 1 and None not in numbers and len(set(numbers)) == len(numbers):
+    if len(lines) > 1 and ((None not in numbers and len(set(numbers)) == len(numbers)) or _numbered_at_the_end(lines)):
         raise InputError(
             f"{what}: every line has a number beside the name, such as line 1: {lines[0]!r}. Give the names alone, one "
             "per line, in the order of these numbers."
         )
+
+
+def _numbered_at_the_end(lines: list[str]) -> bool:
+    """Whether the lines are different names with their ids behind them; "pain 0" and "pain 1" are names as they are."""
+    matches = [match for match in map(_NUMBER_LAST.fullmatch, lines) if match]
+    ids = sorted(int(match[2]) for match in matches)
+    names = {match[1] for match in matches}
+    return len(names) == len(lines) and ids in ([*range(len(lines))], [*range(1, len(lines) + 1)])

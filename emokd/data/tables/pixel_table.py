@@ -82,6 +82,7 @@ def pixel_examples(
         classes={column: tuple(values) for column, values in classes.items()},
         inputs={"image": pictures},
         content=functools.partial(GreyPictures.content, pictures),
+        pixels=lambda i, side: pictures(i),  # in memory at full size, which any least side allows
         splits=None if splits is None else np.array(splits),
         face_crop="box",
     )

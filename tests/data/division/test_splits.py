@@ -220,7 +220,16 @@ def test_wrong_prescribed_splits():
         ("PublicTest", "validation"),
         ("PrivateTest", "test"),
         (" VAL ", "validation"),
+        ("test_set", "test"),
+        ("Training Data", "train"),
+        ("validation-dataset", "validation"),
+        ("public_test", "validation"),
+        ("private_test", "test"),
+        ("train_images", "train"),
         ("x", None),
+        ("set", None),
+        ("trained", None),
+        ("test_2", None),
     ],
 )
 def test_spellings_of_splits(spelling, name):

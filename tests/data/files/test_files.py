@@ -133,6 +133,38 @@ def test_damaged_archives(tmp_path):
         Archive(str(path))
 
 
+def test_a_place_that_is_a_file_is_said_to_be_no_zip_archive(tmp_path):
+    for name, data, message in (
+        ("cut.zip", b"PK\x03\x04cut", "cut.zip is not a readable zip archive"),
+        ("empty.zip", b"", "empty.zip is not a readable zip archive"),
+        ("set.tar.gz", b"\x1f\x8b", "set.tar.gz is neither a folder nor a zip archive. Unpack"),
+        ("set.tar", bytes(512), "set.tar is neither a folder nor a zip archive. Unpack"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=message):
+            open_files(str(tmp_path / name))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_said(tmp_path, caplog):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, data in (("a.png", b"1"), ("b.png", b"2"), ("a.png", b"3"), ("c/d.png", b"4"), ("c\\d.png", b"5")):
+            archive.writestr(name, data)
+    with caplog.at_level("WARNING"):
+        files = Archive(str(tmp_path / "x.zip"))
+    assert {name: files.read(name) for name in files.names} == {"a.png": b"3", "b.png": b"2", "c/d.png": b"5"}
+    assert "holds 2 names more than once" in caplog.text and "counts: a.png, c/d.png." in caplog.text
+
+
+def test_members_that_lead_out_of_the_archive(tmp_path, caplog):
+    content = {"/a/1.png": b"1", "../a/2.png": b"2", "b/../../3.png": b"3", ".hidden/4.png": b"4"}
+    with caplog.at_level("INFO"):
+        files = Archive(str(write_zip(tmp_path / "x.zip", content)))
+    assert list(files.names) == ["a/1.png"] and list(files.directories) == ["a"] and files.read("a/1.png") == b"1"
+    assert "2 hidden ones" in caplog.text  # .hidden and __MACOSX
+    assert "2 members whose names lead out of the archive by '..', such as ../a/2.png" in caplog.text
+
+
 @pytest.mark.parametrize(("method", "number"), [(zipfile.ZIP_BZIP2, 12), (zipfile.ZIP_LZMA, 14)])
 def test_an_archive_of_which_nothing_can_be_read_is_refused_at_once(tmp_path, method, number):
     path = write_zip(tmp_path / "y.zip", {"a.png": b"abc" * 100, "b.png": b"abc" * 90}, method=method)

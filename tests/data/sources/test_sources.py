@@ -237,7 +237,13 @@ def test_emoset_refusals(tmp_path, entry, message):
 
 def test_emoset_broken_lists(tmp_path):
     emoset_tree(tmp_path, emoset_entries())
-    for text, message in (("{", "not readable as JSON"), ("{}", "not a list of entries"), ("[]", "not a list")):
+    for text, message in (
+        ("{", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
+        (f"[{'9' * 5000}]", "not readable as JSON"),
+        ("{}", "not a list of entries"),
+        ("[]", "not a list"),
+    ):
         (tmp_path / "val.json").write_text(text)
         with pytest.raises(InputError, match=rf"val\.json is {message}"):
             emoset.load(str(tmp_path), {})

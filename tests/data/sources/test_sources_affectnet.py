@@ -396,6 +396,15 @@ def test_2021_incomplete_trees(tmp_path):
         affectnet_2021.load(directory, {"crop": "face"})
 
 
+def test_2021_two_pictures_of_one_annotation(tmp_path):
+    directory = release_2021(tmp_path)
+    shutil.copy(tmp_path / "train_set/images/9.jpg", tmp_path / "train_set/images/9.png")
+    with pytest.raises(
+        InputError, match=r"images/9\.jpg and train_set/images/9\.png have the same annotations.*Keep one"
+    ):
+        affectnet_2021.load(directory, {})
+
+
 def test_2021_archives_list_what_they_hold(tmp_path):
     release_2021(tmp_path / "a")
     shutil.make_archive(str(tmp_path / "b"), "zip", tmp_path / "a")

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from emokd.data import sources
+from emokd.data.division.apart import leave_out_copies
+from emokd.data.division.duplicates import find_duplicates
 from emokd.data.division.splits import split
 from emokd.data.pipeline import evaluation_batches
 from emokd.data.sources import fer2013, ferplus, manifest
@@ -77,6 +79,31 @@ def test_equal_faces_are_duplicates(tmp_path):
     examples = fer2013.load(str(table(tmp_path, cells=cells, codes="030340")), {})
     assert [examples.content(i) == examples.content(0) for i in range(6)] == [True] + [False] * 4 + [True]
     assert split(examples, {"train": 1.0}, 0)["train"].keys == ["train/00001", "train/00004"]
+
+
+def brighter_and_mirrored():
+    """Twelve smooth faces, each again brighter and once more mirrored: [36, 48, 48]."""
+    rough = np.random.default_rng(1).integers(20, 200, (12, 6, 6)).astype(np.uint8)
+    faces = np.stack([np.asarray(Image.fromarray(face).resize((48, 48), Image.Resampling.BICUBIC)) for face in rough])
+    return np.concatenate([faces, np.minimum(faces.astype(int) + 30, 255).astype(np.uint8), faces[:, :, ::-1]])
+
+
+def test_near_copies_among_the_rows_of_a_table_are_found(tmp_path):
+    faces = brighter_and_mirrored()
+    cells = [" ".join(map(str, face.ravel())) for face in faces]
+    usages = ("Training", "PublicTest", "PrivateTest") * 12
+    directory = table(tmp_path / "table", usages=usages, codes="0123456" * 5 + "0", cells=cells)
+    votes(directory, [(usage, f"{i}.png", (8, 2) + (0,) * 8) for i, usage in enumerate(usages)])
+    copies = {(i, i + 12, i + 24) for i in range(12)}
+    for source in (fer2013, ferplus):
+        found = find_duplicates(source.load(str(directory), {}))
+        assert set(found.near) == copies and found.sets == ()
+    (tmp_path / "extra" / "faces").mkdir(parents=True)
+    for i in (3, 4, 25):
+        Image.fromarray(faces[i]).save(tmp_path / "extra" / "faces" / f"{i}.png")
+    extra = sources.load("image_folder", str(tmp_path / "extra"), {}, 32)
+    held = fer2013.load(str(directory), {}).select(np.array([3, 13]))  # face 3, and face 1, brighter
+    assert leave_out_copies(extra, [held], "config.data.extra", "the test split").keys == ["faces/4.png"]
 
 
 ZEROS = " ".join(["0"] * 2304)

@@ -84,6 +84,30 @@ def test_image_folder_with_splits(tmp_path):
     assert examples.columns["expression"].tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("tops", "splits"),
+    [
+        (("train_set", "test_set"), {"train", "test"}),
+        (("Training data", "Validation-Data"), {"train", "validation"}),
+        (("train", "public_test", "private_test"), {"train", "validation", "test"}),
+    ],
+)
+def test_image_folder_with_splits_in_more_words(tmp_path, tops, splits):
+    write(tmp_path, [f"{top}/{label}/{top}.png" for top in tops for label in ("calm", "sad")])
+    examples = image_folder.load(str(tmp_path), {})
+    assert examples.classes["expression"] == ("calm", "sad")
+    assert set(examples.splits) == splits
+
+
+def test_image_folder_takes_no_splits_of_unknown_names_for_classes(tmp_path):
+    write(tmp_path / "a", [f"{top}/{label}/1.png" for top in ("fer_train", "fer_test") for label in ("calm", "sad")])
+    with pytest.raises(InputError, match=r"fer_test, fer_train each hold the same folders \(calm, sad\).*Rename them"):
+        image_folder.load(str(tmp_path / "a"), {})
+    assert len(image_folder.load(str(tmp_path / "a"), {"classes": ("fer_train", "fer_test")})) == 4
+    write(tmp_path / "b", [f"{label}/{who}/1.png" for label in ("valued", "latest", "test") for who in ("s1", "s2")])
+    assert image_folder.load(str(tmp_path / "b"), {}).classes["expression"] == ("latest", "test", "valued")
+
+
 def test_image_folder_class_list_gives_the_order_and_ignores_the_rest(tmp_path, caplog):
     write(tmp_path, ["sad/1.png", "calm/2.png", "other/3.png", "sad/notes.txt", "root.png"])
     with caplog.at_level("WARNING"):

@@ -26,6 +26,12 @@ def test_a_file_in_any_encoding(tmp_path, encoding, end):
         (b"a\0b\n", r"line 1: there is the control character"),
         (b"0 angry\n1 happy\n", r"number beside the name, such as line 1: '0 angry'"),
         (b"0\tangry\n1\thappy\n", r"number beside the name"),
+        (b"1. angry\n2. happy\n", r"number beside the name, such as line 1: '1\. angry'"),
+        (b"1) angry\n2) happy\n", r"number beside the name"),
+        (b"(1) angry\n(2) happy\n", r"number beside the name"),
+        (b"angry,0\nhappy,1\n", r"number beside the name, such as line 1: 'angry,0'"),
+        (b"happy 2\nangry 1\n", r"number beside the name"),
+        (b"- angry\n- happy\n", r"begins with the sign of a list, such as line 1: '- angry'"),
         (b"angry\tA\nhappy\tH\n", r"name line 1 is 'angry\\tA', with '\\t' in it"),
         (b"angry,happy\n", r"all names in one line. Give one class name per line"),
         (b"# in order\nangry\nhappy\n", r"line 1 seems to be a comment"),
@@ -38,6 +44,24 @@ def test_refused_with_the_line(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(InputError, match=message):
         read_classes(str(path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["pain 0", "pain 1", "pain 2"],
+        ["level 1", "level 2"],
+        ["0", "1", "2"],
+        ["BL1", "PA1", "PA2"],
+        ["happy 1", "happy 2", "sad 1"],
+        ["1.5 m", "2.5 m"],
+        ["-1", "0", "+1"],
+        ["low 10", "high 90"],
+    ],
+)
+def test_names_with_numbers_in_them(tmp_path, names):
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    assert read_classes(str(tmp_path / "classes.txt")) == names
 
 
 def test_a_misspelt_file_is_no_class():
