@@ -83,7 +83,7 @@ def test_answers_are_those_of_the_picture_and_the_view(viewed):
     assert seen == {0, 1, -1}
 
 
-@pytest.mark.parametrize("recipe", [smkd, bounded])
+@pytest.mark.parametrize("recipe", [smkd, pytest.param(bounded, marks=pytest.mark.slow)])
 def test_a_file_of_answers_teaches_what_its_network_does(teacher, viewed, recipe):
     """The bytes of the pictures are rounded, so the two agree to that."""
     live_config = make_config(recipe, {"one": teacher})

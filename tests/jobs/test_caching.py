@@ -173,7 +173,7 @@ def pack(folder):
             archive.write(path, path.relative_to(folder))
 
 
-@pytest.mark.parametrize("compare", [False, True])
+@pytest.mark.parametrize("compare", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_picture_replaced_by_one_of_the_same_size_makes_a_cache_stale_and_is_named(teachers, tmp_path, compare):
     """One whose pixels the key does not hold; in a folder and, of the same bytes, in an archive."""
     folder = tmp_path / "set"
@@ -294,7 +294,7 @@ class Stopped(Exception):
     """Stands for an interruption."""
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_an_interrupted_cache_goes_on_where_it_was(written, tmp_path, monkeypatch, parts):
     config, whole, _ = written
     write_part, done = cache_writer.write_part, []

@@ -30,8 +30,9 @@ def whole(tmp_path_factory, fresh):
     return workdir, run(*fresh(), workdir)
 
 
-# Steps in each phase: the first, one inside, the last (the boundary itself is the next one's first).
-@pytest.mark.parametrize("step", [1, 2, 4, 5, 6, 7, 8, 9, 10])
+# Steps in each phase: the first, one inside, the last (the boundary itself is the next one's first). The first and last
+# of the run, and those on both sides of a boundary, are always tried.
+@pytest.mark.parametrize("step", [1, 4, 5, 10, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 6, 7, 8, 9))])
 def test_a_killed_run_continues_bit_for_bit(recipe, config, splits, whole, tmp_path, monkeypatch, step):
     with monkeypatch.context() as patch:
         kill_at(patch, step)

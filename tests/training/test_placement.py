@@ -91,7 +91,7 @@ def test_a_split_run_in_microbatches_is_that_of_one_device(recipe, config, split
     assert_same_run(ours, one[1], tmp_path / "run", one[0])
 
 
-@pytest.mark.parametrize("before, after", [(SPLIT, TWO), (ONE, SPLIT)])
+@pytest.mark.parametrize("before, after", [(SPLIT, TWO), pytest.param(ONE, SPLIT, marks=pytest.mark.slow)])
 def test_a_killed_run_continues_on_other_devices(recipe, config, splits, one, tmp_path, monkeypatch, before, after):
     plain = config.copy_and_resolve_references()
     with monkeypatch.context() as patch:
