@@ -18,7 +18,7 @@ import rich.console
 import rich.progress
 from absl import flags
 
-from emokd.configuration import ranges
+from emokd.configuration.limits import LARGEST_CANVAS
 from emokd.data.face_crop import CROPS
 from emokd.errors import InputError
 from emokd.files import written_whole
@@ -35,7 +35,7 @@ from emokd.models.precision import PRECISION_NAMES
 MODEL = flags.DEFINE_string("model", None, "A finished run's workdir, a model folder, or an export.", required=True)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per step.", lower_bound=1)
 CANVAS = flags.DEFINE_integer(
-    "canvas", 0, "Side of the square that pictures are made into; 0: as in training.", 0, ranges.LARGEST_CANVAS
+    "canvas", 0, "Side of the square that pictures are made into; 0: as in training.", 0, LARGEST_CANVAS
 )
 FIT = flags.DEFINE_enum("fit", "", ["", "crop", "squash", "pad"], "How they become squares; empty: as in training.")
 PRECISION = flags.DEFINE_enum(

@@ -9,10 +9,8 @@ from typing import Any
 import ml_collections
 
 from emokd.configuration.config import leaves
+from emokd.configuration.limits import LARGEST_CANVAS
 from emokd.errors import InputError
-
-LARGEST_CANVAS = 16_384
-"""The longest side of a square that pictures are made into, in pixels; OpenCV's own limit is twice that."""
 
 RANGES: Mapping[str, str] = {
     "seed": "[0, 4294967295]",

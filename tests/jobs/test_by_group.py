@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
 
 from emokd.data.arrays import array_examples
 from emokd.errors import InputError
@@ -32,6 +31,8 @@ def write(folder, text):
 
 
 def test_scores_of_a_group_are_those_of_its_rows_alone(examples, tmp_path):
+    from sklearn.metrics import accuracy_score, f1_score
+
     by = write(tmp_path, "subject,sex\n" + "".join(f"actor{i},{('woman', 'man')[i % 2]}\n" for i in range(6)))
     groups = by_group.read_groups(examples, by)
     order = np.random.default_rng(1).permutation(COUNT)[:50]  # rows of a split come in another order

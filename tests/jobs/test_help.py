@@ -48,5 +48,5 @@ def test_a_command_prints_it_and_ends_well():
     assert done.returncode == 0 and done.stderr == ""
     names = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout, re.M)
     assert names[0] == "workdir" and sorted(names) == [
-        "accept_changed_data", "batch_size", "devices", "split", "trust", "workdir",
+        "accept_changed_data", "batch_size", "by", "devices", "split", "trust", "workdir",
     ]  # fmt: skip
