@@ -179,6 +179,7 @@ def test_large_pictures(monkeypatch):
         decode(encode(Image.new("L", (900, 900)), "JPEG"), "x")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_twenty_thousand_square():
     huge = Image.new("1", (20_000, 20_000), 1)

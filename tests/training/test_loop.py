@@ -51,8 +51,15 @@ def test_a_killed_run_continues_bit_for_bit(recipe, config, splits, whole, tmp_p
 
 
 # Inside a phase that is not scored, with its evaluations far apart; and at a phase's last step.
-@pytest.mark.parametrize("step", [2, 4])
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("by", "step"),
+    [
+        (signal.SIGTERM, 2),
+        (signal.SIGINT, 4),
+        pytest.param(signal.SIGTERM, 4, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_is_told_to_stop_saves_and_continues_bit_for_bit(
     recipe, config, splits, whole, tmp_path, monkeypatch, step, by
 ):
@@ -157,7 +164,7 @@ def test_the_last_step_is_kept_on_request(recipe, config, splits, tmp_path):
     assert scores["selected_on"] is None
 
 
-@pytest.mark.parametrize("killed", [0, 6, 7])
+@pytest.mark.parametrize("killed", [0, 7, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_phase_that_gets_no_better_ends_early_and_a_resumed_run_does_alike(
     recipe, config, splits, tmp_path, monkeypatch, killed
 ):
