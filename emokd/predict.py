@@ -138,15 +138,14 @@ def _listed(names: list[str]) -> list[str]:
     """The names on the standard input, one per line, where `LIST` is among the names; they need not be valid UTF-8.
 
     Raises:
-      InputError: it is text of two bytes a character, as some Windows programs write it.
+      InputError: it is text of two bytes a character, as some Windows programs write it, or has NUL between names.
     """
     if LIST not in names:
         return []
     text = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
     if b"\0" in text:
-        raise InputError(
-            "The list on the standard input has characters of two bytes. Write it as UTF-8, a name a line."
-        )
+        kind = "characters of two bytes" if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "NUL bytes"
+        raise InputError(f"The list on the standard input has {kind}. Write it as UTF-8, a name a line.")
     return [os.fsdecode(line) for line in text.splitlines() if line]
 
 

@@ -29,7 +29,7 @@ install_hashed() {
   for lock in "$@"; do
     files+=(-r "launch/hashes/$lock")
   done
-  "$python" -m pip install -q --disable-pip-version-check --require-hashes --no-deps "${files[@]}"
+  "$python" -m pip install -q --disable-pip-version-check --require-hashes --no-deps "${files[@]}" || return
   "$python" -m pip install -q --disable-pip-version-check -r "$lock"
 }
 

@@ -79,13 +79,18 @@ def _read_csv(path: str, modalities: Modalities) -> Rows:
     for column in columns:
         # A column may have a slash of its own, so that known names come first.
         given = next((name for name in known if column.startswith(f"{name}/")), column.rpartition("/")[0])
+        if only is not None and column in modalities.inputs[only].columns:
+            given = ""
         if not given and only is None:
             raise InputError(
                 f"{path}, line 1: the column {column!r} does not say of which modality it is. Write MODALITY/{column}; "
                 f"the model takes {modalities.describe()}."
             )
         bare = column.removeprefix(f"{given}/")
-        named.setdefault(given or str(only), {})[bare] = column
+        place = named.setdefault(given or str(only), {})
+        if bare in place:
+            raise InputError(f"{path}, line 1: {place[bare]!r} and {column!r} are the same column. Remove one of them.")
+        place[bare] = column
     wanted = modalities.resolve(list(named))
     arrays = {
         name: read_numbers(rows, _in_order(path, name, modalities.inputs[name], named[given]))
@@ -101,10 +106,12 @@ def _in_order(path: str, name: str, wanted: Input, column_of: Mapping[str, str])
     columns = list(column_of.values())
     if len(columns) != wanted.shape[0]:
         lacking = [column for column in wanted.columns if column not in column_of]
+        foreign = [column for column in column_of if wanted.columns and column not in wanted.columns]
+        remarks = [f"lacks {excerpt(lacking)}"] * bool(lacking) + [f"has {excerpt(foreign)} besides"] * bool(foreign)
         raise InputError(
             f"{path}, line 1: {name} has {wanted.shape[0]} numbers, but there are {len(columns)} columns of it: "
             f"{excerpt(columns)}. Give those of its training, "
-            + (f"of which it lacks {excerpt(lacking) or 'none'}." if wanted.columns else "in their order.")
+            + (f"of which it {' and '.join(remarks)}." if remarks else "in their order.")
         )
     if not wanted.columns:
         logging.warning(

@@ -11,7 +11,7 @@ from emokd.configuration import config as configuration
 from emokd.errors import InputError
 from emokd.jobs.models import of_fold
 from emokd.jobs.workdir import has_results, stored_config
-from emokd.training.distributed import agreed
+from emokd.training.distributed import agreed, in_first_process
 from emokd.weights.importing import split_key
 from emokd.weights.places import find_file
 
@@ -43,7 +43,9 @@ def choose(config: ml_collections.ConfigDict, workdir: pathlib.Path | None = Non
     # Of several processes the first one decides: with other teachers each would run another program.
     begun = agreed(workdir is not None and has_results(workdir))
     if workdir is not None and begun:
-        there = sorted(optional.keys() & stored_config(workdir).get("teachers", {}).keys())
+        stored: set[str] = set()
+        in_first_process(lambda: stored.update(stored_config(workdir).get("teachers", {})))
+        there = [name for name in sorted(optional) if agreed(name in stored)]
     else:
         there = [name for name, path in sorted(optional.items()) if agreed(is_there(of_fold(path, config)))]
     absent = [name for name in sorted(optional) if name not in there]

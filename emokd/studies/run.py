@@ -15,7 +15,7 @@ from emokd.files import has_changed, write_whole
 from emokd.jobs import available_teachers, began
 from emokd.jobs.record import Record
 from emokd.jobs.record import read as read_record
-from emokd.jobs.workdir import check, read_json
+from emokd.jobs.workdir import check, read_json, stored_config
 from emokd.reporting.progress import duration_text
 from emokd.reporting.provenance import provenance
 from emokd.reporting.table import Table
@@ -56,12 +56,10 @@ def run_study(
         different data, or a run's input is wrong; what was finished before stays.
     """
     check_variants(only, study.variants)
-    teachers: dict[str, tuple[pathlib.Path, list[str]]] = {}
     for planned in study.runs:
         if (folder_of(workdir, planned) / "config.json").exists():
             folder = folder_of(workdir, planned)
             check(folder, available_teachers.choose(planned.config, folder))
-            _compare_teachers(planned, folder, teachers)
     known: dict[str, tuple[str, Record]] = {}
     changes = [
         change
@@ -70,12 +68,17 @@ def run_study(
         for change in _compare_data(folder_of(workdir, planned), known, accept_changed_data)
     ]
     waiting = [r for r in _chosen(study, only) if not (folder_of(workdir, r) / "scores.json").exists()]
+    teachers: dict[str, tuple[pathlib.Path, list[str]]] = {}
+    for planned in study.runs:
+        if (folder_of(workdir, planned) / "config.json").exists():
+            # Where nothing is left to run the table is what is wanted.
+            changes += _compare_teachers(planned, workdir, teachers, accept_changed_data or not waiting)
     done, table = collect(study, workdir), ""
     if done:  # a study whose first run is refused leaves no table behind
         table = write_results(study, workdir, done, changes)
     while waiting:
         planned = waiting.pop(0)
-        _compare_teachers(planned, folder_of(workdir, planned), teachers)
+        changes += _compare_teachers(planned, workdir, teachers, accept_changed_data)
         one_run(planned, workdir, train, clock)
         changes += _compare_data(folder_of(workdir, planned), known, accept_changed_data)
         done = collect(study, workdir)
@@ -143,28 +146,44 @@ def collect(study: Study, workdir: pathlib.Path) -> list[Result]:
     return found
 
 
-def _compare_teachers(planned: Run, folder: pathlib.Path, known: dict[str, tuple[pathlib.Path, list[str]]]) -> None:
-    """Checks that a variant's runs have the same teachers, where these are those whose files are there.
+def _compare_teachers(
+    planned: Run, workdir: pathlib.Path, known: dict[str, tuple[pathlib.Path, list[str]]], accept: bool
+) -> list[str]:
+    """Compares the teachers of a variant's runs, where these are those whose files are there.
 
     Args:
       planned: a run that has begun, or is to begin now.
-      folder: the run's.
+      workdir: the study's folder.
       known: for each variant the folder of its first run, and that run's teachers; added to.
+      accept: return differences, in place of refusing.
+
+    Returns:
+      The difference from the variant's first run, in words; none where there is none.
 
     Raises:
-      InputError: it has others than the variant's first run.
+      InputError: the run has other teachers, which is not accepted, or none.
     """
-    if not any(section.get("if_there") for section in planned.config.get("teachers", {}).values()):
-        return
-    names = sorted(available_teachers.choose(planned.config, folder).teachers)
+    sections = planned.config.get("teachers", {})
+    if not any(section.get("if_there") for section in sections.values()):
+        return []
+    folder = folder_of(workdir, planned)
+    try:
+        has_begun = (folder / "config.json").exists()
+        config = stored_config(folder) if has_begun else available_teachers.choose(planned.config, folder)
+    except InputError as error:
+        raise InputError(f"Variant {planned.variant}, {place_text(planned)}, in {folder}: {error}") from error
+    names = sorted(config.get("teachers", {}))
     first, before = known.setdefault(planned.variant, (folder, names))
-    if names != before:
-        files = [f"{name} ({planned.config.teachers[name].if_there})" for name in sorted({*names} ^ {*before})]
+    if names == before:
+        return []
+    files = [f"{name} ({sections[name].if_there})" for name in sorted({*names} ^ {*before}) if name in sections]
+    change = f"{folder} has other teachers than {first}: {', '.join(files)} came or went between the two"
+    if not accept:
         raise InputError(
-            f"{folder} has other teachers than {first}, so that their scores do not compare: {', '.join(files)} came "
-            "or went between the two. Put the files back as they were, or remove the folders of the runs with the "
-            "wrong teachers."
+            f"{change}, so that their scores do not compare. Put the files back as they were, remove the folders of "
+            f"the runs with the wrong teachers, or add {began.ACCEPT}; the table then says so."
         )
+    return [change]
 
 
 def _compare_data(folder: pathlib.Path, known: dict[str, tuple[str, Record]], accept: bool) -> list[str]:

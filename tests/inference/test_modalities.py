@@ -262,12 +262,23 @@ def test_columns_are_taken_by_the_names_of_the_training(tmp_path, prefix, caplog
     [
         ("eye/pupil,eye/blinks,eye/x/y", "eye had no column 'blinks' in training. Did you mean 'blink'"),
         ("eye/pupil,eye/blink", "there are 2 columns of it: .* of which it lacks x/y"),
+        ("eye/pupil,eye/blink,eye/x/y,eye/foo", "there are 4 columns of it: .* of which it has foo besides"),
     ],
 )
 def test_columns_that_the_training_did_not_have_are_refused(tmp_path, header, said):
     (tmp_path / "rows.csv").write_text(f"id,{header}\nr" + ",1" * len(header.split(",")) + "\n")
     with pytest.raises(InputError, match=rf"rows\.csv, line 1: .*{said}"):
         read_rows(tmp_path / "rows.csv", named_modalities())
+
+
+def test_a_table_of_the_only_modality_is_read_as_it_was_trained_on(tmp_path):
+    """Its columns need no modality before them, even where their own names have a slash."""
+    eye = Modalities({"eye": Input("features/eye", (2,), "array", ("HR/mean", "HR/max"))}, {})
+    (tmp_path / "rows.csv").write_text("id,HR/max,HR/mean\nr,1,2\n")
+    np.testing.assert_array_equal(read_rows(tmp_path / "rows.csv", eye).arrays["eye"], [[2, 1]])
+    (tmp_path / "rows.csv").write_text("id,HR/max,eye/HR/max,HR/mean\nr,1,5,2\n")
+    with pytest.raises(InputError, match="'HR/max' and 'eye/HR/max' are the same column. Remove one"):
+        read_rows(tmp_path / "rows.csv", eye)
 
 
 def test_a_model_folder_keeps_the_names_of_columns(student, workdir, tmp_path):

@@ -178,9 +178,12 @@ def test_a_list_on_the_standard_input_is_answered_in_json_lines(command, tmp_pat
     assert first == second and json.loads(first)["file"] == f"{tmp_path}/a.png"
 
 
-def test_a_list_in_two_bytes_a_character_is_refused(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO("a.png\n".encode("utf-16"))))
-    with pytest.raises(InputError, match="characters of two bytes. Write it as UTF-8"):
+@pytest.mark.parametrize(
+    ("text", "said"), [("a.png\n".encode("utf-16"), "characters of two bytes"), (b"a.png\0b.png\0", "NUL bytes")]
+)
+def test_a_list_that_is_no_text_is_refused(command, tmp_path, monkeypatch, text, said):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(text)))
+    with pytest.raises(InputError, match=f"{said}. Write it as UTF-8"):
         command("-", output=str(tmp_path / "found.jsonl"))
 
 

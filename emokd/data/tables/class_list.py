@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
+from absl import logging
+
 from emokd.data.tables.text import read_lines
 from emokd.errors import InputError
 from emokd.names import look_alikes, normal
@@ -13,7 +15,7 @@ from emokd.names import look_alikes, normal
 # without its partner).
 _NO_NAME = re.compile(r"[\t\r\n\u0085\u2028\u2029]|^['\"]|['\"],?$|^[\[{](?!.*[\]}])|^[^\[{]*\w[\]}]$|^[\[\](){}],?$")
 _NUMBERED = re.compile(r"[(\[]?([0-9]+)[\s,:;=.)\]]+[^\s0-9]")  # 0 a; 0. a; (0) a
-_NUMBER_LAST = re.compile(r"(.*[^\s,:;=])[\s,:;=]+([0-9]+)")  # a 0; a,0; a: 0
+_NUMBER_LAST = re.compile(r"(.*[^\s,:;=])\s*([\s,:;=])\s*([0-9]+)")  # a,0; a: 0; a 0
 _BULLET = re.compile(r"[-*+\u2022]\s")
 
 
@@ -117,16 +119,26 @@ def _check_lines(lines: list[str], what: str) -> None:
             "one per line."
         )
     numbers = [match and int(match[1]) for match in map(_NUMBERED.match, lines)]
-    if len(lines) > 1 and ((None not in numbers and len(set(numbers)) == len(numbers)) or _numbered_at_the_end(lines)):
+    at_the_end = _numbers_at_the_end(lines)
+    if at_the_end == " ":  # which may be part of names, such as "no pain 0" and "mild 1"
+        logging.warning(
+            "%s: every name ends in another number, such as %r. Leave the numbers out if they are none of the names'.",
+            *(what, lines[0]),
+        )
+    elif len(lines) > 1 and ((None not in numbers and len(set(numbers)) == len(numbers)) or at_the_end):
         raise InputError(
             f"{what}: every line has a number beside the name, such as line 1: {lines[0]!r}. Give the names alone, one "
             "per line, in the order of these numbers."
         )
 
 
-def _numbered_at_the_end(lines: list[str]) -> bool:
-    """Whether the lines are different names with their ids behind them; "pain 0" and "pain 1" are names as they are."""
+def _numbers_at_the_end(lines: list[str]) -> str:
+    """The sign between different names and the ids behind them; empty where there are none.
+
+    "pain 0" and "pain 1" are names as they are.
+    """
     matches = [match for match in map(_NUMBER_LAST.fullmatch, lines) if match]
-    ids = sorted(int(match[2]) for match in matches)
-    names = {match[1] for match in matches}
-    return len(names) == len(lines) and ids in ([*range(len(lines))], [*range(1, len(lines) + 1)])
+    ids = sorted(int(match[3]) for match in matches)
+    names, signs = {match[1] for match in matches}, {match[2] for match in matches}
+    counted = len(names) == len(lines) > 1 and ids in ([*range(len(lines))], [*range(1, len(lines) + 1)])
+    return signs.pop() if counted and len(signs) == 1 else ""

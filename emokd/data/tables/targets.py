@@ -255,7 +255,7 @@ def read_targets(
             f"It has: {excerpt(header)}."
         )
     meant = "" if classes else _like_labels(header, listed)
-    if wanted and not classes:
+    if wanted and not classes and (meant or not {"valence", "arousal"} <= set(header)):
         raise InputError(
             f"{table}, line 1: there is a class list, but no column 'label'{' and none of votes' if votes else ''}."
             f"{meant} Rename the columns, or leave config.data.options.classes out. It has: {excerpt(header)}."
@@ -273,7 +273,7 @@ def read_targets(
             f"{table}, line 1: no targets. It needs a column 'label', or 'valence' and 'arousal'{also}.{meant} "
             f"It has: {excerpt(header)}."
         )
-    if meant:
+    if meant or (wanted and not classes):
         logging.warning("%s: no classes are read, because %s has no column 'label'.%s", name, table, meant)
     return columns, classes
 

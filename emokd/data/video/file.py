@@ -70,7 +70,7 @@ def decode_whole(container: Any, stream: Any) -> Iterator[Any]:
     of all streams are read for that reason.
 
     Raises:
-      CutOffError: the file ends before nine tenths of the duration that its header declares.
+      CutOffError: the file ends more than two frames before nine tenths of the duration that its header declares.
       av.FFmpegError: a frame cannot be decoded.
     """
     first: float | None = None
@@ -95,7 +95,7 @@ def decode_whole(container: Any, stream: Any) -> Iterator[Any]:
         duration, reached = float(stream.duration * stream.time_base), end - first
     else:
         duration, reached = (container.duration or 0) / import_av().time_base, max(end, end_of_any)
-    if reached < 0.9 * duration:
+    if reached < 0.9 * duration - 2 * tick:
         raise CutOffError(f"the file ends after {reached:.2f} of its {duration:.2f} seconds")
 
 

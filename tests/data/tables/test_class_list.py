@@ -30,7 +30,7 @@ def test_a_file_in_any_encoding(tmp_path, encoding, end):
         (b"1) angry\n2) happy\n", r"number beside the name"),
         (b"(1) angry\n(2) happy\n", r"number beside the name"),
         (b"angry,0\nhappy,1\n", r"number beside the name, such as line 1: 'angry,0'"),
-        (b"happy 2\nangry 1\n", r"number beside the name"),
+        (b"happy: 2\nangry: 1\n", r"number beside the name"),
         (b"- angry\n- happy\n", r"begins with the sign of a list, such as line 1: '- angry'"),
         (b"angry\tA\nhappy\tH\n", r"name line 1 is 'angry\\tA', with '\\t' in it"),
         (b"angry,happy\n", r"all names in one line. Give one class name per line"),
@@ -102,3 +102,13 @@ def test_a_number_in_place_of_a_list():
         InputError, match=r"config\.data\.options\.inputs is 5, which is no list\. Name one or more of a, b"
     ):
         several("inputs", 5, ("a", "b"))
+
+
+def test_names_that_end_in_numbers_are_names_which_is_said(tmp_path, caplog):
+    path = tmp_path / "classes.txt"
+    path.write_text("no pain 0\nmild 1\nsevere 2\n")
+    assert read_classes(str(path)) == ["no pain 0", "mild 1", "severe 2"]
+    assert "every name ends in another number, such as 'no pain 0'" in caplog.text
+    caplog.clear()
+    path.write_text("pain 0\npain 1\n")
+    assert read_classes(str(path)) == ["pain 0", "pain 1"] and not caplog.text

@@ -99,6 +99,12 @@ def test_a_class_list_without_its_column_is_refused(tmp_path, columns, caplog):
     assert f"no classes are read, because {read[0].table} has no column 'label'. Is it {named}?" in caplog.text
 
 
+def test_a_class_list_beside_affect_alone_is_told(tmp_path, caplog):
+    read = rows(tmp_path, [".5,.5"], "valence,arousal")
+    assert set(read_targets("set", read, ("happy", "sad"), wanted=True)[0]) == {"valence_arousal"}
+    assert "no classes are read" in caplog.text
+
+
 def test_affect_alone_is_no_doubt(tmp_path, caplog):
     assert set(read_targets("set", rows(tmp_path, [".5,.5,3"], "valence,arousal,age"), None)[0]) == {"valence_arousal"}
     assert not caplog.text
