@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import make_recipe
+from linear_recipe import make_recipe
 from loop_runs import CLASSES, Killed, at_step, kill_at
 
 from emokd.errors import InputError

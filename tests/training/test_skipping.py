@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CLASSES, make_config, make_recipe, make_splits
+from linear_recipe import CLASSES, make_config, make_recipe, make_splits
 from loop_runs import Killed, kill_at
 from test_averaging import by_hand
 from test_divergence import hides_nan
